@@ -1,0 +1,33 @@
+/**
+ * What the processor asks of the world around it. The hypervisor implements it; tests implement it with a few lines.
+ * All calls come from the pCPU's own thread, in the middle of an instruction; `cpu` state is current but for rip-relative laziness:
+ * registers in the CPU struct are valid, `CPU.rip` is the instruction's own address.
+ */
+export interface Platform {
+  /** Guest frame to machine frame. Returns the frame's machine byte address and rights, packed: address (multiple of 4096) | P2M_* bits; 0: nothing there (MMIO or a hole). */
+  frameOf(gfn: number): number;
+  /** An access to a guest-physical address without a frame (local APIC, hole). `size` 1, 2, 4, 8; never crosses a page. A hole reads all ones. */
+  mmioRead(gpa: number, size: number): bigint;
+  mmioWrite(gpa: number, size: number, value: bigint): void;
+  /** Port I/O, `size` 1, 2 or 4. The I/O permission bitmap has been checked. A port nobody has reads all ones. */
+  ioRead(port: number, size: number): number;
+  ioWrite(port: number, size: number, value: number): void;
+  /** Fill eax, ebx, ecx, edx into out[0..3]. The bits that mirror CR4 (OSXSAVE) are set by the processor afterwards. */
+  cpuid(leaf: number, subleaf: number, out: Uint32Array): void;
+  /** An MSR the processor does not hold itself (x2APIC, Xen's own). null / false: #GP(0). */
+  rdmsr(msr: number): bigint | null;
+  wrmsr(msr: number, value: bigint): boolean;
+  /** VMCALL or VMMCALL at CPL 0 (or CPL 3 where allowed by the table): reads and writes registers of the CPU struct itself. */
+  hypercall(): void;
+  /** The time-stamp counter before TSC_ADJUST. */
+  tsc(): bigint;
+  /** The vector of the most important interrupt that may be delivered now (TPR considered), or -1. */
+  pendingVector(): number;
+  /** The processor takes that vector (acknowledge: IRR to ISR, or clear the upcall's latch). */
+  acknowledge(vector: number): void;
+  /** MOV to CR8 / TPR. */
+  setTpr(tpr: number): void;
+  getTpr(): number;
+}
+/** Rights in what frameOf returns. */
+export const P2M_READ = 1, P2M_WRITE = 2, P2M_CODE = 4 /* some pCPU has decoded code from this frame: writes must say so */;
