@@ -44,8 +44,8 @@ export const CPU = struct(0x600, {
   spMask: i64(0x0d8),
   /** instructions retired, counted by loops that count */
   retired: i64(0x0e0),
-  /** set by a repeated string instruction that has begun: nothing to restart */
-  scratch: i64(0x0e8),
+  /** rip of the next instruction, stored before a system instruction's helper runs; a helper that transfers control overwrites it */
+  nextRip: i64(0x0e8),
   cr0: u64(0x0f0), cr3: u64(0x0f8), cr4: u64(0x100), cr8: u64(0x108),
   efer: u64(0x110),
   /** eight segments of SEG.sizeof: ES CS SS DS FS GS LDTR TR; base comes first, so a segment's address is its base's */

@@ -1,0 +1,25 @@
+/** A pCPU's private area in machine memory: register file, TLBs, decoded-instruction cache. All offsets are relative to its base. */
+import { CPU } from "./state.ts";
+
+/** Software TLB. Three contexts, so that neither a ring change nor STAC/CLAC costs a refill; CPU.tlb holds the wasm address of the present one. */
+export const TLB_AT = 0x1000, TLB_BITS = 10, TLB_CONTEXTS = 3;
+export const CONTEXT = { kernel: 0, kernelAc: 1, user: 2 } as const;
+/** Entry: tag for reads (i64 linear page address), tag for writes (i64), addend (i32: host address - low half of linear address), machine frame (u32), flags (u32). */
+export const TLBE = { size: 32, read: 0, write: 8, add: 16, frame: 20, flags: 24, global: 1 } as const;
+export const TLB_BYTES = TLBE.size << TLB_BITS;
+/** A tag that no page address equals. */
+export const NO_TAG = 1n;
+export const TLB_END = TLB_AT + TLB_CONTEXTS * TLB_BYTES;
+
+/** Instruction TLB: linear page | CPU.mode to the page's key. Entry: tag i64, key i64. */
+export const ITLB_AT = TLB_END, ITLB_BITS = 9, ITLBE = { size: 16, tag: 0, key: 8 } as const;
+/** Code cache index: key of an instruction (machine address + code size << 32) to its record. Entry: key i64, record u32. */
+export const CODE_AT = ITLB_AT + (ITLBE.size << ITLB_BITS), CODE_BITS = 16, CODEE = { size: 16, key: 0, rec: 8 } as const;
+export const RECS_AT = CODE_AT + (CODEE.size << CODE_BITS);
+/** A pCPU's whole area in bytes; multiple of 64 KiB. Pages never touched cost nothing. */
+export const PCPU_BYTES = 32 << 20;
+
+/** A decoded instruction. d, s, e: addresses of operand slots in the CPU struct (or plain numbers, by form); seg: address of the segment. */
+export const REC = { size: 48, handler: 0, d: 4, s: 6, base: 8, index: 10, scale: 12, len: 13, off: 14, imm: 16, disp: 24, link: 32, seg: 36, e: 38, mask: 40 } as const;
+
+if (CPU.sizeof > TLB_AT) throw new Error("The CPU struct reaches into the TLB");
