@@ -70,8 +70,9 @@ export const CPU = struct(0x600, {
   halted: i32(0x4e4),
   /** sixteen bytes for helpers that return 128 bits */
   wide: bytes(0x4f0, 16),
-  /** seed area for the engine */
-  spare: bytes(0x500, 0x100),
+  /** CS.base as instruction fetch uses it: 0 in 64-bit mode; derived, like mode, tlb, cpl and spMask (Cpu.setMode) */
+  csBase: i64(0x500),
+  spare: bytes(0x508, 0xf8),
 });
 
 /** A segment register with its hidden part. `attr`: bits 0-7 the descriptor's access byte, 8 AVL, 9 L, 10 D/B, 11 G, as in public/arch-x86/hvm/save.h; bit 12: unusable. `limit` is in bytes, expanded. */
@@ -81,8 +82,9 @@ export const gprAt = (i: number): number => CPU.gpr.at + i * 8;
 export const segAt = (i: number): number => CPU.seg.at + i * SEG.sizeof;
 export const xmmAt = (i: number): number => CPU.xmm.at + i * 16;
 
-/** CPU.mode: what the decoder and the instruction TLB must tell apart. Bits 0-1: code size; bit 2: CPL is 3. */
-export const MODE = { code16: 0, code32: 1, code64: 2, sizeMask: 3, user: 4 } as const;
+/** CPU.mode: what the decoder and the instruction TLB must tell apart. Bits 0-1: code size; bit 2: CPL is 3; then CR0.TS, CR0.EM and CR4.OSFXSR clear,
+ *  which decide whether x87, MMX and SSE instructions decode to #NM or #UD. */
+export const MODE = { code16: 0, code32: 1, code64: 2, sizeMask: 3, user: 4, ts: 8, em: 16, noFxsr: 32 } as const;
 
 /** CPU.exit. */
 export const EXIT = { none: 0, slice: 1, halt: 2, yield: 3, tripleFault: 4, shutdown: 5, internal: 6 } as const;
