@@ -22,6 +22,7 @@ export const u32 = (at: number): Field<number> => field(at, 4, (v, p) => v.getUi
 export const i32 = (at: number): Field<number> => field(at, 4, (v, p) => v.getInt32(p, true), (v, p, x) => v.setInt32(p, x, true));
 export const u64 = (at: number): Field<bigint> => field(at, 8, (v, p) => v.getBigUint64(p, true), (v, p, x) => v.setBigUint64(p, BigInt.asUintN(64, x), true));
 export const i64 = (at: number): Field<bigint> => field(at, 8, (v, p) => v.getBigInt64(p, true), (v, p, x) => v.setBigInt64(p, BigInt.asIntN(64, x), true));
+export const f64 = (at: number): Field<number> => field(at, 8, (v, p) => v.getFloat64(p, true), (v, p, x) => v.setFloat64(p, x, true));
 /** A stretch of bytes, or an embedded struct or array, that is reached by address. */
 export const bytes = (at: number, size: number): Bytes => ({ at, size });
 

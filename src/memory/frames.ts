@@ -1,0 +1,137 @@
+/**
+ * The frame table and the frame allocator, shared by all threads. A frame is 4 KiB; its number (mfn) is its byte address >>> 12.
+ * A frame lives as long as its reference count: allocation gives one reference (the p2m's, or the heap object's), each mapping adds one.
+ */
+import { struct, u16, u32 } from "../base/struct.ts";
+import type { Views } from "../base/views.ts";
+import { lock, unlock } from "./lock.ts";
+import { MACHINE } from "./machine.ts";
+
+/** One entry of the frame table. All words are changed by Atomics, or under the allocator's lock while the frame is free. */
+export const FRAME = struct(16, {
+  /** domid of the owner */
+  owner: u16(0),
+  flags: u16(2),
+  refcount: u32(4),
+  /** grows with every write by someone other than the pCPUs' own stores, while `codeCpus` is not zero */
+  codeGen: u32(8),
+  /** a bit for each pCPU that has decoded code from this frame */
+  codeCpus: u32(12),
+});
+/** FRAME.flags. heap: a hypervisor object; table: a page table of the p2m; shared: given to a guest by Xen (shared info, grant table). */
+export const FRAME_FLAG = { allocated: 1, heap: 2, shared: 4 } as const;
+
+/** Machine memory is used up. Becomes -ENOMEM at a hypercall's exit and a message at the toolstack's. */
+export class MachineMemoryExhausted extends Error {
+  override name = "MachineMemoryExhausted";
+  constructor(asked: number, free: number) { super(`Machine memory is used up: ${asked} frames asked for, ${free} free`); }
+}
+
+export class Frames {
+  readonly #views: Views;
+  readonly #table: number;
+  readonly nrFrames: number;
+  readonly firstFrame: number;
+
+  constructor(views: Views) {
+    this.#views = views;
+    this.#table = MACHINE.frameTable.get(views.dv, 0);
+    this.nrFrames = MACHINE.nrFrames.get(views.dv, 0);
+    this.firstFrame = MACHINE.firstFrame.get(views.dv, 0);
+  }
+
+  /** Byte address of a frame's entry; engines address `codeGen` and `codeCpus` through it. */
+  entryAt(mfn: number): number { return this.#table + mfn * FRAME.sizeof; }
+  get nrFree(): number { return Atomics.load(this.#views.u32, MACHINE.nrFree.at >>> 2); }
+
+  /** Take one zeroed frame. @throws MachineMemoryExhausted */
+  alloc(owner: number, flags = 0): number {
+    let mfn = 0;
+    this.allocEach(1, owner, (m) => { mfn = m; }, flags);
+    return mfn;
+  }
+
+  /** Take `count` zeroed frames, all or none; `each` is called outside the lock. @throws MachineMemoryExhausted */
+  allocEach(count: number, owner: number, each: (mfn: number) => void, flags = 0): void {
+    const { i32, u32, u8 } = this.#views, bumpAt = MACHINE.bump.at >>> 2, headAt = MACHINE.freeHead.at >>> 2, freeAt = MACHINE.nrFree.at >>> 2;
+    const used: number[] = [];
+    lock(i32, MACHINE.frameLock.at);
+    const free = u32[freeAt] as number;
+    if (free < count) {
+      unlock(i32, MACHINE.frameLock.at);
+      throw new MachineMemoryExhausted(count, free);
+    }
+    Atomics.store(u32, freeAt, free - count);
+    let left = count;
+    for (; left > 0 && u32[headAt] !== 0; left--) {
+      const mfn = u32[headAt] as number;
+      u32[headAt] = u32[mfn << 10 >>> 0] as number; // (mfn << 12) >>> 2
+      used.push(mfn);
+    }
+    const first = u32[bumpAt] as number;
+    u32[bumpAt] = first + left;
+    unlock(i32, MACHINE.frameLock.at);
+    for (const mfn of used) {
+      const at = (mfn << 12) >>> 0;
+      u8.fill(0, at, at + 4096);
+      this.noteWrite(mfn);
+      this.#claim(mfn, owner, flags);
+      each(mfn);
+    }
+    for (let mfn = first; mfn < first + left; mfn++) {
+      this.#claim(mfn, owner, flags);
+      each(mfn);
+    }
+  }
+
+  #claim(mfn: number, owner: number, flags: number): void {
+    const at = this.entryAt(mfn);
+    this.#views.u16[at >>> 1] = owner;
+    this.#views.u16[(at >>> 1) + 1] = flags | FRAME_FLAG.allocated;
+    Atomics.store(this.#views.u32, (at + FRAME.refcount.at) >>> 2, 1);
+  }
+
+  isFrame(mfn: number): boolean { return mfn >= this.firstFrame && mfn < this.nrFrames; }
+  owner(mfn: number): number { return this.#views.u16[this.entryAt(mfn) >>> 1] as number; }
+  flags(mfn: number): number { return this.#views.u16[(this.entryAt(mfn) + FRAME.flags.at) >>> 1] as number; }
+  refcount(mfn: number): number { return Atomics.load(this.#views.u32, (this.entryAt(mfn) + FRAME.refcount.at) >>> 2); }
+
+  /** Take a reference. @returns false when the frame was freed meanwhile, belongs to someone else or has references without number */
+  get(mfn: number, owner: number): boolean {
+    if (!this.isFrame(mfn)) return false;
+    const { u32 } = this.#views, word = (this.entryAt(mfn) + FRAME.refcount.at) >>> 2;
+    for (;;) {
+      const n = Atomics.load(u32, word);
+      if (n === 0 || n >= 0x7fffffff) return false;
+      if (Atomics.compareExchange(u32, word, n, n + 1) !== n) continue;
+      if (this.owner(mfn) === owner) return true;
+      this.put(mfn);
+      return false;
+    }
+  }
+
+  /** Give a reference back; with the last one the frame is free. */
+  put(mfn: number): void {
+    const { i32, u32, u16 } = this.#views, at = this.entryAt(mfn);
+    const before = Atomics.sub(u32, (at + FRAME.refcount.at) >>> 2, 1);
+    if (before !== 1) {
+      if (before === 0) throw new Error(`Assertion failed: frame ${mfn} given back twice`);
+      return;
+    }
+    u16[(at + FRAME.flags.at) >>> 1] = 0;
+    lock(i32, MACHINE.frameLock.at);
+    u32[(mfn << 10) >>> 0] = u32[MACHINE.freeHead.at >>> 2] as number;
+    u32[MACHINE.freeHead.at >>> 2] = mfn;
+    Atomics.add(u32, MACHINE.nrFree.at >>> 2, 1);
+    unlock(i32, MACHINE.frameLock.at);
+  }
+
+  codeCpus(mfn: number): number { return Atomics.load(this.#views.u32, (this.entryAt(mfn) + FRAME.codeCpus.at) >>> 2); }
+  codeGen(mfn: number): number { return Atomics.load(this.#views.u32, (this.entryAt(mfn) + FRAME.codeGen.at) >>> 2); }
+  /** Say that a frame's bytes were changed by a hand other than a pCPU's own stores. @returns the pCPUs (a bit each) that should look again */
+  noteWrite(mfn: number): number {
+    const at = this.entryAt(mfn) >>> 2, cpus = Atomics.load(this.#views.u32, at + (FRAME.codeCpus.at >>> 2));
+    if (cpus !== 0) Atomics.add(this.#views.u32, at + (FRAME.codeGen.at >>> 2), 1);
+    return cpus;
+  }
+}

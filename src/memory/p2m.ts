@@ -1,0 +1,90 @@
+/**
+ * A domain's physical-to-machine table: a radix tree of frames, three levels of ten bits, so guest-physical addresses have up to 42 bits.
+ * An entry of the last level is mfn << 12 | rights | type, the rights being those of `Platform.frameOf`; 0: nothing there.
+ */
+import type { Views } from "../base/views.ts";
+import { FRAME_FLAG, type Frames } from "./frames.ts";
+
+export const P2M_R = 1, P2M_W = 2, P2M_RW = 3;
+/** What a frame is to the domain. ram: its own memory; xen: shared info, grant table: Xen's frame, lent; foreign: another domain's, mapped by dom0 */
+export const P2M_TYPE = { mask: 0x30, ram: 0x00, xen: 0x10, foreign: 0x20 } as const;
+export const GFN_BITS = 30;
+const GFN_LIMIT = 2 ** GFN_BITS;
+
+/** Look a gfn up. @returns the entry, or 0 */
+export function p2mLookup(u32: Uint32Array, root: number, gfn: number): number {
+  if (!(gfn >= 0 && gfn < GFN_LIMIT)) return 0;
+  const middle = u32[(root >>> 2) + (gfn >>> 20)] as number;
+  if (middle === 0) return 0;
+  const leaf = u32[(middle >>> 2) + ((gfn >>> 10) & 1023)] as number;
+  return leaf === 0 ? 0 : u32[(leaf >>> 2) + (gfn & 1023)] as number;
+}
+
+export class P2m {
+  readonly root: number;
+  readonly #u32: Uint32Array;
+  readonly #frames: Frames;
+  readonly #owner: number;
+
+  /** @param root byte address of the tree's first frame, see `makeRoot`; @param owner domid that its tables' frames are accounted to */
+  constructor(views: Views, frames: Frames, root: number, owner: number) {
+    this.root = root;
+    this.#u32 = views.u32;
+    this.#frames = frames;
+    this.#owner = owner;
+  }
+  static makeRoot(frames: Frames, owner: number): number { return (frames.alloc(owner, FRAME_FLAG.heap) << 12) >>> 0; }
+
+  lookup(gfn: number): number { return p2mLookup(this.#u32, this.root, gfn); }
+  mfn(gfn: number): number { return this.lookup(gfn) >>> 12; }
+
+  /** Set an entry; the caller holds the domain's p2m lock. @returns the old entry @throws MachineMemoryExhausted RangeError for a gfn beyond the tree */
+  set(gfn: number, mfn: number, bits: number): number {
+    if (!(gfn >= 0 && gfn < GFN_LIMIT)) throw new RangeError(`gfn ${gfn} is beyond the p2m`);
+    const leaf = this.#next(this.#next(this.root, gfn >>> 20), (gfn >>> 10) & 1023), word = (leaf >>> 2) + (gfn & 1023);
+    const old = this.#u32[word] as number;
+    Atomics.store(this.#u32, word, ((mfn << 12) | bits) >>> 0);
+    return old;
+  }
+  #next(table: number, i: number): number {
+    const word = (table >>> 2) + i;
+    if (this.#u32[word] === 0) Atomics.store(this.#u32, word, (this.#frames.alloc(this.#owner, FRAME_FLAG.heap) << 12) >>> 0);
+    return this.#u32[word] as number;
+  }
+
+  /** Clear an entry; the caller holds the domain's p2m lock and sees to the TLBs before it gives the frame back. @returns the old entry */
+  clear(gfn: number): number {
+    if (!(gfn >= 0 && gfn < GFN_LIMIT)) return 0;
+    const middle = this.#u32[(this.root >>> 2) + (gfn >>> 20)] as number;
+    const leaf = middle && this.#u32[(middle >>> 2) + ((gfn >>> 10) & 1023)] as number;
+    return leaf ? Atomics.exchange(this.#u32, (leaf >>> 2) + (gfn & 1023), 0) : 0;
+  }
+
+  /** All entries, by ascending gfn. */
+  *entries(): Generator<[gfn: number, entry: number]> {
+    for (let i = 0; i < 1024; i++) {
+      const middle = this.#u32[(this.root >>> 2) + i] as number;
+      if (middle) for (let j = 0; j < 1024; j++) {
+        const leaf = this.#u32[(middle >>> 2) + j] as number;
+        if (leaf) for (let k = 0; k < 1024; k++) {
+          const entry = this.#u32[(leaf >>> 2) + k] as number;
+          if (entry) yield [i * 2 ** 20 + j * 1024 + k, entry];
+        }
+      }
+    }
+  }
+
+  /** Give the tables themselves back. The entries' frames are the caller's business; nobody may look the tree up any more. */
+  free(): void {
+    for (let i = 0; i < 1024; i++) {
+      const middle = this.#u32[(this.root >>> 2) + i] as number;
+      if (!middle) continue;
+      for (let j = 0; j < 1024; j++) {
+        const leaf = this.#u32[(middle >>> 2) + j] as number;
+        if (leaf) this.#frames.put(leaf >>> 12);
+      }
+      this.#frames.put(middle >>> 12);
+    }
+    this.#frames.put(this.root >>> 12);
+  }
+}
