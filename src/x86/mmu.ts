@@ -1,0 +1,434 @@
+/**
+ * Linear to machine addresses: the page walk and the software TLBs that generated code probes. SDM Vol. 3A ch. 4.
+ *
+ * A walk reads the guest's tables as they stand (another thread may be writing them), checks everything, and only then sets A and D, by
+ * compare-and-swap; if an entry has changed meanwhile it starts again. PAE's PDPTEs are checked when CR3 is loaded and read at each
+ * walk, as processors with nested paging do. There are no paging-structure caches.
+ *
+ * A TLB entry's write tag is set only where a store may go ahead with nothing else to do: writable, D already set, no decoded code in the frame.
+ */
+import { canonical, type Cpu } from "./cpu.ts";
+import { GuestFault } from "./fault.ts";
+import { CONTEXT, ITLB_AT, ITLB_BITS, ITLBE, TLB_AT, TLB_BITS, TLB_BYTES, TLB_CONTEXTS, TLBE } from "./layout.ts";
+import { P2M_CODE, P2M_WRITE } from "./platform.ts";
+import { CPU, CR0, CR4, EFER, MODE, PFERR, VECTOR } from "./state.ts";
+
+const READ = 0, WRITE = 1, EXECUTE = 2;
+const OK = -1, AGAIN = -2;
+const TLB_MASK = (1 << TLB_BITS) - 1, ITLB_MASK = (1 << ITLB_BITS) - 1;
+/** Page table entry bits, SDM Vol. 3A table 4-15 ff. */
+export const PTE = { P: 1, RW: 2, US: 4, A: 0x20, D: 0x40, PS: 0x80, G: 0x100 } as const;
+/** TLBE.flags beside TLBE.global: the entry is part of a 2 or 4 MiB page, or of a 1 GiB page. */
+const LARGE = 2, HUGE = 4;
+
+/** Which entries of a table have been filled since it was emptied, so that a flush costs what was filled. */
+class FillLog {
+  readonly entries: Uint16Array;
+  private readonly logged: Uint8Array;
+  nr = 0;
+  constructor(size: number) { this.entries = new Uint16Array(size); this.logged = new Uint8Array(size); }
+  add(i: number): void {
+    if (this.logged[i]) return;
+    this.logged[i] = 1;
+    this.entries[this.nr++] = i;
+  }
+  clear(): void {
+    for (let n = 0; n < this.nr; n++) this.logged[this.entries[n]!] = 0;
+    this.nr = 0;
+  }
+}
+
+export class Mmu {
+  private readonly cpu: Cpu;
+  private readonly i32: Int32Array;
+  private readonly dv: DataView;
+  private readonly tlb: number;
+  private readonly itlb: number;
+  /** a context's local and global entries apart; the instruction TLB's pair comes last */
+  private readonly logs: readonly (readonly [local: FillLog, global: FillLog])[];
+  private readonly itlbFlags = new Uint8Array(1 << ITLB_BITS);
+  private physBits = 0;
+  /** A large page has been entered since the last full flush. */
+  private hasLarge = false;
+  /** For counters: page walks. */
+  walks = 0;
+
+  // What the last successful walk found.
+  private gfn = 0;
+  private writable = false;
+  private dirty = false;
+  private flags = 0;
+  // What enter() found: the frame's machine address (0: none) and rights.
+  private machine = 0;
+  private rights = 0;
+  // Entries on the way, by level.
+  private readonly entryAt = new Float64Array(5);
+  private readonly entryLo = new Int32Array(5);
+  private readonly entryRights = new Int32Array(5);
+
+  constructor(cpu: Cpu) {
+    this.cpu = cpu; this.i32 = cpu.v.i32; this.dv = cpu.v.dv;
+    this.tlb = (cpu.at + TLB_AT) >>> 2; this.itlb = (cpu.at + ITLB_AT) >>> 2;
+    this.logs = Array.from({ length: TLB_CONTEXTS + 1 }, (_, i) => [new FillLog(1 << (i < TLB_CONTEXTS ? TLB_BITS : ITLB_BITS)), new FillLog(1 << (i < TLB_CONTEXTS ? TLB_BITS : ITLB_BITS))] as const);
+    this.reset();
+  }
+
+  /** MAXPHYADDR, from CPUID 0x80000008. */
+  get maxPhysAddr(): number {
+    if (this.physBits) return this.physBits;
+    const out = new Uint32Array(4);
+    this.cpu.platform.cpuid(0x80000008, 0, out);
+    return this.physBits = Math.min(52, Math.max(36, out[0]! & 0xff));
+  }
+
+  // Walk -----------------------------------------------------------------------
+  /**
+   * Translate a canonical address for one access; on success A (and D) are set and the fields above filled.
+   * @returns OK, or the #PF error code
+   */
+  private walk(linear: number, access: number, context: number): number {
+    this.walks++;
+    for (;;) {
+      const r = this.cpu.cr0 & CR0.PG ? this.cpu.cr4 & CR4.PAE ? this.walk64(linear, access, context) : this.walk32(linear, access, context) : this.identity(linear);
+      if (r !== AGAIN) return r;
+    }
+  }
+  private identity(linear: number): number {
+    this.gfn = linear >>> 12; this.writable = this.dirty = true; this.flags = 0;
+    return OK;
+  }
+  private errorCode(access: number, context: number, cause: number): number {
+    const fetch = access === EXECUTE && (this.cpu.cr4 & CR4.SMEP || this.cpu.cr4 & CR4.PAE && this.cpu.efer & EFER.NXE);
+    return cause | (access === WRITE ? PFERR.W : 0) | (context === CONTEXT.user ? PFERR.U : 0) | (fetch ? PFERR.I : 0);
+  }
+  /** SDM Vol. 3A 4.6: may this access be made? us and rw: all levels agree; nx: some level forbids fetches. */
+  private permitted(access: number, context: number, us: boolean, rw: boolean, nx: boolean): boolean {
+    if (access === EXECUTE && nx) return false;
+    if (context === CONTEXT.user) { this.writable = rw; return us && (access !== WRITE || rw); }
+    this.writable = rw || !(this.cpu.cr0 & CR0.WP);
+    if (us) {
+      if (access === EXECUTE) return !(this.cpu.cr4 & CR4.SMEP);
+      if (context === CONTEXT.kernel && this.cpu.cr4 & CR4.SMAP) return false;
+    }
+    return access !== WRITE || this.writable;
+  }
+  /** Remember where a level's entry lies; leaves its low half in entryLo. @returns its machine address, 0 for a hole */
+  private locate(level: number, gfn: number, offset: number): number {
+    const packed = this.cpu.platform.frameOf(gfn), rights = packed & 0xfff;
+    this.entryRights[level] = rights;
+    return this.entryAt[level] = packed === 0 ? 0 : packed - rights + offset;
+  }
+  /** 4-level and PAE tables: entries of eight bytes. */
+  private walk64(linear: number, access: number, context: number): number {
+    const { cpu, i32 } = this, long = cpu.isLong, nxe = (cpu.efer & EFER.NXE) !== 0, l = linear | 0, lHi = Math.floor(linear / 4294967296) | 0, bits = this.maxPhysAddr - 32;
+    const reservedHi = (bits < 20 ? 0xfffff & ~((1 << bits) - 1) : 0) | (nxe ? 0 : 1 << 31) | (long ? 0 : 0x7ff00000);
+    const top = long ? 4 : 3, cr3 = cpu.cr3;
+    let gfn = long ? Math.floor(cr3 / 4096) % 2 ** 40 : cr3 % 4294967296 >>> 12, us = true, rw = true, nx = false, level = top, lo = 0, hi = 0;
+    for (;; level--) {
+      const index = level === 1 ? l >>> 12 & 511 : level === 2 ? l >>> 21 & 511 : level === 4 ? lHi >>> 7 & 511 : long ? (l >>> 30 | lHi << 2) & 511 : l >>> 30;
+      const at = this.locate(level, gfn, index * 8 + (long || level < 3 ? 0 : cr3 & 0xfe0));
+      if (at === 0) lo = hi = -1;
+      else do { lo = Atomics.load(i32, at >>> 2); hi = Atomics.load(i32, (at >>> 2) + 1); } while (lo !== Atomics.load(i32, at >>> 2));
+      this.entryLo[level] = lo;
+      if (!(lo & PTE.P)) return this.errorCode(access, context, 0);
+      const pdpte = !long && level === 3, ps = level > 1 && level < 4 && !pdpte && lo & PTE.PS;
+      const reservedLo = level === 4 ? PTE.PS : pdpte ? 0x1e6 : ps ? level === 3 ? 0x3fffe000 : 0x1fe000 : 0;
+      if (hi & (pdpte ? reservedHi | 1 << 31 : reservedHi) || lo & reservedLo) return this.errorCode(access, context, PFERR.P | PFERR.RSVD);
+      if (!pdpte) { us &&= (lo & PTE.US) !== 0; rw &&= (lo & PTE.RW) !== 0; nx ||= nxe && hi < 0; }
+      if (ps || level === 1) break;
+      gfn = (hi & 0xfffff) * 1048576 + (lo >>> 12);
+    }
+    if (!this.permitted(access, context, us, rw, nx)) return this.errorCode(access, context, PFERR.P);
+    const inPage = level === 1 ? 0 : level === 2 ? 0x1ff : 0x3ffff;
+    this.gfn = (hi & 0xfffff) * 1048576 + (lo >>> 12 & ~inPage | l >>> 12 & inPage);
+    return this.mark(level, long ? 4 : 2, access, level === 1 ? 0 : level === 2 ? LARGE : HUGE);
+  }
+  /** Two levels of entries of four bytes, with PSE and PSE-36. */
+  private walk32(linear: number, access: number, context: number): number {
+    const { cpu, i32 } = this, l = linear | 0;
+    let gfn = cpu.cr3 % 4294967296 >>> 12, us = true, rw = true, level = 2, lo = 0;
+    for (;; level--) {
+      const at = this.locate(level, gfn, (level === 2 ? l >>> 22 : l >>> 12 & 1023) * 4);
+      lo = this.entryLo[level] = at === 0 ? -1 : Atomics.load(i32, at >>> 2);
+      if (!(lo & PTE.P)) return this.errorCode(access, context, 0);
+      const ps = level === 2 && lo & PTE.PS && cpu.cr4 & CR4.PSE;
+      if (ps && (lo & 1 << 21 || (lo >>> 13 & 0xff) >>> Math.min(8, this.maxPhysAddr - 32))) return this.errorCode(access, context, PFERR.P | PFERR.RSVD);
+      us &&= (lo & PTE.US) !== 0; rw &&= (lo & PTE.RW) !== 0;
+      if (ps || level === 1) break;
+      gfn = lo >>> 12;
+    }
+    if (!this.permitted(access, context, us, rw, false)) return this.errorCode(access, context, PFERR.P);
+    this.gfn = level === 1 ? lo >>> 12 : (lo >>> 13 & 0xff) * 1048576 + (lo >>> 22 << 10 | l >>> 12 & 1023);
+    return this.mark(level, 2, access, level === 1 ? 0 : LARGE);
+  }
+  /** Set A on the way from `top` to the leaf, D on the leaf of a write. */
+  private mark(leaf: number, top: number, access: number, large: number): number {
+    for (let level = top; level >= leaf; level--) {
+      const at = this.entryAt[level]!, lo = this.entryLo[level]!, rights = this.entryRights[level]!, want = lo | PTE.A | (access === WRITE && level === leaf ? PTE.D : 0);
+      if (want === lo || at === 0) continue;
+      if (rights & P2M_CODE) this.cpu.onCodeWrite(at, 4);
+      if (rights & P2M_WRITE && Atomics.compareExchange(this.i32, at >>> 2, lo, want) !== lo) return AGAIN;
+      if (level === leaf) this.entryLo[level] = want;
+    }
+    const lo = this.entryLo[leaf]!;
+    this.dirty = (lo & PTE.D) !== 0;
+    this.flags = large | (lo & PTE.G && this.cpu.cr4 & CR4.PGE ? TLBE.global : 0);
+    return OK;
+  }
+  /** #PF: CR2 takes the address. */
+  private pageFault(linear: number, errorCode: number): never {
+    const at = (this.cpu.at + CPU.cr2.at) >>> 2;
+    this.i32[at] = linear | 0; this.i32[at + 1] = Math.floor(linear / 4294967296) | 0;
+    throw new GuestFault(VECTOR.PF, errorCode);
+  }
+
+  // Data TLB -------------------------------------------------------------------
+  private entryOf(context: number, linear: number): number { return this.tlb + ((context * TLB_BYTES + (linear >>> 12 & TLB_MASK) * TLBE.size) >>> 2); }
+  /** After a walk: fill the entry. @returns the byte's machine address, or -1 when the access must be made by hand (machine and rights say how) */
+  private enter(linear: number, write: number, context: number): number {
+    const packed = this.cpu.platform.frameOf(this.gfn), rights = this.rights = packed & 0xfff, machine = this.machine = packed - rights;
+    if (packed === 0) return -1;
+    const { i32, flags } = this, e = this.entryOf(context, linear), page = linear & ~0xfff, hi = Math.floor(linear / 4294967296) | 0;
+    const canWrite = this.writable && this.dirty && (rights & (P2M_WRITE | P2M_CODE)) === P2M_WRITE;
+    i32[e] = page; i32[e + 1] = hi;
+    i32[e + 2] = canWrite ? page : 1; i32[e + 3] = canWrite ? hi : 0;
+    i32[e + (TLBE.add >> 2)] = machine - page;
+    i32[e + (TLBE.frame >> 2)] = machine / 4096;
+    i32[e + (TLBE.flags >> 2)] = flags;
+    if (flags & (LARGE | HUGE)) this.hasLarge = true;
+    this.logs[context]![flags & TLBE.global]!.add(linear >>> 12 & TLB_MASK);
+    return write && !canWrite ? -1 : machine + (linear & 0xfff);
+  }
+  /** Machine address of a byte, through the TLB; -1: by hand. @throws GuestFault */
+  private host(linear: number, write: number, context: number): number {
+    const e = this.entryOf(context, linear), t = e + write * 2;
+    if (this.i32[t] === (linear & ~0xfff) && this.i32[t + 1] === (Math.floor(linear / 4294967296) | 0)) return ((linear | 0) + this.i32[e + (TLBE.add >> 2)]!) >>> 0;
+    const code = this.walk(linear, write, context);
+    if (code >= 0) this.pageFault(linear, code);
+    return this.enter(linear, write, context);
+  }
+  /** Machine address for a whole-page operation of strings.ts, at the present privilege; -1: not plain memory. @throws GuestFault */
+  plain(linear: number, write: boolean): number { return this.host(linear, write ? 1 : 0, this.cpu.context); }
+
+  /**
+   * Called by generated code on a TLB miss, with the linear page's number (lo: bits 12-43, hi: bits 44-63) and access 0 or 1.
+   * @returns 0: the tag is there; 2: do the access by slowLoad or slowStore, which also find the fault, with its exact address
+   */
+  fill(lo: number, hi: number, access: number): number {
+    const top = (hi & 0xfffff) >>> 3;
+    if (top !== 0 && top !== 0x1ffff) return 2;
+    const linear = ((hi << 12 >> 12) * 4294967296 + (lo >>> 0)) * 4096, context = this.cpu.context;
+    return this.walk(linear, access & 1, context) === OK && this.enter(linear, access & 1, context) >= 0 ? 0 : 2;
+  }
+
+  // Access by hand -------------------------------------------------------------
+  /** After host() === -1. */
+  private handLoad(linear: number, size: number): bigint { return this.cpu.platform.mmioRead(this.gfn * 4096 + (linear & 0xfff), size); }
+  private handStore(linear: number, value: bigint, size: number): void {
+    const offset = linear & 0xfff;
+    if (!(this.machine && this.rights & P2M_WRITE)) { this.cpu.platform.mmioWrite(this.gfn * 4096 + offset, size, value); return; }
+    this.cpu.onCodeWrite(this.machine + offset, size);
+    this.put(this.machine + offset, value, size);
+  }
+  private put(at: number, value: bigint, size: number): void {
+    if (size === 8) this.dv.setBigUint64(at, value, true);
+    else this.putNumber(at, Number(BigInt.asUintN(32, value)), size);
+  }
+  private putNumber(at: number, value: number, size: number): void {
+    if (size === 4) this.dv.setUint32(at, value, true);
+    else if (size === 2) this.dv.setUint16(at, value, true);
+    else this.dv.setUint8(at, value);
+  }
+  /** First byte of the page after `linear`'s, for an access that crosses. @throws GuestFault at the end of the canonical half */
+  private nextPage(linear: number): number {
+    const n = linear - (linear & 0xfff) + 4096;
+    if (n === 2 ** 47) throw new GuestFault(VECTOR.GP, 0);
+    return n === 4294967296 && !this.cpu.is64 ? 0 : n;
+  }
+  load(a: number, size: number, context: number): number {
+    if ((a & 0xfff) + size > 4096) return Number(this.loadCrossing(a, size, context));
+    const h = this.host(a, 0, context);
+    if (h < 0) return Number(this.handLoad(a, size));
+    return size === 4 ? this.dv.getUint32(h, true) : size === 2 ? this.dv.getUint16(h, true) : this.dv.getUint8(h);
+  }
+  load64(a: number, context: number): bigint {
+    if ((a & 0xfff) > 4088) return this.loadCrossing(a, 8, context);
+    const h = this.host(a, 0, context);
+    return h < 0 ? BigInt.asUintN(64, this.handLoad(a, 8)) : this.dv.getBigUint64(h, true);
+  }
+  private loadCrossing(a: number, size: number, context: number): bigint {
+    const first = 4096 - (a & 0xfff), second = this.nextPage(a);
+    let v = 0n;
+    for (let i = size - 1; i >= 0; i--) v = v << 8n | BigInt(this.load(i < first ? a + i : second + i - first, 1, context));
+    return v;
+  }
+  store(a: number, value: number, size: number, context: number): void {
+    if ((a & 0xfff) + size > 4096) return this.storeCrossing(a, BigInt(value), size, context);
+    const h = this.host(a, 1, context);
+    if (h < 0) this.handStore(a, BigInt(value >>> 0), size);
+    else this.putNumber(h, value, size);
+  }
+  store64(a: number, value: bigint, context: number): void {
+    if ((a & 0xfff) > 4088) return this.storeCrossing(a, value, 8, context);
+    const h = this.host(a, 1, context);
+    if (h < 0) this.handStore(a, BigInt.asUintN(64, value), 8);
+    else this.dv.setBigUint64(h, value, true);
+  }
+  /** Both pages are checked before a byte is written. */
+  private storeCrossing(a: number, value: bigint, size: number, context: number): void {
+    const first = 4096 - (a & 0xfff), second = this.nextPage(a);
+    this.host(a, 1, context); this.host(second, 1, context);
+    for (let i = 0; i < size; i++) this.store(i < first ? a + i : second + i - first, Number(value >> BigInt(8 * i) & 0xffn), 1, context);
+  }
+  /** Check that `size` bytes (at most a page) may be written at the given privilege, without writing. @throws GuestFault */
+  checkWrite(a: number, size: number, context: number): void {
+    this.host(a, 1, context);
+    if ((a & 0xfff) + size > 4096) this.host(this.nextPage(a), 1, context);
+  }
+  checkRead(a: number, size: number, context: number): void {
+    this.host(a, 0, context);
+    if ((a & 0xfff) + size > 4096) this.host(this.nextPage(a), 0, context);
+  }
+
+  /** A load generated code could not make in line. `stack`: a non-canonical address is #SS. A fault is recorded in the CPU struct and the result is 0. */
+  slowLoad(linear: bigint, size: number, stack = 0): bigint {
+    try {
+      const a = this.cpu.linear(linear, stack !== 0);
+      return size === 8 ? this.load64(a, this.cpu.context) : BigInt(this.load(a, size, this.cpu.context));
+    } catch (f) {
+      if (!(f instanceof GuestFault)) throw f;
+      this.cpu.record(f);
+      return 0n;
+    }
+  }
+  /** A store generated code could not make in line; as slowLoad. */
+  slowStore(linear: bigint, value: bigint, size: number, stack = 0): void {
+    try {
+      const a = this.cpu.linear(linear, stack !== 0);
+      if (size === 8) this.store64(a, value, this.cpu.context);
+      else this.store(a, Number(BigInt.asUintN(8 * size, value)), size, this.cpu.context);
+    } catch (f) {
+      if (!(f instanceof GuestFault)) throw f;
+      this.cpu.record(f);
+    }
+  }
+
+  // Access that may fail -------------------------------------------------------
+  /** host() without an exception and without CR2; 0 where there is no plain memory. */
+  private tryHost(a: number, write: number, context: number): number {
+    if (this.walk(a, write, context) !== OK) return 0;
+    const h = this.enter(a, write, context);
+    if (h >= 0) return h;
+    return write && this.machine && this.rights & P2M_WRITE ? this.machine + (a & 0xfff) : 0;
+  }
+  /** Call `each` for the pieces of a range, page by page; false as soon as one is not there. */
+  private pieces(start: number | bigint, length: number, write: number, context: number, each: (host: number, done: number, n: number) => void): boolean {
+    const from = typeof start === "bigint" ? canonical(start) : start;
+    if (from === null) return false;
+    for (let done = 0; done < length;) {
+      const a = from + done, n = Math.min(length - done, 4096 - (a & 0xfff));
+      if (a >= 2 ** 47 || a < -(2 ** 47)) return false;
+      const h = this.tryHost(a, write, context);
+      if (h === 0) return false;
+      each(h, done, n);
+      done += n;
+    }
+    return true;
+  }
+  copyOut(a: number | bigint, out: Uint8Array, context: number): boolean {
+    const { u8 } = this.cpu.v;
+    return this.pieces(a, out.length, READ, context, (h, done, n) => out.set(u8.subarray(h, h + n), done));
+  }
+  copyIn(a: number | bigint, bytes: Uint8Array, context: number): boolean {
+    const { u8 } = this.cpu.v;
+    return this.pieces(a, bytes.length, WRITE, context, () => {}) && this.pieces(a, bytes.length, WRITE, context, (h, done, n) => {
+      if (this.rights & P2M_CODE) this.cpu.onCodeWrite(h, n);
+      u8.set(bytes.subarray(done, done + n), h);
+    });
+  }
+  /** Guest-physical address as the guest's kernel would read it, or null. */
+  translate(a: number | bigint): number | null {
+    const n = typeof a === "bigint" ? canonical(a) : a;
+    return n === null || this.walk(n, READ, CONTEXT.kernelAc) !== OK ? null : this.gfn * 4096 + (n & 0xfff);
+  }
+
+  // Instruction TLB ------------------------------------------------------------
+  /** Translate for execution at the present privilege and fill the instruction TLB's entry (tag: page | CPU.mode; key: machine page + code size << 32; an empty tag is -1). @returns the page's machine address. @throws GuestFault */
+  fillCode(linear: number): number {
+    if (linear >= 2 ** 47 || linear < -(2 ** 47)) throw new GuestFault(VECTOR.GP, 0);
+    const { cpu, i32 } = this, context = cpu.context, code = this.walk(linear, EXECUTE, context);
+    if (code >= 0) this.pageFault(linear, code);
+    const packed = cpu.platform.frameOf(this.gfn);
+    if (packed === 0) throw new GuestFault(VECTOR.UD);    // a hole reads all ones, which is no instruction
+    const machine = packed - (packed & 0xfff), index = linear >>> 12 & ITLB_MASK, e = this.itlb + ((index * ITLBE.size) >>> 2);
+    i32[e] = linear & ~0xfff | cpu.mode; i32[e + 1] = Math.floor(linear / 4294967296) | 0;
+    i32[e + 2] = machine; i32[e + 3] = cpu.mode & MODE.sizeMask;
+    this.itlbFlags[index] = this.flags;
+    if (this.flags & (LARGE | HUGE)) this.hasLarge = true;
+    this.logs[TLB_CONTEXTS]![this.flags & TLBE.global]!.add(index);
+    return machine;
+  }
+
+  // Flushing -------------------------------------------------------------------
+  private drop(context: number, index: number): void {
+    if (context === TLB_CONTEXTS) { const e = this.itlb + ((index * ITLBE.size) >>> 2); this.i32[e] = this.i32[e + 1] = -1; return; }
+    const e = this.tlb + ((context * TLB_BYTES + index * TLBE.size) >>> 2);
+    this.i32[e] = this.i32[e + 2] = 1; this.i32[e + 1] = this.i32[e + 3] = 0;
+  }
+  private flagsOf(context: number, index: number): number {
+    return context === TLB_CONTEXTS ? this.itlbFlags[index]! : this.i32[this.tlb + ((context * TLB_BYTES + index * TLBE.size + TLBE.flags) >>> 2)]!;
+  }
+  /** Empty every table whatever the logs say: the area was just taken into use. */
+  reset(): void {
+    for (let c = 0; c <= TLB_CONTEXTS; c++) {
+      for (const log of this.logs[c]!) log.clear();
+      for (let i = 0; i < 1 << (c < TLB_CONTEXTS ? TLB_BITS : ITLB_BITS); i++) this.drop(c, i);
+    }
+    this.hasLarge = false;
+  }
+  /** Forget everything: another vCPU, another p2m, or a control bit that changes what the tables mean. */
+  flushAll(): void {
+    for (let c = 0; c <= TLB_CONTEXTS; c++) for (const log of this.logs[c]!) {
+      for (let n = 0; n < log.nr; n++) this.drop(c, log.entries[n]!);
+      log.clear();
+    }
+    this.hasLarge = false;
+  }
+  /** CR3 was loaded: forget all but global pages. */
+  flushLocal(): void {
+    for (let c = 0; c <= TLB_CONTEXTS; c++) {
+      const log = this.logs[c]![0];
+      for (let n = 0; n < log.nr; n++) {
+        const i = log.entries[n]!;
+        if (!(this.flagsOf(c, i) & TLBE.global)) this.drop(c, i);
+      }
+      log.clear();
+    }
+  }
+  /** INVLPG: the page of `linear`, in every context, and all pieces of a large page around it. */
+  invlpg(linear: number): void {
+    const page = linear & ~0xfff, hi = Math.floor(linear / 4294967296) | 0;
+    for (let c = 0; c < TLB_CONTEXTS; c++) {
+      const e = this.entryOf(c, linear);
+      if (this.i32[e] === page && this.i32[e + 1] === hi) this.drop(c, linear >>> 12 & TLB_MASK);
+    }
+    const i = linear >>> 12 & ITLB_MASK, e = this.itlb + ((i * ITLBE.size) >>> 2);
+    if ((this.i32[e]! & ~0xfff) === page && this.i32[e + 1] === hi) this.drop(TLB_CONTEXTS, i);
+    if (this.hasLarge) this.dropLarge(page, hi);
+  }
+  private dropLarge(page: number, hi: number): void {
+    for (let c = 0; c <= TLB_CONTEXTS; c++) for (const log of this.logs[c]!) for (let n = 0; n < log.nr; n++) {
+      const i = log.entries[n]!, flags = this.flagsOf(c, i);
+      if (!(flags & (LARGE | HUGE))) continue;
+      const e = c === TLB_CONTEXTS ? this.itlb + ((i * ITLBE.size) >>> 2) : this.tlb + ((c * TLB_BYTES + i * TLBE.size) >>> 2);
+      if (this.i32[e + 1] === hi && (this.i32[e]! ^ page) >>> (flags & HUGE ? 30 : 22) === 0) this.drop(c, i);
+    }
+  }
+  /** A frame (machine address / 4096) has code decoded now: stores to it must come to slowStore. */
+  protectFrame(frame: number): void {
+    for (let c = 0; c < TLB_CONTEXTS; c++) for (const log of this.logs[c]!) for (let n = 0; n < log.nr; n++) {
+      const e = this.tlb + ((c * TLB_BYTES + log.entries[n]! * TLBE.size) >>> 2);
+      if (this.i32[e + (TLBE.frame >> 2)] === frame) { this.i32[e + 2] = 1; this.i32[e + 3] = 0; }
+    }
+  }
+}
