@@ -68,6 +68,8 @@ export class Cpu {
   get cpl(): number { return this.v.i32[this.w + CPL_I]!; }
   get exit(): number { return this.v.i32[this.w + EXIT_I]!; }
   set exit(x: number) { this.v.i32[this.w + EXIT_I] = x; }
+  dr(i: number): bigint { return this.v.dv.getBigUint64(this.at + CPU.dr.at + i * 8, true); }
+  setDr(i: number, x: bigint): void { this.v.dv.setBigUint64(this.at + CPU.dr.at + i * 8, BigInt.asUintN(64, x), true); }
   /** CONTEXT.* of the present privilege. */
   get context(): number { return (this.v.u32[this.w + TLB_I]! - this.at - TLB_AT) / TLB_BYTES; }
   /** IA-32e mode is active: long or compatibility. */
@@ -104,7 +106,10 @@ export class Cpu {
     const context = cpl === 3 ? CONTEXT.user : f & EFLAGS.AC && this.cr4 & CR4.SMAP ? CONTEXT.kernelAc : CONTEXT.kernel;
     const u = this.v.i32, w = this.w;
     u[w + CPL_I] = cpl;
-    u[w + MODE_I] = size | (cpl === 3 ? MODE.user : 0);
+    u[w + MODE_I] = size | (cpl === 3 ? MODE.user : 0) | (this.cr0 & CR0.TS ? MODE.ts : 0) | (this.cr0 & CR0.EM ? MODE.em : 0) | (this.cr4 & CR4.OSFXSR ? 0 : MODE.noFxsr);
+    // instruction fetch ignores CS.base in 64-bit mode
+    u[w + I(CPU.csBase)] = size === MODE.code64 ? 0 : u[w + SEG_I + CS * 4]!;
+    u[w + I(CPU.csBase) + 1] = size === MODE.code64 ? 0 : u[w + SEG_I + CS * 4 + 1]!;
     u[w + TLB_I] = this.at + TLB_AT + context * TLB_BYTES;
     u[w + I(CPU.spMask)] = size === MODE.code64 || ss & ATTR.db ? -1 : 0xffff;
     u[w + I(CPU.spMask) + 1] = size === MODE.code64 ? -1 : 0;
