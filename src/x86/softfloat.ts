@@ -112,23 +112,24 @@ export function round(f: Format, e: Env, sign: number, exp: number, sig: bigint,
   if (top === f.emin - 1) tiny = bitLength(shiftRound(e.rc, sign, sig, top - prec + 1 - exp).m) <= prec;
   if (tiny && !(e.masks & FLAG.UE)) {
     e.flags |= FLAG.UE;
-    if (e.x87 && f.explicit) return roundInRange(f, e, sign, exp + WRAP, sig, prec);
+    if (e.x87) return f.explicit ? roundInRange(f, e, sign, exp + WRAP, sig, prec) : zero(f, sign);
   }
   if (tiny && e.ftz) { e.flags |= FLAG.UE | FLAG.PE; return zero(f, sign); }
   const lsb = Math.max(top, f.emin) - prec + 1;
   const r = shiftRound(e.rc, sign, sig, lsb - exp);
-  e.up = r.up;
-  if (r.inexact) e.flags |= tiny ? FLAG.UE | FLAG.PE : FLAG.PE;
   const carried = lsb + bitLength(r.m) - 1;
   if (carried > f.emax) return overflow(f, e, sign, exp, sig, prec, r.inexact);
+  e.up = r.up;
+  if (r.inexact) e.flags |= tiny ? FLAG.UE | FLAG.PE : FLAG.PE;
   const normal = carried >= f.emin;
   return pack(f, sign, normal ? carried + f.bias : 0, normal ? r.m << BigInt(64 - bitLength(r.m)) : r.m << BigInt(64 - prec));
 }
 function overflow(f: Format, e: Env, sign: number, exp: number, sig: bigint, prec: number, inexact: boolean): bigint {
   e.flags |= FLAG.OE;
   if (!(e.masks & FLAG.OE)) {
+    if (e.x87 && !f.explicit) { e.up = false; return infinity(f, sign); }
     if (inexact) e.flags |= FLAG.PE;
-    return e.x87 && f.explicit ? roundInRange(f, e, sign, exp - WRAP, sig, prec) : infinity(f, sign);
+    return e.x87 ? roundInRange(f, e, sign, exp - WRAP, sig, prec) : infinity(f, sign);
   }
   e.flags |= FLAG.PE;
   e.up = e.rc === RC.near || e.rc === (sign ? RC.down : RC.up);
@@ -140,8 +141,8 @@ function roundInRange(f: Format, e: Env, sign: number, exp: number, sig: bigint,
   e.up = r.up;
   if (r.inexact) e.flags |= FLAG.PE;
   const top = exp + bitLength(sig) - 1 + (bitLength(r.m) > prec ? 1 : 0);
-  if (top > f.emax) return infinity(f, sign);
-  if (top < f.emin) return zero(f, sign);
+  if (top > f.emax) { e.flags |= FLAG.PE; e.up = true; return infinity(f, sign); }
+  if (top < f.emin) { e.flags |= FLAG.PE; e.up = false; return zero(f, sign); }
   return pack(f, sign, top + f.bias, r.m << BigInt(64 - bitLength(r.m)));
 }
 

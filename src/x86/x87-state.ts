@@ -83,9 +83,13 @@ export function note(h: X87Host, flags: number, c1 = false, cc = -1): void {
 export const stopped = (e: Env): boolean => (e.flags & ~e.masks & FLAG.before) !== 0;
 export const roundedUp = (e: Env): boolean => e.up && (e.flags & FLAG.PE) !== 0;
 
+/** Note a computation's flags; an unmasked exception found before rounding hides those that rounding would have raised. */
+export function settle(h: X87Host, e: Env): void {
+  if (stopped(e)) note(h, e.flags & (FLAG.before | FSW.SF)); else note(h, e.flags, roundedUp(e));
+}
 /** Deliver a result to ST(i) and pop, unless an unmasked exception forbids it. */
 export function finish(h: X87Host, e: Env, i: number, bits: bigint, pops = 0): void {
-  note(h, e.flags, roundedUp(e));
+  settle(h, e);
   if (stopped(e)) return;
   setSt(h, i, bits);
   pop(h, pops);

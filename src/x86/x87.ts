@@ -9,7 +9,7 @@ import { constant80, f2xm1, fcos, fpatan, fptan, fsin, fyl2x, fyl2xp1, ONE80 } f
 import { add, CLS, compareFlags, div, F32, F64, F80, FLAG, indefinite, mul, RC, sqrt, unpack, type Env, type Format, type Fp } from "./softfloat.ts";
 import { EFLAGS, VECTOR } from "./state.ts";
 import { x87Form, type X87Form } from "./x87-form.ts";
-import { checkPending, env, fcwOf, finish, free, FSW, fswOf, initialize, isEmpty, note, notePointers, pop, rotate, roundedUp, setControl, setSt, setStatus, st, STACK, stopped, type X87Host } from "./x87-state.ts";
+import { checkPending, env, fcwOf, finish, free, FSW, fswOf, initialize, isEmpty, note, notePointers, pop, rotate, roundedUp, setControl, setSt, setStatus, settle, st, STACK, stopped, type X87Host } from "./x87-state.ts";
 
 export { x87Form, type X87Form } from "./x87-form.ts";
 export { x87ImageStored, x87LoadImage, x87StoreImage } from "./x87-env.ts";
@@ -48,7 +48,7 @@ function compareSt(h: X87Host, y: Fp | null, signalling: boolean, pops: number):
 }
 const there = (h: X87Host, i: number): Fp | null => isEmpty(h, i) ? null : operand(h, i);
 
-/** Put a new ST(0) on the stack; full: stack overflow. */
+/** Put a new ST(0) on the stack; full: stack overflow. (A denormal is loaded even when its exception is unmasked: callers mask it.) */
 function push(h: X87Host, e: Env, bits: bigint): void {
   const full = !isEmpty(h, 7);
   if (full) { e.flags = STACK; bits = INDEFINITE; }
@@ -75,7 +75,11 @@ export function x87Load(h: X87Host, op: number, lo: bigint, hi16 = 0, fdp = 0n, 
   }
   const format = byte < 2 ? F32 : F64, float = byte === 0 || byte === 1 || byte === 4 || byte === 5;
   const y = float ? unpack(format, BigInt.asUintN(format.bits, lo)) : fpFromInt(BigInt.asIntN(form.bytes * 8, lo));
-  if (byte & 1) return push(h, e, convert(F80, e, y));
+  if (byte & 1) {
+    const bits = convert(F80, e, y);
+    e.masks |= FLAG.DE;
+    return push(h, e, bits);
+  }
   if (k === 2 || k === 3) return compareSt(h, y, true, k - 2);
   if (isEmpty(h, 0)) { e.flags = STACK; return finish(h, e, 0, INDEFINITE); }
   finish(h, e, 0, arith(e, k, operand(h, 0), y));
@@ -133,8 +137,8 @@ export function x87Reg(h: X87Host, op: number, eflags = 0): number {
     case 0x09: case 0x29: case 0x39: exchange(h, i); return 0;
     case 0x0a: note(h, 0, (fswOf(h) & FSW.C1) !== 0); return 0;
     case 0x0b: case 0x2a: case 0x2b: case 0x3a: case 0x3b: storeRegister(h, i, k === 2 && byte === 5 ? 0 : 1, byte === 1); return 0;
-    case 0x28: free(h, i); return 0;
-    case 0x38: free(h, i); pop(h); return 0;
+    case 0x28: note(h, 0); free(h, i); return 0;
+    case 0x38: note(h, 0); free(h, i); pop(h); return 0;
     case 0x1d: case 0x1e: case 0x3d: case 0x3e: return compareEflags(h, i, k === 6, byte === 7 ? 1 : 0);
     case 0x10: case 0x11: case 0x12: case 0x13: case 0x18: case 0x19: case 0x1a: case 0x1b: conditional(h, i, k, byte, eflags); return 0;
     case 0x0c: case 0x0d: case 0x0e: case 0x0f: unary(h, op & 0x1f); return 0;
@@ -152,9 +156,12 @@ function registers(h: X87Host, k: number, i: number, byte: number): void {
   finish(h, e, to, arith(e, k, operand(h, 0), operand(h, i)), pops);
 }
 function loadRegister(h: X87Host, i: number): void {
-  const e = env(h), empty = isEmpty(h, i);
-  if (empty && isEmpty(h, 7)) e.flags = STACK;
-  push(h, e, empty ? INDEFINITE : st(h, i));
+  const e = env(h);
+  if (!isEmpty(h, i)) return push(h, e, st(h, i));
+  note(h, e.flags = STACK);
+  if (stopped(e)) return;
+  rotate(h, -1);
+  setSt(h, 0, INDEFINITE);
 }
 function exchange(h: X87Host, i: number): void {
   const e = env(h), a = isEmpty(h, 0) ? INDEFINITE : st(h, 0), b = isEmpty(h, i) ? INDEFINITE : st(h, i);
@@ -164,17 +171,18 @@ function exchange(h: X87Host, i: number): void {
   setSt(h, 0, b);
   setSt(h, i, a);
 }
-/** `lenient`: the undocumented D9 D8+i, which never reports an empty ST(0). */
+/** `lenient`: the undocumented D9 D8+i, which never reports an empty ST(0) but just pops it. */
 function storeRegister(h: X87Host, i: number, pops: number, lenient: boolean): void {
   const e = env(h), empty = isEmpty(h, 0);
-  if (empty && !lenient) e.flags = STACK;
+  if (empty && lenient) { note(h, 0); return pop(h); }
+  if (empty) e.flags = STACK;
   finish(h, e, i, empty ? INDEFINITE : st(h, 0), pops);
 }
 function compareEflags(h: X87Host, i: number, signalling: boolean, pops: number): number {
   const e = env(h);
   let c = 2;
   if (isEmpty(h, 0) || isEmpty(h, i)) e.flags = STACK; else c = compareFlags(e, operand(h, 0), operand(h, i), signalling);
-  note(h, e.flags);
+  note(h, e.flags, !(e.flags & FSW.SF) && (fswOf(h) & FSW.C1) !== 0);
   if (!stopped(e)) pop(h, pops);
   return c === 2 ? EFLAGS.ZF | EFLAGS.PF | EFLAGS.CF : c === 0 ? EFLAGS.ZF : c < 0 ? EFLAGS.CF : 0;
 }
@@ -182,7 +190,6 @@ const CONDITION = [EFLAGS.CF, EFLAGS.ZF, EFLAGS.CF | EFLAGS.ZF, EFLAGS.PF] as co
 function conditional(h: X87Host, i: number, k: number, byte: number, eflags: number): void {
   const e = env(h), holds = (eflags & (CONDITION[k] ?? 0)) !== 0;
   if (isEmpty(h, 0) || isEmpty(h, i)) { e.flags = STACK; return finish(h, e, 0, INDEFINITE); }
-  note(h, 0);
   if (holds === (byte === 2)) setSt(h, 0, st(h, i));
 }
 
@@ -196,7 +203,12 @@ function unary(h: X87Host, i: number): void {
   const two = i === 0x11 || i === 0x13 || i === 0x19, pops = two ? 1 : 0, to = pops;
   const empty = isEmpty(h, 0) || ((two || i === 0x15 || i === 0x18 || i === 0x1d) && isEmpty(h, 1));
   if (i === 0x12 || i === 0x14 || i === 0x1b) return pair(h, e, i);
-  if (empty) { e.flags = STACK; return finish(h, e, to, INDEFINITE, pops); }
+  if (empty) {
+    e.flags = STACK;
+    finish(h, e, to, INDEFINITE, pops);
+    if (i === 0x15 || i === 0x18 || i === 0x1e || i === 0x1f) setStatus(h, fswOf(h) & ~FSW.C2);
+    return;
+  }
   const bits = st(h, 0), x = unpack(F80, bits), y = operand(h, 1);
   switch (i) {
     case 0x00: return finish(h, e, 0, bits ^ 1n << 79n);
@@ -222,10 +234,11 @@ function trigonometric(h: X87Host, e: Env, bits: bigint | null): void {
   finish(h, e, 0, bits);
   setStatus(h, fswOf(h) & ~FSW.C2);
 }
-/** FPREM, FPREM1: C2 says partial; C0, C3, C1 the quotient's low bits. */
+/** FPREM, FPREM1: C2 says partial; C0, C3, C1 the quotient's low bits. A NaN, an invalid operation and an unmasked exception clear C2 only. */
 function partial(h: X87Host, e: Env, x: Fp, y: Fp, nearest: boolean): void {
   const r = remainder(e, x, y, nearest), q = r.quotient;
   finish(h, e, 0, r.bits);
+  if (stopped(e) || e.flags & FLAG.IE || x.cls > CLS.inf || y.cls > CLS.inf) return setStatus(h, fswOf(h) & ~FSW.C2);
   condition(h, r.partial ? FSW.C2 : (q & 4 ? FSW.C0 : 0) | (q & 2 ? FSW.C3 : 0));
   if (q & 1) setStatus(h, fswOf(h) | FSW.C1);
 }
@@ -241,7 +254,7 @@ function pair(h: X87Host, e: Env, i: number): void {
     else { first = fptan(e, x); second = x.cls > CLS.finite ? first : ONE80; }
   }
   if (first === null || second === null) return trigonometric(h, e, null);
-  note(h, e.flags, (full && !empty) || roundedUp(e));
+  if (full && !empty) note(h, e.flags, true); else settle(h, e);
   if (!stopped(e)) {
     setSt(h, 0, first);
     rotate(h, -1);
