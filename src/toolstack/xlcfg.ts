@@ -176,7 +176,7 @@ export const isSetting = (word: string): boolean => /^[A-Za-z_]\w*\s*\+?=/.test(
  * is taken as a string.
  */
 export function applySetting(settings: Map<string, Setting>, word: string, file = "command line"): void {
-  const [, key, operator, value] = /^([A-Za-z_]\w*)\s*(\+?=)([^]*)$/.exec(word)!;
+  const [, key, operator, value] = /^([A-Za-z_]\w*)\s*(\+?=)([\s\S]*)$/.exec(word)!;
   const text = /^\s*["'[]/.test(value!) || parseNumber(value!.trim()) !== null ? word : `${key}${operator}"${value!.replace(/[\\"]/g, "\\$&").replace(/\n/g, "\\n")}"`;
   const [one, ...others] = new Reader(text, file).statements();
   if (!one || others.length) throw new UserError(`${file}: "${word}" is not one key=value`);

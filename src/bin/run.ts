@@ -1,0 +1,133 @@
+/** `domus run`: domains of xl.cfg files in the foreground. */
+import { existsSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { dirname, isAbsolute, join } from "node:path";
+import { UserError } from "../base/errors.ts";
+import { checkConfig, type CheckedConfig, type DomainFile, fromXl } from "../toolstack/config.ts";
+import { type CrashReport, crashText, type DomainEnd } from "../toolstack/domain.ts";
+import { nodeHost } from "../toolstack/host.node.ts";
+import { createMachine, type Machine } from "../toolstack/machine.ts";
+import { ENGINES, type EngineName } from "../toolstack/pcpu-messages.ts";
+import { superviseDomain } from "../toolstack/supervise.ts";
+import { applySetting, isSetting, type Place, parseXlCfg, placeText } from "../toolstack/xlcfg.ts";
+import { numberOption, type Option, optionsHelp, type Parsed, parseArgs, wordOption } from "./args.ts";
+import { attachConsole, copyOut, type Ending, endings, flushStdout, linePrefixer, printLine } from "./terminal.ts";
+
+/** Options that `run` and `start` share. */
+export const RUN_OPTIONS: Readonly<Record<string, Option>> = {
+  strict: { help: "unknown keys are errors" },
+  engine: { value: "NAME", help: `${ENGINES.join(", ")}: how guest code is executed` },
+  pcpus: { value: "N", help: "physical CPUs, a thread each (default: this computer's)" },
+  trace: { value: "CLASSES", help: 'what to trace, "all" or names with commas between; printed on stderr at the end' },
+  json: { value: "[=FILE]", help: "print the final report as JSON, on stderr or to FILE" },
+  quiet: { help: "no warnings, no progress, no report", short: "q" },
+  help: { help: "this text", short: "h" },
+};
+const HELP = `domus run FILE [FILE...] [key=value ...] [options]
+
+Runs the domains that xl.cfg files describe until they end. One domain has the terminal: its console's bytes, nothing else; ^] leaves it, which
+ends it, for it lives in this command. Several domains share the output by lines with their names before them. A key=value sets a key of every file.
+
+${optionsHelp(RUN_OPTIONS)}
+Ends with 0 when every domain powered off, 2 when a file or image is bad (nothing was started then), 3 when a guest crashed, 130 on ^C.
+`;
+export type RunOptions = { engine: EngineName; pcpus?: number; trace: string; json?: string; quiet: boolean };
+
+/** No file a user means is larger; a device or an endless pipe in its place must not fill the memory. */
+const MAX_CFG_BYTES = 1 << 20, MAX_IMAGE_BYTES = 2 ** 31 - 1;
+
+/** Read a file whole. @throws UserError with the system's reason */
+export function readWhole(path: string, what: string, most: number): Uint8Array {
+  try {
+    const { size } = statSync(path);
+    if (statSync(path).isDirectory()) throw new UserError(`${what}: ${path} is a folder`);
+    if (size > most) throw new UserError(`${what}: ${path} is ${size} bytes long; ${most} is the limit`);
+    return readFileSync(path);
+  } catch (e) {
+    if (e instanceof UserError) throw e;
+    const { code, message } = e as NodeJS.ErrnoException;
+    const why = code === "ENOENT" ? "does not exist" : code === "EACCES" ? "may not be read" : `cannot be read (${code ?? message})`;
+    throw new UserError(`${what}: ${path} ${why}`);
+  }
+}
+
+/** A path of a configuration: from the current folder, as xl has it, else from the file's own. */
+const imagePath = (path: string, file: string): string => {
+  const beside = join(dirname(file), path);
+  return isAbsolute(path) || existsSync(path) || !existsSync(beside) ? path : beside;
+};
+
+function loadDomain(domain: DomainFile, file: string): CheckedConfig {
+  const image = (what: string, { path, place }: { path: string; place: Place }) => readWhole(imagePath(path, file), `${placeText(place)}: ${what}`, MAX_IMAGE_BYTES);
+  const ramdisk = domain.ramdisk ? { ramdisk: image("ramdisk", domain.ramdisk) } : {};
+  return checkConfig({ ...domain.config, kernel: image("kernel", domain.kernel), ...ramdisk });
+}
+
+export const runOptions = (parsed: Parsed): RunOptions => {
+  const pcpus = numberOption(parsed, "pcpus", 1, 32), json = parsed.options.get("json");
+  return {
+    engine: wordOption(parsed, "engine", ENGINES) ?? "auto", trace: parsed.options.get("trace") ?? "", quiet: parsed.options.has("quiet"),
+    ...(pcpus === undefined ? {} : { pcpus }), ...(json === undefined ? {} : { json }),
+  };
+};
+
+/** The command. */
+export async function run(args: string[]): Promise<number> {
+  const parsed = parseArgs(args, RUN_OPTIONS, "run");
+  if (parsed.options.has("help")) { process.stdout.write(HELP); return 0; }
+  const options = runOptions(parsed), files = parsed.words.filter((w) => !isSetting(w)), settings = parsed.words.filter(isSetting);
+  if (files.length === 0) throw new UserError("Nothing to run: domus run FILE [FILE...] [key=value ...]");
+  const domains = files.map((file) => {
+    const bytes = readWhole(file, "configuration", MAX_CFG_BYTES);
+    if (bytes.includes(0)) throw new UserError(`configuration: ${file} is not text; an xl.cfg is wanted here (its kernel = "..." names the image)`);
+    const cfg = parseXlCfg(new TextDecoder().decode(bytes), file);
+    for (const word of settings) applySetting(cfg, word);
+    const { domain, warnings } = fromXl(cfg, file, { strict: parsed.options.has("strict") });
+    if (!options.quiet) for (const w of warnings) printLine(w);
+    return loadDomain(domain, file);
+  });
+  return runDomains(domains, options);
+}
+
+/** Run domains to their ends. @returns the exit code */
+export async function runDomains(configs: readonly CheckedConfig[], options: RunOptions): Promise<number> {
+  const names = configs.map((c) => c.name), twice = names.find((n, i) => names.indexOf(n) !== i);
+  if (twice !== undefined) throw new UserError(`Two domains are named "${twice}"; names are unique on a machine`);
+  const controller = endings();
+  await using machine = await createMachine({
+    host: nodeHost(), engine: options.engine, trace: options.trace, memoryMiB: configs.reduce((sum, c) => sum + c.maxmemMiB, 0), nrDomains: configs.length,
+    ...(options.pcpus === undefined ? {} : { pcpus: options.pcpus }), signal: controller.signal,
+  });
+  for (const c of configs) machine.checkDomain(c);
+  const ends = await Promise.all(configs.map((config) => superviseDomain(machine, config, {
+    attach: (domain) => (configs.length === 1 ? attachConsole(domain.console, controller) : copyLines(domain.name, domain.console.readable, controller.signal)),
+    ended: (domain, end) => { if (end.crash && !controller.signal.aborted) printCrash(domain.name, end.crash); },
+    notice: (text) => { if (!options.quiet) printLine(text); },
+    signal: controller.signal,
+  })));
+  await flushStdout();
+  const ending = controller.signal.aborted ? (controller.signal.reason as Ending) : null;
+  finalReport(machine, ends, options);
+  if (ending) {
+    if (!options.quiet) printLine(`${ending.why}; ${names.length === 1 ? "the domain is" : "the domains are"} destroyed`);
+    return ending.exitCode;
+  }
+  return ends.some((e) => e.reason === "crash" || e.reason === "watchdog") ? 3 : 0;
+}
+
+async function copyLines(name: string, readable: ReadableStream<Uint8Array>, signal: AbortSignal): Promise<void> {
+  const prefixer = linePrefixer(name);
+  await copyOut(readable, signal, prefixer);
+  process.stdout.write(prefixer.rest());
+}
+
+const printCrash = (name: string, crash: CrashReport): void => printLine(crashText(name, crash));
+
+function finalReport(machine: Machine, ends: readonly DomainEnd[], options: RunOptions): void {
+  if (options.trace) printLine(machine.traceText());
+  if (options.json === undefined) return;
+  const text = `${JSON.stringify({ ...machine.report(), ends: ends.map((e) => e.reason) })}\n`;
+  if (options.json === "") process.stderr.write(text);
+  else {
+    try { writeFileSync(options.json, text); } catch (e) { throw new UserError(`The report cannot be written to ${options.json}: ${(e as Error).message}`); }
+  }
+}

@@ -1,0 +1,21 @@
+/** What a machine asks of the place it runs in: threads. Everything else is a web standard. */
+import type { FromPcpu, ToPcpu } from "./pcpu-messages.ts";
+
+/** A running pCPU thread, as the main thread sees it. */
+export interface HostWorker {
+  post(message: ToPcpu): void;
+  /** Called for every message, in order. */
+  onMessage: (message: FromPcpu) => void;
+  /** Called once when the thread dies of an error of ours. */
+  onDeath: (cause: Error) => void;
+  /** End the thread now, whatever it does. */
+  terminate(): Promise<void>;
+}
+
+/** The place: Node (host.node.ts) or a browser (host.web.ts). */
+export interface Host {
+  readonly name: "node" | "web";
+  /** processors that threads can run on at once */
+  readonly nrCpus: number;
+  spawnPcpu(index: number): HostWorker;
+}

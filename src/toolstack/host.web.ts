@@ -1,0 +1,27 @@
+/** A host for machines in a browser: pCPUs are module workers. The page must be cross-origin isolated, or there is no shared memory. */
+import { UserError } from "../base/errors.ts";
+import type { Host, HostWorker } from "./host.ts";
+import type { FromPcpu } from "./pcpu-messages.ts";
+
+/** Make a host of this page. @param pcpuWorker where the (built) worker entry is served from */
+export function webHost(pcpuWorker: URL | string = new URL("./pcpu-worker.web.ts", import.meta.url)): Host {
+  if (globalThis.crossOriginIsolated === false) {
+    throw new UserError("This page has no shared memory: serve it with Cross-Origin-Opener-Policy: same-origin and Cross-Origin-Embedder-Policy: require-corp");
+  }
+  return {
+    name: "web",
+    nrCpus: navigator.hardwareConcurrency,
+    spawnPcpu(index) {
+      const worker = new Worker(pcpuWorker, { type: "module", name: `pcpu${index}` });
+      const handle: HostWorker = {
+        post: (message) => worker.postMessage(message),
+        onMessage: () => {},
+        onDeath: () => {},
+        terminate: async () => worker.terminate(),
+      };
+      worker.onmessage = (event: MessageEvent<FromPcpu>) => handle.onMessage(event.data);
+      worker.onerror = (event) => handle.onDeath(new Error(event.message));
+      return handle;
+    },
+  };
+}

@@ -1,0 +1,63 @@
+/** The initramfs of `domus start`: busybox, its applets as links, and an init that leaves its user in a shell. */
+import { cpio, type CpioEntry } from "../builder/cpio.ts";
+
+/** Printed by /init before anything else; benchmarks wait for it. */
+export const BANNER = "Domus: userspace is up";
+/** Grows with every change below, so that a cached initramfs is made anew. */
+export const RECIPE = 1;
+
+/** PID 1's first steps; then busybox's init takes over, which answers poweroff, reboot and halt. */
+const INIT = `#!/bin/sh
+echo "${BANNER}"
+export PATH=/sbin:/usr/sbin:/bin:/usr/bin
+/bin/busybox mount -t proc proc /proc
+/bin/busybox mount -t sysfs sysfs /sys
+/bin/busybox mount -t devtmpfs devtmpfs /dev
+[ -e /bin/ls ] || /bin/busybox --install -s
+mkdir -p /dev/pts && mount -t devpts devpts /dev/pts
+hostname domus
+exec /sbin/init
+`;
+/** The dash makes the shell a login shell; init opens the terminal as its controlling one, so job control works. */
+const INITTAB = `::sysinit:/etc/rc
+hvc0::respawn:-/bin/sh
+::restart:/sbin/init
+::ctrlaltdel:/sbin/reboot
+::shutdown:/bin/umount -a -r
+`;
+const RC = `#!/bin/sh
+echo 3 4 1 3 > /proc/sys/kernel/printk
+echo
+echo "Linux $(uname -r) as a $(cat /sys/hypervisor/type 2>/dev/null || echo bare) guest. poweroff ends it; ^] leaves."
+`;
+const PROFILE = `export PATH=/sbin:/usr/sbin:/bin:/usr/bin HOME=/root TERM=\${TERM:-linux} PS1='\\h:\\w\\$ '
+cd /root
+`;
+
+/**
+ * Make the archive.
+ * @param busybox a static busybox for the guest's processor
+ * @param applets paths of its applets (\`busybox --list-full\`); without them the guest makes the links itself, which takes it a moment
+ */
+export function shellInitramfs(busybox: Uint8Array, applets: readonly string[]): Uint8Array {
+  const text = (s: string) => new TextEncoder().encode(s);
+  const folders = new Set(["bin", "dev", "etc", "proc", "root", "run", "sbin", "sys", "tmp", "usr", "usr/bin", "usr/sbin", "var"]);
+  const links = new Map<string, CpioEntry>();
+  for (const path of [...applets, "sbin/init", "bin/sh", "bin/mount", "bin/mkdir", "bin/hostname"]) {
+    if (!/^(?:usr\/)?s?bin\/[\w[.+-]+$/.test(path) || path === "bin/busybox") continue;
+    links.set(path, { kind: "symlink", path, target: "/bin/busybox" });
+  }
+  return cpio([
+    ...[...folders].map((path): CpioEntry => ({ kind: "directory", path, mode: path === "tmp" ? 0o1777 : 0o755 })),
+    { kind: "device", path: "dev/console", mode: 0o600, type: "char", major: 5, minor: 1 },
+    { kind: "device", path: "dev/null", mode: 0o666, type: "char", major: 1, minor: 3 },
+    { kind: "file", path: "bin/busybox", mode: 0o755, data: busybox },
+    ...links.values(),
+    { kind: "file", path: "init", mode: 0o755, data: text(INIT) },
+    { kind: "file", path: "etc/inittab", mode: 0o644, data: text(INITTAB) },
+    { kind: "file", path: "etc/rc", mode: 0o755, data: text(RC) },
+    { kind: "file", path: "etc/profile", mode: 0o644, data: text(PROFILE) },
+    { kind: "file", path: "etc/passwd", mode: 0o644, data: text("root::0:0:root:/root:/bin/sh\n") },
+    { kind: "file", path: "etc/group", mode: 0o644, data: text("root:x:0:\n") },
+  ]);
+}
