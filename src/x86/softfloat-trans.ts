@@ -31,6 +31,12 @@ const PI66 = 0xc90fdaa22168c234cn;
 
 /** A fixed-point result that is never exact. */
 const inexact = (e: Env, value: bigint, sign = value < 0n ? 1 : 0): bigint => round(F80, e, sign, -Number(P), abs(value) | 1n);
+/** A result that comes out exact and is reported as inexact all the same, with underflow when tiny. */
+function claimInexact(e: Env, sign: number, exp: number, sig: bigint): bigint {
+  const bits = round(F80, e, sign, exp, sig);
+  e.flags |= (bits >> 64n & 0x7fffn) === 0n ? FLAG.PE | FLAG.UE : FLAG.PE;
+  return bits;
+}
 const ieeeOne = (sign: number): bigint => round(F80, exactly(), sign, -63, 1n << 63n);
 const exactly = (): Env => ({ rc: 0, masks: FLAG.all, flags: 0, x87: true, prec: 64, ftz: false, daz: false, up: false });
 export const ONE80: bigint = ieeeOne(0);
@@ -42,7 +48,10 @@ export function f2xm1(e: Env, x: Fp, bits: bigint): bigint {
   if (x.cls === CLS.zero) return bits;
   if (x.cls === CLS.inf) return x.sign ? ieeeOne(1) : bits;
   if (x.denormal) e.flags |= FLAG.DE;
-  if (top(x) >= 0) return x.sig === 1n << 63n && top(x) === 0 && x.sign ? round(F80, e, 1, -1, 1n) : bits;
+  if (top(x) >= 0) {
+    e.flags |= FLAG.PE;
+    return x.sig === 1n << 63n && top(x) === 0 && x.sign ? round(F80, e, 1, -1, 1n) : bits;
+  }
   const y = x.sig * LN2;
   if (top(x) < TINY) return round(F80, e, x.sign, x.exp - Number(P), y | 1n);
   const t = x.sign ? -(y >> BigInt(-x.exp)) : y >> BigInt(-x.exp);
@@ -76,24 +85,25 @@ export function fyl2x(e: Env, x: Fp, y: Fp): bigint {
   if (l === -2 && y.cls === CLS.finite) e.flags = e.flags & ~FLAG.DE | FLAG.ZE;
   if (known !== undefined) return known;
   const sign = y.sign ^ (l < 0 ? 1 : 0);
-  if (power) return round(F80, e, sign, y.exp, y.sig * BigInt(Math.abs(k)));
+  if (power) return claimInexact(e, sign, y.exp, y.sig * BigInt(Math.abs(k)));
   const r = abs((BigInt(k) << P) + log2(x.sig, 1n << 63n));
   return round(F80, e, sign, y.exp - Number(P), y.sig * r | 1n);
 }
-/** FYL2XP1: y * log2(x + 1). For x <= -1, which is undefined, an invalid operation. */
-export function fyl2xp1(e: Env, x: Fp, y: Fp): bigint {
+/** FYL2XP1: y * log2(x + 1). For x <= -1, which the manual leaves undefined, x itself. */
+export function fyl2xp1(e: Env, x: Fp, y: Fp, xBits: bigint): bigint {
   const nan = operands(F80, e, x, y);
   if (nan !== undefined) return nan;
-  if (x.sign && x.cls !== CLS.zero && (x.cls === CLS.inf || top(x) >= 0)) return invalid(F80, e);
+  if (x.sign && x.cls === CLS.inf) { e.flags &= ~FLAG.DE; return invalid(F80, e); }
   if (x.cls === CLS.zero) return y.cls === CLS.inf ? invalid(F80, e) : zero(F80, x.sign ^ y.sign);
   const known = timesLog(e, y, x.cls === CLS.inf ? 2 : x.sign ? -1 : 1);
   if (known !== undefined) return known;
+  if (x.sign && top(x) >= 0) { e.flags |= FLAG.PE; return xBits; }
   const sign = x.sign ^ y.sign;
   if (top(x) < TINY) return round(F80, e, sign, x.exp + y.exp - Number(P), x.sig * y.sig * ((ONE << P) / LN2) >> P << P | 1n);
   if (x.exp > 200) return round(F80, e, sign, y.exp - Number(P), y.sig * ((BigInt(top(x)) << P) + log2(x.sig, 1n << 63n)) | 1n);
   const d = 1n << BigInt(Math.max(0, -x.exp)), n = x.exp < 0 ? x.sig : x.sig << BigInt(x.exp);
   const sum = x.sign ? d - n : d + n;
-  if ((sum & (sum - 1n)) === 0n) return round(F80, e, sign, y.exp, y.sig * BigInt(Math.abs(bitLength(sum) - bitLength(d))));
+  if ((sum & (sum - 1n)) === 0n) return claimInexact(e, sign, y.exp, y.sig * BigInt(Math.abs(bitLength(sum) - bitLength(d))));
   return round(F80, e, sign, y.exp - Number(P), y.sig * abs(log2(sum, d)) | 1n);
 }
 
@@ -113,7 +123,8 @@ export function fpatan(e: Env, x: Fp, y: Fp): bigint {
   if (gap < TINY) {
     if (steep) return inexact(e, PI / 2n, y.sign);
     if (x.sign) return inexact(e, PI, y.sign);
-    return round(F80, e, y.sign, gap - 129, ((n.sig << 128n) / d.sig << 1n) | 1n);
+    const q = (n.sig << 128n) / d.sig, exact = q * d.sig === n.sig << 128n;
+    return exact ? claimInexact(e, y.sign, gap - 128, q) : round(F80, e, y.sign, gap - 129, q << 1n | 1n);
   }
   const a = atan((n.sig << P) / (d.sig << BigInt(-gap)));
   return inexact(e, steep ? x.sign ? PI / 2n + a : PI / 2n - a : x.sign ? PI - a : a, y.sign);
@@ -146,15 +157,15 @@ function trig(e: Env, x: Fp, atZero: () => bigint, tiny: () => bigint, main: (k:
   return main(k, rest);
 }
 const turn = (k: number, s: () => bigint, c: () => bigint): bigint => k === 0 ? s() : k === 1 ? c() : k === 2 ? -s() : -c();
-/** Just below the argument, or just above it. */
-const near = (e: Env, x: Fp, side: bigint): bigint => round(F80, e, x.sign, x.exp - 64, (x.sig << 64n) + side);
+/** The argument itself, as the processor answers in every rounding mode. */
+const near = (e: Env, x: Fp): bigint => claimInexact(e, x.sign, x.exp, x.sig);
 
 export const fsin = (e: Env, x: Fp): bigint | null =>
-  trig(e, x, () => zero(F80, x.sign), () => near(e, x, -1n), (k, r) => inexact(e, turn(k, () => sine(r), () => cosine(r))));
+  trig(e, x, () => zero(F80, x.sign), () => near(e, x), (k, r) => inexact(e, turn(k, () => sine(r), () => cosine(r))));
 export const fcos = (e: Env, x: Fp): bigint | null =>
   trig(e, x, () => ONE80, () => inexact(e, ONE - 1n), (k, r) => inexact(e, turn((k + 1) & 3, () => sine(r), () => cosine(r))));
 export const fptan = (e: Env, x: Fp): bigint | null =>
-  trig(e, x, () => zero(F80, x.sign), () => near(e, x, 1n), (k, r) => {
+  trig(e, x, () => zero(F80, x.sign), () => near(e, x), (k, r) => {
     const s = sine(r), c = cosine(r), tan = k & 1 ? -(c << P) / s : (s << P) / c;
     return inexact(e, tan);
   });

@@ -217,7 +217,7 @@ function unary(h: X87Host, i: number): void {
     case 0x11: return finish(h, e, 1, fyl2x(e, x, y), 1);
     case 0x13: return finish(h, e, 1, fpatan(e, x, y), 1);
     case 0x15: case 0x18: return partial(h, e, x, y, i === 0x15);
-    case 0x19: return finish(h, e, 1, fyl2xp1(e, x, y), 1);
+    case 0x19: return finish(h, e, 1, fyl2xp1(e, x, y, bits), 1);
     case 0x1a: return finish(h, e, 0, sqrt(F80, e, x));
     case 0x1c: return finish(h, e, 0, integral(e, x));
     case 0x1d: return finish(h, e, 0, scale(e, x, y));
