@@ -1,0 +1,38 @@
+/** Paths of the store: docs/misc/xenstore.txt, "Node name". */
+import { XENSTORE_ABS_PATH_MAX, XENSTORE_REL_PATH_MAX } from "../abi/io/xs_wire.ts";
+import { XsRefusal } from "./wire.ts";
+
+/** Paths that name an occasion and no node; they can be watched and have permissions. */
+export const SPECIAL_PATHS = ["@introduceDomain", "@releaseDomain"] as const;
+export const domainPath = (domid: number): string => `/local/domain/${domid}`;
+const ABSOLUTE = /^\/$|^(?:\/[A-Za-z0-9\-_@]+)+$/;
+
+/**
+ * The absolute form of a path that a client of domain `domid` gave.
+ * @throws EINVAL
+ */
+export function absolute(path: string, domid: number): string {
+  const home = `${domainPath(domid)}/`;
+  const full = path.startsWith("/") ? path : home + path;
+  if (full.length > XENSTORE_ABS_PATH_MAX || !ABSOLUTE.test(full)) throw new XsRefusal("EINVAL", `Not a path: "${path.slice(0, 64)}"`);
+  if (full.startsWith(home) && full.length - home.length > XENSTORE_REL_PATH_MAX) throw new XsRefusal("EINVAL", `A path of ${full.length} bytes`);
+  return full;
+}
+/** @throws EINVAL for "@..." that is not one of SPECIAL_PATHS */
+export function absoluteOrSpecial(path: string, domid: number): string {
+  if (!path.startsWith("@")) return absolute(path, domid);
+  if (!(SPECIAL_PATHS as readonly string[]).includes(path)) throw new XsRefusal("EINVAL", `No such occasion: "${path.slice(0, 64)}"`);
+  return path;
+}
+/** undefined for the root and for special paths. */
+export function parentOf(path: string): string | undefined {
+  if (path === "/" || path.startsWith("@")) return undefined;
+  return path.slice(0, Math.max(1, path.lastIndexOf("/")));
+}
+export const leafOf = (path: string): string => path.slice(path.lastIndexOf("/") + 1);
+export const childOf = (path: string, leaf: string): string => (path === "/" ? `/${leaf}` : `${path}/${leaf}`);
+/** Levels that `path` lies below its ancestor `above` (or itself: 0). */
+export const levelsBelow = (path: string, above: string): number => {
+  const count = (p: string) => (p === "/" ? 0 : p.split("/").length - 1);
+  return count(path) - count(above);
+};
