@@ -3,7 +3,9 @@ import { existsSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { dirname, isAbsolute, join } from "node:path";
 import { UserError } from "../base/errors.ts";
 import { checkConfig, type CheckedConfig, type DomainFile, fromXl } from "../toolstack/config.ts";
-import { type CrashReport, crashText, type DomainEnd } from "../toolstack/domain.ts";
+import { type CrashReport, crashText } from "../toolstack/crash.ts";
+import { planDomain } from "../toolstack/create.ts";
+import type { DomainEnd } from "../toolstack/domain.ts";
 import { nodeHost } from "../toolstack/host.node.ts";
 import { createMachine, type Machine } from "../toolstack/machine.ts";
 import { ENGINES, type EngineName } from "../toolstack/pcpu-messages.ts";
@@ -92,12 +94,12 @@ export async function run(args: string[]): Promise<number> {
 export async function runDomains(configs: readonly CheckedConfig[], options: RunOptions): Promise<number> {
   const names = configs.map((c) => c.name), twice = names.find((n, i) => names.indexOf(n) !== i);
   if (twice !== undefined) throw new UserError(`Two domains are named "${twice}"; names are unique on a machine`);
+  for (const c of configs) await planDomain(c).catch((e) => { throw e instanceof UserError ? new UserError(`${c.name}: ${e.message}`) : e; });
   const controller = endings();
   await using machine = await createMachine({
     host: nodeHost(), engine: options.engine, trace: options.trace, memoryMiB: configs.reduce((sum, c) => sum + c.maxmemMiB, 0), nrDomains: configs.length,
-    ...(options.pcpus === undefined ? {} : { pcpus: options.pcpus }), signal: controller.signal,
+    ...(options.pcpus === undefined ? {} : { pcpus: options.pcpus }), ...(options.quiet ? {} : { log: printLine }),
   });
-  for (const c of configs) machine.checkDomain(c);
   const ends = await Promise.all(configs.map((config) => superviseDomain(machine, config, {
     attach: (domain) => (configs.length === 1 ? attachConsole(domain.console, controller) : copyLines(domain.name, domain.console.readable, controller.signal)),
     ended: (domain, end) => { if (end.crash && !controller.signal.aborted) printCrash(domain.name, end.crash); },

@@ -64,6 +64,8 @@ export async function attachConsole(
   setRaw(true);
   process.stdin.on("data", feed);
   process.stdin.on("error", () => {});
+  process.stdin.ref?.();
+  process.stdin.resume();
   try {
     await copyOut(console.readable, controller.signal);
   } finally {

@@ -37,7 +37,7 @@ cd /root
 /**
  * Make the archive.
  * @param busybox a static busybox for the guest's processor
- * @param applets paths of its applets (\`busybox --list-full\`); without them the guest makes the links itself, which takes it a moment
+ * @param applets paths of its applets (`busybox --list-full`); without them the guest makes the links itself, which takes it a moment
  */
 export function shellInitramfs(busybox: Uint8Array, applets: readonly string[]): Uint8Array {
   const text = (s: string) => new TextEncoder().encode(s);

@@ -1,0 +1,89 @@
+/** Building a domain, in libxl's order: plan the image, make the domain, give it memory, write the image, connect store and console, set its registers. */
+import { HVM_PARAM } from "../abi/hvm/params.ts";
+import { UserError } from "../base/errors.ts";
+import { planPvh, type PvhPlan, writePvh } from "../builder/load.ts";
+import { consoleStreams } from "../drivers/console/streams.ts";
+import { pvhContext } from "../hypervisor/context.ts";
+import { Domain as HvDomain } from "../hypervisor/domain.ts";
+import { MachineMemoryExhausted } from "../memory/frames.ts";
+import { guestStoreEntries, guestStoreRoots } from "../xenstore/domain-entries.ts";
+import { StoreRing } from "../xenstore/ring.ts";
+import type { CheckedConfig } from "./config.ts";
+import { Domain } from "./domain.ts";
+import type { Machine } from "./machine.ts";
+
+/** What a domain costs the machine beyond its memory: p2m, ACPI and special pages, event channels, grant frames; generously. */
+export const DOMAIN_OVERHEAD_MIB = 8;
+
+const plans = new WeakMap<Uint8Array, { key: string; plan: Promise<PvhPlan> }>();
+
+/**
+ * Check a domain's image and lay it out, without a machine. Kept with the kernel's bytes, so that building and restarts need not do it again.
+ * @throws UserError
+ */
+export function planDomain(config: CheckedConfig): Promise<PvhPlan> {
+  const key = JSON.stringify([config.memoryMiB, config.vcpus, config.cmdline, config.ramdisk?.length ?? -1]);
+  const known = plans.get(config.kernel);
+  if (known?.key === key) return known.plan;
+  const plan = (async () => planPvh({
+    kernel: config.kernel, ...(config.ramdisk ? { ramdisk: config.ramdisk } : {}), cmdline: config.cmdline,
+    memoryBytes: config.memoryMiB * 2 ** 20, nrVcpus: config.vcpus,
+  }))();
+  plan.catch(() => {});
+  plans.set(config.kernel, { key, plan });
+  return plan;
+}
+
+const uuidBytes = (uuid: string): Uint8Array => Uint8Array.from(uuid.replaceAll("-", "").match(/../g)!, (h) => Number.parseInt(h, 16));
+
+/** Build a domain, paused. @throws UserError with nothing left behind */
+export async function buildDomain(machine: Machine, config: CheckedConfig): Promise<Domain> {
+  const plan = await planDomain(config), { hv, dom0, store, xs } = machine;
+  const nrPages = plan.populate.reduce((sum, r) => sum + r.count, 0);
+  const undo: (() => void | Promise<void>)[] = [];
+  const release = async (): Promise<void> => { for (let step = undo.pop(); step; step = undo.pop()) await step(); };
+  try {
+    const maxPages = nrPages + (config.maxmemMiB - config.memoryMiB) * 256;
+    const hd = HvDomain.create(hv, { maxVcpus: config.vcpus, maxPages, handle: uuidBytes(config.uuid) });
+    undo.push(() => hd.destroy());
+    for (const { gfn, count } of plan.populate) hd.populate(gfn, count);
+    hd.setMemoryMap(plan.e820);
+    await writePvh(plan, { write: (gpa, bytes) => hd.memory.write(gpa, bytes) });
+
+    /** One of the guest's ring pages with its port, as dom0 sees them. */
+    const connect = (gfn: number): { page: number; port: number; notify: () => void; onEvent: (told: () => void) => void } => {
+      const page = dom0.mapGfn(hd, gfn);
+      undo.push(() => dom0.unmap(page));
+      const port = dom0.allocUnbound(hd.domid), local = dom0.bind(hd.domid, port);
+      undo.push(() => dom0.closePort(local));
+      return { page, port, notify: () => dom0.notify(local), onEvent: (told) => dom0.onEvent(local, told) };
+    };
+    const storeEnd = connect(plan.storeGfn), consoleEnd = connect(plan.consoleGfn);
+    hd.setParam(HVM_PARAM.STORE_PFN, BigInt(plan.storeGfn));
+    hd.setParam(HVM_PARAM.STORE_EVTCHN, BigInt(storeEnd.port));
+    hd.setParam(HVM_PARAM.CONSOLE_PFN, BigInt(plan.consoleGfn));
+    hd.setParam(HVM_PARAM.CONSOLE_EVTCHN, BigInt(consoleEnd.port));
+
+    const entries = guestStoreEntries({
+      domid: hd.domid, uuid: config.uuid, name: config.name, type: "pvh", targetKiB: config.memoryMiB * 1024, staticMaxKiB: config.maxmemMiB * 1024,
+      maxVcpus: config.vcpus, onlineVcpus: config.vcpus, store: { gfn: plan.storeGfn, port: storeEnd.port }, console: { gfn: plan.consoleGfn, port: consoleEnd.port },
+      image: { cmdline: config.cmdline }, startedMs: Date.now(),
+    });
+    xs.transaction((t) => t.writeAll(entries));
+    undo.push(() => { for (const path of guestStoreRoots(hd.domid, config.uuid)) xs.remove(path); });
+    const ring = new StoreRing(hv.views.i32, storeEnd.page, storeEnd.notify, store, hd.domid, machine.log);
+    storeEnd.onEvent(() => ring.poll());
+    store.introduce(hd.domid);
+    undo.push(() => { ring.close(); store.release(hd.domid); });
+    const streams = consoleStreams(hv.views.i32, consoleEnd.page, consoleEnd.notify, { name: `d${hd.domid} console`, log: machine.log });
+    consoleEnd.onEvent(() => streams.back.poll());
+    undo.push(() => streams.close());
+
+    hd.vcpu(0)!.setContext(pvhContext(plan.entry, plan.startInfoGpa));
+    return new Domain(config, { hv: hd, streams, release });
+  } catch (e) {
+    await release();
+    if (e instanceof MachineMemoryExhausted) throw new UserError(`${config.name}: The machine has no ${config.memoryMiB} MiB left (${hv.mm.frames.nrFree >>> 8} MiB are free)`, { cause: e });
+    throw e instanceof UserError ? new UserError(`${config.name}: ${e.message}`, { cause: e }) : e;
+  }
+}

@@ -1,0 +1,133 @@
+/** A running domain as the toolstack's caller holds it: its console as streams, its end as a promise. */
+import { SHUTDOWN } from "../abi/sched.ts";
+import type { ConsoleStreams } from "../drivers/console/streams.ts";
+import type { Domain as HvDomain } from "../hypervisor/domain.ts";
+import { VCPU } from "../hypervisor/objects.ts";
+import { CPU, EXIT } from "../x86/state.ts";
+import type { CheckedConfig } from "./config.ts";
+import { type CrashReport, crashReport } from "./crash.ts";
+import { BANNER } from "./initramfs.ts";
+
+/** Why a domain ended: the guest's own word (public/sched.h SHUTDOWN_*), or ours. */
+export type EndReason = "poweroff" | "reboot" | "suspend" | "crash" | "watchdog" | "soft_reset" | "destroyed";
+export type DomainEnd = { readonly reason: EndReason; readonly crash?: CrashReport };
+
+/** What a domain has done so far. */
+export type DomainReport = {
+  readonly domid: number; readonly name: string;
+  /** from the first instruction to the banner of `domus start`'s init, and to the first byte on the console; null: not seen */
+  readonly bootMs: number | null; readonly firstOutputMs: number | null;
+  readonly aliveMs: number;
+  readonly instructions: number; readonly hypercalls: number;
+  readonly exits: Readonly<Record<string, number>>;
+  /** the guest's frames now, in MiB */
+  readonly memoryMiB: number;
+};
+
+/** What the machine gives a domain it has built. */
+export type DomainParts = { readonly hv: HvDomain; readonly streams: ConsoleStreams; /** close rings and ports, remove store nodes, give memory back */ release(): Promise<void> };
+
+const REASONS = new Map<number, EndReason>([[SHUTDOWN.poweroff, "poweroff"], [SHUTDOWN.reboot, "reboot"], [SHUTDOWN.suspend, "suspend"], [SHUTDOWN.crash, "crash"],
+  [SHUTDOWN.watchdog, "watchdog"], [SHUTDOWN.soft_reset, "soft_reset"]]);
+const EXIT_NAMES = Object.keys(EXIT);
+
+export class Domain implements AsyncDisposable {
+  readonly domid: number;
+  readonly name: string;
+  readonly uuid: string;
+  /** Bytes the guest writes, and bytes it reads. The readable ends when the domain does. */
+  readonly console: { readonly readable: ReadableStream<Uint8Array>; readonly writable: WritableStream<Uint8Array> };
+  readonly #parts: DomainParts;
+  readonly #end = Promise.withResolvers<DomainEnd>();
+  #begunMs = performance.now();
+  #isEnded = false;
+  #lastReport: DomainReport | null = null;
+  #release: Promise<void> | null = null;
+  #bootMs: number | null = null;
+  #firstOutputMs: number | null = null;
+  /** told once, when the domain is gone */
+  onGone: () => void = () => {};
+
+  constructor(config: CheckedConfig, parts: DomainParts) {
+    this.domid = parts.hv.domid;
+    this.name = config.name;
+    this.uuid = config.uuid;
+    this.#parts = parts;
+    this.#end.promise.catch(() => {});
+    this.console = { readable: parts.streams.readable.pipeThrough(this.#bootWatch()), writable: parts.streams.writable };
+  }
+
+  /** Notes when the first byte and the banner pass; hands everything on untouched. */
+  #bootWatch(): TransformStream<Uint8Array, Uint8Array> {
+    let tail = "";
+    return new TransformStream({
+      transform: (bytes, out) => {
+        const ms = performance.now() - this.#begunMs;
+        this.#firstOutputMs ??= ms;
+        if (this.#bootMs === null) {
+          const text = tail + String.fromCharCode(...bytes.subarray(0, 4096));
+          if (text.includes(BANNER)) this.#bootMs = ms;
+          tail = text.slice(-BANNER.length);
+        }
+        out.enqueue(bytes);
+      },
+    });
+  }
+
+  /** Let it run; it is built paused. */
+  begin(): void {
+    this.#begunMs = performance.now();
+    this.#parts.hv.unpause();
+  }
+  /** Resolves when the domain has shut down, crashed or been destroyed; rejects when the machine under it failed. */
+  wait(): Promise<DomainEnd> { return this.#end.promise; }
+
+  /** Look whether the domain has ended; the machine calls it when the hypervisor says that some domain has. */
+  async poll(): Promise<void> {
+    const { hv, streams } = this.#parts, end = this.#isEnded ? null : hv.end;
+    if (!end) return;
+    this.#isEnded = true;
+    while (!hv.isQuiet) await new Promise((done) => setTimeout(done, 1));
+    const reason = REASONS.get(end.code) ?? "crash";
+    this.#lastReport = this.#report();
+    streams.close();
+    this.#end.resolve(reason === "crash" || reason === "watchdog" ? { reason, crash: crashReport(hv) } : { reason });
+  }
+  /** The machine under it is lost. */
+  fail(cause: Error): void {
+    this.#isEnded = true;
+    this.#parts.streams.close();
+    this.#end.reject(cause);
+  }
+
+  /** Take the domain down and give back all it has. Safe to call at any time, and again. */
+  destroy(): Promise<void> {
+    return this.#release ??= (async () => {
+      this.#lastReport ??= this.#report();
+      this.#isEnded = true;
+      await this.#parts.release();
+      this.#end.resolve({ reason: "destroyed" });
+      this.onGone();
+    })();
+  }
+  async [Symbol.asyncDispose](): Promise<void> { await this.destroy(); }
+
+  /** What it has done; of a domain that has ended: until then. */
+  report(): DomainReport { return this.#lastReport ? { ...this.#lastReport, bootMs: this.#bootMs, firstOutputMs: this.#firstOutputMs } : this.#report(); }
+  #report(): DomainReport {
+    const { hv } = this.#parts, { views } = hv.hv, exits: Record<string, number> = {};
+    let instructions = 0, hypercalls = 0;
+    for (const v of hv.vcpus()) {
+      instructions += Number(CPU.retired.get(views.dv, v.context));
+      hypercalls += VCPU.nrHypercalls.get(views.dv, v.at);
+      for (let i = 0; i < VCPU.nrExits.size / 4; i++) {
+        const n = views.u32[((v.at + VCPU.nrExits.at) >>> 2) + i] as number;
+        if (n) exits[EXIT_NAMES[i] ?? `exit${i}`] = (exits[EXIT_NAMES[i] ?? `exit${i}`] ?? 0) + n;
+      }
+    }
+    return {
+      domid: this.domid, name: this.name, bootMs: this.#bootMs, firstOutputMs: this.#firstOutputMs, aliveMs: performance.now() - this.#begunMs,
+      instructions, hypercalls, exits, memoryMiB: hv.totPages / 256,
+    };
+  }
+}

@@ -1,0 +1,176 @@
+/** A machine: its memory, its pCPU threads, and the control domain that lives on this thread. */
+import { UserError } from "../base/errors.ts";
+import { TRACE_CLASS, traceClasses } from "../base/trace.ts";
+import { Dom0 } from "../hypervisor/dom0.ts";
+import { Hypervisor } from "../hypervisor/hypervisor.ts";
+import { heapBytes, MachineMemory } from "../memory/machine.ts";
+import { PCPU_BYTES } from "../x86/layout.ts";
+import { Client } from "../xenstore/client.ts";
+import { hostEntries } from "../xenstore/domain-entries.ts";
+import { Store } from "../xenstore/store.ts";
+import { type CheckedConfig, checkConfig, type DomainConfig } from "./config.ts";
+import { buildDomain, DOMAIN_OVERHEAD_MIB } from "./create.ts";
+import type { Domain, DomainReport } from "./domain.ts";
+import type { Host, HostWorker } from "./host.ts";
+import type { EngineName, FromPcpu } from "./pcpu-messages.ts";
+
+export type MachineConfig = {
+  host: Host;
+  /** memory for guests, all together */
+  memoryMiB?: number;
+  /** how many domains there may be at once, roughly: each costs the machine some MiB beyond its memory */
+  nrDomains?: number;
+  pcpus?: number;
+  engine?: EngineName;
+  /** trace classes, "hypercall,event" or "all"; hypercalls are always recorded, for crash reports */
+  trace?: string;
+  /** told what went wrong without stopping anything, in one sentence */
+  log?: (sentence: string) => void;
+};
+export type MachineReport = { readonly pcpus: number; readonly engine: EngineName; readonly memoryMiB: number; readonly startMs: number; readonly domains: readonly DomainReport[] };
+
+const MIB = 2 ** 20, WASM_PAGE = 65536;
+/** How long pCPUs are waited for before they are ended by force. */
+const STOP_MS = 1000;
+
+/** Bytes of a machine whose guests have so much memory; its heap grows with its size. */
+function machineBytes(guestMiB: number, nrPcpus: number): number {
+  let bytes = guestMiB * MIB;
+  for (let i = 0; i < 4; i++) bytes = Math.ceil((guestMiB * MIB + heapBytes({ bytes: Math.min(bytes, 2 ** 32), nrPcpus, pcpuBytes: PCPU_BYTES })) / WASM_PAGE) * WASM_PAGE;
+  if (bytes > 2 ** 32) throw new UserError(`${guestMiB} MiB for guests are more than a machine of 4 GiB holds; ${Math.ceil(bytes / MIB) - guestMiB} MiB are its own`);
+  return bytes;
+}
+
+export class Machine implements AsyncDisposable {
+  readonly hv: Hypervisor;
+  readonly dom0: Dom0;
+  readonly store: Store;
+  /** dom0's own connection to the store */
+  readonly xs: Client;
+  readonly log: (sentence: string) => void;
+  readonly #config: MachineConfig;
+  readonly #workers: HostWorker[] = [];
+  readonly #domains = new Set<Domain>();
+  readonly #reports: DomainReport[] = [];
+  #startMs = 0;
+  #failure: Error | null = null;
+  #destroyed: Promise<void> | null = null;
+
+  constructor(config: MachineConfig) {
+    this.#config = config;
+    this.log = config.log ?? (() => {});
+    const nrPcpus = config.pcpus ?? Math.min(config.host.nrCpus, 32);
+    if (!Number.isSafeInteger(nrPcpus) || nrPcpus < 1 || nrPcpus > 32) throw new UserError(`pcpus: A machine has 1 to 32 pCPUs, not ${nrPcpus}`);
+    const memoryMiB = config.memoryMiB ?? 512;
+    if (!Number.isSafeInteger(memoryMiB) || memoryMiB < 1) throw new UserError(`memoryMiB: ${memoryMiB} is not a whole number of MiB`);
+    const { bits, unknown } = traceClasses(config.trace ?? "");
+    if (unknown !== undefined) throw new UserError(`trace: "${unknown}" is no class; there are all, ${Object.keys(TRACE_CLASS).join(", ")}`);
+    const bytes = machineBytes(memoryMiB + DOMAIN_OVERHEAD_MIB * (config.nrDomains ?? 4), nrPcpus);
+    this.hv = new Hypervisor(MachineMemory.create({ bytes, nrPcpus, pcpuBytes: PCPU_BYTES }));
+    this.hv.trace.on = bits | TRACE_CLASS.hypercall;
+    this.dom0 = new Dom0(this.hv);
+    this.store = new Store();
+    this.xs = new Client(this.store);
+    this.xs.writeAll(hostEntries());
+  }
+
+  /** Start the pCPU threads. */
+  async start(): Promise<void> {
+    const begun = performance.now();
+    this.dom0.onDomainChange(() => { for (const d of this.#domains) void d.poll().catch((e) => this.#fail(e)); });
+    await Promise.all(Array.from({ length: this.hv.mm.nrPcpus }, (_, index) => new Promise<void>((resolve, reject) => {
+      const worker = this.#config.host.spawnPcpu(index);
+      this.#workers.push(worker);
+      worker.onDeath = (cause) => { this.#fail(cause); reject(cause); };
+      worker.onMessage = (message: FromPcpu) => {
+        switch (message.op) {
+          case "ready": return resolve();
+          case "stopped": return;
+          case "failed": {
+            const cause = new Error(`pCPU ${message.index} failed: ${message.message}`);
+            cause.stack = message.stack;
+            this.#fail(cause);
+            return reject(cause);
+          }
+          default: return message satisfies never;
+        }
+      };
+      worker.post({ op: "start", memory: this.hv.mm.memory, index, engine: this.#config.engine ?? "auto" });
+    })));
+    this.#startMs = performance.now() - begun;
+  }
+
+  /** An error of ours: nothing that runs here can be trusted any more. */
+  #fail(cause: Error): void {
+    if (this.#failure) return;
+    this.#failure = cause;
+    for (const d of this.#domains) d.fail(cause);
+  }
+
+  /**
+   * Build a domain and let it run.
+   * @throws UserError for a bad configuration or image, before anything of the domain exists
+   */
+  async createDomain(config: DomainConfig | CheckedConfig, options: { signal?: AbortSignal } = {}): Promise<Domain> {
+    options.signal?.throwIfAborted();
+    if (this.#failure) throw this.#failure;
+    if (this.#destroyed) throw new UserError("The machine is destroyed");
+    const { ramdisk, ...rest } = config, checked = checkConfig(ramdisk ? { ...rest, ramdisk } : rest);
+    for (const d of this.#domains) if (d.name === checked.name) throw new UserError(`name: There is a domain named "${d.name}" already`);
+    const domain = await buildDomain(this, checked);
+    this.#domains.add(domain);
+    const abort = () => { void domain.destroy(); };
+    options.signal?.addEventListener("abort", abort, { once: true });
+    domain.onGone = () => {
+      options.signal?.removeEventListener("abort", abort);
+      this.#domains.delete(domain);
+      this.#reports.push(domain.report());
+    };
+    if (options.signal?.aborted) abort();
+    else domain.begin();
+    return domain;
+  }
+
+  /** Domains that exist, whether they run or have shut down. */
+  get domains(): readonly Domain[] { return [...this.#domains]; }
+  report(): MachineReport {
+    const { nrFrames } = this.hv.mm.frames;
+    return {
+      pcpus: this.hv.mm.nrPcpus, engine: this.#config.engine ?? "auto", memoryMiB: nrFrames / 256, startMs: this.#startMs,
+      domains: [...this.#reports, ...this.domains.map((d) => d.report())],
+    };
+  }
+  /** The trace's records, oldest first. */
+  traceText(): string { return this.hv.trace.text().join("\n"); }
+
+  /** Destroy all domains, end the threads. */
+  destroy(): Promise<void> {
+    return this.#destroyed ??= (async () => {
+      if (!this.#failure) await Promise.all(this.domains.map((d) => d.destroy()));
+      this.hv.stop();
+      await Promise.all(this.#workers.map((w) => new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, STOP_MS), handled = w.onMessage;
+        w.onMessage = (m) => { handled(m); if (m.op === "stopped") { clearTimeout(timer); resolve(); } };
+        w.onDeath = () => { clearTimeout(timer); resolve(); };
+      }).then(() => w.terminate())));
+      this.dom0.close();
+      this.xs.close();
+    })();
+  }
+  async [Symbol.asyncDispose](): Promise<void> { await this.destroy(); }
+}
+
+/**
+ * Make a machine and start its pCPUs.
+ * @throws UserError when the host refuses its memory or the options are no good
+ */
+export async function createMachine(config: MachineConfig): Promise<Machine> {
+  const machine = new Machine(config);
+  try {
+    await machine.start();
+    return machine;
+  } catch (e) {
+    await machine.destroy();
+    throw e;
+  }
+}

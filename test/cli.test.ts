@@ -1,0 +1,106 @@
+/** The command as its user meets it: bad input of every kind ends with a precise line and the right code, before anything is started. */
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, test } from "node:test";
+import { fileURLToPath } from "node:url";
+
+const domus = fileURLToPath(new URL("../bin/domus", import.meta.url));
+const folder = mkdtempSync(join(tmpdir(), "domus-cli-"));
+after(() => rmSync(folder, { recursive: true, force: true }));
+
+type Ran = { code: number | null; out: string; err: string };
+function run(args: string[], input = ""): Promise<Ran> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(process.execPath, [domus, ...args], { cwd: folder, stdio: ["pipe", "pipe", "pipe"] });
+    const ran: Ran = { code: null, out: "", err: "" };
+    child.stdout.on("data", (b) => { ran.out += b; });
+    child.stderr.on("data", (b) => { ran.err += b; });
+    child.on("error", reject);
+    child.on("close", (code) => resolve({ ...ran, code }));
+    child.stdin.end(input);
+  });
+}
+const file = (name: string, content: string | Uint8Array): string => { writeFileSync(join(folder, name), content); return name; };
+const cfg = (name: string, rest: string): string => file(`${name}.cfg`, `name = "${name}"\ntype = "pvh"\nmemory = 64\n${rest}`);
+
+/** An ELF64 header with one PT_LOAD of a page and no notes. */
+function elf(machine: number, bytes = 0x2000): Uint8Array {
+  const image = new Uint8Array(bytes), dv = new DataView(image.buffer);
+  image.set([0x7f, 0x45, 0x4c, 0x46, 2, 1, 1]);
+  dv.setUint16(16, 2, true); dv.setUint16(18, machine, true); dv.setUint32(20, 1, true);
+  dv.setBigUint64(24, 0x100000n, true); dv.setBigUint64(32, 64n, true);
+  dv.setUint16(52, 64, true); dv.setUint16(54, 56, true); dv.setUint16(56, 1, true);
+  dv.setUint32(64, 1, true); dv.setUint32(68, 5, true); dv.setBigUint64(72, 0x1000n, true);
+  dv.setBigUint64(80, 0x100000n, true); dv.setBigUint64(88, 0x100000n, true); dv.setBigUint64(96, 0x1000n, true); dv.setBigUint64(104, 0x1000n, true);
+  return image;
+}
+
+async function refuses(args: string[], message: RegExp, lines = 1): Promise<void> {
+  const { code, out, err } = await run(args);
+  const told = `domus ${args.join(" ")}: code ${code}\n${err}`;
+  assert.equal(code, 2, told);
+  assert.equal(out, "", told);
+  assert.match(err, message, told);
+  assert.doesNotMatch(err, /^\s+at .*:\d+:\d+/m, told);
+  assert.equal(err.trimEnd().split("\n").length, lines, told);
+  assert.match(err, /^domus: /, told);
+}
+
+test("a wrong command line is answered with a line and code 2", async () => {
+  file("k", elf(62));
+  const good = cfg("good", 'kernel = "k"');
+  await Promise.all([
+    refuses(["rum"], /Unknown command "rum"; did you mean "run"\?/),
+    refuses(["run"], /Nothing to run/),
+    refuses(["run", "--engin", "x", good], /Unknown option "--engin"; did you mean "--engine"\?/),
+    refuses(["run", "--engine", "magic", good], /"--engine" is one of auto, interpreter, translator, not "magic"/),
+    refuses(["run", "--pcpus", "0", good], /"--pcpus" wants a whole number from 1 to 32, not "0"/),
+    refuses(["run", "--pcpus"], /"--pcpus" wants N/),
+    refuses(["run", "--strict=1", good], /"--strict" takes no value/),
+    refuses(["start", "x"], /takes options only/),
+    refuses(["start", "--memory", "many"], /"--memory" wants a whole number/),
+  ]);
+});
+
+test("a bad configuration is refused at its line and column", async () => {
+  mkdirSync(join(folder, "sub"), { recursive: true });
+  await Promise.all([
+    refuses(["run", "missing.cfg"], /configuration: missing\.cfg does not exist/),
+    refuses(["run", "sub"], /configuration: sub is a folder/),
+    refuses(["run", file("elf.cfg", elf(62))], /configuration: elf\.cfg is not text/),
+    refuses(["run", file("quote.cfg", 'name = "a\n')], /quote\.cfg:1:8: The string that opens here is not closed/),
+    refuses(["run", cfg("m0", 'kernel = "k"\nmemory = 0')], /m0\.cfg:5:10: memory: A domain needs at least 1 MiB/),
+    refuses(["run", cfg("m1", 'kernel = "k"\nmemory = 1e9')], /m1\.cfg:5:10: memory: "1e9" is not a number/),
+    refuses(["run", cfg("m2", 'kernel = "k"\nmemory = "many"')], /m2\.cfg:5:10: memory: "many" is not a number/),
+    refuses(["run", cfg("m3", 'kernel = "k"\nmemory = 1000000000')], /m3\.cfg:5:10: memory: 1000000000 MiB are more/),
+    refuses(["run", cfg("m4", 'kernel = "k"'), "memory=0"], /command line:1:8: memory: /),
+    refuses(["run", cfg("nokernel", "")], /nokernel\.cfg: No kernel is set/),
+    refuses(["run", "--strict", cfg("strict", 'kernel = "k"\nmemroy = 1')], /strict\.cfg:5:1: Unknown key "memroy"; did you mean "memory"\?/),
+  ]);
+});
+
+test("a bad image is refused before anything starts", async () => {
+  file("empty", ""); file("text", "hello, I am not a kernel\n".repeat(100)); file("arm", elf(183)); file("nonote", elf(62)); file("cut", elf(62).subarray(0, 0x1800));
+  file("pe", Uint8Array.of(0x4d, 0x5a, ...new Uint8Array(4000))); file("half", elf(62).subarray(0, 40));
+  file("secret", "x");
+  const kernels: [string, RegExp][] = [["empty", /empty/], ["text", /./], ["arm", /./], ["nonote", /note|PVH/], ["cut", /./], ["pe", /./], ["half", /./], ["absent", /absent does not exist/], ["sub", /folder/]];
+  mkdirSync(join(folder, "sub"), { recursive: true });
+  await Promise.all(kernels.map(([name, message]) => refuses(["run", cfg(`k-${name}`, `kernel = "${name}"`)], message)));
+  await refuses(["run", cfg("noramdisk", 'kernel = "nonote"\nramdisk = "absent"')], /noramdisk\.cfg:5:11: ramdisk: absent does not exist/);
+  if (process.getuid?.() !== 0) {
+    chmodSync(join(folder, "secret"), 0);
+    await refuses(["run", cfg("unreadable", 'kernel = "secret"')], /secret may not be read/);
+  }
+});
+
+test("help and version go to stdout", async () => {
+  for (const args of [["help"], ["--help"], ["run", "--help"], ["start", "--help"], ["version"]]) {
+    const { code, out, err } = await run(args);
+    assert.equal(code, 0);
+    assert.match(out, /domus/);
+    assert.equal(err, "");
+  }
+});
