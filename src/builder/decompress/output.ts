@@ -1,0 +1,74 @@
+/** Where a decompressor writes: one buffer that grows by doubling up to a limit, and serves as the window for matches. */
+import { UserError } from "../../base/errors.ts";
+
+/** No kernel or archive of ours unpacks to more; a file that does is taken for an attack. */
+export const DEFAULT_LIMIT = 1 << 29;
+
+export type Options = {
+  /** most bytes the result may have */
+  limit?: number;
+  /** expected size of the result; a hint only, it need not be true */
+  sizeHint?: number;
+  /** what the input is called in messages */
+  name?: string;
+};
+
+export class Output {
+  bytes: Uint8Array<ArrayBuffer>;
+  length = 0;
+  readonly limit: number;
+  readonly format: string;
+  readonly name: string;
+
+  constructor(format: string, input: Uint8Array, options: Options) {
+    this.format = format;
+    this.name = options.name ?? "The compressed data";
+    this.limit = options.limit ?? DEFAULT_LIMIT;
+    const hint = options.sizeHint ?? 0;
+    this.bytes = new Uint8Array(hint > 0 && hint <= this.limit ? hint : Math.min(this.limit, Math.max(4096, input.length * 4)));
+  }
+
+  /** Make room for `n` more bytes; call before each write. @returns the buffer, which may be a new one */
+  room(n: number): Uint8Array<ArrayBuffer> {
+    const need = this.length + n;
+    if (need > this.bytes.length) {
+      if (need > this.limit)
+        throw new UserError(`${this.name} unpacks to more than ${this.limit} bytes; give an uncompressed file if it is meant to be that large`);
+      const grown = new Uint8Array(Math.min(this.limit, Math.max(need, this.bytes.length * 2)));
+      grown.set(this.bytes.subarray(0, this.length));
+      this.bytes = grown;
+    }
+    return this.bytes;
+  }
+
+  append(piece: Uint8Array): void {
+    this.room(piece.length).set(piece, this.length);
+    this.length += piece.length;
+  }
+
+  /** Repeat `n` bytes from `distance` back; the two may overlap. The caller has checked the distance. */
+  match(distance: number, n: number): void {
+    const out = this.room(n);
+    const at = this.length;
+    copyMatch(out, at, distance, n);
+    this.length = at + n;
+  }
+
+  fail(what: string): never {
+    throw damaged(this.name, this.format, what);
+  }
+
+  done(): Uint8Array<ArrayBuffer> {
+    return this.bytes.subarray(0, this.length);
+  }
+}
+
+/** Copy within a buffer that has room, forwards byte by byte where the ranges overlap. */
+export function copyMatch(out: Uint8Array, at: number, distance: number, n: number): void {
+  let from = at - distance;
+  if (distance >= n && n > 32) out.copyWithin(at, from, from + n);
+  else for (const end = at + n; at < end;) out[at++] = out[from++] as number;
+}
+
+export const damaged = (name: string, format: string, what: string): UserError =>
+  new UserError(`${name} is damaged (${format}: ${what}); fetch or build the file again`);
