@@ -15,7 +15,7 @@ import { FRAME, Frames } from "./frames.ts";
 
 export const PAGE_SIZE = 4096, PAGE_SHIFT = 12;
 const WASM_PAGE = 65536, MAGIC = 0x756d6f64 /* "domu" */, VERSION = 1;
-export const HYPERVISOR_BYTES = 0xf000;
+export const HYPERVISOR_BYTES = 0x27000;
 const DEFAULT_TRACE_BYTES = 1 << 20;
 
 /** The machine header, at address 0. Written once by `create`, but for the allocator's words. */
