@@ -14,7 +14,7 @@ const ABSOLUTE = /^\/$|^(?:\/[A-Za-z0-9\-_@]+)+$/;
 export function absolute(path: string, domid: number): string {
   const home = `${domainPath(domid)}/`;
   const full = path.startsWith("/") ? path : home + path;
-  if (full.length > XENSTORE_ABS_PATH_MAX || !ABSOLUTE.test(full)) throw new XsRefusal("EINVAL", `Not a path: "${path.slice(0, 64)}"`);
+  if (path.startsWith("@") || full.length > XENSTORE_ABS_PATH_MAX || !ABSOLUTE.test(full)) throw new XsRefusal("EINVAL", `Not a path: "${path.slice(0, 64)}"`);
   if (full.startsWith(home) && full.length - home.length > XENSTORE_REL_PATH_MAX) throw new XsRefusal("EINVAL", `A path of ${full.length} bytes`);
   return full;
 }
