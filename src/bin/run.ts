@@ -60,8 +60,8 @@ const imagePath = (path: string, file: string): string => {
 
 function loadDomain(domain: DomainFile, file: string): CheckedConfig {
   const image = (what: string, { path, place }: { path: string; place: Place }) => readWhole(imagePath(path, file), `${placeText(place)}: ${what}`, MAX_IMAGE_BYTES);
-  const ramdisk = domain.ramdisk ? { ramdisk: image("ramdisk", domain.ramdisk) } : {};
-  return checkConfig({ ...domain.config, kernel: image("kernel", domain.kernel), ...ramdisk });
+  const ramdisk = domain.ramdisk ? { ramdisk: image("ramdisk", domain.ramdisk), ramdiskName: domain.ramdisk.path } : {};
+  return checkConfig({ ...domain.config, kernel: image("kernel", domain.kernel), kernelName: domain.kernel.path, ...ramdisk });
 }
 
 export const runOptions = (parsed: Parsed): RunOptions => {
@@ -105,7 +105,7 @@ export async function runDomains(configs: readonly CheckedConfig[], options: Run
     ended: (domain, end) => { if (end.crash && !controller.signal.aborted) printCrash(domain.name, end.crash); },
     notice: (text) => { if (!options.quiet) printLine(text); },
     signal: controller.signal,
-  })));
+  }))).catch((e): DomainEnd[] => { if (controller.signal.aborted) return []; throw e; });
   await flushStdout();
   const ending = controller.signal.aborted ? (controller.signal.reason as Ending) : null;
   finalReport(machine, ends, options);

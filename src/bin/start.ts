@@ -119,7 +119,7 @@ export async function start(args: string[]): Promise<number> {
   if (options.has("fetch")) { process.stdout.write(`${kernel}\n${ramdisk}\n`); return 0; }
   const config: DomainConfig = {
     name: "debian", type: "pvh", memoryMiB, cmdline: options.get("cmdline") ?? "console=hvc0",
-    kernel: readWhole(kernel, "kernel", 2 ** 31 - 1), ramdisk: readWhole(ramdisk, "ramdisk", 2 ** 31 - 1),
+    kernel: readWhole(kernel, "kernel", 2 ** 31 - 1), ramdisk: readWhole(ramdisk, "ramdisk", 2 ** 31 - 1), kernelName: kernel, ramdiskName: ramdisk,
   };
   if (!shared.quiet) printLine(`booting a guest of ${memoryMiB} MiB; ^] leaves and ends it, poweroff inside ends it too`);
   return runDomains([checkConfig(config)], shared);

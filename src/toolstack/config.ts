@@ -15,6 +15,9 @@ export interface DomainConfig {
   /** a bzImage or an ELF image with a PVH entry note */
   kernel: Uint8Array;
   ramdisk?: Uint8Array;
+  /** what messages call them */
+  kernelName?: string;
+  ramdiskName?: string;
   cmdline?: string;
   memoryMiB?: number;
   /** the most that the balloon may reach; the domain boots with `memoryMiB` */
@@ -81,7 +84,8 @@ export function checkConfig(config: DomainConfig): CheckedConfig {
     if (action !== undefined && !EVENT_ACTIONS.includes(action)) throw new UserError(`${field}: "${String(action)}" is not one of ${EVENT_ACTIONS.join(", ")}`);
   }
   return {
-    name: config.name, type: "pvh", kernel: config.kernel, ramdisk: config.ramdisk ?? null, cmdline, memoryMiB, maxmemMiB, vcpus, uuid,
+    name: config.name, type: "pvh", kernel: config.kernel, ramdisk: config.ramdisk ?? null, cmdline,
+    kernelName: config.kernelName ?? "kernel", ramdiskName: config.ramdiskName ?? "ramdisk", memoryMiB, maxmemMiB, vcpus, uuid,
     onPoweroff: config.onPoweroff ?? "destroy", onReboot: config.onReboot ?? "restart", onCrash: config.onCrash ?? "destroy",
   };
 }

@@ -26,8 +26,8 @@ export function planDomain(config: CheckedConfig): Promise<PvhPlan> {
   const known = plans.get(config.kernel);
   if (known?.key === key) return known.plan;
   const plan = (async () => planPvh({
-    kernel: config.kernel, ...(config.ramdisk ? { ramdisk: config.ramdisk } : {}), cmdline: config.cmdline,
-    memoryBytes: config.memoryMiB * 2 ** 20, nrVcpus: config.vcpus,
+    kernel: { name: config.kernelName, bytes: config.kernel }, ramdisks: config.ramdisk ? [{ name: config.ramdiskName, bytes: config.ramdisk }] : [],
+    cmdline: config.cmdline, memoryBytes: config.memoryMiB * 2 ** 20, nrVcpus: config.vcpus,
   }))();
   plan.catch(() => {});
   plans.set(config.kernel, { key, plan });
@@ -48,7 +48,7 @@ export async function buildDomain(machine: Machine, config: CheckedConfig): Prom
     undo.push(() => hd.destroy());
     for (const { gfn, count } of plan.populate) hd.populate(gfn, count);
     hd.setMemoryMap(plan.e820);
-    await writePvh(plan, { write: (gpa, bytes) => hd.memory.write(gpa, bytes) });
+    writePvh(plan, { write: (gpa, bytes) => hd.memory.write(gpa, bytes) });
 
     /** One of the guest's ring pages with its port, as dom0 sees them. */
     const connect = (gfn: number): { page: number; port: number; notify: () => void; onEvent: (told: () => void) => void } => {
