@@ -112,7 +112,9 @@ export function round(f: Format, e: Env, sign: number, exp: number, sig: bigint,
   if (top === f.emin - 1) tiny = bitLength(shiftRound(e.rc, sign, sig, top - prec + 1 - exp).m) <= prec;
   if (tiny && !(e.masks & FLAG.UE)) {
     e.flags |= FLAG.UE;
-    if (e.x87) return f.explicit ? roundInRange(f, e, sign, exp + WRAP, sig, prec) : zero(f, sign);
+    if (f.explicit) return roundInRange(f, e, sign, exp + WRAP, sig, prec);
+    if (!e.x87 && shiftRound(e.rc, sign, sig, bitLength(sig) - prec).inexact) e.flags |= FLAG.PE;
+    return zero(f, sign);
   }
   if (tiny && e.ftz) { e.flags |= FLAG.UE | FLAG.PE; return zero(f, sign); }
   const lsb = Math.max(top, f.emin) - prec + 1;
@@ -129,7 +131,7 @@ function overflow(f: Format, e: Env, sign: number, exp: number, sig: bigint, pre
   if (!(e.masks & FLAG.OE)) {
     if (e.x87 && !f.explicit) { e.up = false; return infinity(f, sign); }
     if (inexact) e.flags |= FLAG.PE;
-    return e.x87 ? roundInRange(f, e, sign, exp - WRAP, sig, prec) : infinity(f, sign);
+    return f.explicit ? roundInRange(f, e, sign, exp - WRAP, sig, prec) : infinity(f, sign);
   }
   e.flags |= FLAG.PE;
   e.up = e.rc === RC.near || e.rc === (sign ? RC.down : RC.up);
@@ -189,14 +191,14 @@ export function mul(f: Format, e: Env, x: Fp, y: Fp): bigint {
   return round(f, e, sign, x.exp + y.exp, x.sig * y.sig, precision(f, e));
 }
 export function div(f: Format, e: Env, x: Fp, y: Fp): bigint {
-  const nan = operands(f, e, x, y);
+  const earlier = e.flags, nan = operands(f, e, x, y);
   if (nan !== undefined) return nan;
   const sign = x.sign ^ y.sign;
   if (x.cls === CLS.inf) return y.cls === CLS.inf ? invalid(f, e) : infinity(f, sign);
   if (y.cls === CLS.inf) return zero(f, sign);
   if (y.cls === CLS.zero) {
     if (x.cls === CLS.zero) return invalid(f, e);
-    e.flags = e.flags & ~FLAG.DE | FLAG.ZE;
+    e.flags = earlier | FLAG.ZE;
     return infinity(f, sign);
   }
   if (x.cls === CLS.zero) return zero(f, sign);
