@@ -290,6 +290,36 @@ export class Mmu {
     if ((a & 0xfff) + size > 4096) this.host(this.nextPage(a), 0, context);
   }
 
+  /** The parts of a range, a page at a time: [linear address, offset in the range, length]. */
+  private parts(a: number, length: number): [number, number, number][] {
+    const out: [number, number, number][] = [];
+    for (let done = 0, at = a; done < length; at = this.nextPage(at)) {
+      const n = Math.min(length - done, 4096 - (at & 0xfff));
+      out.push([at, done, n]);
+      if ((done += n) === length) break;
+    }
+    return out;
+  }
+  /** Read bytes at the present privilege. @throws GuestFault */
+  readBytes(a: number, out: Uint8Array): void {
+    const { context } = this.cpu;
+    for (const [at, from, n] of this.parts(a, out.length)) {
+      const h = this.host(at, 0, context);
+      if (h >= 0) out.set(this.cpu.v.u8.subarray(h, h + n), from);
+      else for (let i = 0; i < n; i++) out[from + i] = this.load(at + i, 1, context);
+    }
+  }
+  /** Write bytes at the present privilege; every page is checked first. @throws GuestFault */
+  writeBytes(a: number, bytes: Uint8Array): void {
+    const { context } = this.cpu, parts = this.parts(a, bytes.length);
+    for (const [at] of parts) this.host(at, 1, context);
+    for (const [at, from, n] of parts) {
+      const h = this.host(at, 1, context);
+      if (h >= 0) this.cpu.v.u8.set(bytes.subarray(from, from + n), h);
+      else for (let i = 0; i < n; i++) this.store(at + i, bytes[from + i]!, 1, context);
+    }
+  }
+
   /** A load generated code could not make in line. `stack`: a non-canonical address is #SS. A fault is recorded in the CPU struct and the result is 0. */
   slowLoad(linear: bigint, size: number, stack = 0): bigint {
     try {
@@ -353,7 +383,7 @@ export class Mmu {
   }
 
   // Instruction TLB ------------------------------------------------------------
-  /** Translate for execution at the present privilege and fill the instruction TLB's entry (tag: page | CPU.mode; key: machine page + code size << 32; an empty tag is -1). @returns the page's machine address. @throws GuestFault */
+  /** Translate for execution at the present privilege and fill the instruction TLB's entry (tag: page | CPU.mode; key: machine page + (CPU.mode without the user bit) << 32; an empty tag is -1). @returns the page's machine address. @throws GuestFault */
   fillCode(linear: number): number {
     if (linear >= 2 ** 47 || linear < -(2 ** 47)) throw new GuestFault(VECTOR.GP, 0);
     const { cpu, i32 } = this, context = cpu.context, code = this.walk(linear, EXECUTE, context);
@@ -362,7 +392,7 @@ export class Mmu {
     if (packed === 0) throw new GuestFault(VECTOR.UD);    // a hole reads all ones, which is no instruction
     const machine = packed - (packed & 0xfff), index = linear >>> 12 & ITLB_MASK, e = this.itlb + ((index * ITLBE.size) >>> 2);
     i32[e] = linear & ~0xfff | cpu.mode; i32[e + 1] = Math.floor(linear / 4294967296) | 0;
-    i32[e + 2] = machine; i32[e + 3] = cpu.mode & MODE.sizeMask;
+    i32[e + 2] = machine; i32[e + 3] = cpu.mode & ~MODE.user;
     this.itlbFlags[index] = this.flags;
     if (this.flags & (LARGE | HUGE)) this.hasLarge = true;
     this.logs[TLB_CONTEXTS]![this.flags & TLBE.global]!.add(index);
