@@ -1,0 +1,166 @@
+/** Bytes to a decoded instruction. SDM Vol. 2A ch. 2. */
+import { MODE, RAX, RCX, RBP, RSP, DS, SS } from "./state.ts";
+import type { W } from "./gen.ts";
+import { type Row, type Slot, rows, slotsOf } from "./rows.ts";
+import "./table.ts";
+import "./table-sse.ts";
+import "./table-x87.ts";
+
+/** Operand kinds. HI: AH CH DH BH. NUM: the register number itself (segment, control, debug). */
+export const KIND = { none: 0, reg: 1, hi: 2, mem: 3, imm: 4, xmm: 5, mmx: 6, num: 7 } as const;
+/** Addressing, in the order of its cost: flat base+disp, flat with index, with a mask or FS/GS base (64-bit mode), with real segments (elsewhere). */
+export const ADDR = { none: 0, base: 1, index: 2, based: 3, legacy: 4 } as const;
+export type Insn = {
+  row: Row; w: W; sw: W; aw: 16 | 32 | 64; long: boolean; lock: boolean;
+  len: number;
+  imm: number; bigImm: bigint | null; imm2: number;
+  dk: number; dn: number; sk: number; sn: number;
+  addr: number; base: number; index: number; scale: number; disp: number; bigDisp: bigint | null; ripRel: boolean;
+  /** segment of the memory operand; for string instructions, of the source */
+  seg: number;
+};
+/** The bytes are no instruction of ours: #UD; too long: #GP; not all there: more are needed. */
+export class Undecodable extends Error { readonly why: "ud" | "long" | "short"; constructor(why: "ud" | "long" | "short") { super(why); this.why = why; } }
+
+type Entry = { rows: { row: Row; slots: Slot[] }[]; modrm: boolean };
+const byOp: (Entry | undefined)[] = [];
+for (const row of rows) {
+  const slots = slotsOf(row.form), e = byOp[row.op] ??= { rows: [], modrm: false };
+  e.rows.push({ row, slots });
+  if (row.ext >= 0 || row.mod || slots.some(s => "EGMRSCDVWUPQN".includes(s.what) && s.what !== "")) e.modrm = true;
+}
+/** A mandatory prefix is looked at before "any". */
+for (const e of byOp) e?.rows.sort((a, b) => Number(b.row.pfx !== "") - Number(a.row.pfx !== "") || Number(b.row.mode !== 0) - Number(a.row.mode !== 0));
+const nopRow = rows.find(r => r.op === 0x11f)!;
+/** Rows for exceptions the decoder finds. */
+export const TRAP_ROWS = { ud: rows.find(r => r.op === 0x400)!, gp: rows.find(r => r.op === 0x401)!, nm: rows.find(r => r.op === 0x402)! } as const;
+export const jmpRow = rows.find(r => r.op === 0xe9)!;
+const INT3_STRINGS = new Set([0xa4, 0xa5, 0xa6, 0xa7, 0xac, 0xad, 0x6e, 0x6f, 0xd7]);
+export const trapInsn = (row: Row, long: boolean): Insn => ({ ...blank(), row, long });
+export const blank = (): Insn => ({
+  row: nopRow, w: 32, sw: 32, aw: 64, long: true, lock: false, len: 0, imm: 0, bigImm: null, imm2: 0, dk: KIND.none, dn: 0, sk: KIND.none, sn: 0,
+  addr: ADDR.none, base: -1, index: -1, scale: 0, disp: 0, bigDisp: null, ripRel: false, seg: DS,
+});
+
+/**
+ * Decode the instruction at m[at..end) in the given CPU.mode.
+ * @throws Undecodable
+ */
+export function decode(m: Uint8Array, at: number, end: number, mode: number): Insn {
+  const start = at, stop = Math.min(end, at + 15), size = mode & MODE.sizeMask, long = size === MODE.code64;
+  const next = (): number => { if (at >= stop) throw new Undecodable(stop === start + 15 ? "long" : "short"); return m[at++]!; };
+  let opsize = false, addrsize = false, rex = 0, rep = 0, lock = false, seg = -1, b: number;
+  for (;;) {
+    b = next();
+    if (b === 0x66) opsize = true; else if (b === 0x67) addrsize = true; else if (b === 0xf3 || b === 0xf2) rep = b; else if (b === 0xf0) lock = true;
+    else if (b === 0x26) seg = 0; else if (b === 0x2e) seg = 1; else if (b === 0x36) seg = 2; else if (b === 0x3e) seg = 3; else if (b === 0x64) seg = 4; else if (b === 0x65) seg = 5;
+    else if (long && (b & 0xf0) === 0x40) { rex = b; continue; } else break;
+    rex = 0;                                     // a REX before another prefix is ignored
+  }
+  if (long && seg < 4) seg = -1;
+  let op = b;
+  if (op === 0x0f) { b = next(); op = b === 0x38 ? 0x200 | next() : b === 0x3a ? 0x300 | next() : 0x100 | b; }
+  const e = byOp[op];
+  if (!e) throw new Undecodable("ud");
+  let modrm = 0;
+  if (e.modrm) modrm = next();
+  const mod = modrm >> 6, ext = modrm >> 3 & 7;
+  const pick = e.rows.find(({ row: r }) => (r.ext < 0 || r.ext === ext) && (r.rm < 0 || r.rm === (modrm & 7)) && (r.mod === "" || (mod === 3) === (r.mod === "r")) && (r.mode === 0 || (r.mode === 64) === long)
+    && (r.pfx === "" || (r.pfx === "F3" ? rep === 0xf3 : r.pfx === "F2" ? rep === 0xf2 : rep === 0 && (r.pfx === "66") === opsize))
+    && (op !== 0x1c7 || r.name !== "cmpxchg16b" || (rex & 8) !== 0) && (op !== 0x1c7 || r.name !== "cmpxchg8b" || (rex & 8) === 0 || !long));
+  if (!pick) throw new Undecodable("ud");
+  let { row, slots } = pick;
+  const aw: 16 | 32 | 64 = long ? (addrsize ? 32 : 64) : (size === MODE.code32) !== addrsize ? 32 : 16;
+  let vw: W = long ? (rex & 8 ? 64 : opsize && row.pfx !== "66" ? 16 : 32) : (size === MODE.code32) !== (opsize && row.pfx !== "66") ? 32 : 16;
+  if (long && (row.size64 === "always" || (row.size64 === "default" && vw === 32))) vw = 64;
+  if (row.size64 === "always" && !long && (op & 0x1fc) === 0x120) vw = 32;
+  if (op === 0x90 && !(rex & 1)) { row = nopRow; slots = []; }
+  const i: Insn = { ...blank(), row, w: vw, sw: vw, aw, long, lock };
+  let rm = modrm & 7;
+  const reg = ext | (rex & 4) << 1;
+  const i8 = () => next() << 24 >> 24, i16 = () => { const x = next(); return (x | next() << 8) << 16 >> 16; }, i32 = () => { const x = next(), y = next(), z = next(); return x | y << 8 | z << 16 | next() << 24; };
+  if (e.modrm && mod !== 3) {
+    i.addr = long ? ADDR.base : ADDR.legacy;
+    if (aw === 16) {
+      const pairs = [[3, 6], [3, 7], [5, 6], [5, 7], [6, -1], [7, -1], [5, -1], [3, -1]] as const;
+      [i.base, i.index] = pairs[rm]!;
+      if (rm === 6 && mod === 0) { i.base = -1; i.disp = i16(); } else if (mod === 1) i.disp = i8(); else if (mod === 2) i.disp = i16();
+    } else {
+      let base = rm;
+      if (rm === 4) {
+        const sib = next(), idx = sib >> 3 & 7 | (rex & 2) << 2;
+        base = sib & 7;
+        if (idx !== 4) { i.index = idx; i.scale = sib >> 6; }
+        if (base === 5 && mod === 0) { base = -1; i.disp = i32(); }
+      } else if (rm === 5 && mod === 0) { base = -1; i.ripRel = long; i.disp = i32(); }
+      i.base = base < 0 ? -1 : base | (rex & 1) << 3;
+      if (mod === 1) i.disp = i8(); else if (mod === 2) i.disp = i32();
+    }
+    i.seg = seg >= 0 ? seg : i.base === RSP || i.base === RBP ? SS : DS;
+    if (long) i.addr = seg >= 0 || aw !== 64 ? ADDR.based : i.index >= 0 ? ADDR.index : ADDR.base;
+    if (long && seg < 0 && i.addr === ADDR.based) i.seg = -1;
+  }
+  rm |= (rex & 1) << 3;
+  for (let n = 0; n < slots.length; n++) {
+    const s = slots[n]!, y: W = long && rex & 8 ? 64 : 32;
+    const w: W = s.w === "b" || s.w === "s" ? 8 : s.w === "w" ? 16 : s.w === "d" ? 32 : s.w === "q" ? 64 : s.w === "x" || s.w === "u" ? 128 : s.w === "y" ? (row.size64 === "always" ? vw : y) : s.w === "z" ? (vw === 16 ? 16 : 32) : vw;
+    let kind: number = KIND.none, num = 0;
+    switch (s.what) {
+      case "E": case "M": case "R": kind = mod === 3 || s.what === "R" ? KIND.reg : KIND.mem; num = rm; break;
+      case "W": case "U": kind = mod === 3 ? KIND.xmm : KIND.mem; num = rm; break;
+      case "Q": case "N": kind = mod === 3 ? KIND.mmx : KIND.mem; num = rm & 7; break;
+      case "G": kind = KIND.reg; num = reg; break;
+      case "V": kind = KIND.xmm; num = reg; break;
+      case "P": kind = KIND.mmx; num = reg & 7; break;
+      case "Z": kind = KIND.reg; num = op & 7 | (rex & 1) << 3; break;
+      case "A": kind = KIND.reg; num = RAX; break;
+      case "L": kind = KIND.reg; num = RCX; break;
+      case "S": kind = KIND.num; num = reg & 7; if (num > 5 || (num === 1 && n === 0)) throw new Undecodable("ud"); break;
+      case "s": kind = KIND.num; num = Number(s.w[0]); break;
+      case "C": kind = KIND.num; num = reg; if (![0, 2, 3, 4, 8].includes(num)) throw new Undecodable("ud"); break;
+      case "D": kind = KIND.num; num = reg; if (num > 7) throw new Undecodable("ud"); break;
+      case "1": kind = KIND.imm; i.imm = 1; break;
+      case "O": {
+        kind = KIND.mem; i.addr = long ? (seg >= 0 || aw !== 64 ? ADDR.based : ADDR.base) : ADDR.legacy; i.seg = seg >= 0 ? seg : long ? -1 : DS;
+        if (aw === 16) i.disp = i16() & 0xffff; else { i.disp = i32(); if (aw === 64) { const hi = i32(); i.bigDisp = BigInt(hi) << 32n | BigInt(i.disp >>> 0); } }
+        break;
+      }
+      case "F": i.imm = vw === 16 ? i16() & 0xffff : i32(); i.imm2 = i16() & 0xffff; continue;
+      case "I": {
+        kind = KIND.imm;
+        let x: number;
+        if (s.w === "b" || s.w === "s") x = i8();
+        else if (s.w === "w") x = i16();
+        else if (s.w === "v" && vw === 64) { const lo = i32(), hi = i32(); x = lo; i.bigImm = BigInt(hi) << 32n | BigInt(lo >>> 0); }
+        else x = vw === 16 ? i16() : i32();
+        if (n > 0 && slots[0]!.what === "I") i.imm2 = x; else i.imm = x;
+        break;
+      }
+      case "J": i.imm = s.w === "b" ? i8() : vw === 16 ? i16() : i32(); break;
+      case "": i.w = i.sw = s.w === "b" ? 8 : s.w === "" ? 32 : w; continue;
+    }
+    if (kind === KIND.reg && w === 8 && !rex && num >= 4 && num < 8 && s.what !== "L") { kind = KIND.hi; num -= 4; }
+    if (n === 0) {
+      if (s.what === "I" || s.what === "J") continue;
+      if (s.what === "s") { i.dk = kind; i.dn = num; continue; }
+      i.w = i.sw = w; i.dk = kind; i.dn = num;
+    } else if (n === 1) {
+      if (s.what === "I" && slots[0]!.what === "I") continue;
+      i.sw = s.what === "I" ? i.w : w; i.sk = kind; i.sn = num;
+    }
+  }
+  if (lock && !(row.lock && i.dk === KIND.mem)) throw new Undecodable("ud");
+  if (row.name === "xchg" && i.dk === KIND.mem) i.lock = true;
+  if (row.name === "pop" && i.dk === KIND.mem && i.base === RSP) i.disp += i.w / 8;
+  if (INT3_STRINGS.has(op) || op === 0x6c || op === 0x6d || (op >= 0xaa && op <= 0xaf)) { i.addr = long ? (seg >= 0 || aw !== 64 ? ADDR.based : ADDR.base) : ADDR.legacy; i.seg = seg >= 0 ? seg : long ? -1 : DS; }
+  i.len = at - start;
+  const trap = unitTrap(row, mode);
+  return trap ? { ...trapInsn(trap, long), len: i.len } : i;
+}
+/** x87, MMX and SSE instructions answer #UD or #NM by CR0 and CR4 (SDM Vol. 3A 2.5, table 13-1). */
+function unitTrap({ unit }: Row, mode: number): Row | null {
+  if (unit === "") return null;
+  if (unit === "x87") return mode & (MODE.em | MODE.ts) ? TRAP_ROWS.nm : null;
+  if (mode & MODE.em || (unit === "sse" && mode & MODE.noFxsr)) return TRAP_ROWS.ud;
+  return mode & MODE.ts ? TRAP_ROWS.nm : null;
+}

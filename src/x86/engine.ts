@@ -1,0 +1,24 @@
+/** The CPU engine's door: run a vCPU until it exits, and say why. The portable engine is ours; a KVM engine would fit here too. */
+import type { Cpu } from "./cpu.ts";
+import { Interpreter } from "./interpreter.ts";
+import type { Platform } from "./platform.ts";
+
+export interface Engine {
+  readonly cpu: Cpu;
+  /** Run the vCPU whose state is in the register file until CPU.exit is non-zero or the budget of jumps is spent. @returns EXIT.* */
+  run(budgetJumps: number): number;
+  /** Another vCPU's context was copied in: forget TLBs and recompute what is derived. */
+  contextChanged(): void;
+  /** The p2m changed, or a remote asked. */
+  flushTlb(): void;
+  /** Copy from and to guest memory at supervisor rights; false: some page is not there (nothing is raised, nothing written). */
+  readLinear(linear: bigint, bytes: Uint8Array): boolean;
+  writeLinear(linear: bigint, bytes: Uint8Array): boolean;
+  /** For reports and tracing. */
+  readonly counters: Readonly<Record<string, number>>;
+  onDeliver: ((vector: number, errorCode: number, external: boolean) => void) | null;
+  onStep: ((rip: bigint) => void) | null;
+}
+/** `code`: told which frames have decoded code, so that writers elsewhere can say when they change. */
+export type EngineOptions = { code?: { mark(frame: number): unknown; unmark(frame: number): unknown } };
+export const makeInterpreter = (memory: WebAssembly.Memory, at: number, platform: Platform, options: EngineOptions = {}): Engine => new Interpreter(memory, at, platform, options);

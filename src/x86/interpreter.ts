@@ -1,0 +1,178 @@
+/**
+ * The interpreter: decoded records dispatched to stubs, and the run loop around them that finds code, delivers exceptions and takes
+ * interrupts. Everything architectural is in the CPU struct; what is here can be thrown away at any time.
+ */
+import { Views } from "../base/views.ts";
+import type { MemorySpec } from "../wasm/writer.ts";
+import { CodeCache, type CodeHooks } from "./code-cache.ts";
+import { Cpu } from "./cpu.ts";
+import type { Insn } from "./decode.ts";
+import type { Engine, EngineOptions } from "./engine.ts";
+import { deliver } from "./exceptions.ts";
+import { GuestFault } from "./fault.ts";
+import { fpHelpers } from "./fp-glue.ts";
+import { REC } from "./layout.ts";
+import type { Platform } from "./platform.ts";
+import { RUNTIME_IMPORTS, runtimeModule } from "./runtime.ts";
+import { ATTR, CPU, CS, EFLAGS, EXIT, MODE, SEG, SS, VECTOR, segAt } from "./state.ts";
+import { bulkMovs, bulkStos } from "./strings.ts";
+import { type Form, formKey, formOf, stubModule } from "./stubs.ts";
+import { callSys } from "./system.ts";
+
+const TABLE_SIZE = 32768;
+/** The widest limits: the same bytes then serve every machine. */
+const MEMORY: MemorySpec = { min: 1, max: 65536, shared: true };
+type Runtime = Record<"interpret" | "step", (rec: number) => number>;
+
+export class Interpreter implements Engine {
+  readonly cpu: Cpu;
+  readonly code: CodeCache;
+  private readonly v: Views;
+  private readonly at: number;
+  private readonly table: WebAssembly.Table;
+  private readonly imports: Record<string, WebAssembly.ImportValue>;
+  private readonly rt: Runtime;
+  private readonly stubs = new Map<string, number>();
+  private fresh: Form[] = [];
+  private nextSlot = 1;
+  /** Called with linear rip before each instruction when set: every instruction is stepped. */
+  onStep: ((rip: bigint) => void) | null = null;
+  /** Called at each exception and interrupt that is delivered. */
+  onDeliver: ((vector: number, errorCode: number, external: boolean) => void) | null = null;
+  readonly counters = { stubs: 0, misses: 0, exceptions: 0, interrupts: 0 };
+
+  constructor(memory: WebAssembly.Memory, at: number, platform: Platform, options: EngineOptions) {
+    this.v = new Views(memory.buffer as unknown as SharedArrayBuffer); this.at = at;
+    this.table = new WebAssembly.Table({ element: "anyfunc", initial: TABLE_SIZE });
+    this.cpu = new Cpu(this.v, at, platform);
+    const { cpu } = this, { mmu } = cpu;
+    const guarded = (f: () => void): void => { try { f(); } catch (e) { if (!(e instanceof GuestFault)) throw e; cpu.record(e); } };
+    const byHand: Record<keyof typeof RUNTIME_IMPORTS, (...a: never[]) => unknown> = {
+      fill: (lo: number, hi: number, write: number) => mmu.fill(lo, hi, write),
+      loadByHand: (a: bigint, size: number) => mmu.slowLoad(a, size),
+      storeByHand: (a: bigint, x: bigint, size: number) => mmu.slowStore(a, x, size),
+      probeByHand: (a: bigint, size: number) => guarded(() => mmu.checkWrite(cpu.linear(a), size, cpu.context)),
+      segCheckByHand: (seg: number, off: bigint, how: number) => guarded(() => this.segmentFault(seg, off, how & 0xffff, how > 0xffff)),
+    };
+    const load = (bytes: Uint8Array<ArrayBuffer>, e: Record<string, WebAssembly.ImportValue>) => new WebAssembly.Instance(new WebAssembly.Module(bytes), { e }).exports;
+    const shared = { memory, table: this.table };
+    const rt = load(runtimeModule(MEMORY, TABLE_SIZE, at), { ...byHand as Record<string, WebAssembly.ImportValue>, ...shared });
+    this.rt = rt as never;
+    const wide = (hi: bigint, lo: bigint, d: bigint, signed: boolean, rem: boolean) => {
+      const n = signed ? hi << 64n | BigInt.asUintN(64, lo) : BigInt.asUintN(64, hi) << 64n | BigInt.asUintN(64, lo), dd = signed ? d : BigInt.asUintN(64, d);
+      const q = n / dd;
+      if ((signed ? BigInt.asIntN(64, q) : BigInt.asUintN(64, q)) !== q) { cpu.record(new GuestFault(VECTOR.DE, -1)); return 0n; }
+      return rem ? n % dd : q;
+    };
+    this.imports = {
+      ...rt, ...shared, ...fpHelpers(cpu),
+      divu128: (h: bigint, l: bigint, d: bigint) => wide(h, l, d, false, false), divs128: (h: bigint, l: bigint, d: bigint) => wide(h, l, d, true, false),
+      remu128: (h: bigint, l: bigint, d: bigint) => wide(h, l, d, false, true), rems128: (h: bigint, l: bigint, d: bigint) => wide(h, l, d, true, true),
+      sys: (index: number, a: bigint, b: bigint) => callSys(cpu, index, a, b),
+      bulk: (kind: number, w: number) => (kind === 1 ? bulkMovs(cpu, w) : bulkStos(cpu, w)),
+    } as Record<string, WebAssembly.ImportValue>;
+    const hooks: CodeHooks = {
+      protect: frame => { options.code?.mark(frame); mmu.protectFrame(frame); },
+      unprotect: frame => options.code?.unmark(frame),
+      stubOf: (i, cross) => this.stubOf(i, cross),
+      fetch: linear => mmu.fillCode(linear),
+    };
+    this.code = new CodeCache(this.v, at, hooks);
+    cpu.onCodeWrite = (machine, size) => this.code.invalidate(machine, size);
+  }
+
+  private stubOf(i: Insn, cross: boolean): number {
+    const form = formOf(i, cross), key = formKey(form);
+    let slot = this.stubs.get(key);
+    if (slot === undefined) { slot = this.nextSlot + this.fresh.length; this.fresh.push(form); this.stubs.set(key, slot); }
+    return slot;
+  }
+  /** Stubs asked for since the last time, in one module. */
+  private makeStubs(): void {
+    if (this.fresh.length === 0) return;
+    new WebAssembly.Instance(new WebAssembly.Module(stubModule(this.fresh, this.nextSlot, MEMORY, TABLE_SIZE)), { e: this.imports });
+    this.nextSlot += this.fresh.length; this.counters.stubs += this.fresh.length; this.fresh = [];
+  }
+  /** The faults a real segment can give (SDM Vol. 3A 5.3): not the ordinary case, which generated code checks itself. */
+  private segmentFault(seg: number, off: bigint, size: number, write: boolean): void {
+    const n = (seg - this.at - segAt(0)) / SEG.sizeof, attr = this.cpu.segAttr(n), limit = BigInt(this.cpu.segLimit(n)), last = off + BigInt(size) - 1n;
+    const fault = new GuestFault(n === SS ? VECTOR.SS : VECTOR.GP, 0), isCode = (attr & 8) !== 0, type = attr & ATTR.type;
+    if (attr & ATTR.unusable || !(attr & ATTR.p)) throw fault;
+    if (write ? isCode || !(type & 2) : isCode && !(type & 2)) throw fault;
+    const down = !isCode && (type & 4) !== 0;
+    if (down ? off <= limit || last > (attr & ATTR.db ? 0xffffffffn : 0xffffn) : last > limit) throw fault;
+  }
+
+  contextChanged(): void { this.cpu.mmu.flushAll(); this.cpu.setMode(); }
+  flushTlb(): void { this.cpu.mmu.flushAll(); }
+  readLinear(linear: bigint, bytes: Uint8Array): boolean { return this.cpu.readLinear(linear, bytes); }
+  writeLinear(linear: bigint, bytes: Uint8Array): boolean { return this.cpu.writeLinear(linear, bytes); }
+
+  /** The record at rip; a fetch fault is recorded and gives 0. */
+  private find(rip: bigint): number {
+    const { cpu } = this, { mode } = cpu;
+    this.counters.misses++;
+    try {
+      let linear: number;
+      if ((mode & MODE.sizeMask) === MODE.code64) linear = cpu.linear(rip);
+      else {
+        const eip = Number(BigInt.asUintN(32, rip));
+        if (eip > cpu.segLimit(CS)) throw new GuestFault(VECTOR.GP, 0);
+        linear = (eip + Number(cpu.get(CPU.csBase))) % 4294967296;
+      }
+      const machine = cpu.mmu.fillCode(linear), rec = this.code.record(linear, machine, mode);
+      cpu.set(CPU.ripBase, rip - BigInt(linear & 4095));
+      this.makeStubs();
+      return rec;
+    } catch (e) {
+      if (!(e instanceof GuestFault)) throw e;
+      cpu.record(e);
+      this.makeStubs();
+      return 0;
+    }
+  }
+  private ripOf(rec: number): bigint { return BigInt.asIntN(64, this.cpu.get(CPU.ripBase) + BigInt(this.v.u16[(rec + REC.off) >>> 1]!)); }
+
+  run(budgetJumps: number): number {
+    const { cpu, v } = this, w = this.at >>> 2, FAULT = w + (CPU.fault.at >> 2), EXIT_ = w + (CPU.exit.at >> 2), BUDGET = w + (CPU.budget.at >> 2), SHADOW = w + (CPU.shadow.at >> 2), LINK = w + (CPU.link.at >> 2),
+      EFL = w + (CPU.eflags.at >> 2), { i32 } = v, { platform } = cpu;
+    i32[EXIT_] = EXIT.none; i32[BUDGET] = budgetJumps; i32[LINK] = 0;
+    for (;;) {
+      if (i32[FAULT]) {
+        const vector = i32[FAULT]! - 1, error = cpu.get(CPU.errorCode);
+        i32[FAULT] = 0; i32[SHADOW] = 0; i32[LINK] = 0; this.counters.exceptions++;
+        this.onDeliver?.(vector, error, false);
+        deliver(cpu, vector, error, "exception");
+      }
+      if (i32[EXIT_]) return i32[EXIT_]!;
+      if (i32[SHADOW] === 0 && i32[EFL]! & EFLAGS.IF) {
+        const vector = platform.pendingVector();
+        if (vector >= 0) {
+          platform.acknowledge(vector); i32[LINK] = 0; this.counters.interrupts++;
+          this.onDeliver?.(vector, -1, true);
+          deliver(cpu, vector, -1, "external");
+          continue;
+        }
+      }
+      if (i32[BUDGET]! < 0) { i32[EXIT_] = EXIT.slice; return EXIT.slice; }
+      const rip = cpu.get(CPU.rip), link = i32[LINK]!, rec = this.find(rip);
+      if (rec === 0) continue;
+      if (link) { i32[LINK] = 0; if (this.code.linkable(rec)) i32[(link + REC.link) >>> 2] = rec; }
+      if (i32[SHADOW] || i32[EFL]! & EFLAGS.TF || this.onStep) this.step(rec, rip); else this.rt.interpret(rec);
+    }
+  }
+  /** One instruction, for interrupt shadows, TF and tracing. */
+  private step(rec: number, rip: bigint): void {
+    const { cpu } = this, trap = (cpu.eflags & EFLAGS.TF) !== 0;
+    this.onStep?.(rip);
+    cpu.set(CPU.shadow, 0);
+    const next = this.rt.step(rec);
+    if (next) cpu.rip = this.ripOf(next);
+    if (cpu.get(CPU.link)) cpu.set(CPU.link, 0);
+    if (trap && !cpu.get(CPU.fault) && !cpu.get(CPU.exit)) {
+      cpu.set(CPU.fault, VECTOR.DB + 1); cpu.set(CPU.errorCode, -1);
+      const dr6 = this.at + CPU.dr.at + 6 * 8;
+      this.v.dv.setBigUint64(dr6, this.v.dv.getBigUint64(dr6, true) | 0x4000n, true);
+    }
+  }
+}

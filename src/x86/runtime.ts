@@ -1,0 +1,113 @@
+/** The fixed wasm part of a pCPU's engine: TLB slow paths, high multiply, jump lookup, segment checks and the dispatch loop. The pCPU's base is baked in. */
+import { Op } from "../wasm/opcodes.ts";
+import { Code, I32, I64, type MemorySpec, Module } from "../wasm/writer.ts";
+import { CODEE, CODE_AT, CODE_BITS, ITLBE, ITLB_AT, ITLB_BITS, REC, TLBE, TLB_BITS } from "./layout.ts";
+import { STUB_TYPE } from "./stubs.ts";
+import { ATTR, CPU, SEG } from "./state.ts";
+
+/** What the runtime asks of TypeScript. `fill`: 0 the tag is there, else do it by hand (and find the fault). */
+export const RUNTIME_IMPORTS = {
+  fill: [[I32, I32, I32], [I32]], loadByHand: [[I64, I32], [I64]], storeByHand: [[I64, I64, I32], []], segCheckByHand: [[I32, I64, I32], []], probeByHand: [[I64, I32], []],
+} as const;
+
+/** Hash of an instruction's key in the code index; the same in TypeScript: codeSlot. */
+export const CODE_MIX = 15;
+export const codeSlot = (machine: number): number => (machine ^ machine >>> CODE_MIX) & ((1 << CODE_BITS) - 1);
+
+export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number): Uint8Array<ArrayBuffer> {
+  const m = new Module(), names = Object.keys(RUNTIME_IMPORTS);
+  for (const [name, [p, r]] of Object.entries(RUNTIME_IMPORTS)) m.imports.push({ name, type: m.type(p, r) });
+  m.imports.push({ name: "memory", memory }, { name: "table", table: tableSize });
+  const fn = (n: keyof typeof RUNTIME_IMPORTS) => names.indexOf(n), exports: string[] = [];
+  const define = (name: string, params: readonly (typeof I32 | typeof I64)[], results: readonly (typeof I32 | typeof I64)[], fill: (c: Code) => void): void => {
+    const c = new Code(params.length); fill(c);
+    m.funcs.push({ type: m.type(params, results), code: c, export: name }); exports.push(name);
+  };
+  const own = (name: string) => names.length + exports.indexOf(name);
+  const entry = (c: Code, a: number) => c.get(a).op(Op.i32_wrap_i64).i32(7).op(Op.i32_shr_u).i32(((1 << TLB_BITS) - 1) << 5).op(Op.i32_and).i32(cpu).mem(Op.i32_load, CPU.tlb.at).op(Op.i32_add);
+  const host = (c: Code, a: number) => entry(c, a).mem(Op.i32_load, TLBE.add).get(a).op(Op.i32_wrap_i64).op(Op.i32_add);
+  const crosses = (c: Code, a: number, size: number) => c.get(a).op(Op.i32_wrap_i64).i32(4095).op(Op.i32_and).get(size).op(Op.i32_add).i32(4096).op(Op.i32_gt_u);
+  const fillFor = (c: Code, a: number, write: number) => c.get(a).i64(12).op(Op.i64_shr_s).op(Op.i32_wrap_i64).get(a).i64(44).op(Op.i64_shr_s).op(Op.i32_wrap_i64).i32(write).call(fn("fill"));
+  const faulted = (c: Code) => c.i32(cpu).mem(Op.i32_load, CPU.fault.at);
+  const bySize = (c: Code, size: number, f: (n: 1 | 2 | 4 | 8) => void) => { for (const n of [8, 4, 1, 2] as const) { c.get(size).i32(n).op(Op.i32_eq).if_(); f(n); c.op(Op.return).end(); } c.op(Op.unreachable); };
+
+  define("slowLoad", [I64, I32], [I64], c => {
+    crosses(c, 0, 1).if_(); c.get(0).get(1).call(fn("loadByHand")).op(Op.return).end();
+    fillFor(c, 0, 0).if_();
+    c.get(0).get(1).call(fn("loadByHand")).op(Op.return).end();
+    bySize(c, 1, n => { host(c, 0).mem({ 1: Op.i64_load8_u, 2: Op.i64_load16_u, 4: Op.i64_load32_u, 8: Op.i64_load }[n], 0); });
+  });
+  define("slowStore", [I64, I64, I32], [], c => {
+    crosses(c, 0, 2).if_(); c.get(0).get(1).get(2).call(fn("storeByHand")).op(Op.return).end();
+    fillFor(c, 0, 1).if_();
+    c.get(0).get(1).get(2).call(fn("storeByHand")).op(Op.return).end();
+    bySize(c, 2, n => { host(c, 0).get(1).mem({ 1: Op.i64_store8, 2: Op.i64_store16, 4: Op.i64_store32, 8: Op.i64_store }[n], 0); });
+  });
+  /** May these bytes be written? Records the fault if not. */
+  define("probeWrite", [I64, I32], [], c => {
+    crosses(c, 0, 1).if_(); c.get(0).get(1).call(fn("probeByHand")).op(Op.return).end();
+    fillFor(c, 0, 1).if_(); c.get(0).get(1).call(fn("probeByHand")).end();
+  });
+  define("slowLoad128", [I64], [], c => {
+    const lo = c.local(I64), hi = c.local(I64);
+    c.get(0).i32(8).call(own("slowLoad")).set(lo); faulted(c).if_(); c.op(Op.return).end();
+    c.get(0).i64(8).op(Op.i64_add).i32(8).call(own("slowLoad")).set(hi);
+    c.i32(cpu).get(lo).mem(Op.i64_store, CPU.wide.at).i32(cpu).get(hi).mem(Op.i64_store, CPU.wide.at + 8);
+  });
+  define("slowStore128", [I64], [], c => {
+    c.get(0).i32(16).call(own("probeWrite")); faulted(c).if_(); c.op(Op.return).end();
+    c.get(0).i32(cpu).mem(Op.i64_load, CPU.wide.at).i32(8).call(own("slowStore")); faulted(c).if_(); c.op(Op.return).end();
+    c.get(0).i64(8).op(Op.i64_add).i32(cpu).mem(Op.i64_load, CPU.wide.at + 8).i32(8).call(own("slowStore"));
+  });
+  const mulhu = (c: Code) => { // schoolbook on 32-bit halves
+    const t = c.local(I64), u = c.local(I64), lo = (x: number) => c.get(x).i64(0xffffffff).op(Op.i64_and), hi = (x: number) => c.get(x).i64(32).op(Op.i64_shr_u);
+    lo(0); lo(1); c.op(Op.i64_mul).i64(32).op(Op.i64_shr_u); hi(0); lo(1); c.op(Op.i64_mul).op(Op.i64_add).set(t);
+    lo(0); hi(1); c.op(Op.i64_mul); lo(t); c.op(Op.i64_add).set(u);
+    hi(0); hi(1); c.op(Op.i64_mul); hi(t); c.op(Op.i64_add); hi(u); c.op(Op.i64_add);
+  };
+  define("mulhu", [I64, I64], [I64], mulhu);
+  define("mulhs", [I64, I64], [I64], c => { mulhu(c); for (const [x, y] of [[0, 1], [1, 0]] as const) c.get(x).i64(63).op(Op.i64_shr_s).get(y).op(Op.i64_and).op(Op.i64_sub); });
+  /** lookup(rip, cpu): the record at rip, with ripBase moved; 0 (rip stored) when the budget is spent or the run loop must find it. */
+  define("lookup", [I64, I32], [I32], c => {
+    const lin = c.local(I64), e = c.local(I32), key = c.local(I64), t = c.local(I32), miss = c.block();
+    c.get(1).get(1).mem(Op.i32_load, CPU.budget.at).i32(1).op(Op.i32_sub).tee(t).mem(Op.i32_store, CPU.budget.at).get(t).i32(0).op(Op.i32_lt_s).unlikely().brIf(miss);
+    c.get(0).get(1).mem(Op.i64_load, CPU.csBase.at).op(Op.i64_add).set(lin);
+    c.get(lin).op(Op.i32_wrap_i64).i32(12 - 4).op(Op.i32_shr_u).i32(((1 << ITLB_BITS) - 1) << 4).op(Op.i32_and).get(1).op(Op.i32_add).tee(e).mem(Op.i64_load, ITLB_AT + ITLBE.tag);
+    c.get(lin).i64(-4096).op(Op.i64_and).get(1).mem(Op.i64_load32_u, CPU.mode.at).op(Op.i64_or).op(Op.i64_ne).unlikely().brIf(miss);
+    c.get(e).mem(Op.i64_load, ITLB_AT + ITLBE.key).get(lin).i64(4095).op(Op.i64_and).op(Op.i64_or).tee(key);
+    c.op(Op.i32_wrap_i64).tee(t).get(t).i32(CODE_MIX).op(Op.i32_shr_u).op(Op.i32_xor).i32((1 << CODE_BITS) - 1).op(Op.i32_and).i32(4).op(Op.i32_shl).get(1).op(Op.i32_add).tee(e).mem(Op.i64_load, CODE_AT + CODEE.key);
+    c.get(key).op(Op.i64_ne).unlikely().brIf(miss);
+    c.get(1).get(0).get(lin).i64(4095).op(Op.i64_and).op(Op.i64_sub).mem(Op.i64_store, CPU.ripBase.at);
+    c.get(e).mem(Op.i32_load, CODE_AT + CODEE.rec).op(Op.return).end();
+    c.get(1).get(0).mem(Op.i64_store, CPU.rip.at).get(1).i32(0).mem(Op.i32_store, CPU.link.at).i32(0);
+  });
+  /** segCheck(segment, offset, size | write << 16): the ordinary case is a present, expand-up data segment. */
+  define("segCheck", [I32, I64, I32], [], c => {
+    const attr = c.local(I32), hand = c.block();
+    c.get(0).mem(Op.i32_load16_u, SEG.attr.at).tee(attr).i32(ATTR.unusable | ATTR.p | 0xc).op(Op.i32_and).i32(ATTR.p).op(Op.i32_ne).brIf(hand);
+    c.get(2).i32(15).op(Op.i32_shr_u).get(attr).i32(-1).op(Op.i32_xor).op(Op.i32_and).i32(2).op(Op.i32_and).brIf(hand);
+    c.get(1).get(2).i32(0xffff).op(Op.i32_and).op(Op.i64_extend_i32_u).op(Op.i64_add).i64(1).op(Op.i64_sub).get(0).mem(Op.i64_load32_u, SEG.limit.at).op(Op.i64_gt_u).brIf(hand);
+    c.op(Op.return).end();
+    c.get(0).get(1).get(2).call(fn("segCheckByHand"));
+  });
+  const stub = m.type(...STUB_TYPE);
+  /** interpret(record): until a stub returns 0; counts instructions. */
+  define("interpret", [I32], [], c => {
+    const n = c.local(I64), l = c.loop();
+    c.get(n).i64(1).op(Op.i64_add).set(n);
+    c.get(0).i32(cpu).get(0).mem(Op.i32_load, REC.handler).callIndirect(stub).tee(0).brIf(l).end();
+    c.i32(cpu).i32(cpu).mem(Op.i64_load, CPU.retired.at).get(n).op(Op.i64_add).mem(Op.i64_store, CPU.retired.at);
+  });
+  /** step(record): one instruction; the next record, or 0. */
+  define("step", [I32], [I32], c => {
+    c.i32(cpu).i32(cpu).mem(Op.i64_load, CPU.retired.at).i64(1).op(Op.i64_add).mem(Op.i64_store, CPU.retired.at);
+    c.get(0).i32(cpu).get(0).mem(Op.i32_load, REC.handler).callIndirect(stub);
+  });
+  /** The handler of a record whose bytes have been overwritten: leave at its own address. */
+  define("stale", [I32, I32], [I32], c => {
+    c.get(1).get(1).mem(Op.i64_load, CPU.ripBase.at).get(0).mem(Op.i64_load16_u, REC.off).op(Op.i64_add).mem(Op.i64_store, CPU.rip.at).get(1).i32(0).mem(Op.i32_store, CPU.link.at).i32(0);
+  });
+  m.elems.push([0, exports.indexOf("stale")]);
+  return m.encode();
+}
+export const STALE = 0;

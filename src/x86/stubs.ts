@@ -1,0 +1,248 @@
+/**
+ * The interpreter's side of the generator: one wasm function an instruction form. Operands come from the record whose address is
+ * parameter 0, registers and flags live in the CPU struct at parameter 1. A stub returns the next record's address, or 0 to leave the
+ * dispatch loop (why is in the CPU struct: rip, fault, exit, link).
+ */
+import { Op } from "../wasm/opcodes.ts";
+import { Code, I32, I64, type MemorySpec, Module, type Ty } from "../wasm/writer.ts";
+import { ADDR, type Insn, KIND } from "./decode.ts";
+import { Gen, HELPERS, type FlagKind, type Flags, type Val, type W, X, helperIndex, local, tyOf } from "./gen.ts";
+import { arithOf, auxOf, ccOf, resOf, withCF, withCO, wordsOf } from "./gen-flags.ts";
+import { REC } from "./layout.ts";
+import { type Row, rows } from "./rows.ts";
+import { CPU, RCX, SEG, gprAt, segAt } from "./state.ts";
+import { SYS_NAMES } from "./system.ts";
+
+/** What makes two instructions share a stub. */
+export type Form = { row: Row; w: W; sw: W; aw: 16 | 32 | 64; long: boolean; lock: boolean; dk: number; sk: number; addr: number; known: number; cross: boolean };
+const rowIndex = new Map(rows.map((r, n) => [r, n]));
+const fold = (k: number) => (k === KIND.hi ? KIND.reg : k);
+export const formOf = (i: Insn, cross: boolean): Form => ({
+  row: i.row, w: i.w, sw: i.sw, aw: i.aw, long: i.long, lock: i.lock, dk: fold(i.dk), sk: fold(i.sk), addr: i.addr, known: i.row.known ? i.imm & 255 : -1, cross,
+});
+export const formKey = (f: Form): string => `${rowIndex.get(f.row)} ${f.w} ${f.sw} ${f.aw} ${+f.long}${+f.lock}${f.dk}${f.sk}${f.addr}${+f.cross} ${f.known}`;
+/** Sixteen bytes where a memory operand waits for a helper. */
+const OPERAND_AT = CPU.spare.at + 8;
+
+const REC_ = 0, CPU_ = 1;
+export class StubGen extends Gen {
+  private form!: Form;
+  private writes: { slot: number | null; field: number; w: W; v: Val; raw: boolean }[] = [];
+  private fl: (() => void)[] = [];
+  private ended = false;
+  private words: [Val, Val] | null = null;
+  private off: Val | null = null;
+  private lockedReg = false;
+
+  make(form: Form): Code {
+    this.code = new Code(2); this.form = form; this.w = form.w; this.sw = form.sw; this.aw = form.aw; this.long = form.long;
+    this.dstMem = form.dk === KIND.mem; this.srcMem = form.sk === KIND.mem; this.srcIsImm = form.sk === KIND.imm;
+    this.resetTemps(); this.writes = []; this.fl = []; this.ended = false; this.words = null; this.off = null; this.lockedReg = false;
+    form.row.sem(this, form.w);
+    if (!this.ended) { this.commit(); this.goOn(); }
+    this.code.op(Op.unreachable);
+    return this.code;
+  }
+  cpu(): Code { return this.code.get(CPU_); }
+  // Operands
+  private rec(off: number, o: number = Op.i32_load16_u): this { this.code.get(REC_).mem(o, off); return this; }
+  private out(ty: Ty): Val { const t = this.temp(ty); this.code.set(t); return local(t, ty); }
+  private loadAt(w: W, at: number): Val { this.code.mem(w === 128 ? Op.v128_load : w === 64 ? Op.i64_load : w === 32 ? Op.i32_load : w === 16 ? Op.i32_load16_u : Op.i32_load8_u, at); return this.out(tyOf(w)); }
+  private slot(field: number): void { this.rec(field); this.code.get(CPU_).op(Op.i32_add); }
+  protected emitReg(): void { throw new Error("The interpreter has no register nodes"); }
+  offset(): Val {
+    if (this.off) return this.off;
+    const c = this.code;
+    this.slot(REC.base); c.mem(Op.i64_load, 0); this.rec(REC.disp, Op.i64_load); c.op(Op.i64_add);
+    if (this.form.addr !== ADDR.base) { this.slot(REC.index); c.mem(Op.i64_load, 0); this.rec(REC.scale, Op.i64_load8_u); c.op(Op.i64_shl).op(Op.i64_add); }
+    if (this.aw !== 64) { c.i64(this.aw === 32 ? 0xffffffff : 0xffff).op(Op.i64_and); }
+    return this.off = this.out(I64);
+  }
+  /** Offset in the segment whose address is in the record: checked where segments are real, then linear. */
+  private inSegment(off: Val, size: number, write: boolean, seg: () => void): Val {
+    const c = this.code;
+    if (this.form.addr === ADDR.legacy || !this.long) {
+      seg(); this.emit(off); c.i32(size | (write ? 0x10000 : 0)).call(helperIndex("segCheck")); this.faultCheck();
+      this.emit(off); seg(); c.mem(Op.i64_load, SEG.base.at).op(Op.i64_add).i64(0xffffffff).op(Op.i64_and);
+    } else { this.emit(off); seg(); c.mem(Op.i64_load, SEG.base.at).op(Op.i64_add); }
+    return this.out(I64);
+  }
+  ea(size: number, write: boolean): Val {
+    const off = this.offset();
+    return this.form.addr <= ADDR.index ? off : this.inSegment(off, size, write, () => this.slot(REC.seg));
+  }
+  eaPlus(bytes: Val, size: number, write: boolean): Val {
+    let off = this.let(this.add(64, this.offset(), bytes));
+    if (this.aw !== 64) off = this.let(this.and(64, off, this.k(64, this.aw === 32 ? 0xffffffff : 0xffff)));
+    return this.form.addr <= ADDR.index ? off : this.inSegment(off, size, write, () => this.slot(REC.seg));
+  }
+  segAddr(s: number, off: Val, size: number, write: boolean): Val {
+    return this.long ? off : this.inSegment(off, size, write, () => this.code.get(CPU_).i32(segAt(s)).op(Op.i32_add));
+  }
+  dataAddr(off: Val, size: number, write: boolean): Val { return this.form.addr <= ADDR.index ? off : this.inSegment(off, size, write, () => this.slot(REC.seg)); }
+  private operand(kind: number, field: number, w: W): Val {
+    if (kind === KIND.mem) { const at = this.ea(w / 8, false); this.aligned(at, w); return this.load(w, at); }
+    if (kind === KIND.imm) return this.imm(w);
+    this.slot(field); return this.loadAt(w, 0);
+  }
+  /** A 16-byte operand must be aligned, unless the form says otherwise. */
+  private aligned(at: Val, w: W): void { if (w === 128 && this.form.row.unit === "sse" && /[WM]x/.test(this.form.row.form)) this.trapIf(this.cast(64, 32, this.and(64, at, this.k(64, 15))), 13, 0); }
+  dst(w: W = this.w): Val { return this.operand(this.form.dk, REC.d, w); }
+  src(w: W = this.sw): Val { return this.operand(this.form.sk, REC.s, w); }
+  imm(w: W): Val { this.code.get(REC_); return this.loadAt(w, REC.imm); }
+  imm2(): Val { this.code.get(REC_); return this.loadAt(64, REC.disp); }
+  known(): number { return this.form.known; }
+  count3(): Val { return this.form.row.form.endsWith("L") ? this.reg(8, RCX) : this.imm(8); }
+  num(): Val { this.rec(this.form.dk === KIND.num ? REC.d : REC.s, Op.i64_load16_u); return this.out(I64); }
+  segSel(): Val {
+    this.rec(this.form.dk === KIND.num ? REC.d : REC.s); this.code.i32(4).op(Op.i32_shl).get(CPU_).op(Op.i32_add);
+    return this.loadAt(16, CPU.seg.at + SEG.sel.at);
+  }
+  private write(kind: number, field: number, v: Val, w: W): void {
+    if (kind === KIND.mem) { const at = this.ea(w / 8, true); this.aligned(at, w); this.store(w, at, v); } else this.writes.push({ slot: null, w, v: this.let(v), field, raw: kind !== KIND.reg });
+  }
+  setDst(v: Val, w: W = this.w): void { this.write(this.form.dk, REC.d, v, w); }
+  setSrc(v: Val): void { this.write(this.form.sk, REC.s, v, this.sw); }
+  rmw(): Val { return this.form.dk === KIND.mem ? this.loadForWrite(this.w, this.ea(this.w / 8, true), this.form.lock) : this.reopen(this.dst()); }
+  private reopen(v: Val): Val { this.lockedReg = true; return v; }
+  rmwAt(w: W, addr: Val): Val { return this.loadForWrite(w, addr, this.form.lock); }
+  put(v: Val): void { if (this.lockedReg) { this.lockedReg = false; this.setDst(v); } else this.storeBack(v); }
+  reg(w: W, i: number): Val { this.code.get(CPU_); return this.loadAt(w, gprAt(i)); }
+  setReg(w: W, i: number, v: Val): void { this.writes.push({ slot: gprAt(i), w, v: this.let(v), field: 0, raw: false }); }
+  field(w: W, at: number): Val { this.code.get(CPU_); return this.loadAt(w, at); }
+  setField(w: W, at: number, v: Val): void { this.writes.push({ slot: at, w, v: this.let(v), field: 0, raw: true }); }
+  dstSlot(): Val { this.slot(REC.d); return this.out(I32); }
+  srcSlot(): Val {
+    if (this.form.sk !== KIND.mem) { this.slot(REC.s); return this.out(I32); }
+    const v = this.src();
+    this.code.get(CPU_); this.emit(v); this.code.mem(this.sw === 128 ? Op.v128_store : this.sw === 64 ? Op.i64_store : this.sw === 32 ? Op.i32_store : Op.i32_store16, OPERAND_AT);
+    this.code.get(CPU_).i32(OPERAND_AT).op(Op.i32_add);
+    return this.out(I32);
+  }
+  // Flags
+  private flagWords(): [Val, Val] { return this.words ??= [this.field(64, CPU.fres.at), this.field(64, CPU.faux.at)]; }
+  cc(cond: number): Val { const [res, aux] = this.flagWords(); return ccOf(this, cond, res, aux); }
+  arith(): Val { const [res, aux] = this.flagWords(); return arithOf(this, res, aux); }
+  private setWord(at: number, v: Val): void { const x = this.let(v); this.code.get(CPU_); this.emit(x); this.code.mem(Op.i64_store, at); }
+  flags(kind: FlagKind, w: W, r: Val, a: Val | null = null, b: Val | null = null, x: Val | null = null): void {
+    const f: Flags = { kind, w, r, a, b, x };
+    this.fl.push(() => { this.setWord(CPU.fres.at, resOf(this, f)); this.setWord(CPU.faux.at, auxOf(this, f)); });
+  }
+  flagsIf(cond: Val, w: W, r: Val | null, cf: Val, of: Val): void {
+    const keep = r ? null : this.flagWords()[1];
+    this.fl.push(() => {
+      this.emit(cond); this.code.if_();
+      if (r) { this.setWord(CPU.fres.at, this.cast(w, 64, r, true)); this.setWord(CPU.faux.at, auxOf(this, { kind: "co", w, r, a: cf, b: of, x: null })); }
+      else this.setWord(CPU.faux.at, withCO(this, keep!, cf, of));
+      this.code.end();
+    });
+  }
+  setCF(v: Val): void { const [, aux] = this.flagWords(); this.fl.push(() => this.setWord(CPU.faux.at, withCF(this, aux, v))); }
+  setArith(e: Val): void { const image = this.let(e); this.fl.push(() => { const [res, aux] = wordsOf(this, image); this.setWord(CPU.fres.at, res); this.setWord(CPU.faux.at, aux); }); }
+  private commit(): void {
+    const c = this.code;
+    for (const x of this.writes) {
+      if (x.slot === null) this.slot(x.field); else c.get(CPU_);
+      const at = x.slot ?? 0;
+      this.emit(x.v);
+      if (x.w === 128) c.mem(Op.v128_store, at);
+      else if (x.w === 64) c.mem(Op.i64_store, at);
+      else if (x.w === 32 && !x.raw) c.op(Op.i64_extend_i32_u).mem(Op.i64_store, at);
+      else c.mem(x.w === 32 ? Op.i32_store : x.w === 16 ? Op.i32_store16 : Op.i32_store8, at);
+    }
+    for (const f of this.fl) f();
+    this.writes = []; this.fl = [];
+  }
+  // Control
+  private goOn(): void { this.code.get(REC_).i32(REC.size).op(Op.i32_add).op(Op.return); }
+  private exit(): void { this.code.i32(0).op(Op.return); }
+  /** rip := v and out to the run loop, which fills `link` of that record if there is one. */
+  private leaveAt(rip: () => void, link: boolean): void {
+    const c = this.code;
+    c.get(CPU_); rip(); c.mem(Op.i64_store, CPU.rip.at); c.get(CPU_); if (link) c.get(REC_); else c.i32(0); c.mem(Op.i32_store, CPU.link.at); this.exit();
+  }
+  /** Leave when the budget is spent. */
+  private spend(rip: () => void): void {
+    const c = this.code, t = this.temp(I32);
+    c.get(CPU_).get(CPU_).mem(Op.i32_load, CPU.budget.at).i32(1).op(Op.i32_sub).tee(t).mem(Op.i32_store, CPU.budget.at).get(t).i32(0).op(Op.i32_lt_s).unlikely().if_(); this.leaveAt(rip, false); c.end();
+  }
+  private atOffset(extra: () => void): void {
+    const c = this.code;
+    c.get(CPU_).mem(Op.i64_load, CPU.ripBase.at); extra(); c.op(Op.i64_add);
+    if (!this.long) c.i64(0xffffffff).op(Op.i64_and);
+  }
+  private emitHere(): void { this.atOffset(() => this.rec(REC.off, Op.i64_load16_u)); }
+  private emitNext(): void { this.atOffset(() => { this.rec(REC.off, Op.i64_load16_u).rec(REC.len, Op.i64_load8_u); this.code.op(Op.i64_add); }); }
+  private emitTarget(): void { this.atOffset(() => { this.rec(REC.imm, Op.i64_load); }); if (this.w === 16) this.code.i64(0xffff).op(Op.i64_and); }
+  private goDirect(): void {
+    const c = this.code;
+    if (this.form.cross) { this.emitTarget(); c.get(CPU_).call(helperIndex("lookup")).op(Op.return); return; }
+    const t = this.temp(I32), rip = () => this.emitTarget();
+    this.rec(REC.link, Op.i32_load); c.tee(t).op(Op.i32_eqz).unlikely().if_(); this.leaveAt(rip, true); c.end();
+    this.spend(rip);
+    c.get(t).op(Op.return);
+  }
+  private readonly TARGET: Val = { op: X.reg, ty: I64, a: null, b: null, c: null, k: -1 };
+  here(): Val { this.emitHere(); return this.out(I64); }
+  next(): Val { this.emitNext(); return this.out(I64); }
+  target(): Val { return this.TARGET; }
+  jump(to: Val): void {
+    this.ended = true; const c = this.code;
+    if (to === this.TARGET) { this.commit(); this.goDirect(); return; }
+    const t = this.let(to); this.commit();
+    c.get(t.k).get(CPU_).call(helperIndex("lookup")).op(Op.return);
+  }
+  branch(cond: Val): void {
+    this.ended = true; const v = this.let(cond); this.commit();
+    this.emit(v); this.code.if_(); this.goDirect(); this.code.end(); this.goOn();
+  }
+  skipIf(cond: Val): void { this.emit(cond); this.code.if_(); this.goOn(); this.code.end(); }
+  again(cond?: Val): void {
+    this.ended = true; this.commit();
+    if (cond) { this.emit(cond); this.code.op(Op.i32_eqz).if_(); this.goOn(); this.code.end(); }
+    this.spend(() => this.emitHere()); this.code.get(REC_).op(Op.return);
+  }
+  tryBulk(kind: number, n: Val): void {
+    if (this.form.addr > ADDR.base) return;
+    const c = this.code;
+    this.emit(this.ltu(64, this.k(64, 3), n)); c.if_();
+    c.i32(kind).i32(this.w).call(helperIndex("bulk")).if_(); this.spend(() => this.emitHere()); c.get(REC_).op(Op.return).end();
+    this.faultCheck(); c.end();
+  }
+  fault(): void { this.leaveAt(() => this.emitHere(), false); }
+  private callSys(name: string, a: Val | undefined, b: Val | undefined): Val {
+    const c = this.code, x = a ? this.let(a) : this.k(64, 0), y = b ? this.let(b) : this.k(64, 0), index = SYS_NAMES.indexOf(name as never);
+    if (index < 0) throw new Error(`No system helper "${name}"`);
+    c.get(CPU_); this.emitHere(); c.mem(Op.i64_store, CPU.rip.at); c.get(CPU_); this.emitNext(); c.mem(Op.i64_store, CPU.nextRip.at);
+    c.i32(index); this.emit(x); this.emit(y); c.call(helperIndex("sys"));
+    const r = this.out(I64);
+    this.faultCheck();
+    return r;
+  }
+  sys(name: string, a?: Val, b?: Val): Val { return this.callSys(name, a, b); }
+  private leaveNext(): void { this.leaveAt(() => this.code.get(CPU_).mem(Op.i64_load, CPU.nextRip.at), false); }
+  sysDone(name: string, a?: Val, b?: Val): void { this.callSys(name, a, b); this.leaveNext(); }
+  sysEnd(name: string, a?: Val, b?: Val): void { this.ended = true; this.callSys(name, a, b); this.commit(); this.leaveNext(); }
+  end(): void { this.ended = true; this.commit(); this.leaveAt(() => this.emitNext(), false); }
+  afterSeg(): void {
+    const c = this.code;
+    if (this.form.row.form.startsWith("S") || this.form.row.form.startsWith("s2")) { c.get(CPU_); this.emit(this.num()); c.i64(2).op(Op.i64_eq).mem(Op.i32_store, CPU.shadow.at); }
+    else if (this.form.row.name === "lss") c.get(CPU_).i32(1).mem(Op.i32_store, CPU.shadow.at);
+    this.end();
+  }
+}
+
+/** The wasm type of a stub: (record, cpu) -> next record or 0. */
+export const STUB_TYPE = [[I32, I32], [I32]] as const;
+/** Memory, table and helpers: the same imports for every generated module. */
+export function importsOf(m: Module, memory: MemorySpec, tableSize: number): void {
+  for (const [name, [params, results]] of Object.entries(HELPERS)) m.imports.push({ name, type: m.type(params, results) });
+  m.imports.push({ name: "memory", memory }, { name: "table", table: tableSize });
+}
+/** A module of stubs; stub n lands in table slot first + n. */
+export function stubModule(list: readonly Form[], first: number, memory: MemorySpec, tableSize: number): Uint8Array<ArrayBuffer> {
+  const m = new Module(), g = new StubGen(), type = m.type(...STUB_TYPE);
+  importsOf(m, memory, tableSize);
+  list.forEach((f, n) => { m.funcs.push({ type, code: g.make(f) }); m.elems.push([first + n, n]); });
+  return m.encode();
+}
