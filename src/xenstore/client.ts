@@ -3,6 +3,9 @@ import { XS, type XsdError } from "../abi/io/xs_wire.ts";
 import type { Connection, Store } from "./store.ts";
 import { fromBytes, type Packet, parseStrings, strings, toBytes, XsRefusal } from "./wire.ts";
 
+/** Nothing else runs between a transaction's start and end here, so only its own body can spoil it every time. */
+const TRIES_MAX = 10;
+
 export type Entry = { path: string; value?: string; perms?: readonly string[] };
 
 /** What can be done on the tree and in a transaction alike. Paths and permissions are those of the wire: "memory/target", ["n5", "r0"]. */
@@ -112,7 +115,7 @@ export class Client extends Access {
   }
   /** Do all of `body` at once or nothing of it; `body` runs again when another was faster. */
   transaction<T>(body: (t: Access) => T): T {
-    for (;;) {
+    for (let tries = 1; ; tries++) {
       const id = Number(parseStrings(this.ask(XS.TRANSACTION_START, toBytes("\0")), 1, 1)[0]);
       let result: T;
       try {
@@ -125,7 +128,7 @@ export class Client extends Access {
         this.ask(XS.TRANSACTION_END, strings("T"), id);
         return result;
       } catch (e) {
-        if (!(e instanceof XsRefusal && e.word === "EAGAIN")) throw e;
+        if (!(e instanceof XsRefusal && e.word === "EAGAIN") || tries >= TRIES_MAX) throw e;
       }
     }
   }

@@ -62,10 +62,10 @@ export class StoreRing {
     this.#connect();
   }
   #load(at: number): number {
-    return Atomics.load(this.#words, (this.#page + at) >>> 2) >>> 0;
+    return Atomics.load(this.#words, (this.#page + at) / 4) >>> 0;
   }
   #put(at: number, value: number): void {
-    Atomics.store(this.#words, (this.#page + at) >>> 2, value | 0);
+    Atomics.store(this.#words, (this.#page + at) / 4, value | 0);
   }
 
   #connect(): void {

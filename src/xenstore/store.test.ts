@@ -246,7 +246,7 @@ test("@introduceDomain and @releaseDomain are told to dom0, and to others whom i
   for (const c of [b.dom0, one]) assert.equal(b.events(c).length, 2);
   assert.equal(b.ask(one, XS.WATCH, "@other\0t\0"), "!EINVAL");
   assert.equal(b.ask(b.dom0, XS.SET_PERMS, "@releaseDomain\0n0\0r1\0"), "OK\0");
-  b.events(b.dom0), b.events(one);
+  for (const c of [b.dom0, one]) b.events(c);
   assert.equal(b.ask(b.dom0, XS.INTRODUCE, "5\x0042\x003\0"), "OK\0");
   assert.equal(b.ask(b.dom0, XS.RELEASE, "5\0"), "OK\0");
   assert.equal(b.ask(b.dom0, XS.RELEASE, "5\0"), "!ENOENT");
@@ -265,6 +265,22 @@ test("a released domain's connection is dropped with its watches and transaction
   assert.deepEqual(b.events(one), []);
 });
 
+test("permissions given to a domain do not pass to the next one with its number", () => {
+  const b = new Bench(), one = b.connect(1), two = b.connect(2);
+  b.ask(one, XS.WRITE, "a\0x");
+  b.ask(one, XS.SET_PERMS, "a\0n1\0r2\0");
+  b.ask(b.dom0, XS.MKDIR, "/shared\0");
+  b.ask(b.dom0, XS.SET_PERMS, "/shared\0n0\0b2\0");
+  b.ask(two, XS.WRITE, "/shared/mine\0x");
+  b.store.release(2);
+  b.store.introduce(2);
+  const next = b.connect(2);
+  for (const path of ["/local/domain/1/a", "/shared", "/shared/mine"]) assert.equal(b.ask(next, XS.READ, `${path}\0`), "!EACCES");
+  assert.equal(b.ask(b.dom0, XS.GET_PERMS, "/local/domain/1/a\0"), "n1\0");
+  assert.equal(b.ask(b.dom0, XS.GET_PERMS, "/shared/mine\0"), "n0\0");
+  assert.equal(b.store.tree.nrOwned(2), 0);
+});
+
 test("SET_TARGET gives a device model its guest's rights, as long as both live", () => {
   const b = new Bench(), one = b.connect(1), two = b.connect(2);
   b.ask(two, XS.WRITE, "a\0x");
@@ -278,7 +294,7 @@ test("RESET_WATCHES forgets watches and transactions of the one who asks", () =>
   const b = new Bench(), one = b.connect(1), t = b.begin(one);
   b.ask(one, XS.WATCH, "a\0t\0");
   b.ask(b.dom0, XS.WATCH, "/local/domain/1\0t\0");
-  b.events(one), b.events(b.dom0);
+  for (const c of [b.dom0, one]) b.events(c);
   assert.equal(b.ask(one, XS.RESET_WATCHES, "\0"), "OK\0");
   b.ask(one, XS.WRITE, "a\0x");
   assert.deepEqual([b.events(one), b.events(b.dom0)], [[], ["/local/domain/1/a t"]]);
@@ -349,6 +365,12 @@ test("the client tells watchers, undoes a transaction that throws, and closes", 
   await new Promise((r) => setTimeout(r, 0));
   assert.deepEqual(heard, ["/a", "/a/b"]);
   c.close();
+});
+
+test("a transaction whose body spoils it from outside gives up", () => {
+  const c = new Client(new Store());
+  c.write("/a", "0");
+  assert.throws(() => c.transaction((t) => { t.read("/a"); c.write("/a", "1"); }), /EAGAIN/);
 });
 
 test("no packet of a guest's throws, touches another's nodes or passes its quota", () => {

@@ -129,12 +129,13 @@ export class Store {
     this.introduced.add(domid);
     this.#occasion("@introduceDomain");
   }
-  /** The domain is gone: its clients are dropped and watchers of @releaseDomain hear it. Its nodes are the toolstack's to remove. */
+  /** The domain is gone: its clients are dropped and watchers of @releaseDomain hear it. Its nodes are dom0's now, and the toolstack's to remove. */
   release(domid: number): void {
     if (!this.introduced.delete(domid)) return;
     for (const c of this.#connections) if (c.domid === domid) this.disconnect(c);
     this.#targets.delete(domid);
     for (const [d, t] of this.#targets) if (t === domid) this.setTarget(d, undefined);
+    this.tree.forgetDomain(domid);
     this.#occasion("@releaseDomain");
   }
   /** A domain ended or shut down in a way that is not a release yet: xl waits for it at @releaseDomain. */

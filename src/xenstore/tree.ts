@@ -69,6 +69,14 @@ export class Tree implements View {
   nrOwned(domid: number): number {
     return this.#nrOwned.get(domid) ?? 0;
   }
+  /** The domain is no more: what it owned is dom0's, what it was allowed it is not. Its number may come again. */
+  forgetDomain(domid: number): void {
+    for (const [path, node] of this.#nodes) {
+      if (!node.perms.some((p) => p.domid === domid)) continue;
+      const [owner, ...others] = node.perms;
+      this.put(path, { ...node, perms: [owner.domid === domid ? { ...owner, domid: 0 } : owner, ...others.filter((p) => p.domid !== domid)] });
+    }
+  }
   changed(change: Change): void {
     this.#changes.push(change);
   }

@@ -48,10 +48,10 @@ export class ConsoleBack {
     this.#outCons = this.#load(PAGE.out_cons.at);
   }
   #load(at: number): number {
-    return Atomics.load(this.#words, (this.#page + at) >>> 2) >>> 0;
+    return Atomics.load(this.#words, (this.#page + at) / 4) >>> 0;
   }
   #put(at: number, value: number): void {
-    Atomics.store(this.#words, (this.#page + at) >>> 2, value | 0);
+    Atomics.store(this.#words, (this.#page + at) / 4, value | 0);
   }
   #fault(what: string): void {
     if (++this.#nrFaults <= 3) this.#options.log?.(`${this.#options.name ?? "console"}: ${what}; the ring starts anew`);
