@@ -56,6 +56,15 @@ function cProgram(module: string, names: ModuleNames, d: Declared): string {
   return `${out.join("\n")}\nreturn 0; }\n`;
 }
 
+/** Whether there is a C compiler that finds Xen's headers. */
+export function canProbe(): boolean {
+  try {
+    execFileSync("cc", ["-E", "-x", "c", "-"], { input: "#include <xen/xen.h>\n", stdio: ["pipe", "ignore", "ignore"] });
+    return true;
+  } catch {
+    return false;
+  }
+}
 /** @throws where there is no compiler or no headers, or where a name of ours is not the headers' */
 export async function probe(module: string): Promise<Golden> {
   const names = MODULES[module];
