@@ -4,7 +4,7 @@ import { cpio, type CpioEntry } from "../builder/cpio.ts";
 /** Printed by /init before anything else; benchmarks wait for it. */
 export const BANNER = "Domus: userspace is up";
 /** Grows with every change below, so that a cached initramfs is made anew. */
-export const RECIPE = 1;
+export const RECIPE = 2;
 
 /** PID 1's first steps; then busybox's init takes over, which answers poweroff, reboot and halt. */
 const INIT = `#!/bin/sh
@@ -16,14 +16,14 @@ export PATH=/sbin:/usr/sbin:/bin:/usr/bin
 [ -e /bin/ls ] || /bin/busybox --install -s
 mkdir -p /dev/pts && mount -t devpts devpts /dev/pts
 hostname domus
+console=$(cat /sys/class/tty/console/active)
+echo "\${console##* }::respawn:-/bin/sh" >> /etc/inittab
 exec /sbin/init
 `;
-/** The dash makes the shell a login shell; init opens the terminal as its controlling one, so job control works. */
+/** /init adds the console: hvc0 here, ttyS0 elsewhere. The dash makes the shell a login shell; init opens the terminal as its controlling one, so job control works. */
 const INITTAB = `::sysinit:/etc/rc
-hvc0::respawn:-/bin/sh
 ::restart:/sbin/init
 ::ctrlaltdel:/sbin/reboot
-::shutdown:/bin/umount -a -r
 `;
 const RC = `#!/bin/sh
 echo 3 4 1 3 > /proc/sys/kernel/printk
@@ -48,16 +48,16 @@ export function shellInitramfs(busybox: Uint8Array, applets: readonly string[]):
     links.set(path, { kind: "symlink", path, target: "/bin/busybox" });
   }
   return cpio([
-    ...[...folders].map((path): CpioEntry => ({ kind: "directory", path, mode: path === "tmp" ? 0o1777 : 0o755 })),
-    { kind: "device", path: "dev/console", mode: 0o600, type: "char", major: 5, minor: 1 },
-    { kind: "device", path: "dev/null", mode: 0o666, type: "char", major: 1, minor: 3 },
-    { kind: "file", path: "bin/busybox", mode: 0o755, data: busybox },
+    ...[...folders].map((path): CpioEntry => ({ kind: "dir", path, mode: path === "tmp" ? 0o1777 : 0o755 })),
+    { kind: "char", path: "dev/console", mode: 0o600, major: 5, minor: 1 },
+    { kind: "char", path: "dev/null", mode: 0o666, major: 1, minor: 3 },
+    { kind: "file", path: "bin/busybox", mode: 0o755, bytes: busybox },
     ...links.values(),
-    { kind: "file", path: "init", mode: 0o755, data: text(INIT) },
-    { kind: "file", path: "etc/inittab", mode: 0o644, data: text(INITTAB) },
-    { kind: "file", path: "etc/rc", mode: 0o755, data: text(RC) },
-    { kind: "file", path: "etc/profile", mode: 0o644, data: text(PROFILE) },
-    { kind: "file", path: "etc/passwd", mode: 0o644, data: text("root::0:0:root:/root:/bin/sh\n") },
-    { kind: "file", path: "etc/group", mode: 0o644, data: text("root:x:0:\n") },
+    { kind: "file", path: "init", mode: 0o755, bytes: text(INIT) },
+    { kind: "file", path: "etc/inittab", mode: 0o644, bytes: text(INITTAB) },
+    { kind: "file", path: "etc/rc", mode: 0o755, bytes: text(RC) },
+    { kind: "file", path: "etc/profile", mode: 0o644, bytes: text(PROFILE) },
+    { kind: "file", path: "etc/passwd", mode: 0o644, bytes: text("root::0:0:root:/root:/bin/sh\n") },
+    { kind: "file", path: "etc/group", mode: 0o644, bytes: text("root:x:0:\n") },
   ]);
 }
