@@ -94,8 +94,8 @@ export class Generator {
     leeway.fsw = f.fswUndef;
     if (STACK.test(m)) w.pin(RSP, stackAddress(r));
     if (m === "Leave" || m === "Enter") w.pin(RBP, stackAddress(r));
-    if (isString(f)) return this.#string(w, f);
-    if (f.rel) return this.#branch(w, f);
+    if (isString(f)) { this.#string(w, f); return; }
+    if (f.rel) { this.#branch(w, f); return; }
     if (m === "Xlatb") { w.setGpr(RBX, w.place(1, false) - (w.gprLo(RAX) & 0xff)); w.pinned |= 1 << RBX; }
     if (/^Maskmov/.test(m)) w.pin(RDI, w.place(16, false, true));
     if (/^Pcmpestr/.test(m) && r.below(5) < 4) { w.setGpr(RAX, r.below(40) - 20); w.setGpr(RDX, r.below(40) - 20); }
