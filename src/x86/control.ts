@@ -43,7 +43,8 @@ export function writeCr0(cpu: Cpu, value: bigint): void {
   }
   cpu.set(CPU.cr0, BigInt(now >>> 0));
   cpu.set(CPU.efer, BigInt(efer));
-  if ((old ^ now) & (CR0.PG | CR0.WP | CR0.PE)) { cpu.mmu.flushAll(); cpu.setMode(); }
+  if ((old ^ now) & (CR0.PG | CR0.WP | CR0.PE)) cpu.mmu.flushAll();
+  cpu.setMode();
 }
 export function writeCr4(cpu: Cpu, value: bigint): void {
   if (value & ~BigInt(CR4_BITS)) throw gp0();
@@ -51,7 +52,8 @@ export function writeCr4(cpu: Cpu, value: bigint): void {
   if (cpu.isLong && !(now & CR4.PAE)) throw gp0();
   if ((now & ~old) & CR4.PAE && cpu.cr0 & CR0.PG) checkPdptes(cpu, cpu.get(CPU.cr3));
   cpu.set(CPU.cr4, value);
-  if ((old ^ now) & (CR4.PSE | CR4.PAE | CR4.PGE | CR4.SMEP | CR4.SMAP)) { cpu.mmu.flushAll(); cpu.setMode(); }
+  if ((old ^ now) & (CR4.PSE | CR4.PAE | CR4.PGE | CR4.SMEP | CR4.SMAP)) cpu.mmu.flushAll();
+  cpu.setMode();
 }
 export function writeCr(cpu: Cpu, n: number, value: bigint): void {
   if (!(n === 0 || n === 2 || n === 3 || n === 4 || n === 8)) throw new GuestFault(VECTOR.UD);
@@ -77,6 +79,11 @@ export function readCr(cpu: Cpu, n: number): bigint {
     case 4: return cpu.get(CPU.cr4);
     default: return BigInt(cpu.platform.getTpr() >>> 4 & 15);
   }
+}
+export function clts(cpu: Cpu): void {
+  needCpl0(cpu);
+  cpu.set(CPU.cr0, BigInt((cpu.cr0 & ~CR0.TS) >>> 0));
+  cpu.setMode();
 }
 /** LMSW: PE can be set, never cleared. */
 export const lmsw = (cpu: Cpu, value: number): void => {

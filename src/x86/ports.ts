@@ -1,9 +1,9 @@
-/** Port I/O: the right to it, and the steps of IN, OUT, INS, OUTS. SDM Vol. 1 ch. 19. */
+/** Port I/O: the right to it, and what IN, OUT, INS and OUTS do with it. SDM Vol. 1 ch. 19. */
 import type { Cpu } from "./cpu.ts";
 import { inTss } from "./exceptions.ts";
 import { GuestFault } from "./fault.ts";
 import { CONTEXT } from "./layout.ts";
-import { RDX, TR, VECTOR } from "./state.ts";
+import { TR, VECTOR } from "./state.ts";
 
 /** CPL above IOPL, or virtual-8086 mode: every port touched must have its bit clear in the TSS's map. @throws GuestFault #GP(0) */
 export function checkPort(cpu: Cpu, port: number, size: number): void {
@@ -25,16 +25,4 @@ export function portIn(cpu: Cpu, port: number, size: number): number {
 export function portOut(cpu: Cpu, port: number, size: number, value: number): void {
   checkPort(cpu, port, size);
   cpu.platform.ioWrite(port, size, size === 4 ? value >>> 0 : value & (1 << 8 * size) - 1);
-}
-/** One element: port DX to memory. Memory is checked first, for a port read cannot be taken back. */
-export function insStep(cpu: Cpu, linear: number, size: number): void {
-  const port = cpu.gpr32(RDX) & 0xffff;
-  checkPort(cpu, port, size);
-  cpu.mmu.checkWrite(linear, size, cpu.context);
-  cpu.mmu.store(linear, portIn(cpu, port, size), size, cpu.context);
-}
-export function outsStep(cpu: Cpu, linear: number, size: number): void {
-  const port = cpu.gpr32(RDX) & 0xffff;
-  checkPort(cpu, port, size);
-  portOut(cpu, port, size, cpu.mmu.load(linear, size, cpu.context));
 }

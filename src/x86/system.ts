@@ -4,15 +4,15 @@
  * transfers control writes CPU.nextRip. It throws GuestFault before anything has changed; `callSys` records it.
  */
 import type { Cpu } from "./cpu.ts";
-import { lmsw, needCpl0, readCr, readDr, writeCr, writeDr } from "./control.ts";
+import { clts, lmsw, needCpl0, readCr, readDr, writeCr, writeDr } from "./control.ts";
 import { enter } from "./exceptions.ts";
 import { GuestFault } from "./fault.ts";
 import { getFlags, setFlags } from "./flags.ts";
 import { readMsr, tsc, writeMsr } from "./msr.ts";
-import { insStep, outsStep, portIn, portOut } from "./ports.ts";
+import { portIn, portOut } from "./ports.ts";
 import { gp, isRealStyle, lar, lldt, loadSegment, lsl, ltr, verr, verw } from "./segments.ts";
 import { Stack } from "./stack.ts";
-import { CPU, CR0, CR4, EFLAGS, EXIT, FS, GS, RAX, RBP, RBX, RCX, RDX, RSP, VECTOR } from "./state.ts";
+import { CPU, CR4, EFLAGS, EXIT, FS, GS, RAX, RBP, RBX, RCX, RDX, VECTOR } from "./state.ts";
 import { farCall, farJump, farRet, flagMask, iret, syscall, sysenter, sysexit, sysret } from "./transfer.ts";
 import { fxrstor, fxsave, xgetbv, xrstor, xsave, xsetbv } from "./xsave.ts";
 
@@ -88,14 +88,7 @@ function enterFrame(cpu: Cpu, bytes: number, level: number, w: number): void {
   stack.commit();
   if (size === 8) cpu.setGprNumber(RBP, frame); else if (size === 4) cpu.setGpr32(RBP, frame); else cpu.setGpr16(RBP, frame);
 }
-/** BOUND: the pair of signed limits lies at `linear`. */
-function bound(cpu: Cpu, index: bigint, linear: number, size: 2 | 4): void {
-  const shift = 32 - size * 8, i = u(index) << shift >> shift, lower = cpu.mmu.load(linear, size, cpu.context) << shift >> shift;
-  const upper = cpu.mmu.load(linear + size, size, cpu.context) << shift >> shift;
-  if (i < lower || i > upper) throw new GuestFault(VECTOR.BR);
-}
 const linear = (cpu: Cpu, a: bigint): number => cpu.linear(a);
-const flag = (x: boolean): bigint => x ? 1n : 0n;
 
 export const SYS = {
   // Segments and tables. a: selector
@@ -109,27 +102,21 @@ export const SYS = {
   /** result: the value, or -1: clear ZF and write nothing */
   lar: (cpu, a) => { needProtected(cpu); return BigInt(lar(cpu, u16(a))); },
   lsl: (cpu, a) => { needProtected(cpu); return BigInt(lsl(cpu, u16(a))); },
-  /** result: 1 (ZF set) or 0 */
-  verr: (cpu, a) => { needProtected(cpu); return flag(verr(cpu, u16(a))); },
-  verw: (cpu, a) => { needProtected(cpu); return flag(verw(cpu, u16(a))); },
-  /** a: destination selector, b: source; result: the new destination, or -1: ZF clear */
-  arpl: (cpu, a, b) => { needProtected(cpu); return (a & 3n) < (b & 3n) ? a & 0xfffcn | b & 3n : -1n; },
-  /** before SGDT, SIDT, SLDT, STR, SMSW: #GP(0) for users under CR4.UMIP */
-  umip: (cpu) => { if (cpu.cr4 & CR4.UMIP && cpu.cpl > 0) throw gp(0); },
-  /** #UD in real and virtual-8086 mode (SLDT, STR) */
-  needProtected,
+  /** result: 1, or -1: clear ZF */
+  verr: (cpu, a) => { needProtected(cpu); return verr(cpu, u16(a)) ? 1n : -1n; },
+  verw: (cpu, a) => { needProtected(cpu); return verw(cpu, u16(a)) ? 1n : -1n; },
 
   // Control. a: register number, b: value
   readCr: (cpu, a) => readCr(cpu, Number(a)),
   writeCr: (cpu, a, b) => writeCr(cpu, Number(a), u64(b)),
   readDr: (cpu, a) => readDr(cpu, Number(a)),
   writeDr: (cpu, a, b) => writeDr(cpu, Number(a), u64(b)),
-  clts: (cpu) => { needCpl0(cpu); cpu.set(CPU.cr0, BigInt((cpu.cr0 & ~CR0.TS) >>> 0)); },
+  clts,
   /** a: machine status word */
   lmsw: (cpu, a) => lmsw(cpu, u16(a)),
   /** a: linear address */
   invlpg: (cpu, a) => { needCpl0(cpu); if (BigInt.asIntN(48, a) === BigInt.asIntN(64, a)) cpu.mmu.invlpg(Number(BigInt.asIntN(64, a))); },
-  /** INVD, WBINVD */
+  invd: needCpl0,
   wbinvd: needCpl0,
   rdmsr: (cpu) => { needCpl0(cpu); putEdxEax(cpu, readMsr(cpu, cpu.gpr32(RCX))); },
   wrmsr: (cpu) => { needCpl0(cpu); writeMsr(cpu, cpu.gpr32(RCX), edxEax(cpu)); },
@@ -175,8 +162,6 @@ export const SYS = {
   sysret: (cpu, a) => sysret(cpu, width(a)),
   sysenter,
   sysexit: (cpu, a) => sysexit(cpu, width(a)),
-  ud: () => { throw undefinedOpcode(); },
-  nm: () => { throw new GuestFault(VECTOR.NM); },
 
   // FS and GS bases
   swapgs: (cpu) => {
@@ -205,20 +190,15 @@ export const SYS = {
   in: (cpu, a, b) => BigInt(portIn(cpu, u16(a), Number(b))),
   /** a: port | size << 16, b: value */
   out: (cpu, a, b) => portOut(cpu, u16(a), Number(a >> 16n & 7n), u(b)),
-  /** one element; a: linear address, b: size; the port is DX */
-  insStep: (cpu, a, b) => insStep(cpu, linear(cpu, a), Number(b)),
-  outsStep: (cpu, a, b) => outsStep(cpu, linear(cpu, a), Number(b)),
 
   // The rest
   vmcall: hypercall,
-  /** MONITOR, MWAIT: not offered */
+  vmmcall: hypercall,
+  /** not offered */
   monitor: () => { throw undefinedOpcode(); },
   mwait: () => { throw undefinedOpcode(); },
-  /** a: bytes, b: nesting level | operand width << 8 */
-  enter: (cpu, a, b) => enterFrame(cpu, u16(a), width(b), width(b >> 8n)),
-  /** a: index, b: linear address of the limits */
-  bound16: (cpu, a, b) => bound(cpu, a, linear(cpu, b), 2),
-  bound32: (cpu, a, b) => bound(cpu, a, linear(cpu, b), 4),
+  /** a: bytes | operand width << 16, b: nesting level */
+  enter: (cpu, a, b) => enterFrame(cpu, u16(a), width(b), width(a >> 16n)),
 } satisfies Record<string, SysRow>;
 export type SysName = keyof typeof SYS;
 
