@@ -48,7 +48,7 @@ export class Debian {
   /** The concrete package that a metapackage depends on, or the package itself. Refreshes package lists when the name is unknown. */
   async resolvePackage(name: string, pattern: RegExp, progress: Progress): Promise<string> {
     for (const refreshed of [false, true]) {
-      if (refreshed) await this.#refreshLists(progress);
+      if (refreshed) await this.refreshLists(progress);
       const { code, out } = await this.#run(...this.#apt("apt-cache", "depends", name));
       const found = [...out.matchAll(/^\s*\|?Depends: (\S+)/gm)].map((m) => m[1]!).find((p) => pattern.test(p));
       if (code === 0 && found && (await this.#run(...this.#apt("apt-cache", "show", found))).code === 0) return found;
@@ -56,7 +56,8 @@ export class Debian {
     throw new UserError(`apt knows no package ${name}; bring your own kernel: npm start -- --kernel BZIMAGE --ramdisk CPIO`);
   }
 
-  async #refreshLists(progress: Progress): Promise<void> {
+  /** Fetch package lists of our own; the system's stay as they are. */
+  async refreshLists(progress: Progress): Promise<void> {
     progress.step("Refresh package lists");
     const at = (name: string) => { mkdirSync(join(this.#folder, name, "partial"), { recursive: true }); return join(this.#folder, name); };
     this.#options = ["-o", `Dir::State::Lists=${at("lists")}`, "-o", `Dir::Cache=${at("cache")}`, "-o", `Dir::Cache::Archives=${at("archives")}`,

@@ -37,7 +37,7 @@ function progressLines(nrSteps: number, quiet: boolean): Progress {
   let nr = 0, text = "", begun = 0;
   const write = (s: string) => { if (!quiet) process.stderr.write(s); };
   return {
-    step: (what) => { text = `[${Math.min(++nr, nrSteps)}/${nrSteps}] ${what}`; begun = performance.now(); write(process.stderr.isTTY ? text : ""); },
+    step: (what) => { text = /^Refresh/.test(what) ? `      ${what}` : `[${Math.min(++nr, nrSteps)}/${nrSteps}] ${what}`; begun = performance.now(); write(process.stderr.isTTY ? text : ""); },
     percent: (done, of) => { if (process.stderr.isTTY && of > 0) write(`\r${text} ${Math.min(100, Math.floor((100 * done) / of))} %`); },
     done: (note = "") => write(`${process.stderr.isTTY ? "\r\x1b[K" : ""}${text}${note ? `: ${note}` : ""} (${((performance.now() - begun) / 1000).toFixed(1)} s)\n`),
   };
@@ -61,14 +61,24 @@ async function prepare(flavour: "cloud" | "generic", wanted: { update: boolean; 
   const leave = () => { debian.stop(); process.exit(130); };
   process.once("SIGINT", leave);
   try {
-    progress.step(`Look up ${meta}`);
-    const concrete = await debian.resolvePackage(meta, /^linux-image-\d/, progress);
-    const image = await debian.candidate(concrete), busybox = await debian.candidate("busybox-static");
-    progress.done(`${image.name} ${image.version}`);
-
-    progress.step(`Fetch ${mib(image.sizeBytes + busybox.sizeBytes)}`);
-    const debs = [await debian.fetch(image, progress), await debian.fetch(busybox, progress)] as const;
-    progress.done();
+    const lookUpAndFetch = async () => {
+      progress.step(`Look up ${meta}`);
+      const concrete = await debian.resolvePackage(meta, /^linux-image-\d/, progress);
+      const image = await debian.candidate(concrete), busybox = await debian.candidate("busybox-static");
+      progress.done(`${image.name} ${image.version}`);
+      progress.step(`Fetch ${mib(image.sizeBytes + busybox.sizeBytes)}`);
+      const debs = [await debian.fetch(image, progress), await debian.fetch(busybox, progress)] as const;
+      progress.done();
+      return { image, busybox, debs };
+    };
+    if (wanted.update) await debian.refreshLists(progress);
+    // Lists that are older than the archive name packages that are gone.
+    const { image, busybox, debs } = await lookUpAndFetch().catch(async (e) => {
+      if (!(e instanceof UserError) || wanted.update || !/^Fetching/.test(e.message)) throw e;
+      progress.done(e.message);
+      await debian.refreshLists(progress);
+      return lookUpAndFetch();
+    });
 
     const tree = join(folder, "tree");
     if (!stamp || stamp.kernel.version !== image.version || !existsSync(kernel)) {
