@@ -2,7 +2,7 @@
  * bzip2: blocks of at most 900 kB, each run-length coded, Burrows-Wheeler transformed, moved to front and Huffman coded.
  * There is no standard; the layout is the one the bzip2 1.0 program writes, as described in "BZIP2: Format Specification" by J. Tsai.
  */
-import { prefixTable } from "./huffman.ts";
+import { FAST_BITS, longCode, type PrefixCode, prefixCode } from "./huffman.ts";
 import { type Options, Output } from "./output.ts";
 
 const BLOCK_MAGIC = 0x314159265359, END_MAGIC = 0x177245385090;
@@ -62,13 +62,13 @@ class Bits {
     return this.hold >>> this.nrBits & (1 << n) - 1;
   }
 
-  symbol(table: Uint32Array): number {
+  symbol(code: PrefixCode): number {
     while (this.nrBits < MAX_CODE && this.at < this.input.length) {
       this.hold = this.hold << 8 | (this.input[this.at++] as number);
       this.nrBits += 8;
     }
-    const index = this.nrBits >= MAX_CODE ? this.hold >>> this.nrBits - MAX_CODE : this.hold << MAX_CODE - this.nrBits;
-    const entry = table[index & (1 << MAX_CODE) - 1] as number, n = entry & 31;
+    const bits = (this.nrBits >= MAX_CODE ? this.hold >>> this.nrBits - MAX_CODE : this.hold << MAX_CODE - this.nrBits) & (1 << MAX_CODE) - 1;
+    const entry = (code.fast[bits >> MAX_CODE - FAST_BITS] as number) || longCode(code, bits), n = entry & 31;
     if (n === 0) this.out.fail("a code that stands for nothing");
     if (n > this.nrBits) this.out.fail("it ends early");
     this.nrBits -= n;
@@ -94,11 +94,11 @@ function block(bits: Bits, out: Output, links: Uint32Array): number {
   // undo Huffman, move-to-front and the runs of its zeros; `links` takes the last column in its low bytes
   const counts = new Uint32Array(256), end = nrSymbols - 1;
   let n = 0, run = 0, weight = 1, left = 0, group = 0;
-  let table = tables[0] as Uint32Array;
+  let table = tables[0] as PrefixCode;
   for (;;) {
     if (left-- === 0) {
       if (group >= selectors.length) out.fail("a block has more codes than its selectors cover");
-      table = tables[selectors[group++] as number] as Uint32Array;
+      table = tables[selectors[group++] as number] as PrefixCode;
       left = GROUP - 1;
     }
     const symbol = bits.symbol(table);
@@ -147,7 +147,7 @@ function symbolsInUse(bits: Bits): Uint8Array {
 }
 
 /** The selectors (which table each group of 50 codes uses) and the tables. */
-function codes(bits: Bits, out: Output, nrSymbols: number): { selectors: Uint8Array; tables: Uint32Array[] } {
+function codes(bits: Bits, out: Output, nrSymbols: number): { selectors: Uint8Array; tables: PrefixCode[] } {
   const nrTables = bits.read(3), selectors = new Uint8Array(bits.read(15)), order = [0, 1, 2, 3, 4, 5].slice(0, nrTables);
   if (nrTables < 2 || nrTables > 6 || selectors.length === 0) out.fail("a number of tables or selectors out of range");
   for (let i = 0; i < selectors.length; i++) {
@@ -168,7 +168,7 @@ function codes(bits: Bits, out: Output, nrSymbols: number): { selectors: Uint8Ar
       if (length < 1 || length > MAX_CODE) out.fail("a code length out of range");
       lengths[i] = length;
     }
-    return prefixTable(lengths, MAX_CODE, false)?.table ?? out.fail("a prefix code has too many codes");
+    return prefixCode(lengths, false) ?? out.fail("a prefix code has too many codes");
   });
   return { selectors, tables };
 }

@@ -3,7 +3,7 @@
  * @see RFC 1952 (gzip), RFC 1951 (Deflate)
  */
 import { crc32 } from "./crc.ts";
-import { prefixTable } from "./huffman.ts";
+import { FAST_BITS, longCodeReversed, type PrefixCode, prefixCode } from "./huffman.ts";
 import { copyMatch, type Options, Output } from "./output.ts";
 
 /** RFC 1952 2.3.1. */
@@ -53,7 +53,8 @@ function header(input: Uint8Array, view: DataView, from: number, out: Output): n
   return at;
 }
 
-type Tables = { literal: Uint32Array; distance: Uint32Array };
+type Tables = { literal: PrefixCode; distance: PrefixCode };
+const FAST_MASK = (1 << FAST_BITS) - 1;
 let fixedTables: Tables | undefined;
 
 /** Deflate. Bits are taken low first into `hold`. */
@@ -110,22 +111,20 @@ class Inflater {
 
   private fixed(): Tables {
     const lengths = new Uint8Array(288).fill(8).fill(9, 144, 256).fill(7, 256, 280);
-    return { literal: this.table(lengths, 15), distance: this.table(new Uint8Array(32).fill(5), 15) };
+    return { literal: this.table(lengths), distance: this.table(new Uint8Array(32).fill(5)) };
   }
 
-  private table(lengths: Uint8Array, maxBits: number): Uint32Array {
-    const made = prefixTable(lengths, maxBits, true);
-    if (made === null) return this.out.fail("a prefix code has too many codes");
-    return made.table;
+  private table(lengths: Uint8Array): PrefixCode {
+    return prefixCode(lengths, true) ?? this.out.fail("a prefix code has too many codes");
   }
 
   private dynamic(): Tables {
     const nrLiterals = this.bits(5) + 257, nrDistances = this.bits(5) + 1, nrCodes = this.bits(4) + 4, codes = new Uint8Array(19);
     if (nrLiterals > 286 || nrDistances > 30) this.out.fail("a block has too many codes");
     for (let i = 0; i < nrCodes; i++) codes[ORDER[i] as number] = this.bits(3);
-    const table = this.table(codes, 7), lengths = new Uint8Array(nrLiterals + nrDistances);
+    const table = this.table(codes), lengths = new Uint8Array(nrLiterals + nrDistances);
     for (let i = 0; i < lengths.length;) {
-      const symbol = this.symbol(table, 7);
+      const symbol = this.symbol(table);
       if (symbol < 16) { lengths[i++] = symbol; continue; }
       if (symbol === 16 && i === 0) this.out.fail("a code length repeats nothing");
       const value = symbol === 16 ? lengths[i - 1] as number : 0;
@@ -134,16 +133,16 @@ class Inflater {
       lengths.fill(value, i, i += n);
     }
     if (lengths[256] === 0) this.out.fail("a block has no end code");
-    return { literal: this.table(lengths.subarray(0, nrLiterals), 15), distance: this.table(lengths.subarray(nrLiterals), 15) };
+    return { literal: this.table(lengths.subarray(0, nrLiterals)), distance: this.table(lengths.subarray(nrLiterals)) };
   }
 
-  /** A symbol through a table; near the end of the input there may be fewer bits than the table has. */
-  private symbol(table: Uint32Array, maxBits: number): number {
-    while (this.nrBits < maxBits && this.at < this.input.length) {
+  /** A symbol of the code length code, whose codes have at most seven bits. */
+  private symbol(code: PrefixCode): number {
+    while (this.nrBits < 7 && this.at < this.input.length) {
       this.hold |= (this.input[this.at++] as number) << this.nrBits;
       this.nrBits += 8;
     }
-    const entry = table[this.hold & (1 << maxBits) - 1] as number, n = entry & 31;
+    const entry = code.fast[this.hold & FAST_MASK] as number, n = entry & 31;
     if (n === 0) this.out.fail("a code that stands for nothing");
     if (n > this.nrBits) this.out.fail("it ends early");
     this.hold >>>= n;
@@ -153,11 +152,12 @@ class Inflater {
 
   private compressed({ literal, distance }: Tables): void {
     const { input, out: output, start } = this, end = input.length;
+    const literals = literal.fast, distances = distance.fast;
     let { at, hold, nrBits } = this, out = output.bytes, to = output.length;
     for (;;) {
       // 15 bits for a symbol and 5 more for a length
       while (nrBits < 20 && at < end) { hold |= (input[at++] as number) << nrBits; nrBits += 8; }
-      let entry = literal[hold & 0x7fff] as number, n = entry & 31;
+      let entry = (literals[hold & FAST_MASK] as number) || longCodeReversed(literal, hold), n = entry & 31;
       if (n === 0) output.fail("a code that stands for nothing");
       if (n > nrBits) output.fail("it ends early");
       hold >>>= n;
@@ -176,7 +176,7 @@ class Inflater {
       hold >>>= n;
       nrBits -= n;
       while (nrBits < 15 && at < end) { hold |= (input[at++] as number) << nrBits; nrBits += 8; }
-      entry = distance[hold & 0x7fff] as number;
+      entry = (distances[hold & FAST_MASK] as number) || longCodeReversed(distance, hold);
       n = entry & 31;
       if (n === 0) output.fail("a code that stands for nothing");
       if (n > nrBits) output.fail("it ends early");

@@ -222,6 +222,6 @@ export function unlzma(input: Uint8Array, options: Options = {}): Uint8Array<Arr
   decoder.resetState();
   decoder.startRange(input, 13);
   const end = decoder.run(isOpen ? Number.POSITIVE_INFINITY : Number(size));
-  if (!end.isClean) out.fail("the range coder does not end where it should");
+  if (!end.isClean || end.at !== input.length) out.fail("the data do not end where they should");
   return out.done();
 }
