@@ -39,7 +39,7 @@ export class StubGen extends Gen {
     this.dstMem = form.dk === KIND.mem; this.srcMem = form.sk === KIND.mem; this.srcIsImm = form.sk === KIND.imm;
     this.resetTemps(); this.writes = []; this.fl = []; this.ended = false; this.words = null; this.off = null; this.lockedReg = false;
     form.row.sem(this, form.w);
-    if (!this.ended) { this.commit(); this.goOn(); }
+    if (!this.ended) { if (form.row.flow === "sys") this.end(); else { this.commit(); this.goOn(); } }
     this.code.op(Op.unreachable);
     return this.code;
   }
