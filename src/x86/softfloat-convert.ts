@@ -108,12 +108,10 @@ export function scale(e: Env, x: Fp, y: Fp): bigint {
   }
   if (x.cls === CLS.inf) return infinity(F80, x.sign);
   if (x.cls === CLS.zero) return zero(F80, x.sign);
-  let n = 0;
-  if (y.cls === CLS.finite) {
-    const m = y.exp > -46 ? 1 << 17 : y.exp < -63 ? 0 : Number(y.sig >> BigInt(-y.exp));
-    n = y.sign ? -m : m;
-  }
-  return round(F80, e, x.sign, x.exp + n, x.sig);
+  // by zero: a denormal comes back as it is, whatever the masks
+  if (y.cls === CLS.zero) return round(F80, { ...e, masks: FLAG.all }, x.sign, x.exp, x.sig);
+  const n = y.exp > -46 ? 1 << 17 : y.exp < -63 ? 0 : Number(y.sig >> BigInt(-y.exp));
+  return round(F80, e, x.sign, x.exp + (y.sign ? -n : n), x.sig);
 }
 
 /** FXTRACT: exponent and significand, both as 80-bit numbers. */
