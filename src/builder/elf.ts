@@ -3,6 +3,7 @@
  * @see System V ABI, "Object Files"; public/elfnote.h
  */
 import { XEN_ELFNOTE } from "../abi/elfnote.ts";
+import { XENFEAT } from "../abi/features.ts";
 import { bytes, struct, u16, u32, u64 } from "../base/struct.ts";
 import { UserError } from "../base/errors.ts";
 
@@ -124,16 +125,10 @@ export function noteText(image: ElfImage, type: number): string | undefined {
   return new TextDecoder("latin1").decode(end < 0 ? desc : desc.subarray(0, end));
 }
 
-/** XENFEAT_* by number, as FEATURES spells them - public/features.h. */
-const FEATURE_NAMES = ["writable_page_tables", "writable_descriptor_tables", "auto_translated_physmap", "supervisor_mode_kernel", "pae_pgdir_above_4gb",
-  "mmu_pt_update_preserve_ad", "highmem_assist", "gnttab_map_avail_bits", "hvm_callback_vector", "hvm_safe_pvclock", "hvm_pirqs", "dom0", "grant_map_identity", "memory_op_vnode_supported",
-  "ARM_SMCCC_supported", "linux_rsdp_unrestricted", "not_direct_mapped", "direct_mapped"] as const;
-export const XENFEAT_linux_rsdp_unrestricted = 15;
-
 /** Does the kernel say that it knows a feature, in the bits of SUPPORTED_FEATURES or by name in FEATURES? */
-export function hasFeature(image: ElfImage, feature: number): boolean {
+export function hasFeature(image: ElfImage, feature: keyof typeof XENFEAT): boolean {
   const supported = noteNumber(image, XEN_ELFNOTE.SUPPORTED_FEATURES);
-  if (supported !== undefined && (supported >> BigInt(feature) & 1n) === 1n) return true;
+  if (supported !== undefined && (supported >> BigInt(XENFEAT[feature]) & 1n) === 1n) return true;
   const names = noteText(image, XEN_ELFNOTE.FEATURES)?.split("|") ?? [];
-  return names.some((name) => name.replace("!", "") === FEATURE_NAMES[feature]);
+  return names.some((name) => name.replace("!", "") === feature);
 }

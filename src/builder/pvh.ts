@@ -8,7 +8,7 @@ import { HvmMemmapTableEntry, HvmModlistEntry, HvmStartInfo, XEN_HVM_MEMMAP_TYPE
 import { UserError } from "../base/errors.ts";
 import { buildAcpi, lapicId } from "./acpi.ts";
 import { type Kernel, readKernel } from "./bzimage.ts";
-import { type ElfImage, hasFeature, noteNumber, noteText, PF, XENFEAT_linux_rsdp_unrestricted } from "./elf.ts";
+import { type ElfImage, hasFeature, noteNumber, noteText, PF } from "./elf.ts";
 
 const PAGE = 4096, GiB = 2 ** 30, MiB = 2 ** 20;
 const pageUp = (n: number): number => Math.ceil(n / PAGE) * PAGE;
@@ -81,7 +81,7 @@ export function planPvh(config: PvhConfig): PvhPlan {
   if (kernelEnd > lowEnd)
     throw new UserError(`${config.kernel.name}: the kernel takes guest memory up to ${mib(kernelEnd)}, but the domain has ${mib(lowEnd)} below 4 GiB; ${kernelEnd <= ACPI_GPA ? `set memory to ${Math.ceil(kernelEnd / MiB) + 32} or more` : "link the kernel to a lower address"}`);
 
-  const needsLowRsdp = noteText(image, XEN_ELFNOTE.GUEST_OS) === "linux" && !hasFeature(image, XENFEAT_linux_rsdp_unrestricted) && lowEnd >= 0x100000 && first.paddr >= 0x100000;
+  const needsLowRsdp = noteText(image, XEN_ELFNOTE.GUEST_OS) === "linux" && !hasFeature(image, "linux_rsdp_unrestricted") && lowEnd >= 0x100000 && first.paddr >= 0x100000;
   const acpi = buildAcpi(ACPI_GPA, apicIds, needsLowRsdp ? LOW_RSDP_GPA : undefined), acpiSize = pageUp(acpi.tables.length);
   const { RAM, RESERVED, NVS } = XEN_HVM_MEMMAP_TYPE;
   const e820: E820Entry[] = [
