@@ -64,7 +64,7 @@ export function scan(text: string): Scanned {
     const before = code.slice(Math.max(0, at - 2000), at);
     const statement = /(?:^|[;\n}])\s*((?:import|export)\b[^;"']*\bfrom\s*|import\s*)$/.exec(before)?.[1];
     if (statement !== undefined) return [{ specifier: value, line: lineOf(at), typeOnly: /^(?:import|export)\s+type\b/.test(statement) }];
-    if (/\bimport\s*\(\s*$/.test(before) || (/\bnew\s+URL\s*\(\s*$/.test(before) && /^\.\.?\//.test(value))) return [{ specifier: value, line: lineOf(at), typeOnly: false }];
+    if (/\bimport\s*\(\s*$/.test(before) || (/\bnew\s+URL\s*\(\s*$/.test(before) && /^\.\.?\/.*\.ts$/.test(value))) return [{ specifier: value, line: lineOf(at), typeOnly: false }];
     return [];
   });
   return { code, imports };
