@@ -8,11 +8,13 @@ import { CODEE, CODE_AT, CODE_BITS, PCPU_BYTES, RECS_AT, REC } from "./layout.ts
 import { STALE, codeSlot } from "./runtime.ts";
 import { CPU, MODE, gprAt, segAt, xmmAt } from "./state.ts";
 
-type Page = { readonly key: number; readonly at: Map<number, number>; readonly recs: number[]; /** 64-byte pieces that hold decoded bytes */ readonly pieces: Uint8Array; /** offsets published in the index */ readonly published: number[] };
+type Page = { readonly key: number; readonly at: Map<number, number>; readonly recs: number[]; /** 64-byte pieces that hold decoded bytes */ readonly pieces: Uint8Array; /** offsets published in the index */ readonly published: number[]; generation: number };
 export type CodeHooks = {
   /** A frame now has decoded code: its writers must come to invalidate(). */
   protect(frame: number): void;
   unprotect(frame: number): void;
+  /** Grows when somebody else has written to the frame. */
+  generation(frame: number): number;
   /** Table slot of the stub for an instruction. */
   stubOf(i: Insn, cross: boolean): number;
   /** A page of code was left to be continued at this linear address: its machine page, or throws GuestFault. */
@@ -45,9 +47,11 @@ export class CodeCache {
   }
   private page(machine: number, mode: number): Page {
     const key = machine + (mode & ~MODE.user) * 2 ** 32;
+    const generation = this.hooks.generation(machine / 4096);
     let p = this.pages.get(key);
+    if (p && p.generation !== generation) { this.drop(machine / 4096, p); p = undefined; }
     if (!p) {
-      p = { key, at: new Map(), recs: [], pieces: new Uint8Array(64), published: [] };
+      p = { key, at: new Map(), recs: [], pieces: new Uint8Array(64), published: [], generation };
       this.pages.set(key, p); this.counters.pages++;
       this.own(machine, p);
     }
@@ -115,7 +119,7 @@ export class CodeCache {
     return rec;
   }
   private write(p: Page, i: Insn, off: number): void {
-    const at = this.next, { v, base } = this, target = off + i.len + i.imm, isDirect = i.row.flow === "jcc" || i.row.flow === "jmp" || i.row.flow === "call";
+    const at = this.next, { v } = this, target = off + i.len + i.imm, isDirect = i.row.flow === "jcc" || i.row.flow === "jmp" || i.row.flow === "call";
     const cross = isDirect && (target < 0 || target > 4095 || !i.long);
     this.next += REC.size; this.counters.records++; p.recs.push(at);
     const slot = (k: number, n: number) => (k === KIND.hi ? gprAt(n) + 1 : k === KIND.xmm ? xmmAt(n) : k === KIND.mmx ? CPU.st.at + n * 16 : k === KIND.num ? n : gprAt(n));
@@ -128,9 +132,16 @@ export class CodeCache {
     v.dv.setBigInt64(at + REC.disp, i.bigDisp ?? BigInt(i.addr === ADDR.none ? i.imm2 : i.disp + (i.ripRel ? off + i.len : 0)), true);
     v.i32[(at + REC.link) >>> 2] = 0;
     v.u16[(at + REC.seg) >>> 1] = i.seg < 0 ? CPU.zero.at : segAt(i.seg);
-    void base;
   }
 
+  private drop(frame: number, p: Page): void {
+    const list = this.byFrame.get(frame);
+    this.counters.invalidations++;
+    this.forget(p);
+    if (!list) return;
+    list.splice(list.indexOf(p), 1);
+    if (list.length === 0) { this.byFrame.delete(frame); this.hooks.unprotect(frame); }
+  }
   /** Bytes are about to be overwritten: records made from them go stale. Called by every write to a protected frame. */
   invalidate(machine: number, size: number): void {
     const frame = Math.floor(machine / 4096), list = this.byFrame.get(frame);
@@ -139,12 +150,8 @@ export class CodeCache {
     for (const p of [...list]) {
       let hit = false;
       for (let b = from; b <= to && !hit; b++) hit = p.pieces[b] !== 0;
-      if (!hit) continue;
-      this.counters.invalidations++;
-      this.forget(p);
-      list.splice(list.indexOf(p), 1);
+      if (hit) this.drop(frame, p);
     }
-    if (list.length === 0) { this.byFrame.delete(frame); this.hooks.unprotect(frame); }
   }
   private forget(p: Page): void {
     for (const rec of p.recs) this.v.i32[rec >>> 2] = STALE;

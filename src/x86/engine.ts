@@ -19,6 +19,15 @@ export interface Engine {
   onDeliver: ((vector: number, errorCode: number, external: boolean) => void) | null;
   onStep: ((rip: bigint) => void) | null;
 }
-/** `code`: told which frames have decoded code, so that writers elsewhere can say when they change. */
-export type EngineOptions = { code?: { mark(frame: number): unknown; unmark(frame: number): unknown } };
+/** Which frames hold decoded code, as all pCPUs see it. */
+export interface CodeFrames {
+  /** This pCPU has decoded code from the frame: writers elsewhere must say so. */
+  mark(frame: number): void;
+  unmark(frame: number): void;
+  /** This pCPU is about to write to a frame with code: the others must look again. */
+  wrote(frame: number): void;
+  /** Changes with every write by someone else; compared before decoded code is used again. */
+  generation(frame: number): number;
+}
+export type EngineOptions = { code?: CodeFrames };
 export const makeInterpreter = (memory: WebAssembly.Memory, at: number, platform: Platform, options: EngineOptions = {}): Engine => new Interpreter(memory, at, platform, options);

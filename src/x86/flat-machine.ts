@@ -27,7 +27,7 @@ export class FlatMachine implements Platform {
     this.v = new Views(this.memory.buffer as unknown as SharedArrayBuffer);
     this.ramBytes = ramBytes;
     this.nextTable = ramBytes;
-    this.engine = makeEngine(this.memory, 0, this, { code: { mark: f => this.codeFrames.add(f), unmark: f => this.codeFrames.delete(f) } });
+    this.engine = makeEngine(this.memory, 0, this, { code: { mark: f => { this.codeFrames.add(f); }, unmark: f => { this.codeFrames.delete(f); }, wrote: () => {}, generation: () => 0 } });
     this.root = this.table();
     this.reset();
   }

@@ -74,11 +74,12 @@ export class Interpreter implements Engine {
     const hooks: CodeHooks = {
       protect: frame => { options.code?.mark(frame); mmu.protectFrame(frame); },
       unprotect: frame => options.code?.unmark(frame),
+      generation: frame => options.code?.generation(frame) ?? 0,
       stubOf: (i, cross) => this.stubOf(i, cross),
       fetch: linear => mmu.fillCode(linear),
     };
     this.code = new CodeCache(this.v, at, hooks);
-    cpu.onCodeWrite = (machine, size) => this.code.invalidate(machine, size);
+    cpu.onCodeWrite = (machine, size) => { options.code?.wrote(Math.floor(machine / 4096)); this.code.invalidate(machine, size); };
   }
 
   private stubOf(i: Insn, cross: boolean): number {
