@@ -13,6 +13,7 @@ function seg(dv: DataView, at: number, i: number, sel: number, base: number, lim
 export function resetContext(dv: DataView, at: number, vcpuId = 0): void {
   for (let i = 0; i < CPU.sizeof; i += 8) dv.setBigUint64(at + i, 0n, true);
   CPU.eflags.set(dv, at, EFLAGS.fixed);
+  CPU.fres.set(dv, at, 1n); /* no arithmetic flag set, see x86/flags.ts */
   CPU.rip.set(dv, at, 0xfff0n);
   CPU.cr0.set(dv, at, BigInt(CR0.CD) | BigInt(CR0.NW) | BigInt(CR0.ET));
   for (let i = 0; i < 6; i++) seg(dv, at, i, i === CS ? 0xf000 : 0, i === CS ? 0xffff0000 : 0, 0xffff, i === CS ? 0x9b : 0x93);

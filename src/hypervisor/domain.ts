@@ -68,6 +68,7 @@ export class Domain {
       hv.set(DOMAIN.maxEvtchnPort, at, Math.min(o.maxEvtchnPort ?? 1023, EVTCHN_FIFO.NR_CHANNELS - 1));
       hv.set(DOMAIN.maxGrantFrames, at, Math.min(o.maxGrantFrames ?? MAX_GRANT_FRAMES, MAX_GRANT_FRAMES));
       hv.set(DOMAIN.gntVersion, at, 1);
+      hv.set(DOMAIN.sharedInfoGfn, at, 0xffffffff);
       hv.set(DOMAIN.createdNs, at, hv.clock.now());
       for (let i = 0; i < MAX_GRANT_FRAMES; i++) hv.setWord(DOMAIN.grantGfn, at, i, 0xffffffff);
       if (o.handle) hv.views.u8.set(o.handle.subarray(0, 16), at + DOMAIN.handle.at);

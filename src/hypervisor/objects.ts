@@ -80,7 +80,8 @@ export const DOMAIN = struct(4096, {
   pauseCount: i32(0x30),
   /** 1 + SHUTDOWN code once it has shut down; changed from 0 by compare-and-swap */
   isShutDown: i32(0x34),
-  /** frame of the shared info page */
+  /** gfn the shared info page is mapped at, or 0xffffffff; address of that page */
+  sharedInfoGfn: u32(0x38),
   sharedInfo: u32(0x3c),
   vmAssist: u32(0x40),
   /** HVM_PARAM_CALLBACK_IRQ type 2: the vector; 0: none */
@@ -148,6 +149,8 @@ export const VCPU = struct(4096, {
   virqToEvtchn: bytes(0x6e0, 24 * 4),
   /** TSC_ADJUST that vcpu_info.time was computed for */
   timeAdjust: u64(0x740),
+  /** has had registers: VCPUOP_up may bring it up again */
+  isInitialised: u32(0x770),
   lastHypercall: u32(0x748), nrHypercalls: u32(0x74c), nrExits: bytes(0x750, 32),
   /** see lapic.ts */
   lapic: bytes(0x800, 0x140),

@@ -46,6 +46,7 @@ export class Vcpu {
   setContext(fill: (dv: DataView, at: number) => void, up = true): void {
     fill(this.hv.views.dv, this.context);
     this.hv.set(VCPU.lastPcpu, this.at, 0);
+    this.hv.set(VCPU.isInitialised, this.at, 1);
     if (!up) return;
     this.hv.and(VCPU.pauseFlags, this.at, ~VPF.down);
     this.hv.scheduler.wake(this);

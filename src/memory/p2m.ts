@@ -60,6 +60,21 @@ export class P2m {
     return leaf ? Atomics.exchange(this.#u32, (leaf >>> 2) + (gfn & 1023), 0) : 0;
   }
 
+  /** The highest gfn that has an entry, or 0. */
+  highest(): number {
+    const last = (table: number): number => {
+      for (let i = 1023; i >= 0; i--) if (this.#u32[(table >>> 2) + i] !== 0) return i;
+      return -1;
+    };
+    for (let i = 1023; i >= 0; i--) {
+      const middle = this.#u32[(this.root >>> 2) + i] as number;
+      if (middle) for (let j = 1023; j >= 0; j--) {
+        const leaf = this.#u32[(middle >>> 2) + j] as number, k = leaf ? last(leaf) : -1;
+        if (k >= 0) return i * 2 ** 20 + j * 1024 + k;
+      }
+    }
+    return 0;
+  }
   /** All entries, by ascending gfn. */
   *entries(): Generator<[gfn: number, entry: number]> {
     for (let i = 0; i < 1024; i++) {
