@@ -1,0 +1,90 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { getFlags, setFlags } from "./flags.ts";
+import { FlatMachine } from "./flat-machine.ts";
+import { CPU, EFLAGS, EXIT, RAX, RBX, RCX, RDI, RSI, RSP, VECTOR } from "./state.ts";
+
+const CODE = 0x400000, DATA = 0x600000;
+/** A machine with `code` (hex) at CODE, two code pages and three data pages, the last of them read-only; the next page is not there. */
+function machine(code: string, at = CODE): FlatMachine {
+  const m = new FlatMachine();
+  for (let i = 0; i < 2; i++) m.map(CODE + i * 4096, 0x10000 + i * 4096);
+  for (let i = 0; i < 3; i++) m.map(DATA + i * 4096, 0x20000 + i * 4096, i < 2);
+  m.write(0x10000 + at - CODE, Uint8Array.from(code.replaceAll(" ", "").match(/../g) ?? [], x => Number.parseInt(x, 16)));
+  m.engine.cpu.rip = BigInt(at);
+  m.engine.cpu.setGpr(RSP, BigInt(DATA + 0x1000));
+  return m;
+}
+/** Run to the first exception; there is no IDT, so it ends in a triple fault. */
+function run(m: FlatMachine, budget = 100000): { vector: number; errorCode: number; rip: bigint } {
+  let first: { vector: number; errorCode: number; rip: bigint } | null = null;
+  m.engine.onDeliver = (vector, errorCode) => { first ??= { vector, errorCode, rip: m.engine.cpu.rip }; };
+  while (first === null) if (m.engine.run(budget) === EXIT.slice && budget < 100000) break;
+  return first ?? { vector: -1, errorCode: 0, rip: m.engine.cpu.rip };
+}
+const CC = "cc";          // INT3 with no IDT: #GP naming the IDT's gate
+
+test("an instruction on two pages is executed, and what follows it", () => {
+  const m = machine(`48 c7 c0 78 56 34 12  ff c0 ${CC}`, CODE + 4096 - 4);
+  run(m);
+  assert.equal(m.engine.cpu.gpr(RAX), 0x12345679n);
+});
+test("an instruction whose second page is not there faults with that page's address and changes nothing", () => {
+  const m = machine("48 c7 c0 78", CODE + 8192 - 4);
+  const f = run(m);
+  assert.deepEqual({ ...f, cr2: m.engine.cpu.get(CPU.cr2) }, { vector: VECTOR.PF, errorCode: 0x14, rip: BigInt(CODE + 8192 - 4), cr2: BigInt(CODE + 8192) });
+});
+test("code that overwrites the next instruction of its own run executes the new bytes", () => {
+  // mov byte [rip+1], 0x42 ; mov al, 0x11 (becomes 0x42) ; int3
+  const m = machine(`c6 05 01 00 00 00 42  b0 11  ${CC}`);
+  run(m);
+  assert.equal(m.engine.cpu.gpr(RAX), 0x42n);
+});
+test("a loop that patches itself takes each new byte", () => {
+  // mov ecx,5 ; L: inc byte [rip+1] ; add al, 0 (imm patched) ; dec ecx ; jnz L ; int3
+  const m = machine(`b9 05 00 00 00  fe 05 01 00 00 00  04 00  ff c9  75 f4  ${CC}`);
+  run(m);
+  assert.equal(m.engine.cpu.gpr(RAX), BigInt(1 + 2 + 3 + 4 + 5));
+});
+test("a store that faults leaves registers, flags and the other page untouched", () => {
+  // stc ; mov rax,[..] ; add [rdi], rax crossing into the read-only page
+  const m = machine(`f9  48 01 07  ${CC}`), { cpu } = m.engine;
+  cpu.setGpr(RDI, BigInt(DATA + 8192 - 3)); cpu.setGpr(RAX, 1n);
+  const before = m.v.u8.slice(m.ram + 0x22000 - 8, m.ram + 0x22008);
+  const f = run(m);
+  assert.deepEqual([f.vector, f.errorCode, f.rip, cpu.get(CPU.cr2)], [VECTOR.PF, 7, BigInt(CODE + 1), BigInt(DATA + 8192)]);
+  assert.equal(getFlags(cpu) & EFLAGS.CF, 1);
+  assert.deepEqual(m.v.u8.slice(m.ram + 0x22000 - 8, m.ram + 0x22008), before);
+});
+test("a repeated string instruction stops at a fault with its registers where it got to", () => {
+  const m = machine(`f3 aa ${CC}`), { cpu } = m.engine;
+  cpu.setGpr(RDI, BigInt(DATA + 8192 - 10)); cpu.setGpr(RCX, 100n); cpu.setGpr(RAX, 0x55n);
+  const f = run(m);
+  assert.deepEqual([f.vector, f.rip, cpu.gpr(RCX), cpu.gpr(RDI)], [VECTOR.PF, BigInt(CODE), 90n, BigInt(DATA + 8192)]);
+});
+test("a repeated string instruction can be left in the middle and taken up again", () => {
+  const m = machine(`f3 a6 ${CC}`), { cpu } = m.engine;
+  cpu.setGpr(RDI, BigInt(DATA)); cpu.setGpr(RSI, BigInt(DATA)); cpu.setGpr(RCX, 1000n);
+  assert.equal(m.engine.run(10), EXIT.slice);
+  assert.equal(cpu.rip, BigInt(CODE));
+  assert.ok(cpu.gpr(RCX) < 1000n && cpu.gpr(RCX) > 900n);
+  run(m);
+  assert.equal(cpu.gpr(RCX), 0n);
+});
+test("the trap flag raises #DB after each instruction", () => {
+  const m = machine(`ff c0 ff c3 ${CC}`), { cpu } = m.engine;
+  setFlags(cpu, EFLAGS.TF, EFLAGS.TF);
+  const f = run(m);
+  assert.deepEqual([f.vector, f.rip, cpu.gpr(RAX), cpu.gpr(RBX)], [VECTOR.DB, BigInt(CODE + 2), 1n, 0n]);
+});
+test("bytes that are no instruction raise #UD, sixteen prefixes #GP", () => {
+  assert.equal(run(machine("0f 04")).vector, VECTOR.UD);
+  assert.equal(run(machine("f0 01 c0")).vector, VECTOR.UD);
+  assert.equal(run(machine(`${"66".repeat(15)} 90`)).vector, VECTOR.GP);
+});
+test("locked arithmetic works on aligned memory", () => {
+  const m = machine(`f0 48 ff 07  ff c9  75 f8  ${CC}`), { cpu } = m.engine;
+  cpu.setGpr(RDI, BigInt(DATA)); cpu.setGpr(RCX, 1000n);
+  run(m);
+  assert.equal(m.v.u64[(m.ram + 0x20000) >>> 3], 1000n);
+});
