@@ -47,7 +47,7 @@ function makeCase(d: Dice, rec: Uint8Array, name: string): void {
   rec.set(insn, REC.insn);
   v.setBigUint64(REC.rflags, BigInt(2 | d.u32() & EFLAGS.arith), true);
   const masks = d.below(2) ? 0x3f : d.below(64);
-  v.setUint32(REC.mxcsr, d.below(64) & masks | masks << 7 | d.below(4) << 13 | (d.below(4) ? 0 : 0x40) | (d.below(4) ? 0 : 0x8000), true);
+  v.setUint32(REC.mxcsr, d.below(3) === 0 ? 0x1f80 | d.below(64) & d.below(64) : d.below(64) & masks | masks << 7 | d.below(4) << 13 | (d.below(4) ? 0 : 0x40) | (d.below(4) ? 0 : 0x8000), true);
   v.setBigUint64(REC.rcx, d.below(2) ? d.u64() : BigInt.asUintN(64, BigInt(d.u32()) - 0x80000000n), true);
   v.setBigUint64(REC.mm0, d.u64(), true);
   v.setBigUint64(REC.mm1, d.below(2) ? d.u64() : BigInt(d.below(1 << 26)) << BigInt(d.below(32)), true);
