@@ -119,7 +119,8 @@ function block(bits: Bits, out: Output, links: Uint32Array): number {
     if (symbol === end) break;
     if (n >= links.length) out.fail("a block gives more bytes than its size");
     const b = front[symbol - 1] as number;
-    front.copyWithin(1, 0, symbol - 1);
+    if (symbol > 32) front.copyWithin(1, 0, symbol - 1);
+    else for (let k = symbol - 1; k > 0; k--) front[k] = front[k - 1] as number;
     front[0] = b;
     counts[b] = (counts[b] as number) + 1;
     links[n++] = b;

@@ -192,7 +192,7 @@ class Inflater {
       nrBits -= n;
       if (back > to - start) output.fail(`a match ${back} bytes back, ${to - start} into the data`);
       if (to + length > out.length) { output.length = to; out = output.room(length); }
-      copyMatch(out, to, back, length);
+      copyMatch(out, output.view, to, back, length);
       to += length;
     }
     output.length = to;

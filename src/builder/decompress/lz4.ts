@@ -2,7 +2,7 @@
  * LZ4's legacy frame: a magic, then blocks of at most 8 MiB of output, each behind its compressed size, to the end of the file.
  * @see the LZ4 project's lz4_Frame_format.md ("Legacy frame") and lz4_Block_format.md
  */
-import { type Options, Output } from "./output.ts";
+import { copyMatch, type Options, Output } from "./output.ts";
 
 export const LZ4_LEGACY_MAGIC = 0x184c2102;
 const LEGACY_BLOCK = 8 << 20;
@@ -27,6 +27,7 @@ export function unlz4(input: Uint8Array, options: Options = {}): Uint8Array<Arra
 /** One block: sequences of (literals, match); the last has literals only. */
 function block(src: Uint8Array, at: number, end: number, output: Output): void {
   const start = output.length;
+  const view = new DataView(src.buffer, src.byteOffset, src.length);
   let out = output.bytes, to = start;
   while (at < end) {
     const token = src[at++] as number;
@@ -40,8 +41,8 @@ function block(src: Uint8Array, at: number, end: number, output: Output): void {
     }
     if (n > end - at) output.fail("literals reach past their block");
     if (to - start + n > LEGACY_BLOCK) output.fail("a block gives more than 8 MiB");
-    if (to + n + 32 > out.length) { output.length = to; out = output.room(n); }
-    if (n <= 16) for (let i = 0; i < n; i++) out[to + i] = src[at + i] as number;
+    if (to + n > out.length) { output.length = to; out = output.room(n); }
+    if (n <= 32 && at + 32 <= src.length && to + 32 <= out.length) for (let i = 0; i < n; i += 4) output.view.setInt32(to + i, view.getInt32(at + i, true), true);
     else out.set(src.subarray(at, at + n), to);
     to += n;
     at += n;
@@ -60,9 +61,8 @@ function block(src: Uint8Array, at: number, end: number, output: Output): void {
     }
     if (to - start + n > LEGACY_BLOCK) output.fail("a block gives more than 8 MiB");
     if (to + n > out.length) { output.length = to; out = output.room(n); }
-    let from = to - distance;
-    if (distance >= n && n > 48) { out.copyWithin(to, from, from + n); to += n; }
-    else for (const stop = to + n; to < stop;) out[to++] = out[from++] as number;
+    copyMatch(out, output.view, to, distance, n);
+    to += n;
   }
   output.length = to;
 }

@@ -199,7 +199,7 @@ export class LzmaDecoder {
       if (back > to - dictStart) output.fail(`a match ${back} bytes back, ${to - dictStart} into the data`);
       if (n > until - to) output.fail("a match reaches past the end of its chunk");
       if (to + n > out.length) { output.length = to; out = output.room(n); }
-      copyMatch(out, to, back, n);
+      copyMatch(out, output.view, to, back, n);
       to += n;
     }
     normalise(s, src);

@@ -101,7 +101,7 @@ function lzo1x(src: Uint8Array, output: Output, size: number): void {
     if (at > end) output.fail("it ends in a distance");
     if (distance > to - start) output.fail(`a match ${distance} bytes back, ${to - start} into its block`);
     if (length > limit - to) output.fail("a match reaches past its block");
-    copyMatch(out, to, distance, length);
+    copyMatch(out, output.view, to, distance, length);
     to += length;
     literals = state = last & 3;
   }

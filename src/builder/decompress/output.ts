@@ -15,6 +15,8 @@ export type Options = {
 
 export class Output {
   bytes: Uint8Array<ArrayBuffer>;
+  /** over `bytes` */
+  view: DataView<ArrayBuffer>;
   length = 0;
   readonly limit: number;
   readonly format: string;
@@ -26,6 +28,7 @@ export class Output {
     this.limit = options.limit ?? DEFAULT_LIMIT;
     const hint = options.sizeHint ?? 0;
     this.bytes = new Uint8Array(hint > 0 && hint <= this.limit ? hint : Math.min(this.limit, Math.max(4096, input.length * 4)));
+    this.view = new DataView(this.bytes.buffer);
   }
 
   /** Make room for `n` more bytes; call before each write. @returns the buffer, which may be a new one */
@@ -37,6 +40,7 @@ export class Output {
       const grown = new Uint8Array(Math.min(this.limit, Math.max(need, this.bytes.length * 2)));
       grown.set(this.bytes.subarray(0, this.length));
       this.bytes = grown;
+      this.view = new DataView(grown.buffer);
     }
     return this.bytes;
   }
@@ -44,14 +48,6 @@ export class Output {
   append(piece: Uint8Array): void {
     this.room(piece.length).set(piece, this.length);
     this.length += piece.length;
-  }
-
-  /** Repeat `n` bytes from `distance` back; the two may overlap. The caller has checked the distance. */
-  match(distance: number, n: number): void {
-    const out = this.room(n);
-    const at = this.length;
-    copyMatch(out, at, distance, n);
-    this.length = at + n;
   }
 
   fail(what: string): never {
@@ -63,11 +59,13 @@ export class Output {
   }
 }
 
-/** Copy within a buffer that has room, forwards byte by byte where the ranges overlap. */
-export function copyMatch(out: Uint8Array, at: number, distance: number, n: number): void {
+/** Repeat `n` bytes from `distance` back, forwards where the ranges overlap. The caller has checked the distance and made room. */
+export function copyMatch(out: Uint8Array, view: DataView, at: number, distance: number, n: number): void {
   let from = at - distance;
-  if (distance >= n && n > 32) out.copyWithin(at, from, from + n);
-  else for (const end = at + n; at < end;) out[at++] = out[from++] as number;
+  const end = at + n;
+  if (n > 48 && distance >= n) out.copyWithin(at, from, from + n);
+  else if (distance >= 4 && end + 3 <= out.length) for (; at < end; at += 4, from += 4) view.setInt32(at, view.getInt32(from, true), true);  // up to 3 bytes too many, to be written over
+  else while (at < end) out[at++] = out[from++] as number;
 }
 
 export const damaged = (name: string, format: string, what: string): UserError =>

@@ -260,7 +260,7 @@ class Frame {
       if (nrCopy > 24) { out.set(literals.subarray(used, used + nrCopy), to); to += nrCopy; used += nrCopy; }
       else for (let k = nrCopy; k > 0; k--) out[to++] = literals[used++] as number;
       if (offset === 0 || offset > to - start) fail(`a match ${offset} bytes back, ${to - start} into its frame`);
-      copyMatch(out, to, offset, length);
+      copyMatch(out, output.view, to, offset, length);
       to += length;
     }
     if (bits.left !== 0) fail("the sequences do not end where they should");
