@@ -21,6 +21,8 @@ export const PTE = { P: 1, RW: 2, US: 4, A: 0x20, D: 0x40, PS: 0x80, G: 0x100 } 
 /** TLBE.flags beside TLBE.global: the entry is part of a 2 or 4 MiB page, or of a 1 GiB page. */
 const LARGE = 2, HUGE = 4;
 
+/** The 4 MiB or 1 GiB region of an address; the two kinds never meet in one number. */
+const regionOf = (linear: number, flags: number): number => flags & HUGE ? Math.floor(linear / 2 ** 30) + 0.5 : Math.floor(linear / 2 ** 22);
 /** Which entries of a table have been filled since it was emptied, so that a flush costs what was filled. */
 class FillLog {
   readonly entries: Uint16Array;
@@ -48,8 +50,9 @@ export class Mmu {
   private readonly logs: readonly (readonly [local: FillLog, global: FillLog])[];
   private readonly itlbFlags = new Uint8Array(1 << ITLB_BITS);
   private physBits = 0;
-  /** A large page has been entered since the last full flush. */
-  private hasLarge = false;
+  /** Regions (see regionOf) of which a piece has been entered since the last flush, local and global ones apart; INVLPG elsewhere costs one look. */
+  private readonly large: readonly [Set<number>, Set<number>] = [new Set(), new Set()];
+  private lastRegion = -0.25;
   /** For counters: page walks. */
   walks = 0;
 
@@ -183,6 +186,13 @@ export class Mmu {
   }
 
   // Data TLB -------------------------------------------------------------------
+  private noteLarge(linear: number, flags: number): void {
+    const region = regionOf(linear, flags);
+    if (region === this.lastRegion) return;
+    this.large[flags & TLBE.global]!.add(region);
+    this.lastRegion = region;
+  }
+  private forgetLarge(global: 0 | 1): void { this.large[global].clear(); this.lastRegion = -0.25; }
   private entryOf(context: number, linear: number): number { return this.tlb + ((context * TLB_BYTES + (linear >>> 12 & TLB_MASK) * TLBE.size) >>> 2); }
   /** After a walk: fill the entry. @returns the byte's machine address, or -1 when the access must be made by hand (machine and rights say how) */
   private enter(linear: number, write: number, context: number): number {
@@ -195,7 +205,7 @@ export class Mmu {
     i32[e + (TLBE.add >> 2)] = machine - page;
     i32[e + (TLBE.frame >> 2)] = machine / 4096;
     i32[e + (TLBE.flags >> 2)] = flags;
-    if (flags & (LARGE | HUGE)) this.hasLarge = true;
+    if (flags & (LARGE | HUGE)) this.noteLarge(linear, flags);
     this.logs[context]![flags & TLBE.global]!.add(linear >>> 12 & TLB_MASK);
     return write && !canWrite ? -1 : machine + (linear & 0xfff);
   }
@@ -394,7 +404,7 @@ export class Mmu {
     i32[e] = linear & ~0xfff | cpu.mode; i32[e + 1] = Math.floor(linear / 4294967296) | 0;
     i32[e + 2] = machine; i32[e + 3] = cpu.mode & ~MODE.user;
     this.itlbFlags[index] = this.flags;
-    if (this.flags & (LARGE | HUGE)) this.hasLarge = true;
+    if (this.flags & (LARGE | HUGE)) this.noteLarge(linear, this.flags);
     this.logs[TLB_CONTEXTS]![this.flags & TLBE.global]!.add(index);
     return machine;
   }
@@ -414,7 +424,7 @@ export class Mmu {
       for (const log of this.logs[c]!) log.clear();
       for (let i = 0; i < 1 << (c < TLB_CONTEXTS ? TLB_BITS : ITLB_BITS); i++) this.drop(c, i);
     }
-    this.hasLarge = false;
+    this.forgetLarge(0); this.forgetLarge(1);
   }
   /** Forget everything: another vCPU, another p2m, or a control bit that changes what the tables mean. */
   flushAll(): void {
@@ -422,7 +432,7 @@ export class Mmu {
       for (let n = 0; n < log.nr; n++) this.drop(c, log.entries[n]!);
       log.clear();
     }
-    this.hasLarge = false;
+    this.forgetLarge(0); this.forgetLarge(1);
   }
   /** CR3 was loaded: forget all but global pages. */
   flushLocal(): void {
@@ -434,6 +444,7 @@ export class Mmu {
       }
       log.clear();
     }
+    this.forgetLarge(0);
   }
   /** INVLPG: the page of `linear`, in every context, and all pieces of a large page around it. */
   invlpg(linear: number): void {
@@ -444,7 +455,8 @@ export class Mmu {
     }
     const i = linear >>> 12 & ITLB_MASK, e = this.itlb + ((i * ITLBE.size) >>> 2);
     if ((this.i32[e]! & ~0xfff) === page && this.i32[e + 1] === hi) this.drop(TLB_CONTEXTS, i);
-    if (this.hasLarge) this.dropLarge(page, hi);
+    const small = regionOf(linear, LARGE), huge = regionOf(linear, HUGE);
+    if (this.large.some((set) => set.has(small) || set.has(huge))) this.dropLarge(page, hi);
   }
   private dropLarge(page: number, hi: number): void {
     for (let c = 0; c <= TLB_CONTEXTS; c++) for (const log of this.logs[c]!) for (let n = 0; n < log.nr; n++) {

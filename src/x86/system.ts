@@ -16,7 +16,8 @@ import { CPU, CR4, EFLAGS, EXIT, FS, GS, RAX, RBP, RBX, RCX, RDX, VECTOR } from 
 import { farCall, farJump, farRet, flagMask, iret, syscall, sysenter, sysexit, sysret } from "./transfer.ts";
 import { fxrstor, fxsave, xgetbv, xrstor, xsave, xsetbv } from "./xsave.ts";
 
-export type SysRow = (cpu: Cpu, a: bigint, b: bigint) => bigint | void;
+/** A result that is a bigint goes back to the caller; anything else is 0. */
+export type SysRow = (cpu: Cpu, a: bigint, b: bigint) => unknown;
 
 const u = (x: bigint): number => Number(BigInt.asUintN(32, x));
 const u64 = (x: bigint): bigint => BigInt.asUintN(64, x);
@@ -60,7 +61,7 @@ function hypercall(cpu: Cpu): void {
   else cpu.setGpr(RAX, u64(-1n));
 }
 function setAc(cpu: Cpu, on: boolean): void {
-  if (cpu.cpl !== 0 || !(cpu.cr4 & CR4.SMAP) && isRealStyle(cpu)) throw undefinedOpcode();
+  if (cpu.cpl !== 0) throw undefinedOpcode();
   cpu.eflags = on ? cpu.eflags | EFLAGS.AC : cpu.eflags & ~EFLAGS.AC;
   cpu.setMode();
 }
@@ -210,7 +211,8 @@ const ROWS: readonly SysRow[] = SYS_NAMES.map((name) => SYS[name]);
 /** Called by generated code: never throws for the guest's faults, they are recorded. */
 export function callSys(cpu: Cpu, index: number, a: bigint, b: bigint): bigint {
   try {
-    return ROWS[index]!(cpu, a, b) ?? 0n;
+    const r = ROWS[index]!(cpu, a, b);
+    return typeof r === "bigint" ? r : 0n;
   } catch (f) {
     if (!(f instanceof GuestFault)) throw f;
     cpu.record(f);
