@@ -1,7 +1,8 @@
 /* Debug registers, single step, and what they report in DR6. SDM Vol. 3B ch. 17. */
 #include "../common/guest.h"
 
-static u64 hits, last_dr6, last_rip, cell[2];
+static volatile u64 hits, last_dr6, last_rip;
+static u64 cell[2];
 static void on_debug(struct frame *f) {
   hits++;
   last_dr6 = READ_DR(6);

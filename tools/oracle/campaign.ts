@@ -1,5 +1,5 @@
 /** Runs cases on two subjects, gathers the forms on which they differ, and makes each first failure small. */
-import { differences, disassemble, report } from "./compare.ts";
+import { type Difference, differences, disassemble, report } from "./compare.ts";
 import { type Batch, CASE, HEADER, type Subject } from "./format.ts";
 import type { Generator } from "./generate.ts";
 
@@ -15,6 +15,8 @@ export interface CampaignOptions {
   readonly batchSize?: number;
   /** Stop after so many different forms have failed. */
   readonly maxForms?: number;
+  /** Kinds of difference ("cr2", "fault", "rax" ...) to pass over. */
+  readonly ignore?: RegExp;
   readonly onFailure?: (f: Failure) => void;
 }
 
@@ -29,16 +31,16 @@ export async function runCampaign(o: CampaignOptions): Promise<Campaign> {
     for (let i = 0; i < batch.nrCases; i++) {
       const name = batch.names[i]!.replace(/ ending in .*/, "");
       result.nrByForm.set(name, (result.nrByForm.get(name) ?? 0) + 1);
-      const d = differences(batch, i, expected, actual);
+      const d = kept(differences(batch, i, expected, actual), o.ignore);
       if (!d.length) continue;
       let f = result.failures.get(name);
       if (!f) {
-        f = { name, nrFailed: 0, what: new Set(), text: await minimise(batch.pick(i), o.subjects) };
+        f = { name, nrFailed: 0, what: new Set(), text: await minimise(batch.pick(i), o.subjects, o.ignore) };
         result.failures.set(name, f);
         o.onFailure?.(f);
       }
       f.nrFailed++;
-      for (const x of d) f.what.add(x.what.replace(/\d+$/, ""));
+      for (const x of d) f.what.add(/^(xmm|st|r)\d/.test(x.what) ? x.what.replace(/\d+$/, "") : x.what);
     }
     result.nrCases += batch.nrCases;
   }
@@ -46,10 +48,11 @@ export async function runCampaign(o: CampaignOptions): Promise<Campaign> {
 }
 
 /** Drop instructions from the end and clear registers and patch while the two still differ; then report. */
-async function minimise(b: Batch, subjects: readonly [Subject, Subject]): Promise<string> {
+const kept = (d: Difference[], ignore: RegExp | undefined): Difference[] => (ignore ? d.filter((x) => !ignore.test(x.what)) : d);
+async function minimise(b: Batch, subjects: readonly [Subject, Subject], ignore: RegExp | undefined): Promise<string> {
   const at = HEADER.sizeof;
   const differ = async (): Promise<string | null> => {
-    const e = new DataView((await subjects[0].run(b)).buffer), a = new DataView((await subjects[1].run(b)).buffer), d = differences(b, 0, e, a);
+    const e = new DataView((await subjects[0].run(b)).buffer), a = new DataView((await subjects[1].run(b)).buffer), d = kept(differences(b, 0, e, a), ignore);
     return d.length ? report(b, 0, d, e, [subjects[0].name, subjects[1].name]) : null;
   };
   let text = await differ();

@@ -21,7 +21,7 @@ export function differences(b: Batch, i: number, expected: DataView, actual: Dat
   };
   const trap = expected.getUint32(at, true), trapGot = actual.getUint32(at, true);
   if (trap !== trapGot) out.push({ what: "fault", expected: trapName(trap), actual: trapName(trapGot) });
-  else if (trap === PF) {
+  else if (trap === PF && leeway.cr2) {
     // addresses of the host's kernel half are reported by the host as it likes
     if (expected.getUint16(at + RESULT.cr2.at + 6, true) === 0) {
       word("cr2", RESULT.cr2.at);
@@ -30,12 +30,16 @@ export function differences(b: Batch, i: number, expected: DataView, actual: Dat
   }
   if (trap === TRAP_TIMEOUT) return out;
   word("rip", RESULT.rip.at);
-  for (let g = 0; g < 16; g++) if (!(leeway.gprs & (1 << g))) word(GPR_NAMES[g]!, RESULT.gpr.at + 8 * g);
+  for (let g = 0; g < 16; g++) {
+    const o = RESULT.gpr.at + 8 * g;
+    if (leeway.gprs & (1 << g) || leeway.gprsLow & (1 << g) && expected.getUint32(at + o, true) === actual.getUint32(at + o, true)) continue;
+    word(GPR_NAMES[g]!, o);
+  }
   const mask = FLAGS_COMPARED & ~leeway.flags, f = expected.getUint32(at + RESULT.rflags.at, true) & mask, g = actual.getUint32(at + RESULT.rflags.at, true) & mask;
   if (f !== g) out.push({ what: "flags", expected: flagNames(f), actual: flagNames(g) });
   if (!all && out.length) return out;
   fxDifferences(b, i, expected, actual, out);
-  if (leeway.memory && (expected.getUint32(at + RESULT.nrChanges.at, true) !== actual.getUint32(at + RESULT.nrChanges.at, true) || expected.getUint32(at + RESULT.hash.at, true) !== actual.getUint32(at + RESULT.hash.at, true))) {
+  if (leeway.memory && (trap === NO_TRAP || leeway.memoryAtFault) && (expected.getUint32(at + RESULT.nrChanges.at, true) !== actual.getUint32(at + RESULT.nrChanges.at, true) || expected.getUint32(at + RESULT.hash.at, true) !== actual.getUint32(at + RESULT.hash.at, true))) {
     out.push({ what: "memory", expected: changes(expected, at), actual: changes(actual, at) });
   }
   return out;

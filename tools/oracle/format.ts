@@ -37,8 +37,12 @@ export interface Leeway {
   fsw: number;
   /** general registers whose value is undefined, a bit each */
   gprs: number;
+  /** general registers whose upper half is the processor's affair */
+  gprsLow: number;
   /** the window's contents are not compared (stores of x87 instruction pointers) */
   memory: boolean;
+  /** the window's contents are compared after a fault, too; the fault's address is compared */
+  memoryAtFault: boolean; cr2: boolean;
   /** x87 results may differ by this many units in the last place */
   ulps: number;
 }

@@ -43,7 +43,7 @@ export class Generator {
       for (let g = 0; g < 16; g++) putInt64(r, b.dv, at + CASE.gpr.at + 8 * g);
       b.dv.setUint32(at + CASE.rflags.at, (r.u32() & ARITH) | (r.one(4) ? DF : 0) | IF | 2, true);
       w.begin(at, r.one(12) ? 4096 - r.below(12) : 0x100 + r.below(16));
-      const leeway: Leeway = { flags: 0, fsw: 0, gprs: 0, memory: true, ulps: 0 };
+      const leeway: Leeway = { flags: 0, fsw: 0, gprs: 0, gprsLow: 0, memory: true, memoryAtFault: true, cr2: true, ulps: 0 };
       if (this.#withSequences && r.one(4)) this.#sequence(w, leeway, b);
       else this.#single(w, r.pick(this.forms), leeway, b);
       w.end();
@@ -94,7 +94,7 @@ export class Generator {
     leeway.fsw = f.fswUndef;
     if (STACK.test(m)) w.pin(RSP, stackAddress(r));
     if (m === "Leave" || m === "Enter") w.pin(RBP, stackAddress(r));
-    if (isString(f)) { this.#string(w, f); return; }
+    if (isString(f)) { this.#string(w, f, leeway); leeway.cr2 = !/^Cmps/.test(m); return; }
     if (f.rel) { this.#branch(w, f); return; }
     if (m === "Xlatb") { w.setGpr(RBX, w.place(1, false) - (w.gprLo(RAX) & 0xff)); w.pinned |= 1 << RBX; }
     if (/^Maskmov/.test(m)) w.pin(RDI, w.place(16, false, true));
@@ -114,8 +114,9 @@ export class Generator {
   #memoryContents(w: CaseWriter, f: Form): void {
     const r = this.r, m = f.mnemonic, dv = w.dv;
     if (/^Popfq?$/.test(m)) {
-      const p = w.patch(w.gprNumber(RSP), 8);
-      if (p >= 0) { dv.setUint32(p, (r.u32() & 0x203ed5) | 2, true); dv.setUint32(p + 4, 0, true); }
+      // no TF, NT or AC: they would act on the harness
+      const size = Math.min(8, WINDOW + WINDOW_BYTES - w.gprNumber(RSP)), p = size > 0 ? w.patch(w.gprNumber(RSP), size) : -1, flags = (r.u32() & 0x203ed5) | 2;
+      for (let k = 0; p >= 0 && k < size; k++) dv.setUint8(p + k, k < 4 ? flags >> (8 * k) : 0);
       return;
     }
     if (!w.isMem || f.memBytes === 0) return;
@@ -148,6 +149,8 @@ export class Generator {
     if ((m === "Bsf" || m === "Bsr") && this.#sourceIsZero(w, f)) leeway.gprs |= 1 << w.reg;
     if (m === "Bswap" && f.p66 && !f.rexW) leeway.gprs |= 1 << w.rm;
     if (/^(Fn?stenv|Fn?save|Fxsave|Fxsave64)$/.test(m)) leeway.memory = false;
+    // which of its accesses faults first, and what those before it have left, is the processor's affair
+    if (m === "Enter") { leeway.memoryAtFault = false; leeway.cr2 = false; }
     if (TRANSCENDENTAL.test(m)) { leeway.ulps = 4; leeway.fsw |= 0x220; }
   }
   #sourceIsZero(w: CaseWriter, f: Form): boolean {
@@ -156,7 +159,7 @@ export class Generator {
     return true;
   }
 
-  #string(w: CaseWriter, f: Form): void {
+  #string(w: CaseWriter, f: Form, leeway: Leeway): void {
     const r = this.r, cmp = /^(Cmps|Scas)/.test(f.mnemonic), prefix = r.one(3) ? 0 : cmp ? r.pick([0xf2, 0xf3]) : 0xf3;
     const near = r.one(4);
     const a = w.place(f.opSize, false);
@@ -164,7 +167,8 @@ export class Generator {
     w.setGpr(RDI, near ? a + r.below(64) - 32 : w.place(f.opSize, false));
     if (cmp && r.one(3)) w.setGpr(RDI, a);
     if (!r.one(16)) w.setGpr(RCX, r.one(4) ? r.below(600) : r.below(12));
-    if (r.one(8)) { w.byte(0x67); for (const i of [RSI, RDI, RCX]) w.dv.setUint32(w.at + CASE.gpr.at + 8 * i + 4, r.u32(), true); }
+    // with no iteration, or a fault in the first, processors differ in clearing the upper halves
+    if (r.one(8)) { w.byte(0x67); leeway.gprsLow = 1 << RSI | 1 << RDI | 1 << RCX; for (const i of [RSI, RDI, RCX]) w.dv.setUint32(w.at + CASE.gpr.at + 8 * i + 4, r.u32(), true); }
     if (prefix) w.byte(prefix);
     if (f.p66) w.byte(0x66);
     if (f.rexW) w.byte(0x48);

@@ -77,6 +77,7 @@ __asm__(
   EACH(STORE)
   "  mov host_rsp(%rip), %rsp\n"
   "  pushfq; pop out_flags(%rip)\n"
+  "  push $0x202; popfq\n"
   "  fxsave64 out_fx(%rip)\n"
   "abandon_case:\n"
   "  mov host_rsp(%rip), %rsp\n"
@@ -102,7 +103,7 @@ static void store_context(const ucontext_t *uc, uint32_t trap) {
 
 static void on_fault(int sig, siginfo_t *si, void *context) {
   const ucontext_t *uc = context;
-  __asm__ volatile("cld");
+  __asm__ volatile("push $0x202; popfq" : : : "cc");
   if (!running) {
     fprintf(stderr, "signal %d in the harness at rip %llx\n", sig, (unsigned long long)uc->uc_mcontext.gregs[REG_RIP]);
     _exit(70);
