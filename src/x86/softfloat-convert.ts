@@ -83,7 +83,7 @@ export function remainder(e: Env, x: Fp, y: Fp, nearest: boolean): { bits: bigin
   if (nan !== undefined) return done(nan);
   if (x.cls === CLS.inf || y.cls === CLS.zero) { e.flags &= ~FLAG.DE; return done(invalid(F80, e)); }
   if (x.cls === CLS.zero) return done(zero(F80, x.sign));
-  if (y.cls === CLS.inf) return done(round(F80, e, x.sign, x.exp, x.sig));
+  if (y.cls === CLS.inf) return done(round(F80, { ...e, masks: FLAG.all }, x.sign, x.exp, x.sig));
   const d = x.exp - y.exp;
   if (d < -1) return done(round(F80, e, x.sign, x.exp, x.sig));
   if (d >= 64) {

@@ -51,7 +51,8 @@ const WRAP = 24576;
 
 export function bitLength(n: bigint): number {
   let len = 0;
-  while (n > 0xffffffffn) { n >>= 32n; len += 32; }
+  while (n > M64) { n >>= 64n; len += 64; }
+  if (n > 0xffffffffn) { n >>= 32n; len += 32; }
   return len + 32 - Math.clz32(Number(n));
 }
 const special = (cls: number, sign: number, sig: bigint): Fp => ({ cls, sign, exp: 0, sig, denormal: false });
@@ -107,7 +108,8 @@ export function shiftRound(rc: number, sign: number, sig: bigint, shift: number)
 
 /** Round sig * 2^exp (sig > 0, of any length; a lost tail is or-ed into its lowest bit) to the format, with overflow and underflow. */
 export function round(f: Format, e: Env, sign: number, exp: number, sig: bigint, prec = f.prec): bigint {
-  const top = exp + bitLength(sig) - 1;
+  const length = bitLength(sig), top = exp + length - 1;
+  if (top >= f.emin && top < f.emax) return roundNormal(f, e, sign, top, sig, length - prec, prec);
   let tiny = top < f.emin;
   if (top === f.emin - 1) tiny = bitLength(shiftRound(e.rc, sign, sig, top - prec + 1 - exp).m) <= prec;
   if (tiny && !(e.masks & FLAG.UE)) {
@@ -125,6 +127,22 @@ export function round(f: Format, e: Env, sign: number, exp: number, sig: bigint,
   if (r.inexact) e.flags |= tiny ? FLAG.UE | FLAG.PE : FLAG.PE;
   const normal = carried >= f.emin;
   return pack(f, sign, normal ? carried + f.bias : 0, normal ? r.m << BigInt(64 - bitLength(r.m)) : r.m << BigInt(64 - prec));
+}
+/** The same where neither overflow nor underflow can be. */
+function roundNormal(f: Format, e: Env, sign: number, top: number, sig: bigint, shift: number, prec: number): bigint {
+  const up64 = BigInt(64 - prec);
+  e.up = false;
+  if (shift <= 0) return pack(f, sign, top + f.bias, sig << BigInt(-shift) << up64);
+  const tail = BigInt.asUintN(shift, sig);
+  let m = sig >> BigInt(shift);
+  if (tail === 0n) return pack(f, sign, top + f.bias, m << up64);
+  e.flags |= FLAG.PE;
+  const twice = BigInt.asUintN(shift - 1, tail) !== 0n ? tail >> BigInt(shift - 1) === 0n ? -1 : 1 : 0;
+  if (goesUp(e.rc, sign, (m & 1n) === 1n, twice)) {
+    e.up = true;
+    if (++m >> BigInt(prec)) { m >>= 1n; top++; }
+  }
+  return pack(f, sign, top + f.bias, m << up64);
 }
 function overflow(f: Format, e: Env, sign: number, exp: number, sig: bigint, prec: number, inexact: boolean): bigint {
   e.flags |= FLAG.OE;
