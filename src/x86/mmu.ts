@@ -119,7 +119,7 @@ export class Mmu {
   private locate(level: number, gfn: number, offset: number): number {
     const packed = this.cpu.platform.frameOf(gfn), rights = packed & 0xfff;
     this.entryRights[level] = rights;
-    return this.entryAt[level] = packed === 0 ? 0 : packed - rights + offset;
+    return this.entryAt[level] = packed === 0 ? 0 : ((packed - rights) >>> 0) + offset;
   }
   /** 4-level and PAE tables: entries of eight bytes. */
   private walk64(linear: number, access: number, context: number): number {
@@ -196,7 +196,7 @@ export class Mmu {
   private entryOf(context: number, linear: number): number { return this.tlb + ((context * TLB_BYTES + (linear >>> 12 & TLB_MASK) * TLBE.size) >>> 2); }
   /** After a walk: fill the entry. @returns the byte's machine address, or -1 when the access must be made by hand (machine and rights say how) */
   private enter(linear: number, write: number, context: number): number {
-    const packed = this.cpu.platform.frameOf(this.gfn), rights = this.rights = packed & 0xfff, machine = this.machine = packed - rights;
+    const packed = this.cpu.platform.frameOf(this.gfn), rights = this.rights = packed & 0xfff, machine = this.machine = (packed - rights) >>> 0;
     if (packed === 0) return -1;
     const { i32, flags } = this, e = this.entryOf(context, linear), page = linear & ~0xfff, hi = Math.floor(linear / 4294967296) | 0;
     const canWrite = this.writable && this.dirty && (rights & (P2M_WRITE | P2M_CODE)) === P2M_WRITE;
@@ -400,7 +400,7 @@ export class Mmu {
     if (code >= 0) this.pageFault(linear, code);
     const packed = cpu.platform.frameOf(this.gfn);
     if (packed === 0) throw new GuestFault(VECTOR.UD);    // a hole reads all ones, which is no instruction
-    const machine = packed - (packed & 0xfff), index = linear >>> 12 & ITLB_MASK, e = this.itlb + ((index * ITLBE.size) >>> 2);
+    const machine = (packed - (packed & 0xfff)) >>> 0, index = linear >>> 12 & ITLB_MASK, e = this.itlb + ((index * ITLBE.size) >>> 2);
     i32[e] = linear & ~0xfff | cpu.mode; i32[e + 1] = Math.floor(linear / 4294967296) | 0;
     i32[e + 2] = machine; i32[e + 3] = cpu.mode & ~MODE.user;
     this.itlbFlags[index] = this.flags;
