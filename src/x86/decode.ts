@@ -20,7 +20,8 @@ export type Insn = {
   seg: number;
 };
 /** The bytes are no instruction of ours: #UD; too long: #GP; not all there: more are needed. */
-export class Undecodable extends Error { readonly why: "ud" | "long" | "short"; constructor(why: "ud" | "long" | "short") { super(why); this.why = why; } }
+export class Undecodable { readonly why: "ud" | "long" | "short"; constructor(why: "ud" | "long" | "short") { this.why = why; } }
+const NO_INSN = new Undecodable("ud"), TOO_LONG = new Undecodable("long"), TOO_SHORT = new Undecodable("short");
 
 type Entry = { rows: { row: Row; slots: Slot[] }[]; modrm: boolean };
 const byOp: (Entry | undefined)[] = [];
@@ -48,7 +49,7 @@ export const blank = (): Insn => ({
  */
 export function decode(m: Uint8Array, at: number, end: number, mode: number): Insn {
   const start = at, stop = Math.min(end, at + 15), size = mode & MODE.sizeMask, long = size === MODE.code64;
-  const next = (): number => { if (at >= stop) throw new Undecodable(stop === start + 15 ? "long" : "short"); return m[at++]!; };
+  const next = (): number => { if (at >= stop) throw stop === start + 15 ? TOO_LONG : TOO_SHORT; return m[at++]!; };
   let opsize = false, addrsize = false, rex = 0, rep = 0, lock = false, seg = -1, b: number;
   for (;;) {
     b = next();
@@ -61,14 +62,14 @@ export function decode(m: Uint8Array, at: number, end: number, mode: number): In
   let op = b;
   if (op === 0x0f) { b = next(); op = b === 0x38 ? 0x200 | next() : b === 0x3a ? 0x300 | next() : 0x100 | b; }
   const e = byOp[op];
-  if (!e) throw new Undecodable("ud");
+  if (!e) throw NO_INSN;
   let modrm = 0;
   if (e.modrm) modrm = next();
   const mod = modrm >> 6, ext = modrm >> 3 & 7;
   const pick = e.rows.find(({ row: r }) => (r.ext < 0 || r.ext === ext) && (r.rm < 0 || r.rm === (modrm & 7)) && (r.mod === "" || (mod === 3) === (r.mod === "r")) && (r.mode === 0 || (r.mode === 64) === long)
     && (r.pfx === "" || (r.pfx === "F3" ? rep === 0xf3 : r.pfx === "F2" ? rep === 0xf2 : rep === 0 && (r.pfx === "66") === opsize))
     && (op !== 0x1c7 || r.name !== "cmpxchg16b" || (rex & 8) !== 0) && (op !== 0x1c7 || r.name !== "cmpxchg8b" || (rex & 8) === 0 || !long));
-  if (!pick) throw new Undecodable("ud");
+  if (!pick) throw NO_INSN;
   let { row, slots } = pick;
   const aw: 16 | 32 | 64 = long ? (addrsize ? 32 : 64) : (size === MODE.code32) !== addrsize ? 32 : 16;
   let vw: W = long ? (rex & 8 ? 64 : opsize && row.pfx !== "66" ? 16 : 32) : (size === MODE.code32) !== (opsize && row.pfx !== "66") ? 32 : 16;
@@ -115,10 +116,10 @@ export function decode(m: Uint8Array, at: number, end: number, mode: number): In
       case "Z": kind = KIND.reg; num = op & 7 | (rex & 1) << 3; break;
       case "A": kind = KIND.reg; num = RAX; break;
       case "L": kind = KIND.reg; num = RCX; break;
-      case "S": kind = KIND.num; num = reg & 7; if (num > 5 || (num === 1 && n === 0)) throw new Undecodable("ud"); break;
+      case "S": kind = KIND.num; num = reg & 7; if (num > 5 || (num === 1 && n === 0)) throw NO_INSN; break;
       case "s": kind = KIND.num; num = Number(s.w[0]); break;
-      case "C": kind = KIND.num; num = reg; if (![0, 2, 3, 4, 8].includes(num)) throw new Undecodable("ud"); break;
-      case "D": kind = KIND.num; num = reg; if (num > 7) throw new Undecodable("ud"); break;
+      case "C": kind = KIND.num; num = reg; if (![0, 2, 3, 4, 8].includes(num)) throw NO_INSN; break;
+      case "D": kind = KIND.num; num = reg; if (num > 7) throw NO_INSN; break;
       case "1": kind = KIND.imm; i.imm = 1; break;
       case "O": {
         kind = KIND.mem; i.addr = long ? (seg >= 0 || aw !== 64 ? ADDR.based : ADDR.base) : ADDR.legacy; i.seg = seg >= 0 ? seg : long ? -1 : DS;
@@ -149,10 +150,12 @@ export function decode(m: Uint8Array, at: number, end: number, mode: number): In
       i.sw = s.what === "I" ? i.w : w; i.sk = kind; i.sn = num;
     }
   }
-  if (lock && !(row.lock && i.dk === KIND.mem)) throw new Undecodable("ud");
+  if (lock && !(row.lock && i.dk === KIND.mem)) throw NO_INSN;
   if (row.name === "xchg" && i.dk === KIND.mem) i.lock = true;
   if (row.name === "pop" && i.dk === KIND.mem && i.base === RSP) i.disp += i.w / 8;
   if (INT3_STRINGS.has(op) || op === 0x6c || op === 0x6d || (op >= 0xaa && op <= 0xaf)) { i.addr = long ? (seg >= 0 || aw !== 64 ? ADDR.based : ADDR.base) : ADDR.legacy; i.seg = seg >= 0 ? seg : long ? -1 : DS; }
+  // the ModRM byte is part of an x87 form; REX.W takes the place of a reserved bit in PCMPESTRx's immediate
+  if (row.known) { if (row.unit === "x87") i.imm = modrm; else if (row.op === 0x360 || row.op === 0x361) i.imm = i.imm & 0x7f | (rex & 8) << 4; }
   i.len = at - start;
   const trap = unitTrap(row, mode);
   return trap ? { ...trapInsn(trap, long), len: i.len } : i;

@@ -22,7 +22,7 @@ import { callSys } from "./system.ts";
 const TABLE_SIZE = 32768;
 /** The widest limits: the same bytes then serve every machine. */
 const MEMORY: MemorySpec = { min: 1, max: 65536, shared: true };
-type Runtime = Record<"interpret" | "step", (rec: number) => number>;
+type Runtime = { interpret(rec: number): void; step(rec: number): number; resume(): number };
 
 export class Interpreter implements Engine {
   readonly cpu: Cpu;
@@ -156,16 +156,16 @@ export class Interpreter implements Engine {
         }
       }
       if (i32[BUDGET]! < 0) { i32[EXIT_] = EXIT.slice; return EXIT.slice; }
-      const rip = cpu.get(CPU.rip), link = i32[LINK]!, rec = this.find(rip);
+      const link = i32[LINK]!, rec = this.rt.resume() || this.find(cpu.get(CPU.rip));
       if (rec === 0) continue;
       if (link) { i32[LINK] = 0; if (this.code.linkable(rec)) i32[(link + REC.link) >>> 2] = rec; }
-      if (i32[SHADOW] || i32[EFL]! & EFLAGS.TF || this.onStep) this.step(rec, rip); else this.rt.interpret(rec);
+      if (i32[SHADOW] || i32[EFL]! & EFLAGS.TF || this.onStep) this.step(rec); else this.rt.interpret(rec);
     }
   }
   /** One instruction, for interrupt shadows, TF and tracing. */
-  private step(rec: number, rip: bigint): void {
+  private step(rec: number): void {
     const { cpu } = this, trap = (cpu.eflags & EFLAGS.TF) !== 0;
-    this.onStep?.(rip);
+    this.onStep?.(this.cpu.rip);
     cpu.set(CPU.shadow, 0);
     const next = this.rt.step(rec);
     if (next) cpu.rip = this.ripOf(next);

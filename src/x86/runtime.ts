@@ -81,6 +81,8 @@ export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number
     c.get(e).mem(Op.i32_load, CODE_AT + CODEE.rec).op(Op.return).end();
     c.get(1).get(0).mem(Op.i64_store, CPU.rip.at).get(1).i32(0).mem(Op.i32_store, CPU.link.at).i32(0);
   });
+  /** The same at CPU.rip, for the run loop. */
+  define("resume", [], [I32], c => { c.i32(cpu).mem(Op.i64_load, CPU.rip.at).i32(cpu).call(own("lookup")); });
   /** segCheck(segment, offset, size | write << 16): the ordinary case is a present, expand-up data segment. */
   define("segCheck", [I32, I64, I32], [], c => {
     const attr = c.local(I32), hand = c.block();
