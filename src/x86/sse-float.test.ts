@@ -1,3 +1,4 @@
+/** Ours against the host's own unit, on seeded random states. `SEED=n ROUNDS=m` choose other and more cases; a failure shows operands and both answers. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { askProcessor, Dice, operand, REC, SIGFPE } from "../../tools/fp-oracle/oracle.node.ts";

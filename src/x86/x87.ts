@@ -119,7 +119,7 @@ export function x87StoreDone(h: X87Host, op: number, stored: X87Stored, fdp = 0n
 /**
  * An instruction on registers alone.
  * @param eflags the present ones, for FCMOVcc
- * @returns ZF, PF, CF for FCOMI and kin (-1: leave eflags alone), the status word for FNSTSW AX, else 0
+ * @returns ZF, PF, CF for FCOMI and kin, the status word for FNSTSW AX, else 0
  * @throws #MF, #UD
  */
 export function x87Reg(h: X87Host, op: number, eflags = 0): number {

@@ -10,19 +10,22 @@ import { zero, type Format } from "../../src/x86/softfloat.ts";
 export const REC = { sizeof: 512, kind: 0, length: 1, insn: 2, rflags: 16, mxcsr: 24, rax: 32, rcx: 40, mm0: 48, mm1: 56, state: 64, xmm0: 64, xmm1: 80, mem: 192 } as const;
 export const SIGFPE = 8, SIGILL = 4;
 
+let program: string | undefined;
+/** Build oracle.c, once a process. */
+function build(): string {
+  if (process.arch !== "x64") throw new Error("The floating-point oracle is the host's processor: these tests need an x86-64 machine");
+  const dir = mkdtempSync(join(tmpdir(), "fp-oracle-")), source = join(dirname(fileURLToPath(import.meta.url)), "oracle.c"), out = join(dir, "oracle");
+  process.on("exit", () => rmSync(dir, { recursive: true }));
+  const gcc = spawnSync("gcc", ["-O1", "-mno-red-zone", "-o", out, source], { encoding: "utf8" });
+  if (gcc.error) throw new Error(`The floating-point tests compare with the host's processor and need gcc, which did not start: ${gcc.error.message}`);
+  if (gcc.status !== 0) throw new Error(`gcc could not build the floating-point oracle: ${gcc.stderr}`);
+  return out;
+}
 /** Run all records on this machine's processor. */
 export function askProcessor(records: Uint8Array): Uint8Array {
-  if (process.arch !== "x64") throw new Error("The floating-point oracle is the host's processor: these tests need an x86-64 machine");
-  const dir = mkdtempSync(join(tmpdir(), "fp-oracle-"));
-  try {
-    const source = join(dirname(fileURLToPath(import.meta.url)), "oracle.c"), program = join(dir, "oracle");
-    const gcc = spawnSync("gcc", ["-O1", "-mno-red-zone", "-o", program, source], { encoding: "utf8" });
-    if (gcc.error) throw new Error(`The floating-point tests compare with the host's processor and need gcc, which did not start: ${gcc.error.message}`);
-    if (gcc.status !== 0) throw new Error(`gcc could not build the floating-point oracle: ${gcc.stderr}`);
-    const r = spawnSync(program, { input: records, maxBuffer: records.length + 4096 });
-    if (r.status !== 0 || r.stdout.length !== records.length) throw new Error(`The floating-point oracle ended early (status ${r.status}, signal ${r.signal})`);
-    return new Uint8Array(r.stdout.buffer, r.stdout.byteOffset, r.stdout.length);
-  } finally { rmSync(dir, { recursive: true }); }
+  const r = spawnSync(program ??= build(), { input: records, maxBuffer: records.length + 4096 });
+  if (r.status !== 0 || r.stdout.length !== records.length) throw new Error(`The floating-point oracle ended early (status ${r.status}, signal ${r.signal})`);
+  return new Uint8Array(r.stdout.buffer, r.stdout.byteOffset, r.stdout.length);
 }
 
 /** xorshift32, seeded. */
