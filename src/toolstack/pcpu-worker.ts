@@ -1,6 +1,5 @@
 /** A pCPU's thread: attaches the machine's memory, builds its engine, and runs the loop until the machine stops. Only wires. */
 import { Pcpu } from "../hypervisor/pcpu.ts";
-import { codeFrames } from "../memory/code-frames.ts";
 import { MachineMemory } from "../memory/machine.ts";
 import { makeInterpreter } from "../x86/engine.ts";
 import type { FromPcpu, ToPcpu } from "./pcpu-messages.ts";
@@ -10,8 +9,7 @@ export function servePcpu(message: ToPcpu, answer: (message: FromPcpu) => void):
   const { index } = message;
   try {
     const begun = performance.now();
-    const machine = MachineMemory.attach(message.memory), code = codeFrames(machine.views, machine.frames, index);
-    const pcpu = new Pcpu(machine, index, (memory, at, platform) => makeInterpreter(memory, at, platform, { code }));
+    const pcpu = new Pcpu(MachineMemory.attach(message.memory), index, makeInterpreter);
     answer({ op: "ready", index, buildMs: performance.now() - begun });
     pcpu.run();
     answer({ op: "stopped", index });

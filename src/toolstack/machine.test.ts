@@ -1,0 +1,116 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { HVM_PARAM } from "../abi/hvm/params.ts";
+import { SHUTDOWN } from "../abi/sched.ts";
+import { XenconsInterface } from "../abi/io/console.ts";
+import type { DomainConfig } from "./config.ts";
+import type { Host, HostWorker } from "./host.ts";
+import { createMachine, type Machine } from "./machine.ts";
+
+/** Threads that never run anything: the control domain's half alone is under test. */
+const idleHost: Host = {
+  name: "node", nrCpus: 2,
+  spawnPcpu: (index) => {
+    const worker: HostWorker = { onMessage: () => {}, onDeath: () => {}, terminate: async () => {}, post: () => queueMicrotask(() => worker.onMessage({ op: "ready", index, buildMs: 1 })) };
+    queueMicrotask(() => { setTimeout(() => worker.onMessage({ op: "stopped", index }), 50); });
+    return worker;
+  },
+};
+
+/** The smallest PVH kernel: one segment at 1 MiB, and the note that says to start there. */
+export function tinyKernel(code: readonly number[] = [0xf4]): Uint8Array {
+  const image = new Uint8Array(0x2000), dv = new DataView(image.buffer);
+  image.set([0x7f, 0x45, 0x4c, 0x46, 2, 1, 1]);
+  dv.setUint16(16, 2, true); dv.setUint16(18, 62, true); dv.setUint32(20, 1, true);
+  dv.setBigUint64(24, 0x100000n, true); dv.setBigUint64(32, 64n, true);
+  dv.setUint16(52, 64, true); dv.setUint16(54, 56, true); dv.setUint16(56, 2, true);
+  const header = (at: number, type: number, offset: number, size: number) => {
+    dv.setUint32(at, type, true); dv.setUint32(at + 4, 5, true); dv.setBigUint64(at + 8, BigInt(offset), true);
+    for (const p of [16, 24]) dv.setBigUint64(at + p, 0x100000n + BigInt(offset - 0x1000), true);
+    for (const p of [32, 40]) dv.setBigUint64(at + p, BigInt(size), true);
+  };
+  header(64, 1, 0x1000, 0x1000);
+  header(120, 4, 0x1800, 20);
+  image.set(code, 0x1000);
+  dv.setUint32(0x1800, 4, true); dv.setUint32(0x1804, 4, true); dv.setUint32(0x1808, 18, true);
+  image.set([0x58, 0x65, 0x6e, 0], 0x180c);
+  dv.setUint32(0x1810, 0x100000, true);
+  return image;
+}
+const config = (change: Partial<DomainConfig> = {}): DomainConfig => ({ name: "tiny", kernel: tinyKernel(), memoryMiB: 16, cmdline: "hello", ...change });
+const freeFrames = (m: Machine): number => m.hv.mm.frames.nrFree;
+
+test("a domain is built as libxl builds it, and gives all back when it is destroyed", async () => {
+  await using machine = await createMachine({ host: idleHost, memoryMiB: 64, nrDomains: 1 });
+  const before = freeFrames(machine);
+  const domain = await machine.createDomain(config());
+  const hd = machine.hv.domain(domain.domid)!;
+  assert.equal(hd.memory.read(0x100000, 1)[0], 0xf4);
+  assert.equal(hd.param(HVM_PARAM.CONSOLE_PFN), 0xfefffn);
+  assert.equal(hd.param(HVM_PARAM.STORE_PFN), 0xfeffcn);
+  assert.ok(hd.param(HVM_PARAM.CONSOLE_EVTCHN) > 0n && hd.param(HVM_PARAM.STORE_EVTCHN) > 0n);
+  assert.equal(machine.xs.read(`/local/domain/${domain.domid}/name`), "tiny");
+  assert.equal(machine.xs.read(`/local/domain/${domain.domid}/memory/target`), String(16 * 1024));
+  await domain.destroy();
+  await domain.destroy();
+  assert.deepEqual(await domain.wait(), { reason: "destroyed" });
+  assert.equal(machine.xs.read(`/local/domain/${domain.domid}/name`), undefined);
+  assert.equal(freeFrames(machine), before);
+});
+
+test("console bytes go both ways through the ring, and the readable ends with the domain", async () => {
+  await using machine = await createMachine({ host: idleHost, memoryMiB: 64, nrDomains: 1 });
+  const domain = await machine.createDomain(config()), hd = machine.hv.domain(domain.domid)!;
+  const page = hd.memory.machineAddress(0xfefff000), { views } = machine.hv, C = XenconsInterface;
+  const writer = domain.console.writable.getWriter();
+  await writer.write(new TextEncoder().encode("in"));
+  assert.equal(Atomics.load(views.u32, (page + C.in_prod.at) >>> 2), 2);
+  assert.equal(views.u8[page + C.in.at], 0x69);
+  views.u8.set(new TextEncoder().encode("out"), page + C.out.at);
+  Atomics.store(views.u32, (page + C.out_prod.at) >>> 2, 3);
+  hd.shutdown(SHUTDOWN.poweroff);
+  assert.equal((await domain.wait()).reason, "poweroff");
+  const text: string[] = [];
+  for await (const bytes of domain.console.readable) text.push(new TextDecoder().decode(bytes));
+  assert.equal(text.join(""), "out");
+});
+
+test("a crash is reported with registers and reason, and the machine goes on", async () => {
+  await using machine = await createMachine({ host: idleHost, memoryMiB: 96, nrDomains: 2 });
+  const [a, b] = [await machine.createDomain(config({ name: "a" })), await machine.createDomain(config({ name: "b" }))];
+  machine.hv.domain(a.domid)!.crash("triple fault", 0);
+  const end = await a.wait();
+  assert.equal(end.reason, "crash");
+  assert.equal(end.crash?.reason, "triple fault");
+  assert.equal(end.crash?.registers["rip"], "0000000000100000");
+  assert.ok(machine.hv.domain(b.domid)!.mayRun);
+  assert.equal(machine.report().domains.length, 2);
+});
+
+test("names are unique, bad images and too much memory are refused, and nothing is left behind", async () => {
+  await using machine = await createMachine({ host: idleHost, memoryMiB: 64, nrDomains: 1 });
+  const before = freeFrames(machine);
+  await assert.rejects(machine.createDomain(config({ kernel: new Uint8Array(100) })), { name: "UserError" });
+  await assert.rejects(machine.createDomain(config({ memoryMiB: 3000 })), { name: "UserError", message: /no 3000 MiB left/ });
+  assert.equal(freeFrames(machine), before);
+  const domain = await machine.createDomain(config());
+  await assert.rejects(machine.createDomain(config()), { name: "UserError", message: /There is a domain named "tiny" already/ });
+  await domain[Symbol.asyncDispose]();
+  await machine.createDomain(config());
+});
+
+test("an abort signal destroys the domain", async () => {
+  await using machine = await createMachine({ host: idleHost, memoryMiB: 64, nrDomains: 1 });
+  const controller = new AbortController();
+  const domain = await machine.createDomain(config(), { signal: controller.signal });
+  controller.abort();
+  assert.equal((await domain.wait()).reason, "destroyed");
+  await assert.rejects(machine.createDomain(config(), { signal: controller.signal }), { name: "AbortError" });
+});
+
+test("a machine that cannot be is refused", async () => {
+  await assert.rejects(createMachine({ host: idleHost, memoryMiB: 9000 }), { name: "UserError", message: /more than a machine of 4 GiB holds/ });
+  await assert.rejects(createMachine({ host: idleHost, pcpus: 0 }), { name: "UserError", message: /1 to 32 pCPUs/ });
+  await assert.rejects(createMachine({ host: idleHost, trace: "everything" }), { name: "UserError", message: /"everything" is no class/ });
+  await assert.rejects(createMachine({ host: idleHost, engine: "translator" }), { name: "UserError", message: /not built yet/ });
+});
