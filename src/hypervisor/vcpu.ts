@@ -71,6 +71,7 @@ export class Vcpu {
 
   // Events ---------------------------------------------------------------------
   get vcpuInfo(): number { return this.hv.load(VCPU.vcpuInfo, this.at) >>> 0; }
+  get upcallVector(): number { return this.hv.load(VCPU.upcallVector, this.at); }
   get isUpcallPending(): boolean {
     const at = this.vcpuInfo;
     return at !== 0 && Atomics.load(this.hv.views.u8, at + VcpuInfo.evtchn_upcall_pending.at) !== 0;

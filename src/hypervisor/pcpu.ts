@@ -1,0 +1,149 @@
+/**
+ * A physical CPU: the loop that takes vCPUs from the queue, runs each for a slice, and sees to timers and to what the others ask of it.
+ * Runs on a thread of its own (Atomics.wait must be allowed there) and ends when the machine's stop word is set.
+ */
+import { HVM_PARAM } from "../abi/hvm/params.ts";
+import { SHUTDOWN } from "../abi/sched.ts";
+import { TRACE, TRACE_CLASS } from "../base/trace.ts";
+import { allowWaiting } from "../memory/lock.ts";
+import type { MachineMemory } from "../memory/machine.ts";
+import type { Engine, EngineOptions } from "../x86/engine.ts";
+import type { Platform } from "../x86/platform.ts";
+import { CPU, EFLAGS, EXIT } from "../x86/state.ts";
+import { Hypervisor } from "./hypervisor.ts";
+import { DOMAIN, PCPU, PCPU_STATE, VCPU, VPF } from "./objects.ts";
+import { PvhPlatform } from "./platform-pvh.ts";
+import { SLICE_MS } from "./scheduler.ts";
+import type { Vcpu } from "./vcpu.ts";
+import { writeRunstate, writeTimeArea } from "./vcpu_op.ts";
+
+export type MakeEngine = (memory: WebAssembly.Memory, cpuBase: number, platform: Platform, options?: EngineOptions) => Engine;
+const FIRST_JUMPS_PER_MS = 10_000, LEAST_BUDGET = 200;
+
+export class Pcpu {
+  readonly hv: Hypervisor;
+  readonly index: number;
+  readonly engine: Engine;
+  readonly platform: PvhPlatform;
+  /** its PCPU struct, its register file */
+  readonly #at: number;
+  readonly #cpu: number;
+  #jumpsPerMs = FIRST_JUMPS_PER_MS;
+
+  constructor(mm: MachineMemory, index: number, makeEngine: MakeEngine) {
+    this.hv = new Hypervisor(mm);
+    this.hv.trace.pcpu = index;
+    this.index = index;
+    this.#at = this.hv.pcpuAt(index);
+    this.#cpu = mm.pcpuAt(index);
+    this.platform = new PvhPlatform(this.hv, index);
+    this.engine = makeEngine(mm.memory, this.#cpu, this.platform, { code: this.platform.code });
+    this.platform.guest = this.engine;
+    this.engine.onDeliver = (vector, errorCode, external) => {
+      if (external || !(this.hv.trace.on & TRACE_CLASS.exception)) return;
+      const rip = CPU.rip.get(this.hv.views.dv, this.#cpu);
+      this.hv.trace.emit(TRACE.exception, this.platform.d.domid, this.platform.v.id, vector, errorCode, Number(rip & 0xffffffffn) | 0, Number(rip >> 32n) | 0);
+    };
+  }
+
+  /** The loop. */
+  run(): void {
+    allowWaiting();
+    const { hv } = this;
+    hv.store(PCPU.state, this.#at, PCPU_STATE.running);
+    while (!hv.stopped) this.turn();
+    hv.store(PCPU.state, this.#at, PCPU_STATE.off);
+  }
+  /** One turn: timers, then a vCPU until it leaves or its time is over; or sleep when there is none. */
+  turn(): void {
+    const { hv } = this;
+    hv.add(PCPU.turns, this.#at, 1);
+    hv.scheduler.expireTimers();
+    const v = hv.scheduler.pick(this.index);
+    if (v) this.#serve(v);
+    else hv.scheduler.idle(this.index);
+  }
+
+  #serve(v: Vcpu): void {
+    const { hv } = this;
+    this.#load(v);
+    do {
+      this.platform.obey();
+      const exit = this.#slice(v);
+      hv.add(VCPU.nrExits, v.at + (exit & 7) * 4, 1);
+      if (hv.trace.on & TRACE_CLASS.exit && exit !== EXIT.slice) this.#traceExit(v, exit);
+      if (exit === EXIT.halt) this.#halt(v);
+      else if (exit === EXIT.tripleFault) this.#tripleFault(v);
+      else if (exit === EXIT.internal) v.domain.crash("The engine met something it cannot execute", v.id);
+      hv.scheduler.expireTimers();
+      if (exit === EXIT.yield && v.mayRun) break;
+    } while (v.mayRun && !hv.scheduler.isCrowded && !hv.stopped);
+    this.#save(v);
+  }
+  /** Run for a slice or up to the next timer. The budget is in jumps; how many make a millisecond is measured as we go. */
+  #slice(v: Vcpu): number {
+    const { hv } = this, start = performance.now();
+    const ms = Math.min(SLICE_MS, Math.max(0, (hv.scheduler.nextDeadline - hv.clock.now()) / 1e6));
+    const budget = Math.max(LEAST_BUDGET, Math.floor(ms * this.#jumpsPerMs));
+    if (hv.trace.on & TRACE_CLASS.sched) hv.trace.emit(TRACE.vcpuRun, v.domain.domid, v.id, budget);
+    const kicks = hv.load(PCPU.wake, this.#at), exit = this.engine.run(budget), took = performance.now() - start;
+    if (exit === EXIT.slice && took > 0.1 && kicks === hv.load(PCPU.wake, this.#at)) { /* a kick spoils the count */
+      this.#jumpsPerMs = Math.max(1000, Math.min(1e6, this.#jumpsPerMs + (budget / took - this.#jumpsPerMs) * 0.2));
+      hv.set(PCPU.jumpsPerMs, this.#at, this.#jumpsPerMs);
+    }
+    hv.add(PCPU.nrSlices, this.#at, 1);
+    return exit;
+  }
+
+  /** Put its registers into the register file, unless they are still there. */
+  #load(v: Vcpu): void {
+    const { hv } = this, { u8 } = hv.views;
+    this.platform.load(v);
+    hv.store(PCPU.vcpu, this.#at, v.at | 0);
+    const isHere = hv.get(PCPU.loadedSerial, this.#at) === v.serial && hv.get(VCPU.lastPcpu, v.at) === this.index + 1;
+    if (!isHere) {
+      hv.add(PCPU.nrSwitches, this.#at, 1);
+      u8.copyWithin(this.#cpu, v.context, v.context + CPU.sizeof);
+      hv.set(PCPU.loadedSerial, this.#at, v.serial);
+      hv.set(VCPU.lastPcpu, v.at, this.index + 1);
+      hv.store(PCPU.p2mGen, this.#at, hv.load(DOMAIN.p2mGen, v.domain.at));
+      this.engine.contextChanged();
+    } else this.platform.obey();
+    const adjust = hv.get(CPU.tscAdjust, this.#cpu);
+    if (adjust !== hv.get(VCPU.timeAdjust, v.at)) {
+      v.writeTime(adjust);
+      writeTimeArea(v, this.engine);
+    }
+    writeRunstate(v, this.engine);
+  }
+  #save(v: Vcpu): void {
+    const { hv } = this;
+    hv.views.u8.copyWithin(v.context, this.#cpu, this.#cpu + CPU.sizeof);
+    hv.store(PCPU.vcpu, this.#at, 0);
+    hv.scheduler.leave(v);
+  }
+
+  /** HLT: sleep until an interrupt; with interrupts off, for ever - and a domain whose last vCPU does that has switched itself off. */
+  #halt(v: Vcpu): void {
+    const { hv } = this;
+    if (!(CPU.eflags.get(hv.views.dv, this.#cpu) & EFLAGS.IF)) {
+      hv.or(VCPU.pauseFlags, v.at, VPF.down);
+      for (const other of v.domain.vcpus()) if (other.isUp) return;
+      v.domain.shutdown(SHUTDOWN.poweroff);
+      return;
+    }
+    hv.or(VCPU.pauseFlags, v.at, VPF.blocked);
+    if (this.platform.hasDeliverable()) hv.and(VCPU.pauseFlags, v.at, ~VPF.blocked);
+  }
+  /** The toolstack chooses what it means (HVM_PARAM_TRIPLE_FAULT_REASON); a crash unless told otherwise. */
+  #tripleFault(v: Vcpu): void {
+    const rip = BigInt.asUintN(64, CPU.rip.get(this.hv.views.dv, this.#cpu)), reason = Number(v.domain.param(HVM_PARAM.TRIPLE_FAULT_REASON));
+    const text = `Triple fault at 0x${rip.toString(16)}`;
+    if (reason === 0 || reason === SHUTDOWN.crash) v.domain.crash(text, v.id);
+    else v.domain.shutdown(Math.min(reason, SHUTDOWN.MAX));
+  }
+  #traceExit(v: Vcpu, exit: number): void {
+    const rip = CPU.rip.get(this.hv.views.dv, this.#cpu);
+    this.hv.trace.emit(TRACE.exit, v.domain.domid, v.id, exit, Number(rip & 0xffffffffn) | 0, Number(rip >> 32n) | 0);
+  }
+}
