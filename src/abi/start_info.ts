@@ -1,7 +1,9 @@
 /** What a PVH guest finds at the address in ebx when it starts - public/arch-x86/hvm/start_info.h. */
 import { struct, u32, u64 } from "../base/struct.ts";
 
+/** hvm_start_info.magic: "xEn3" with bit 7 of the "E" set. */
 export const XEN_HVM_START_MAGIC_VALUE = 0x336ec578;
+/** hvm_memmap_table_entry.type; the numbers are those of ACPI's address ranges (6.5, table 15.1). */
 export const XEN_HVM_MEMMAP_TYPE = { RAM: 1, RESERVED: 2, ACPI: 3, NVS: 4, UNUSABLE: 5, DISABLED: 6, PMEM: 7 } as const;
 
 /** struct hvm_start_info, version 1. Addresses are guest-physical; strings end with a zero byte. */

@@ -21,6 +21,7 @@ const Madt = struct(44, { header: bytes(0, 36), lapic_addr: u32(36), flags: u32(
 const MadtLapic = struct(8, { type: u8(0), length: u8(1), acpi_processor_id: u8(2), apic_id: u8(3), flags: u32(4) });
 const MadtX2apic = struct(16, { type: u8(0), length: u8(1), apic_id: u32(4), flags: u32(8), acpi_processor_id: u32(12) });
 const MADT_TYPE = { lapic: 0, x2apic: 9 } as const, LAPIC_ENABLED = 1, MAX_LAPIC_ID = 254;
+/** Where a local APIC stands after reset, SDM Vol. 3A 11.4.1. */
 export const LAPIC_BASE_ADDRESS = 0xfee00000;
 
 /** libxl numbers the vCPUs' local APICs in steps of two (acpi_lapic_id). */

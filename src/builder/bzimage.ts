@@ -3,17 +3,18 @@
  * @see Linux's Documentation/x86/boot.rst (the boot protocol, version 2.08 and later)
  */
 import { UserError } from "../base/errors.ts";
-import { bytes, struct, u16, u32, u8 } from "../base/struct.ts";
+import { struct, u16, u32, u8 } from "../base/struct.ts";
 import { type Compression, compressionOf, decompress } from "./decompress/decompress.ts";
 import { type ElfImage, isElf, parseElf } from "./elf.ts";
 
 /** struct setup_header's fields that matter here, by their offset in the file. */
 const SetupHeader = struct(0x250, {
-  setup_sects: u8(0x1f1), boot_flag: u16(0x1fe), header: u32(0x202), version: u16(0x206), kernel_version: u16(0x20e), loadflags: u8(0x211),
-  payload_offset: u32(0x248), payload_length: u32(0x24c), rest: bytes(0, 1),
+  setup_sects: u8(0x1f1), boot_flag: u16(0x1fe), header: u32(0x202), version: u16(0x206), kernel_version: u16(0x20e),
+  payload_offset: u32(0x248), payload_length: u32(0x24c),
 });
 const BOOT_FLAG = 0xaa55, HDRS = 0x53726448, PAYLOAD_SINCE = 0x208;
 
+/** A kernel file, read. */
 export type Kernel = {
   readonly image: ElfImage;
   /** "ELF" or "bzImage", and how it was packed */

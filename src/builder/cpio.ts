@@ -10,6 +10,7 @@ const S_IF = { dir: 0o040000, file: 0o100000, symlink: 0o120000, char: 0o020000,
 const DEFAULT_MODE = { dir: 0o755, file: 0o644, symlink: 0o777, char: 0o600, block: 0o600, fifo: 0o600 } as const;
 const MAX_SIZE = 0xffffffff, HEADER = 110;
 
+/** One member of an archive. */
 export type CpioEntry = {
   /** relative to the root, or absolute; missing parents are made as directories */
   readonly path: string;

@@ -18,12 +18,14 @@ const Nhdr = struct(12, { n_namesz: u32(0), n_descsz: u32(4), n_type: u32(8) });
 const ELFCLASS = { 32: 1, 64: 2 } as const, ELFDATA2LSB = 1;
 const EM = { 386: 3, X86_64: 62 } as const, ET = { EXEC: 2, DYN: 3 } as const;
 const PT = { LOAD: 1, NOTE: 4 } as const, PN_XNUM = 0xffff, SHT_NOTE = 7;
+/** Segment.flags. */
 export const PF = { X: 1, W: 2, R: 4 } as const;
 const MACHINES: Readonly<Record<number, string>> = { 2: "SPARC", 8: "MIPS", 20: "PowerPC", 21: "PowerPC 64", 22: "S/390", 40: "ARM", 50: "Itanium", 183: "AArch64", 243: "RISC-V", 258: "LoongArch" };
 const TYPES: Readonly<Record<number, string>> = { 1: "a relocatable object (a kernel module?)", 4: "a core dump" };
 
 /** A PT_LOAD segment. Its bytes have been checked to lie in the file. */
 export type Segment = { readonly paddr: number; readonly vaddr: bigint; readonly memsz: number; readonly flags: number; readonly bytes: Uint8Array };
+/** What a loader needs of an ELF file. */
 export type ElfImage = {
   readonly bits: 32 | 64;
   readonly entry: bigint;
@@ -33,6 +35,7 @@ export type ElfImage = {
   readonly notes: ReadonlyMap<number, Uint8Array>;
 };
 
+/** Does the file begin as ELF files do? */
 export const isElf = (file: Uint8Array): boolean => file[0] === 0x7f && file[1] === 0x45 && file[2] === 0x4c && file[3] === 0x46;
 
 /** @throws UserError that says what is wrong with the file and what to do */

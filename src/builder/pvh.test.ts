@@ -1,6 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import fc from "fast-check";
 import { XEN_ELFNOTE } from "../abi/elfnote.ts";
+import { UserError } from "../base/errors.ts";
 import { HvmMemmapTableEntry, HvmModlistEntry, HvmStartInfo } from "../abi/start_info.ts";
 import { type ElfRecipe, makeElf, note } from "./golden/elf.ts";
 import { planPvh, type PvhConfig, writePvh } from "./load.ts";
@@ -106,4 +108,20 @@ test("what does not fit is refused with the remedy", () => {
   refuses({ recipe: { ...RECIPE, notes: [note("Xen", XEN_ELFNOTE.PHYS32_ENTRY, new Uint8Array(3))] } }, /has 3 bytes instead of 4 or 8/);
   refuses({ recipe: { ...RECIPE, notes: [phys32(0x90000)] } }, /points to 0x90000, where the kernel has no code/);
   refuses({ recipe: { ...RECIPE, segments: [] } }, /no loadable segments|no code/);
+});
+
+test("a corrupt kernel is refused, or all that the plan writes lies in frames that it asks for", () => {
+  const whole = makeElf({ ...RECIPE, noteSection: true });
+  const patch = fc.record({ at: fc.nat(240), value: fc.oneof(fc.nat(255), fc.constantFrom(0, 1, 0x7f, 0x80, 0xff)) });
+  fc.assert(fc.property(fc.array(patch, { minLength: 1, maxLength: 6 }), (patches) => {
+    const bytes = whole.slice();
+    for (const { at, value } of patches) bytes[at] = value;
+    try {
+      const plan = planPvh({ ...config(), kernel: { name: "vmlinux", bytes } });
+      for (const { gpa, size } of [...plan.zeros, ...plan.writes.map((w) => ({ gpa: w.gpa, size: w.bytes.length }))])
+        assert.ok(plan.populate.some((r) => gpa >= r.gfn * 4096 && gpa + size <= (r.gfn + r.count) * 4096), `${size} bytes at 0x${gpa.toString(16)}`);
+    } catch (e) {
+      if (!(e instanceof UserError)) throw e;
+    }
+  }), { numRuns: 3000, seed: 2 });
 });

@@ -24,6 +24,7 @@ export const HVM_MAX_VCPUS = 128;
 
 /** A file's bytes and what messages call it. */
 export type NamedBytes = { readonly name: string; readonly bytes: Uint8Array };
+/** What a PVH domain is to be made of. */
 export type PvhConfig = {
   readonly kernel: NamedBytes;
   /** module 0 is Linux's initrd */
@@ -36,6 +37,7 @@ export type PvhConfig = {
   readonly apicIds?: readonly number[];
 };
 
+/** A range of the guest's physical addresses. */
 export type E820Entry = { readonly addr: number; readonly size: number; readonly type: number /* XEN_HVM_MEMMAP_TYPE */ };
 /** Frames that must exist, filled with zeros, before anything is written. */
 export type GfnRange = { readonly gfn: number; readonly count: number; readonly use: "ram" | "acpi" | "special" };
@@ -48,6 +50,7 @@ export type PvhRegisters = {
   readonly es: SegmentRegister; readonly cs: SegmentRegister; readonly ss: SegmentRegister; readonly ds: SegmentRegister;
   readonly fs: SegmentRegister; readonly gs: SegmentRegister; readonly ldtr: SegmentRegister; readonly tr: SegmentRegister;
 };
+/** Everything that making the domain takes, decided. */
 export type PvhPlan = {
   readonly kernel: Kernel;
   readonly entry: number;

@@ -15,6 +15,7 @@ const crcTable = Int32Array.from({ length: 256 }, (_, i) => {
   return c;
 });
 
+/** Unpack all streams of a bzip2 file. */
 export function bunzip2(input: Uint8Array, options: Options = {}): Uint8Array<ArrayBuffer> {
   const out = new Output("bzip2", input, options), bits = new Bits(input, out);
   do {

@@ -8,6 +8,7 @@ import type { Options } from "./output.ts";
 import { unxz } from "./xz.ts";
 import { unzstd } from "./zstd.ts";
 
+/** What we can undo; the names are for messages. */
 export type Compression = "gzip" | "bzip2" | "LZMA" | "XZ" | "LZO" | "LZ4" | "zstd";
 
 /** First bytes; Linux tells its payload by the same ones (lib/decompress.c). */
@@ -19,6 +20,7 @@ const DECOMPRESSORS: Readonly<Record<Compression, (input: Uint8Array, options?: 
   gzip: gunzip, bzip2: bunzip2, LZMA: unlzma, XZ: unxz, LZO: unlzop, LZ4: unlz4, zstd: unzstd,
 };
 
+/** Tell the compression of some data, if it is one of ours. */
 export const compressionOf = (input: Uint8Array): Compression | undefined => MAGIC.find(([, magic]) => magic.every((b, i) => input[i] === b))?.[0];
 
 /** @throws UserError when the data are damaged or unpack to more than the limit */

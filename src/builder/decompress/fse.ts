@@ -64,6 +64,7 @@ export function fseTable(counts: Int16Array, log: number, fail: Fail): FseTable 
   return { log, symbols, bits, base };
 }
 
+/** The table of a mode in which every code is the same symbol. */
 export const rleTable = (symbol: number): FseTable => ({ log: 0, symbols: Uint8Array.of(symbol), bits: new Uint8Array(1), base: new Uint16Array(1) });
 
 /** 4.1.1: read a table's description, at src[at..end]. @returns the table and where the description ends */

@@ -4,6 +4,7 @@
 export const FAST_BITS = 10;
 const MAX_BITS = 20;
 
+/** A canonical code, ready to decode. */
 export type PrefixCode = {
   /** by the next FAST_BITS bits as they stand in the stream: symbol << 5 | length, or 0 where the code is longer or there is none */
   readonly fast: Uint32Array;

@@ -4,9 +4,10 @@
  */
 import { copyMatch, type Options, Output } from "./output.ts";
 
-export const LZ4_LEGACY_MAGIC = 0x184c2102;
+const LZ4_LEGACY_MAGIC = 0x184c2102;
 const LEGACY_BLOCK = 8 << 20;
 
+/** Unpack all blocks of a legacy frame, and of frames that follow. */
 export function unlz4(input: Uint8Array, options: Options = {}): Uint8Array<ArrayBuffer> {
   const out = new Output("LZ4", input, options);
   const view = new DataView(input.buffer, input.byteOffset, input.length);

@@ -88,6 +88,7 @@ function matchLength(s: Int32Array, src: Uint8Array, probs: Uint16Array, base: n
   return 18 + tree(s, src, probs, base + LEN_HIGH, 8);
 }
 
+/** The model's state, which LZMA2 carries from chunk to chunk. */
 export class LzmaDecoder {
   readonly out: Output;
   private probs = new Uint16Array(LITERAL);

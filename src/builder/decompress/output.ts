@@ -4,6 +4,7 @@ import { UserError } from "../../base/errors.ts";
 /** No kernel or archive of ours unpacks to more; a file that does is taken for an attack. */
 export const DEFAULT_LIMIT = 1 << 29;
 
+/** What every decompressor takes besides its input. */
 export type Options = {
   /** most bytes the result may have */
   limit?: number;
@@ -13,6 +14,7 @@ export type Options = {
   name?: string;
 };
 
+/** The result so far. Failures are told in the name of the input. */
 export class Output {
   bytes: Uint8Array<ArrayBuffer>;
   /** over `bytes` */
@@ -68,5 +70,6 @@ export function copyMatch(out: Uint8Array, view: DataView, at: number, distance:
   else while (at < end) out[at++] = out[from++] as number;
 }
 
-export const damaged = (name: string, format: string, what: string): UserError =>
+/** The error of data that cannot be what a compressor wrote. */
+const damaged = (name: string, format: string, what: string): UserError =>
   new UserError(`${name} is damaged (${format}: ${what}); fetch or build the file again`);

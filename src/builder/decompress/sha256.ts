@@ -18,6 +18,7 @@ const { K, H0 } = (() => {
 })();
 const ror = (x: number, n: number): number => x >>> n | x << 32 - n;
 
+/** Digest a message. */
 export function sha256(message: Uint8Array): Uint8Array<ArrayBuffer> {
   const h = H0.slice(), w = new Int32Array(64), whole = message.length & ~63;
   const tail = new Uint8Array(message.length - whole < 56 ? 64 : 128), tailView = new DataView(tail.buffer);

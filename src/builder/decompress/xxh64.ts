@@ -48,6 +48,7 @@ function round(s: Int32Array, at: number, scratch: Int32Array, low: number, high
   multiply(s, at, P1);
 }
 
+/** Hash some bytes; only bits 0 to 31 are kept. */
 export function xxh64Low(b: Uint8Array): number {
   const view = new DataView(b.buffer, b.byteOffset, b.length), scratch = pair(0, 0), h = pair(P5[0] as number, P5[1] as number);
   let at = 0;

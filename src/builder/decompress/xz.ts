@@ -15,6 +15,7 @@ const FILTER = { delta: 3, x86: 4, lzma2: 0x21 } as const;
 const MAGIC = [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0] as const, FOOTER_MAGIC = 0x595a;
 type Undo = (b: Uint8Array, from: number, to: number) => void;
 
+/** Unpack all streams of an XZ file. */
 export function unxz(input: Uint8Array, options: Options = {}): Uint8Array<ArrayBuffer> {
   const xz = new Xz(input, options);
   let at = xz.stream(0);

@@ -11,6 +11,7 @@ export type ElfRecipe = {
   noteSection?: boolean;
 };
 
+/** One note, padded. */
 export function note(owner: string, type: number, value: Uint8Array | string, align = 4): Uint8Array {
   const name = new TextEncoder().encode(`${owner}\0`), desc = typeof value === "string" ? new TextEncoder().encode(value) : value;
   const descAt = Math.ceil((12 + name.length) / align) * align, b = new Uint8Array(descAt + Math.ceil(desc.length / align) * align), view = new DataView(b.buffer);

@@ -28,6 +28,7 @@ function mixture(size: number, seed: number): Uint8Array<ArrayBuffer> {
   return b;
 }
 
+/** One block of any format. */
 export const small = (): Uint8Array<ArrayBuffer> => mixture(2500, 1);
 /** More than one of zstd's blocks. */
 export const large = (): Uint8Array<ArrayBuffer> => mixture(150_000, 2);
