@@ -15,6 +15,7 @@ static void on_debug(struct frame *f) {
 void target(void);
 extern char debug_target[];
 __asm__("target: nop\ndebug_target: nop\n ret\n");
+static void expect(const char *what, int got, int want) { check(got == want, "%s: vector %d, not %d", what, got, want); }
 static void read_dr4(u64 a) { (void)a; __asm__ volatile("mov %%db4, %%rax" : : : "rax"); }
 static void write_dr7(u64 v) { WRITE_DR(7, v); }
 static void set_cr4_de(u64 v) { WRITE_CR(4, v ? READ_CR(4) | 8 : READ_CR(4) & ~8ul); }
@@ -55,13 +56,14 @@ void guest_main(void) {
   check(READ_DR(7) == 0x400, "dr7 %lx", READ_DR(7));
   WRITE_DR(6, 0);
   check((READ_DR(6) & 0xffff0ff0) == 0xffff0ff0, "dr6 keeps its ones: %lx", READ_DR(6));
-  check(attempt(read_dr4, 0) == NO_FAULT, "dr4 without CR4.DE: vector %d", outcome.vector);
+  expect("dr4 without CR4.DE", attempt(read_dr4, 0), NO_FAULT);
   set_cr4_de(1);
-  check(attempt(read_dr4, 0) == UD, "dr4 with CR4.DE: vector %d", outcome.vector);
+  expect("dr4 with CR4.DE", attempt(read_dr4, 0), UD);
   set_cr4_de(0);
-  check(attempt(write_dr7, 1ul << 32) == GP, "dr7 bit 32: vector %d", outcome.vector);
+  expect("dr7 bit 32", attempt(write_dr7, 1ul << 32), GP);
   on_interrupt(DB, NULL);
   WRITE_DR(7, 0x400 | 1 << 13);
-  check(attempt(read_dr4, 0) == DB && READ_DR(6) & 0x2000, "DR7.GD: vector %d, dr6 %lx", outcome.vector, READ_DR(6));
+  expect("DR7.GD", attempt(read_dr4, 0), DB);
+  check(READ_DR(6) & 0x2000, "dr6 after DR7.GD: %lx", READ_DR(6));
   check(!(READ_DR(7) & 0x2000), "DR7.GD stays set");
 }
