@@ -110,7 +110,7 @@ export abstract class Gen {
   abstract branch(c: Val): void;
   /** Leave the instruction undone when c: go on at the next. */
   abstract skipIf(c: Val): void;
-  /** This instruction once more (a repeated string instruction); `cond`: only then, else the next. */
+  /** This instruction once more (a repeated string instruction). `cond`: only then, else the next; the flags change with the last time only (SDM Vol. 2 "REP"). */
   abstract again(cond?: Val): void;
   /** Leave with the fault recorded in CPU.fault. */
   abstract fault(): void;
@@ -304,6 +304,8 @@ export abstract class Gen {
     this.open = { w, addr: a, host, atomic, loop, old };
     return old;
   }
+  /** Check that bytes may be written, before anything else happens. */
+  writable(addr: Val, size: number): void { this.emit(addr); this.code.i32(size).call(helperIndex("probeWrite")); this.faultCheck(); }
   /** Write what loadForWrite read. */
   protected storeBack(v: Val): void {
     const { w, addr, host, atomic, loop, old } = this.open!, c = this.code, x = this.let(v);

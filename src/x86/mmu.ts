@@ -268,6 +268,7 @@ export class Mmu {
   }
   private loadCrossing(a: number, size: number, context: number): bigint {
     const first = 4096 - (a & 0xfff), second = this.nextPage(a);
+    this.host(a, 0, context); this.host(second, 0, context);
     let v = 0n;
     for (let i = size - 1; i >= 0; i--) v = v << 8n | BigInt(this.load(i < first ? a + i : second + i - first, 1, context));
     return v;

@@ -117,7 +117,7 @@ export const repWhile = (kind: "cmps" | "scas", equal: boolean): Semantics => (g
   if (kind === "cmps") move(g, RSI, by);
   move(g, RDI, by); g.flags("sub", w, r, a, b);
   g.setReg(g.aw, RCX, g.sub(g.aw, n, g.k(g.aw, 1)));
-  g.again(g.let(equal ? g.eq(w, a, b) : g.ne(w, a, b)));
+  g.again(g.let(g.and(32, equal ? g.eq(w, a, b) : g.ne(w, a, b), g.ne(g.aw, n, g.k(g.aw, 1)))));
 };
 export const xlat: Semantics = g => {
   const off = g.let(g.cast(g.aw, 64, g.cast(64, g.aw, g.add(64, g.reg(64, RBX), g.cast(8, 64, g.reg(8, RAX))))));

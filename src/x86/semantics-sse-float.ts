@@ -10,7 +10,7 @@ import { F32, F64, I32, I64, type Ty, V128 } from "../wasm/writer.ts";
 import { type Gen, type Val, type W, helperIndex, tyOf } from "./gen.ts";
 import type { Semantics } from "./semantics.ts";
 import { lanes, widen } from "./semantics-sse.ts";
-import { setMm, toMmx } from "./semantics-mmx.ts";
+import { checkPending, setMm, toMmxNow } from "./semantics-mmx.ts";
 import { SSE } from "./sse-float.ts";
 import { CPU, EFLAGS } from "./state.ts";
 
@@ -212,12 +212,20 @@ export const packedToInt = (s: Shape, truncate: boolean): Semantics => g => {
 };
 
 // Conversions from and to MMX registers ----------------------------------------------------------------------------------------
-export const cvtpi2ps: Semantics = g => { toMmx(g); g.setDst(slow(g, "CVTPI2PS", 0, g.src(64), 64, 64), 64); };
-/** Two 32-bit integers are two doubles. A memory operand leaves the x87 alone. */
-export const cvtpi2pd: Semantics = g => { if (!g.srcMem) toMmx(g); g.setDst(g.v(Op.f64x2_convert_low_i32x4_s, g.v(Op.i64x2_splat, g.src(64))), 128); };
+/** A memory operand leaves the x87 alone. */
+const fromMm = (g: Gen): Val => {
+  if (g.srcMem) return g.src(64);
+  checkPending(g); toMmxNow(g);
+  return g.src(64);
+};
+export const cvtpi2ps: Semantics = g => g.setDst(slow(g, "CVTPI2PS", 0, fromMm(g), 64, 64), 64);
+/** Two 32-bit integers are two doubles. */
+export const cvtpi2pd: Semantics = g => { const v = fromMm(g); g.setDst(g.v(Op.f64x2_convert_low_i32x4_s, g.v(Op.i64x2_splat, v)), 128); };
 export const toPi = (s: Shape, truncate: boolean): Semantics => g => {
-  toMmx(g);
-  const raw = g.src(s.double ? 128 : 64), b = s.double ? raw : g.let(g.v(Op.i64x2_splat, raw));
+  checkPending(g);
+  const raw = g.src(s.double ? 128 : 64);
+  toMmxNow(g);
+  const b = s.double ? raw : g.let(g.v(Op.i64x2_splat, raw));
   const r = toInts(g, s, truncate, b, () => widen(g, 64, slow(g, `CVT${truncate ? "T" : ""}${s.suffix}2PI`, 0, raw, s.double ? 128 : 64, 64)));
   setMm(g, g.extract(Op.i64x2_extract_lane, 0, r));
 };

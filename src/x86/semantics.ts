@@ -49,6 +49,8 @@ export const movsx: Semantics = (g, w) => g.setDst(g.cast(g.sw, w, g.src(), true
 export const lea: Semantics = (g, w) => g.setDst(g.cast(64, w, g.offset()));
 export const xchg: Semantics = g => { const b = g.let(g.src()), a = g.rmw(); g.put(b); g.setSrc(a); };
 export const nop: Semantics = () => {};
+/** CLFLUSH: nothing to do, but the byte must be readable. */
+export const clflush: Semantics = g => { g.load(8, g.ea(1, false)); };
 export const ud: Semantics = g => g.trap(VECTOR.UD);
 const swap32 = (g: Gen, v: Val) => { const a = g.let(v); return g.or(32, g.and(32, g.rotl(32, a, g.k(32, 8)), g.k(32, 0x00ff00ff)), g.and(32, g.rotl(32, a, g.k(32, 24)), g.k(32, 0xff00ff00))); };
 const swapped = (g: Gen, w: W, a: Val): Val => {
@@ -242,9 +244,9 @@ export const cmovcc = (cc: number): Semantics => (g, w) => { const b = g.let(g.s
 
 export const cmpxchg: Semantics = (g, w) => {
   const b = g.let(g.src()), acc = g.let(g.reg(w, RAX)), a = g.rmw(), r = g.let(g.sub(w, acc, a)), same = g.let(g.eq(w, acc, a));
-  g.put(g.select(tyOf(w), same, b, a));
-  // a 32-bit accumulator is written (and zero-extended) only when the comparison fails
+  // of accumulator and destination only the one that takes a value is written, and so zero-extended; the destination may be the accumulator
   if (w === 32) g.setReg(64, RAX, g.select(I64, same, g.reg(64, RAX), g.cast(32, 64, a))); else g.setReg(w, RAX, g.select(tyOf(w), same, acc, a));
+  if (w === 32 && !g.dstMem) g.setDst(g.select(I64, same, g.cast(32, 64, b), g.dst(64)), 64); else g.put(g.select(tyOf(w), same, b, a));
   g.flags("sub", w, r, acc, a);
 };
 export const xadd: Semantics = (g, w) => {
@@ -265,6 +267,7 @@ export const cmpxchg8b: Semantics = g => {
 export const cmpxchg16b: Semantics = g => {
   const at = g.let(g.ea(16, true));
   g.trapIf(g.cast(64, 32, g.and(64, at, g.k(64, 15))), VECTOR.GP, 0);
+  g.writable(at, 16);
   const lo = g.let(g.load(64, at)), hi = g.let(g.load(64, g.add(64, at, g.k(64, 8))));
   const same = g.let(g.and(32, g.eq(64, lo, g.reg(64, RAX)), g.eq(64, hi, g.reg(64, RDX))));
   g.store(64, at, g.select(I64, same, g.reg(64, RBX), lo)); g.store(64, g.add(64, at, g.k(64, 8)), g.select(I64, same, g.reg(64, RCX), hi));

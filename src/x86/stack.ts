@@ -54,6 +54,10 @@ export class Stack {
     const lo = this.cpu.mmu.load(a, 4, this.context), hi = this.cpu.mmu.load(a + 4, 4, this.context) | 0;
     return hi * 4294967296 + lo;
   }
+  /** The same with all 64 bits: for values that need not be addresses. */
+  peekWide(size: number, i: number, skip = 0): bigint {
+    return size === 8 ? this.cpu.mmu.load64(this.linear(this.sp + i * size + skip, size), this.context) : BigInt(this.peek(size, i, skip));
+  }
   /** Could a byte be written at sp? */
   check(): void { this.cpu.mmu.checkWrite(this.linear(this.sp, 1), 1, this.context); }
   drop(bytes: number): void { this.sp += bytes; if (this.ss) this.sp = this.cut(this.sp); }

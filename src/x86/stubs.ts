@@ -198,8 +198,10 @@ export class StubGen extends Gen {
   }
   skipIf(cond: Val): void { this.emit(cond); this.code.if_(); this.goOn(); this.code.end(); }
   again(cond?: Val): void {
-    this.ended = true; this.commit();
-    if (cond) { this.emit(cond); this.code.op(Op.i32_eqz).if_(); this.goOn(); this.code.end(); }
+    this.ended = true;
+    const flags = cond ? this.fl : []; if (cond) this.fl = [];
+    this.commit();
+    if (cond) { this.emit(cond); this.code.op(Op.i32_eqz).if_(); for (const f of flags) f(); this.goOn(); this.code.end(); }
     this.spend(() => this.emitHere()); this.code.get(REC_).op(Op.return);
   }
   tryBulk(kind: number, n: Val): void {

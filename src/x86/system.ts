@@ -77,7 +77,7 @@ function enterFrame(cpu: Cpu, bytes: number, level: number, w: number): void {
   const narrow = cpu.get(CPU.spMask) === 0xffffn, before = stack.sp, at = Stack.current(cpu);
   level &= 31;
   const top = isWide ? cpu.gprNumber(RBP) : narrow ? cpu.gpr32(RBP) & 0xffff : cpu.gpr32(RBP);
-  for (let i = 1; i < level; i++) { at.sp = top; values.push(at.peek(size, -i)); }
+  for (let i = 1; i < level; i++) { at.sp = top; values.push(at.peekWide(size, -i)); }
   const frame = isWide ? before - size : narrow ? before - size & 0xffff : (before - size) >>> 0;
   if (level > 0) values.push(frame);
   const cut = values.map((x) => size === 8 ? x : Number(BigInt.asUintN(w, BigInt(x))));

@@ -111,7 +111,7 @@ row(0x1c7, "My", "cmpxchg16b", s.cmpxchg16b, { ext: 1, mod: "m", mode: 64, lock:
 row(0x1ae, "My", "fxsave", y.image("fxsave", 512, true), { ext: 0, mod: "m", pfx: "np", unit: "x87", ...sys }); row(0x1ae, "My", "fxrstor", y.image("fxrstor", 512, false), { ext: 1, mod: "m", pfx: "np", unit: "x87", ...sys });
 row(0x1ae, "Md", "ldmxcsr", y.ldmxcsr, { ext: 2, mod: "m", pfx: "np", unit: "sse" }); row(0x1ae, "Md", "stmxcsr", y.stmxcsr, { ext: 3, mod: "m", pfx: "np", unit: "sse" });
 row(0x1ae, "My", "xsave", y.image("xsave", 1, true), { ext: 4, mod: "m", pfx: "np", ...sys }); row(0x1ae, "My", "xrstor", y.image("xrstor", 1, false), { ext: 5, mod: "m", pfx: "np", ...sys });
-row(0x1ae, "My", "xsaveopt", y.image("xsaveopt", 1, true), { ext: 6, mod: "m", pfx: "np", ...sys }); row(0x1ae, "Mb", "clflush", s.nop, { ext: 7, mod: "m", pfx: "np" });
+row(0x1ae, "My", "xsaveopt", y.image("xsaveopt", 1, true), { ext: 6, mod: "m", pfx: "np", ...sys }); row(0x1ae, "Mb", "clflush", s.clflush, { ext: 7, mod: "m", pfx: "np" });
 for (const ext of [5, 6, 7]) row(0x1ae, "Ed", "fence", s.nop, { ext, mod: "r", pfx: "np" });
 for (const [ext, name] of [[0, "rdfsbase"], [1, "rdgsbase"], [2, "wrfsbase"], [3, "wrgsbase"]] as const) row(0x1ae, "Ry", name, ext < 2 ? y.rdBase(name) : y.wrBase(name), { ext, mod: "r", pfx: "F3", mode: 64 });
 row(0x2f0, "Gy,Eb", "crc32", s.crc32, { pfx: "F2" }); row(0x2f1, "Gy,Ev", "crc32", s.crc32, { pfx: "F2" });

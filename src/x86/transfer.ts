@@ -145,7 +145,7 @@ export function farRet(cpu: Cpu, release: number, width: number): void {
     stack.commit();
     return enterCode(cpu, d, cpu.cpl, rip);
   }
-  returnOuter(cpu, d, rip, stack.peek(size, 2, release), stack.peek(size === 8 ? 4 : size, 0, 3 * size + release) & 0xffff, release);
+  returnOuter(cpu, d, rip, stack.peekWide(size, 2, release), stack.peek(size === 8 ? 4 : size, 0, 3 * size + release) & 0xffff, release);
 }
 /** The code segment RET and IRET go to: privilege by the selector's RPL. */
 function returnCode(cpu: Cpu, sel: number): Descriptor {
@@ -155,7 +155,7 @@ function returnCode(cpu: Cpu, sel: number): Descriptor {
   return d;
 }
 /** Return to an outer privilege (or, by IRET in 64-bit mode, to any): code, stack, and data segments it may keep. */
-function returnOuter(cpu: Cpu, cs: Descriptor, rip: number, sp: number, ssSel: number, release: number, before?: () => void): void {
+function returnOuter(cpu: Cpu, cs: Descriptor, rip: number, sp: bigint, ssSel: number, release: number, before?: () => void): void {
   const cpl = cs.sel & 3, to64 = is64Code(cpu, cs);
   let ss: Descriptor | null = null;
   if (isNull(ssSel)) {
@@ -166,7 +166,8 @@ function returnOuter(cpu: Cpu, cs: Descriptor, rip: number, sp: number, ssSel: n
   const isOuter = cpl !== cpu.cpl;
   before?.();
   if (ss) putSegment(cpu, SS, ss); else nullSegment(cpu, SS, ssSel, cpl);
-  putStackPointer(cpu, to64 ? null : ss, to64 ? sp + release : ss!.attr & ATTR.db ? sp + release : sp + release & 0xffff);
+  // any value may be in RSP: a number would lose bits
+  if (to64) cpu.setGpr(RSP, BigInt.asUintN(64, sp + BigInt(release))); else putStackPointer(cpu, ss, Number(BigInt.asUintN(32, sp)) + release & (ss!.attr & ATTR.db ? -1 : 0xffff));
   enterCode(cpu, cs, cpl, rip);
   if (isOuter) dropInnerSegments(cpu);
 }
@@ -194,7 +195,7 @@ export function iret(cpu: Cpu, width: number): void {
   const d = returnCode(cpu, sel), mask = flagMask(cpu, width, true);
   checkTarget(cpu, d, rip);
   if (cpu.is64 || (sel & 3) !== cpu.cpl)
-    return returnOuter(cpu, d, rip, stack.peek(size, 3), stack.peek(narrow, 0, 4 * size) & 0xffff, 0, () => setFlags(cpu, flags, mask));
+    return returnOuter(cpu, d, rip, stack.peekWide(size, 3), stack.peek(narrow, 0, 4 * size) & 0xffff, 0, () => setFlags(cpu, flags, mask));
   touch(cpu, d);
   stack.drop(3 * size);
   stack.commit();
