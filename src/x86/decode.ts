@@ -54,11 +54,10 @@ export function decode(m: Uint8Array, at: number, end: number, mode: number): In
   for (;;) {
     b = next();
     if (b === 0x66) opsize = true; else if (b === 0x67) addrsize = true; else if (b === 0xf3 || b === 0xf2) rep = b; else if (b === 0xf0) lock = true;
-    else if (b === 0x26) seg = 0; else if (b === 0x2e) seg = 1; else if (b === 0x36) seg = 2; else if (b === 0x3e) seg = 3; else if (b === 0x64) seg = 4; else if (b === 0x65) seg = 5;
+    else if ((b & 0xe7) === 0x26) { if (!long) seg = b >> 3 & 3; } else if (b === 0x64) seg = 4; else if (b === 0x65) seg = 5;
     else if (long && (b & 0xf0) === 0x40) { rex = b; continue; } else break;
     rex = 0;                                     // a REX before another prefix is ignored
   }
-  if (long && seg < 4) seg = -1;
   let op = b;
   if (op === 0x0f) { b = next(); op = b === 0x38 ? 0x200 | next() : b === 0x3a ? 0x300 | next() : 0x100 | b; }
   const e = byOp[op];

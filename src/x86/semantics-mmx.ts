@@ -19,10 +19,13 @@ export function toMmx(g: Gen): void {
   g.setField(16, CPU.fsw.at, g.and(32, g.field(16, CPU.fsw.at), g.k(32, 0xffff ^ TOP)));
   g.setField(8, CPU.ftw.at, g.k(8, 0xff));
 }
-/** The same at once: stores and conversions leave it done although they fault afterwards. */
+/** The same at once: as processors do it, a conversion leaves it done although it faults afterwards (a store: TOP alone). */
 export function toMmxNow(g: Gen): void {
-  g.cpu(); g.emit(g.and(32, g.field(16, CPU.fsw.at), g.k(32, 0xffff ^ TOP))); g.code.mem(Op.i32_store16, CPU.fsw.at);
+  topNow(g);
   g.cpu().i32(0xff).mem(Op.i32_store8, CPU.ftw.at);
+}
+function topNow(g: Gen): void {
+  g.cpu(); g.emit(g.and(32, g.field(16, CPU.fsw.at), g.k(32, 0xffff ^ TOP))); g.code.mem(Op.i32_store16, CPU.fsw.at);
 }
 /** Write the MMX destination: sign and exponent become ones. The last thing of the text. */
 export function setMm(g: Gen, v: Val): void {
@@ -55,7 +58,7 @@ export const maskmovq: Semantics = g => { toMmx(g); const v = widen(g, 64, g.dst
 /** MOVD, MOVQ to an MMX register. */
 export const load: Semantics = g => { toMmx(g); const v = g.src(g.sw); setMm(g, g.cast(g.sw, 64, v)); };
 /** MOVD, MOVQ, MOVNTQ from one. */
-export const store: Semantics = (g, w) => { checkPending(g); toMmxNow(g); g.setDst(g.src(w), w); };
+export const store: Semantics = (g, w) => { toMmx(g); topNow(g); g.setDst(g.src(w), w); };
 export const loadOrStore: Semantics = (g, w) => (g.dstMem ? store(g, w) : load(g, w));
 export const movq2dq: Semantics = g => { toMmx(g); g.setDst(widen(g, 64, g.src(64)), 128); };
 export const emms: Semantics = g => {

@@ -49,9 +49,8 @@ export const x87Memory = (byte: number): Semantics => (g, w) => {
   c.i32(op).call(helperIndex("x87Store")); g.faultCheck();
   g.emit(g.field(32, CPU.wide.at + 12)); c.if_();
   const lo = g.field(64, CPU.wide.at);
-  if (size === 10) {
+  if (size === 10) {                                  // two writes, as processors do it: the second may fault alone
     const hi = g.field(16, CPU.wide.at + 8);
-    g.emit(at); c.i32(10).call(helperIndex("probeWrite")); g.faultCheck();
     g.store(64, at, lo); g.store(16, at8(), hi);
   } else { const width = size === 2 ? 16 : size === 4 ? 32 : 64; g.store(width, at, g.cast(64, width, lo)); }
   c.end();
