@@ -49,7 +49,7 @@ export class FlatMachine implements Platform {
   }
   private table(): number { this.nextTable -= PAGE; this.v.u8.fill(0, this.ram + this.nextTable, this.ram + this.nextTable + PAGE); return this.nextTable; }
   /** Map a linear page to a guest-physical one. */
-  map(linear: number, gpa: number, writable = true): void {
+  map(linear: number, gpa: number, { writable = true, user = true, executable = true } = {}): void {
     let t = this.root;
     const index = (shift: number) => Number(BigInt.asUintN(48, BigInt(linear)) >> BigInt(shift) & 511n);
     for (const shift of [39, 30, 21]) {
@@ -57,7 +57,7 @@ export class FlatMachine implements Platform {
       if (!this.v.u32[at >>> 2]) this.v.u64[at >>> 3] = BigInt(this.table()) | 7n;
       t = Number(this.v.u64[at >>> 3]! & ~0xfffn);
     }
-    this.v.u64[(this.ram + t + index(12) * 8) >>> 3] = BigInt(gpa) | 5n | (writable ? 2n : 0n);
+    this.v.u64[(this.ram + t + index(12) * 8) >>> 3] = BigInt(gpa) | 1n | (user ? 4n : 0n) | (writable ? 2n : 0n) | (executable ? 0n : 1n << 63n);
   }
   write(gpa: number, bytes: Uint8Array): void { this.v.u8.set(bytes, this.ram + gpa); }
 

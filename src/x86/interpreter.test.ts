@@ -9,7 +9,7 @@ const CODE = 0x400000, DATA = 0x600000;
 function machine(code: string, at = CODE): FlatMachine {
   const m = new FlatMachine();
   for (let i = 0; i < 2; i++) m.map(CODE + i * 4096, 0x10000 + i * 4096);
-  for (let i = 0; i < 3; i++) m.map(DATA + i * 4096, 0x20000 + i * 4096, i < 2);
+  for (let i = 0; i < 3; i++) m.map(DATA + i * 4096, 0x20000 + i * 4096, { writable: i < 2 });
   m.write(0x10000 + at - CODE, Uint8Array.from(code.replaceAll(" ", "").match(/../g) ?? [], x => Number.parseInt(x, 16)));
   m.engine.cpu.rip = BigInt(at);
   m.engine.cpu.setGpr(RSP, BigInt(DATA + 0x1000));

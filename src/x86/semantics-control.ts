@@ -31,7 +31,12 @@ export const pusha: Semantics = (g, w) => { const s = new Stack(g), sp = g.let(g
 export const popa: Semantics = (g, w) => { const s = new Stack(g); const got: [number, Val][] = []; for (let r = 7; r >= 0; r--) { const v = s.pop(w); if (r !== RSP) got.push([r, v]); } s.done(); for (const [r, v] of got) g.setReg(w, r, v); };
 export const leave: Semantics = (g, w) => { const s = new Stack(g, g.long ? g.reg(64, RBP) : g.or(64, g.and(64, g.reg(64, RBP), g.field(64, CPU.spMask.at)), g.k(64, 0))), v = s.pop(w); s.done(); g.setReg(w, RBP, v); };
 
-const widen = (g: Gen, w: W, v: Val) => g.let(g.cast(w, 64, v));
+/** The target of an indirect near transfer: in 64-bit mode it must be canonical before anything else happens. */
+const widen = (g: Gen, w: W, v: Val) => {
+  const t = g.let(g.cast(w, 64, v));
+  if (g.long && w === 64) g.trapIf(g.ne(64, t, g.sar(64, g.shl(64, t, g.k(64, 16)), g.k(64, 16))), VECTOR.GP, 0);
+  return t;
+};
 export const call: Semantics = (g, w) => { pushValue(g, w, g.cast(64, w, g.next())); g.jump(g.target()); };
 export const callInd: Semantics = (g, w) => { const t = widen(g, w, g.dst()); pushValue(g, w, g.cast(64, w, g.next())); g.jump(t); };
 export const ret: Semantics = (g, w) => { const s = new Stack(g), t = widen(g, w, s.pop(w)); s.done(); g.jump(t); };

@@ -37,8 +37,7 @@ export class Stack {
   /** Push `values` in order, each `size` bytes (2, 4, 8). Commit the new sp with `commit` once nothing can fail. */
   push(size: number, values: readonly (number | bigint)[]): void {
     const { mmu } = this.cpu;
-    let sp = this.sp;
-    for (let i = 0; i < values.length; i++) mmu.checkWrite(this.linear(sp -= size, size), size, this.context);
+    this.probe(size, values.length);
     for (const x of values) {
       this.sp -= size;
       const a = this.linear(this.sp, size);
@@ -47,6 +46,8 @@ export class Stack {
     }
     if (this.ss) this.sp = this.cut(this.sp);
   }
+  /** Could `n` values be pushed? */
+  probe(size: number, n: number): void { for (let i = 1; i <= n; i++) this.cpu.mmu.checkWrite(this.linear(this.sp - i * size, size), size, this.context); }
   /** Value number `i` from the top; nothing is popped. */
   peek(size: number, i: number, skip = 0): number {
     const a = this.linear(this.sp + i * size + skip, size);

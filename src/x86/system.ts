@@ -80,11 +80,13 @@ function enterFrame(cpu: Cpu, bytes: number, level: number, w: number): void {
   for (let i = 1; i < level; i++) { at.sp = top; values.push(at.peekWide(size, -i)); }
   const frame = isWide ? before - size : narrow ? before - size & 0xffff : (before - size) >>> 0;
   if (level > 0) values.push(frame);
-  const cut = values.map((x) => size === 8 ? x : Number(BigInt.asUintN(w, BigInt(x))));
-  at.sp = before - cut.length * size - bytes;
+  at.sp = before - values.length * size - bytes;
   if (!isWide) at.drop(0);
   at.check();
-  stack.push(size, cut);
+  const cut = (x: number | bigint) => size === 8 ? x : Number(BigInt.asUintN(w, BigInt(x)));
+  // all is checked: now read and write by turns, since the frames may overlap
+  stack.probe(size, values.length);
+  values.forEach((x, i) => { at.sp = top; stack.push(size, [cut(i > 0 && i < level ? at.peekWide(size, -i) : x)]); });
   stack.drop(-bytes);
   stack.commit();
   if (size === 8) cpu.setGprNumber(RBP, frame); else if (size === 4) cpu.setGpr32(RBP, frame); else cpu.setGpr16(RBP, frame);

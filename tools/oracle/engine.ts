@@ -7,7 +7,7 @@ import { CPU, EXIT, GS, TR } from "../../src/x86/state.ts";
 /** Where things lie in guest-physical memory; linear addresses of the kernel's pages. */
 const GPA = { window: 0x10000, code: 0x20000, kernel: 0x30000 } as const;
 const KERNEL = 0x30000000, IDT = KERNEL, GDT = KERNEL + 0x1000, TSS = KERNEL + 0x2000, STACK_TOP = KERNEL + 0x5000, HALT = KERNEL + 0x3f00;
-const KERNEL_CS = 0x10, HLT = 0xf4, INT3 = 0xcc, BUDGET = 2000;
+const KERNEL_CS = 0x10, HLT = 0xf4, INT3 = 0xcc, BUDGET = 100000;
 const VECTORS = 32, BP = 3;
 
 export class EngineSubject implements Subject {
@@ -18,8 +18,9 @@ export class EngineSubject implements Subject {
 
   constructor(make?: ConstructorParameters<typeof FlatMachine>[1]) {
     const m = this.machine = make ? new FlatMachine(8 << 20, make) : new FlatMachine();
-    for (let p = 0; p < 2; p++) { m.map(WINDOW + p * 4096, GPA.window + p * 4096); m.map(CODE + p * 4096, GPA.code + p * 4096); }
-    for (let p = 0; p < 5; p++) m.map(KERNEL + p * 4096, GPA.kernel + p * 4096);
+    for (let p = 0; p < 2; p++) { m.map(WINDOW + p * 4096, GPA.window + p * 4096, { executable: false }); m.map(CODE + p * 4096, GPA.code + p * 4096); }
+    for (let p = 0; p < 5; p++) m.map(KERNEL + p * 4096, GPA.kernel + p * 4096, { user: false });
+    for (let p = 0; p < 2; p++) noExecute(m, WINDOW + p * 4096);
     const put64 = (linear: number, x: bigint): void => m.v.dv.setBigUint64(m.ram + GPA.kernel + linear - KERNEL, x, true);
     for (let v = 0; v < VECTORS; v++) {
       const h = BigInt(HALT), dpl = v === BP ? 3n : 0n;
@@ -100,6 +101,14 @@ export class EngineSubject implements Subject {
   }
 }
 const FILLER = new Uint8Array(128).fill(INT3);
+
+/** Set the no-execute bit of a mapped page, as the host's window has it. */
+function noExecute(m: FlatMachine, linear: number): void {
+  let table = m.root;
+  for (const shift of [39, 30, 21]) table = Number(m.v.dv.getBigUint64(m.ram + table + 8 * (Math.floor(linear / 2 ** shift) & 511), true) & 0xffffffffff000n);
+  const at = m.ram + table + 8 * (linear >>> 12 & 511);
+  m.v.dv.setBigUint64(at, m.v.dv.getBigUint64(at, true) | 1n << 63n, true);
+}
 
 /** FXSAVE's register order follows the stack's top; the register file has physical numbers. */
 function loadFx(cpu: DataView, base: number, fx: DataView, at: number): void {
