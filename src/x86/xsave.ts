@@ -3,6 +3,7 @@ import type { Cpu } from "./cpu.ts";
 import { needCpl0 } from "./control.ts";
 import { GuestFault } from "./fault.ts";
 import { CPU, CR0, CR4, RAX, RCX, RDX, VECTOR } from "./state.ts";
+import { setStatus } from "./x87-state.ts";
 
 /** Word numbers (32 bits) in the area. FIP and FDP are 64 bits with REX.W, else an offset of 32 bits and a selector. */
 const WORD = { fcwFsw: 0, ftwFop: 1, fip: 2, fdp: 4, mxcsr: 6, mxcsrMask: 7, st: 8, xmm: 40, header: 128 } as const;
@@ -32,9 +33,10 @@ function putX87(cpu: Cpu, is64: boolean): void {
     words[to] = i32[from]!; words[to + 1] = i32[from + 1]!; words[to + 2] = i32[from + 2]! & 0xffff; words[to + 3] = 0;
   }
 }
+/** ES and B are what the flags and masks make them, whatever the image says. */
 function takeX87(cpu: Cpu, is64: boolean): void {
   const { i32 } = cpu.v, w = cpu.at >>> 2, fsw = words[WORD.fcwFsw]! >>> 16, top = fsw >>> 11 & 7;
-  cpu.set(CPU.fcw, words[WORD.fcwFsw]! & 0x1f7f | 0x40); cpu.set(CPU.fsw, fsw); cpu.set(CPU.ftw, words[WORD.ftwFop]! & 0xff); cpu.set(CPU.fop, words[WORD.ftwFop]! >>> 16 & 0x7ff);
+  cpu.set(CPU.fcw, words[WORD.fcwFsw]! & 0x1f7f | 0x40); setStatus(cpu, fsw); cpu.set(CPU.ftw, words[WORD.ftwFop]! & 0xff); cpu.set(CPU.fop, words[WORD.ftwFop]! >>> 16 & 0x7ff);
   i32[w + (CPU.fip.at >> 2)] = words[WORD.fip]!; i32[w + (CPU.fip.at >> 2) + 1] = is64 ? words[WORD.fip + 1]! : 0; cpu.set(CPU.fcs, is64 ? 0 : words[WORD.fip + 1]! & 0xffff);
   i32[w + (CPU.fdp.at >> 2)] = words[WORD.fdp]!; i32[w + (CPU.fdp.at >> 2) + 1] = is64 ? words[WORD.fdp + 1]! : 0; cpu.set(CPU.fds, is64 ? 0 : words[WORD.fdp + 1]! & 0xffff);
   for (let i = 0; i < 8; i++) {
