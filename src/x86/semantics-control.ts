@@ -13,6 +13,8 @@ export class Stack {
   private at(off: Val, size: number, write: boolean): Val { const { g } = this; return this.mask ? g.segAddr(SS, g.let(g.and(64, off, this.mask)), size, write) : off; }
   push(w: W, v: Val): void { const { g } = this, to = g.let(g.sub(64, this.sp, g.k(64, w / 8))); g.store(w, this.at(to, w / 8, true), v); this.sp = to; }
   pop(w: W): Val { const { g } = this, v = g.load(w, this.at(this.sp, w / 8, false)); this.sp = g.let(g.add(64, this.sp, g.k(64, w / 8))); return v; }
+  /** Fault where a byte at this stack pointer could not be written. */
+  mayWrite(sp: Val): void { this.g.writable(this.at(sp, 1, true), 1); }
   /** Move the pointer by bytes (i64). */
   skip(n: Val): void { this.sp = this.g.let(this.g.add(64, this.sp, n)); }
   done(): void {
@@ -31,14 +33,17 @@ export const pusha: Semantics = (g, w) => { const s = new Stack(g), sp = g.let(g
 export const popa: Semantics = (g, w) => { const s = new Stack(g); const got: [number, Val][] = []; for (let r = 7; r >= 0; r--) { const v = s.pop(w); if (r !== RSP) got.push([r, v]); } s.done(); for (const [r, v] of got) g.setReg(w, r, v); };
 export const leave: Semantics = (g, w) => { const s = new Stack(g, g.long ? g.reg(64, RBP) : g.or(64, g.and(64, g.reg(64, RBP), g.field(64, CPU.spMask.at)), g.k(64, 0))), v = s.pop(w); s.done(); g.setReg(w, RBP, v); };
 
-/** The target of an indirect near transfer: in 64-bit mode it must be canonical before anything else happens. */
-const widen = (g: Gen, w: W, v: Val) => {
+/** The target of an indirect near transfer: in 64-bit mode it must be canonical before anything is changed; a CALL's stack is looked at first. */
+const widen = (g: Gen, w: W, v: Val, pushes = false) => {
   const t = g.let(g.cast(w, 64, v));
-  if (g.long && w === 64) g.trapIf(g.ne(64, t, g.sar(64, g.shl(64, t, g.k(64, 16)), g.k(64, 16))), VECTOR.GP, 0);
+  if (!g.long || w !== 64) return t;
+  g.emit(g.ne(64, t, g.sar(64, g.shl(64, t, g.k(64, 16)), g.k(64, 16)))); g.code.unlikely().if_();
+  if (pushes) g.writable(g.sub(64, g.reg(64, RSP), g.k(64, 8)), 8);
+  g.trap(VECTOR.GP, 0); g.code.end();
   return t;
 };
 export const call: Semantics = (g, w) => { pushValue(g, w, g.cast(64, w, g.next())); g.jump(g.target()); };
-export const callInd: Semantics = (g, w) => { const t = widen(g, w, g.dst()); pushValue(g, w, g.cast(64, w, g.next())); g.jump(t); };
+export const callInd: Semantics = (g, w) => { const t = widen(g, w, g.dst(), true); pushValue(g, w, g.cast(64, w, g.next())); g.jump(t); };
 export const ret: Semantics = (g, w) => { const s = new Stack(g), t = widen(g, w, s.pop(w)); s.done(); g.jump(t); };
 export const retImm: Semantics = (g, w) => { const s = new Stack(g), t = widen(g, w, s.pop(w)); s.skip(g.and(64, g.imm(64), g.k(64, 0xffff))); s.done(); g.jump(t); };
 export const jmp: Semantics = g => g.jump(g.target());
@@ -73,7 +78,9 @@ export const loadFar = (s: number): Semantics => (g, w) => { const [off, sel] = 
 export const enter: Semantics = (g, w) => {
   const level = g.let(g.and(64, g.imm2(), g.k(64, 31)));
   g.emit(g.ne(64, level, g.k(64, 0))); g.code.if_(); g.sysDone("enter", g.or(64, g.imm(64), g.k(64, w * 65536)), level); g.code.end();
-  const s = new Stack(g); s.push(w, g.reg(w, RBP)); const frame = s.sp;
+  const s = new Stack(g), last = g.let(g.sub(64, s.sp, g.add(64, g.k(64, w / 8), g.and(64, g.imm(64), g.k(64, 0xffff)))));
+  s.mayWrite(last);
+  s.push(w, g.reg(w, RBP)); const frame = s.sp;
   s.skip(g.sub(64, g.k(64, 0), g.and(64, g.imm(64), g.k(64, 0xffff))));
   s.done();
   if (g.long || w === 32) g.setReg(w, RBP, g.cast(64, w, frame)); else g.setReg(16, RBP, g.cast(64, 16, frame));

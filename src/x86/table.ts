@@ -22,7 +22,7 @@ for (const [seg, op] of [[4, 0x1a0], [5, 0x1a8]] as const) { row(op, `s${seg}v`,
 row(0x27, "b", "daa", s.daa, legacy); row(0x2f, "b", "das", s.das, legacy); row(0x37, "b", "aaa", s.aaa, legacy); row(0x3f, "b", "aas", s.aas, legacy);
 row(0xd4, "Ib", "aam", s.aam, legacy); row(0xd5, "Ib", "aad", s.aad, legacy); row(0xd6, "b", "salc", s.salc, legacy);
 row(0x60, "v", "pusha", c.pusha, legacy); row(0x61, "v", "popa", c.popa, legacy); row(0x62, "Gv,M", "bound", c.bound, { ...legacy, mod: "m" });
-row(0x63, "Gv,Ed", "movsxd", s.movsx, { mode: 64 }); row(0x63, "Ew,Gw", "arpl", y.arpl, legacy);
+row(0x63, "Gv,Ez", "movsxd", s.movsx, { mode: 64 }); row(0x63, "Ew,Gw", "arpl", y.arpl, legacy);
 row(0x68, "Iz", "push", c.pushImm, def64); row(0x6a, "Is", "push", c.pushImm, def64);
 row(0x69, "Gv,Ev,Iz", "imul", s.imul3); row(0x6b, "Gv,Ev,Is", "imul", s.imul3);
 for (let r = 0; r < 8; r++) {
