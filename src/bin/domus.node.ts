@@ -44,5 +44,13 @@ function report(e: unknown): number {
   if (process.env["DOMUS_DEBUG"] && e instanceof Error) process.stderr.write(`${e.stack}\n`);
   return 70;
 }
-process.on("uncaughtException", (e) => process.exit(report(e)));
-process.exit(await main(process.argv.slice(2)).catch(report));
+/** Node restores the terminal's modes as it exits, and aborts when there is no terminal any more: then the signal that said so ends it. */
+function leave(code: number): void {
+  if (code === 129) {
+    process.removeAllListeners("SIGHUP");
+    process.kill(process.pid, "SIGHUP");
+  }
+  process.exit(code);
+}
+process.on("uncaughtException", (e) => leave(report(e)));
+leave(await main(process.argv.slice(2)).catch(report));

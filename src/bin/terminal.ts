@@ -1,4 +1,5 @@
 /** The terminal: raw while a guest has it, itself again whatever happens; and the ways in which it ends the command. */
+import { spawnSync } from "node:child_process";
 import { writeSync } from "node:fs";
 
 /** Why the command shall end before its domains do. */
@@ -14,7 +15,9 @@ const DETACH = 0x1d;
 let rawNow = false;
 function setRaw(on: boolean): void {
   if (rawNow === on || !process.stdin.isTTY) return;
-  try { process.stdin.setRawMode(on); rawNow = on; } catch { /* the terminal is gone: nothing to restore */ }
+  try { process.stdin.setRawMode(on); rawNow = on; } catch { return; /* the terminal is gone: nothing to restore */ }
+  // Node's raw mode still turns LF into CR LF, which the guest's own terminal has done already. Leaving raw mode undoes this too.
+  if (on) spawnSync("stty", ["-opost"], { stdio: [0, "ignore", "ignore"] });
 }
 process.on("exit", () => setRaw(false));
 
