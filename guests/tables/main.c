@@ -84,7 +84,7 @@ void guest_main(void) {
   set_gate(NP, (u64)stubs + 16 * NP, KERNEL_CS, 0, 0x0e);
   expect("ud2 with #UD and #NP gone", ud2, 0, DF, 0);
   set_gate(NP, (u64)stubs + 16 * NP, KERNEL_CS, 0, 0x8e);
-  expect("ud2 with #UD gone", ud2, 0, NP, UD * 8 + 2);
+  expect("ud2 with #UD gone", ud2, 0, NP, UD * 8 + 3);         /* EXT: while an exception was delivered */
   set_gate(UD, (u64)stubs + 16 * UD, KERNEL_CS, 0, 0x8e);
   /* a page fault whose stack is missing */
   u64 rsp0 = tss.rsp[0];

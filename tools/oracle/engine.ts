@@ -6,7 +6,7 @@ import { CPU, EXIT, GS, TR } from "../../src/x86/state.ts";
 
 /** Where things lie in guest-physical memory; linear addresses of the kernel's pages. */
 const GPA = { window: 0x10000, code: 0x20000, kernel: 0x30000 } as const;
-const KERNEL = 0x30000000, IDT = KERNEL, GDT = KERNEL + 0x1000, TSS = KERNEL + 0x2000, STACK_TOP = KERNEL + 0x5000, HALT = KERNEL + 0x3f00;
+const KERNEL = 0x7f5a00000000, IDT = KERNEL, GDT = KERNEL + 0x1000, TSS = KERNEL + 0x2000, STACK_TOP = KERNEL + 0x5000, HALT = KERNEL + 0x3f00;
 const KERNEL_CS = 0x10, HLT = 0xf4, INT3 = 0xcc, BUDGET = 100000;
 const VECTORS = 32, BP = 3;
 

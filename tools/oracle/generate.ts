@@ -150,6 +150,7 @@ export class Generator {
     if (m === "Bswap" && f.p66 && !f.rexW) leeway.gprs |= 1 << w.rm;
     if (/^(Fn?stenv|Fn?save|Fxsave|Fxsave64)$/.test(m)) leeway.memory = false;
     // which of its accesses faults first, and what those before it have left, is the processor's affair
+    if (/m80(fp|bcd)$/.test(f.name)) leeway.memoryAtFault = false;
     if (m === "Enter") { leeway.memoryAtFault = false; leeway.cr2 = false; }
     if (TRANSCENDENTAL.test(m)) { leeway.ulps = 4; leeway.fsw |= 0x220; }
   }

@@ -1,0 +1,69 @@
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { mkdtempSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { buildGuest, guestNames, guestsMissing } from "../guests/build.ts";
+
+const skip = guestsMissing();
+const DOMUS = join(import.meta.dirname, "..", "src", "bin", "domus.node.ts");
+
+interface Ended { code: number | null; console: string; stderr: string }
+/** Run a guest as a user would; after `seconds` it is interrupted. */
+function run(name: string, seconds: number, config = ""): Promise<Ended> {
+  const dir = mkdtempSync(join(tmpdir(), "domus-guest-")), cfg = join(dir, `${name}.cfg`);
+  writeFileSync(cfg, `name = "${name}"\ntype = "pvh"\nkernel = "${buildGuest(name)}"\nmemory = 64\n${config}`);
+  return new Promise((done, fail) => {
+    const child = spawn(process.execPath, [DOMUS, "run", "--quiet", cfg], { stdio: ["ignore", "pipe", "pipe"] });
+    let console = "", stderr = "";
+    child.stdout.on("data", (d) => { console += d; });
+    child.stderr.on("data", (d) => { stderr += d; });
+    const polite = setTimeout(() => child.kill("SIGINT"), seconds * 1000), hard = setTimeout(() => child.kill("SIGKILL"), seconds * 1000 + 8000);
+    child.on("error", fail);
+    child.on("close", (code) => { clearTimeout(polite); clearTimeout(hard); done({ code, console, stderr }); });
+  });
+}
+
+/** Guests that judge themselves, and what each is about. */
+const JUDGES: Readonly<Record<string, string>> = {
+  paging: "page faults carry the error code and address that the manual gives them",
+  modes: "the way through compatibility, protected and real mode and back works",
+  tables: "exceptions land on the stack the IDT, TSS and IST say, and broken tables fault",
+  smc: "code that changes code is executed as changed",
+  syscall: "SYSCALL, SWAPGS, FS and GS bases keep their rules",
+  debug: "debug registers and single step report in DR6",
+  fpu: "x87 and SSE are available exactly when the control bits say so",
+  hypercall: "hypercalls are found, answered and refused as Xen does",
+  events: "event channels of both kinds deliver what was sent, once and in order",
+  timers: "timers come once, not early, and wait for IF and TPR",
+};
+for (const [name, what] of Object.entries(JUDGES)) {
+  test(`${what} (guest ${name})`, { skip }, async () => {
+    const r = await run(name, 40);
+    assert.match(r.console, /Test result: SUCCESS/, r.console + r.stderr);
+    assert.equal(r.code, 0, r.stderr);
+  });
+}
+
+test("a triple fault ends the domain, as a crash that says so or as the reboot that Xen makes of it", { skip }, async () => {
+  const r = await run("triplefault", 20, 'on_reboot = "destroy"\n');
+  assert.match(r.console, /^about to fault three times\s*$/);
+  assert.ok(r.code === 0 || (r.code === 3 && /triple fault/i.test(r.stderr)), `${r.code}: ${r.stderr}`);
+});
+
+test("a guest that spins with interrupts off can be destroyed", { skip }, async () => {
+  const r = await run("spin", 2);
+  assert.match(r.console, /spinning/);
+  assert.equal(r.code, 130, r.stderr);
+});
+
+for (const seed of [2, 3, 4]) {
+  test(`random bytes in ring 0 harm nobody (seed ${seed})`, { skip }, async () => {
+    const r = await run("wild", 4, `extra = "seed=${seed} rounds=100"\n`);
+    assert.ok([0, 3, 130].includes(r.code ?? -1), `ended with ${r.code}: ${r.stderr}`);
+    assert.doesNotMatch(r.stderr, /^\s+at /m, "a stack trace of ours");
+  });
+}
+
+test("every guest is run by a test", () => assert.deepEqual([...Object.keys(JUDGES), "triplefault", "spin", "wild"].sort(), guestNames()));
