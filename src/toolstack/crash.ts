@@ -1,4 +1,5 @@
 /** What is told of a guest that crashed: why, its registers, and what it asked of the hypervisor last. */
+import { HYPERVISOR } from "../abi/xen.ts";
 import type { Domain as HvDomain } from "../hypervisor/domain.ts";
 import type { Hypervisor } from "../hypervisor/hypervisor.ts";
 import { DOMAIN } from "../hypervisor/objects.ts";
@@ -15,7 +16,7 @@ export type CrashReport = {
   readonly vcpu: number;
   /** by name, in hexadecimal, so that JSON keeps all 64 bits */
   readonly registers: Readonly<Record<string, string>>;
-  /** oldest first, as the trace prints them */
+  /** oldest first: "event_channel_op (0x4, 0xffff...) = 0" */
   readonly lastHypercalls: readonly string[];
 };
 
@@ -33,6 +34,19 @@ export function registersAt(hv: Hypervisor, at: number): Record<string, string> 
   return found;
 }
 
+const NAMES = new Map(Object.entries(HYPERVISOR).map(([name, nr]) => [nr, name] as const));
+/** Name the calls of trace lines, and put each one's result behind it. */
+function joinResults(lines: readonly string[]): string[] {
+  const calls: string[] = [];
+  for (const line of lines) {
+    const [, nr, rest] = /hypercall (\d+) (.*)$/.exec(line) ?? [];
+    if (nr === undefined || rest === undefined) continue;
+    if (!rest.startsWith("=")) calls.push(`${NAMES.get(Number(nr)) ?? `hypercall ${nr}`} ${rest}`);
+    else if (calls.length) calls[calls.length - 1] += ` ${rest}`;
+  }
+  return calls;
+}
+
 /** Gather the report; the domain has shut down and its vCPUs have left their pCPUs. */
 export function crashReport(domain: HvDomain): CrashReport {
   const { hv } = domain, vcpu = Math.max(0, hv.get(DOMAIN.crashVcpu, domain.at));
@@ -40,7 +54,7 @@ export function crashReport(domain: HvDomain): CrashReport {
   return {
     reason: domain.end?.text || "the guest says it crashed", vcpu,
     registers: context ? registersAt(hv, context) : {},
-    lastHypercalls: hv.trace.text(NR_HYPERCALLS, (r) => r.domid === domain.domid && r.cls === "hypercall").map((line) => line.trim()),
+    lastHypercalls: joinResults(hv.trace.text(2 * NR_HYPERCALLS, (r) => r.domid === domain.domid && r.cls === "hypercall")).slice(-NR_HYPERCALLS),
   };
 }
 

@@ -42,9 +42,9 @@ export async function superviseDomain(machine: Machine, config: CheckedConfig, w
     const restarts = action === "restart" || action === "rename-restart" || action === "coredump-restart";
     const again = restarts && shortLives < MAX_SHORT_LIVES && !watch.signal?.aborted;
     if (end.reason === "suspend" || end.reason === "soft_reset") watch.notice(`${config.name} asked for ${end.reason}, which is not built yet; it is destroyed`);
+    await attached;
     watch.ended(domain, end);
     if (action !== "preserve") await domain.destroy();
-    await attached;
     if (!again) {
       if (restarts && !watch.signal?.aborted) watch.notice(`${config.name} lived less than ${SHORT_LIFE_MS / 1000} s ${MAX_SHORT_LIVES} times; not started again`);
       return end;
