@@ -33,21 +33,16 @@ export const pusha: Semantics = (g, w) => { const s = new Stack(g), sp = g.let(g
 export const popa: Semantics = (g, w) => { const s = new Stack(g); const got: [number, Val][] = []; for (let r = 7; r >= 0; r--) { const v = s.pop(w); if (r !== RSP) got.push([r, v]); } s.done(); for (const [r, v] of got) g.setReg(w, r, v); };
 export const leave: Semantics = (g, w) => { const s = new Stack(g, g.long ? g.reg(64, RBP) : g.or(64, g.and(64, g.reg(64, RBP), g.field(64, CPU.spMask.at)), g.k(64, 0))), v = s.pop(w); s.done(); g.setReg(w, RBP, v); };
 
-/** The target of an indirect near transfer: in 64-bit mode it must be canonical before anything is changed; a CALL's stack is looked at first. */
-const widen = (g: Gen, w: W, v: Val, pushes = false) => {
-  const t = g.let(g.cast(w, 64, v));
-  if (!g.long || w !== 64) return t;
-  g.emit(g.ne(64, t, g.sar(64, g.shl(64, t, g.k(64, 16)), g.k(64, 16)))); g.code.unlikely().if_();
-  if (pushes) g.writable(g.sub(64, g.reg(64, RSP), g.k(64, 8)), 8);
-  g.trap(VECTOR.GP, 0); g.code.end();
-  return t;
-};
+/** The target of an indirect near transfer. */
+const widen = (g: Gen, w: W, v: Val) => g.let(g.cast(w, 64, v));
+/** In 64-bit mode a target must be canonical; a CALL has written its return address by then, but moved nothing. */
+const canonical = (g: Gen, w: W, t: Val) => { if (g.long && w === 64) g.trapIf(g.ne(64, t, g.sar(64, g.shl(64, t, g.k(64, 16)), g.k(64, 16))), VECTOR.GP, 0); };
 export const call: Semantics = (g, w) => { pushValue(g, w, g.cast(64, w, g.next())); g.jump(g.target()); };
-export const callInd: Semantics = (g, w) => { const t = widen(g, w, g.dst(), true); pushValue(g, w, g.cast(64, w, g.next())); g.jump(t); };
-export const ret: Semantics = (g, w) => { const s = new Stack(g), t = widen(g, w, s.pop(w)); s.done(); g.jump(t); };
-export const retImm: Semantics = (g, w) => { const s = new Stack(g), t = widen(g, w, s.pop(w)); s.skip(g.and(64, g.imm(64), g.k(64, 0xffff))); s.done(); g.jump(t); };
+export const callInd: Semantics = (g, w) => { const t = widen(g, w, g.dst()); pushValue(g, w, g.cast(64, w, g.next())); canonical(g, w, t); g.jump(t); };
+export const ret: Semantics = (g, w) => { const s = new Stack(g), t = widen(g, w, s.pop(w)); canonical(g, w, t); s.done(); g.jump(t); };
+export const retImm: Semantics = (g, w) => { const s = new Stack(g), t = widen(g, w, s.pop(w)); canonical(g, w, t); s.skip(g.and(64, g.imm(64), g.k(64, 0xffff))); s.done(); g.jump(t); };
 export const jmp: Semantics = g => g.jump(g.target());
-export const jmpInd: Semantics = (g, w) => g.jump(widen(g, w, g.dst()));
+export const jmpInd: Semantics = (g, w) => { const t = widen(g, w, g.dst()); canonical(g, w, t); g.jump(t); };
 export const jcc = (cc: number): Semantics => g => g.branch(g.cc(cc));
 /** LOOP, LOOPE, LOOPNE: the counter has the address width. */
 export const loop = (want: boolean | null): Semantics => g => {
