@@ -12,7 +12,7 @@ import { ENGINES, type EngineName } from "../toolstack/pcpu-messages.ts";
 import { superviseDomain } from "../toolstack/supervise.ts";
 import { applySetting, isSetting, type Place, parseXlCfg, placeText } from "../toolstack/xlcfg.ts";
 import { numberOption, type Option, optionsHelp, type Parsed, parseArgs, wordOption } from "./args.ts";
-import { attachConsole, copyOut, type Ending, endings, flushStdout, linePrefixer, printLine } from "./terminal.ts";
+import { attachConsole, copyOut, type Ending, endings, flush, linePrefixer, printLine } from "./terminal.ts";
 
 /** Options that `run` and `start` share. */
 export const RUN_OPTIONS: Readonly<Record<string, Option>> = {
@@ -106,9 +106,10 @@ export async function runDomains(configs: readonly CheckedConfig[], options: Run
     notice: (text) => { if (!options.quiet) printLine(text); },
     signal: controller.signal,
   }))).catch((e): DomainEnd[] => { if (controller.signal.aborted) return []; throw e; });
-  await flushStdout();
+  await flush(process.stdout);
   const ending = controller.signal.aborted ? (controller.signal.reason as Ending) : null;
   finalReport(machine, ends, options);
+  await flush(process.stderr);
   if (ending) {
     if (!options.quiet) printLine(`${ending.why}; ${names.length === 1 ? "the domain is" : "the domains are"} destroyed`);
     return ending.exitCode;
@@ -125,9 +126,10 @@ async function copyLines(name: string, readable: ReadableStream<Uint8Array>, sig
 const printCrash = (name: string, crash: CrashReport): void => printLine(crashText(name, crash));
 
 function finalReport(machine: Machine, ends: readonly DomainEnd[], options: RunOptions): void {
-  if (options.trace) printLine(machine.traceText());
+  if (options.trace) process.stderr.write(`${machine.traceText()}\n`);
   if (options.json === undefined) return;
-  const text = `${JSON.stringify({ ...machine.report(), ends: ends.map((e) => e.reason) })}\n`;
+  const processPeakMiB = process.resourceUsage().maxRSS / 1024;
+  const text = `${JSON.stringify({ ...machine.report(), processPeakMiB, ends: ends.map((e) => e.reason) })}\n`;
   if (options.json === "") process.stderr.write(text);
   else {
     try { writeFileSync(options.json, text); } catch (e) { throw new UserError(`The report cannot be written to ${options.json}: ${(e as Error).message}`); }

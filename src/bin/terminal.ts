@@ -120,9 +120,12 @@ export function linePrefixer(name: string): { (bytes: Uint8Array): Uint8Array; r
 }
 
 /** Wait until what was written has left, so that exit cuts nothing off. */
-export function flushStdout(): Promise<void> {
+export function flush(stream: NodeJS.WriteStream): Promise<void> {
   return new Promise((resolve) => {
-    if (process.stdout.destroyed || process.stdout.writableLength === 0) resolve();
-    else process.stdout.write("", () => resolve());
+    if (stream.destroyed || stream.writableLength === 0) resolve();
+    else {
+      stream.once("close", resolve);
+      stream.write("", () => resolve());
+    }
   });
 }

@@ -34,7 +34,7 @@ export function registersAt(hv: Hypervisor, at: number): Record<string, string> 
   return found;
 }
 
-const NAMES = new Map(Object.entries(HYPERVISOR).map(([name, nr]) => [nr, name] as const));
+const NAMES = new Map<number, string>(Object.entries(HYPERVISOR).map(([name, nr]) => [nr, name]));
 /** Name the calls of trace lines, and put each one's result behind it. */
 function joinResults(lines: readonly string[]): string[] {
   const calls: string[] = [];

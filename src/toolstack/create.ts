@@ -36,6 +36,17 @@ export function planDomain(config: CheckedConfig): Promise<PvhPlan> {
 
 const uuidBytes = (uuid: string): Uint8Array => Uint8Array.from(uuid.replaceAll("-", "").match(/../g)!, (h) => Number.parseInt(h, 16));
 
+/** Puts what a guest writes to its debug console together to lines that cannot command a terminal; Xen's own console prints them so too. */
+function debugLines(told: (line: string) => void): (bytes: Uint8Array) => void {
+  let held = "";
+  return (bytes) => {
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is replaced
+    const lines = (held + String.fromCharCode(...bytes)).replace(/[\x00-\x09\x0b-\x1f\x7f-\x9f]/g, "").split("\n");
+    held = lines.pop()!.slice(-1024);
+    for (const line of lines) told(line);
+  };
+}
+
 /** Build a domain, paused. @throws UserError with nothing left behind */
 export async function buildDomain(machine: Machine, config: CheckedConfig): Promise<Domain> {
   const plan = await planDomain(config), { hv, dom0, store, xs } = machine;
@@ -78,6 +89,8 @@ export async function buildDomain(machine: Machine, config: CheckedConfig): Prom
     const streams = consoleStreams(hv.views.i32, consoleEnd.page, consoleEnd.notify, { name: `d${hd.domid} console`, log: machine.log });
     consoleEnd.onEvent(() => streams.back.poll());
     undo.push(() => streams.close());
+
+    dom0.onDebugConsole(hd.domid, debugLines((line) => machine.log(`(d${hd.domid}) ${line}`)));
 
     hd.vcpu(0)!.setContext(pvhContext(plan.entry, plan.startInfoGpa));
     return new Domain(config, { hv: hd, streams, release });
