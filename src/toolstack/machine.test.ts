@@ -4,6 +4,8 @@ import { HVM_PARAM } from "../abi/hvm/params.ts";
 import { SHUTDOWN } from "../abi/sched.ts";
 import { XenconsInterface } from "../abi/io/console.ts";
 import type { DomainConfig } from "./config.ts";
+import { crashText } from "./crash.ts";
+import { nodeHost } from "./host.node.ts";
 import type { Host, HostWorker } from "./host.ts";
 import { createMachine, type Machine } from "./machine.ts";
 
@@ -18,7 +20,7 @@ const idleHost: Host = {
 };
 
 /** The smallest PVH kernel: one segment at 1 MiB, and the note that says to start there. */
-export function tinyKernel(code: readonly number[] = [0xf4]): Uint8Array {
+function tinyKernel(code: readonly number[] = [0xf4]): Uint8Array {
   const image = new Uint8Array(0x2000), dv = new DataView(image.buffer);
   image.set([0x7f, 0x45, 0x4c, 0x46, 2, 1, 1]);
   dv.setUint16(16, 2, true); dv.setUint16(18, 62, true); dv.setUint32(20, 1, true);
@@ -113,4 +115,32 @@ test("a machine that cannot be is refused", async () => {
   await assert.rejects(createMachine({ host: idleHost, pcpus: 0 }), { name: "UserError", message: /1 to 32 pCPUs/ });
   await assert.rejects(createMachine({ host: idleHost, trace: "everything" }), { name: "UserError", message: /"everything" is no class/ });
   await assert.rejects(createMachine({ host: idleHost, engine: "translator" }), { name: "UserError", message: /not built yet/ });
+});
+
+test("guests that halt, fault thrice or spin with interrupts off end as they should, and do their neighbours no harm", { timeout: 120_000 }, async () => {
+  await using machine = await createMachine({ host: nodeHost(), memoryMiB: 96, nrDomains: 4, pcpus: 2 });
+  const spinner = await machine.createDomain(config({ name: "spinner", kernel: tinyKernel([0xfa, 0xeb, 0xfe]) }));
+  const halts = await machine.createDomain(config({ name: "halts", kernel: tinyKernel([0xfa, 0xf4]) }));
+  assert.equal((await halts.wait()).reason, "poweroff");
+  const faults = await machine.createDomain(config({ name: "faults", kernel: tinyKernel([0x90, 0x0f, 0x0b]) }));
+  const end = await faults.wait();
+  assert.equal(end.reason, "crash");
+  assert.match(end.crash!.reason, /[Tt]riple fault at 0x100001/);
+  assert.equal(end.crash!.registers["rip"], "0000000000100001");
+  assert.match(crashText("faults", end.crash!), /^faults crashed: Triple fault at 0x100001 \(vCPU 0\)\n.* no hypercalls recorded$/s);
+  await spinner.destroy();
+  assert.equal((await spinner.wait()).reason, "destroyed");
+  const again = await machine.createDomain(config({ name: "spinner", kernel: tinyKernel([0xf4]) }));
+  assert.equal((await again.wait()).reason, "poweroff");
+});
+
+test("a thread of ours that dies takes its machine with it, in words", async () => {
+  let worker: HostWorker | undefined;
+  const frail: Host = { ...idleHost, spawnPcpu: (index) => (worker = idleHost.spawnPcpu(index)) };
+  const machine = await createMachine({ host: frail, memoryMiB: 64, nrDomains: 1, pcpus: 1 });
+  const domain = await machine.createDomain(config());
+  worker!.onMessage({ op: "failed", index: 0, message: "Assertion failed: x", stack: "" });
+  await assert.rejects(domain.wait(), /pCPU 0 failed: Assertion failed: x/);
+  await assert.rejects(machine.createDomain(config({ name: "b" })), /pCPU 0 failed/);
+  await machine.destroy();
 });
