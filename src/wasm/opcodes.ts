@@ -26,7 +26,7 @@ export const Op = {
   i8x16_extract_lane_s: 0xfd0015, i8x16_extract_lane_u: 0xfd0016, i8x16_replace_lane: 0xfd0017, i16x8_extract_lane_s: 0xfd0018, i16x8_extract_lane_u: 0xfd0019, i16x8_replace_lane: 0xfd001a,
   i32x4_extract_lane: 0xfd001b, i32x4_replace_lane: 0xfd001c, i64x2_extract_lane: 0xfd001d, i64x2_replace_lane: 0xfd001e,
   f32x4_extract_lane: 0xfd001f, f32x4_replace_lane: 0xfd0020, f64x2_extract_lane: 0xfd0021, f64x2_replace_lane: 0xfd0022,
-  i8x16_eq: 0xfd0023, i8x16_gt_s: 0xfd0027, i8x16_gt_u: 0xfd0028, i16x8_eq: 0xfd002d, i16x8_gt_s: 0xfd0031, i32x4_eq: 0xfd0037, i32x4_ne: 0xfd0038, i32x4_lt_s: 0xfd0039, i32x4_gt_s: 0xfd003b,
+  i8x16_eq: 0xfd0023, i8x16_gt_s: 0xfd0027, i8x16_gt_u: 0xfd0028, i8x16_ge_s: 0xfd002b, i8x16_ge_u: 0xfd002c, i16x8_ge_s: 0xfd0035, i16x8_ge_u: 0xfd0036, i16x8_eq: 0xfd002d, i16x8_gt_s: 0xfd0031, i32x4_eq: 0xfd0037, i32x4_ne: 0xfd0038, i32x4_lt_s: 0xfd0039, i32x4_gt_s: 0xfd003b,
   i32x4_gt_u: 0xfd003c, i32x4_le_u: 0xfd003e,
   f32x4_eq: 0xfd0041, f32x4_ne: 0xfd0042, f32x4_lt: 0xfd0043, f32x4_le: 0xfd0045, f32x4_ge: 0xfd0046, f64x2_eq: 0xfd0047, f64x2_ne: 0xfd0048, f64x2_lt: 0xfd0049, f64x2_le: 0xfd004b, f64x2_ge: 0xfd004c,
   v128_not: 0xfd004d, v128_and: 0xfd004e, v128_andnot: 0xfd004f, v128_or: 0xfd0050, v128_xor: 0xfd0051, v128_bitselect: 0xfd0052, v128_any_true: 0xfd0053,

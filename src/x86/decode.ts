@@ -152,7 +152,7 @@ export function decode(m: Uint8Array, at: number, end: number, mode: number): In
   if (lock && !(row.lock && i.dk === KIND.mem)) throw NO_INSN;
   if (row.name === "xchg" && i.dk === KIND.mem) i.lock = true;
   if (row.name === "pop" && i.dk === KIND.mem && i.base === RSP) i.disp += i.w / 8;
-  if (INT3_STRINGS.has(op) || op === 0x6c || op === 0x6d || (op >= 0xaa && op <= 0xaf)) { i.addr = long ? (seg >= 0 || aw !== 64 ? ADDR.based : ADDR.base) : ADDR.legacy; i.seg = seg >= 0 ? seg : long ? -1 : DS; }
+  if (INT3_STRINGS.has(op) || op === 0x6c || op === 0x6d || op === 0x1f7 || (op >= 0xaa && op <= 0xaf)) { i.addr = long ? (seg >= 0 || aw !== 64 ? ADDR.based : ADDR.base) : ADDR.legacy; i.seg = seg >= 0 ? seg : long ? -1 : DS; }
   // the ModRM byte is part of an x87 form; REX.W takes the place of a reserved bit in PCMPESTRx's immediate
   if (row.known) { if (row.unit === "x87") i.imm = modrm; else if (row.op === 0x360 || row.op === 0x361) i.imm = i.imm & 0x7f | (rex & 8) << 4; }
   i.len = at - start;

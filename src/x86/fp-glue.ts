@@ -4,15 +4,13 @@
  */
 import type { Cpu } from "./cpu.ts";
 import { GuestFault } from "./fault.ts";
-import { STRING_OPS } from "./semantics-sse-string.ts";
 import { X87_WIDE } from "./semantics-x87.ts";
 import { SSE, sseSlow } from "./sse-float.ts";
-import { compareStrings } from "./sse-string.ts";
 import { CPU } from "./state.ts";
 import { x87Form, x87ImageStored, x87Load, x87LoadImage, x87Reg, x87Store, x87StoreDone, x87StoreImage, type X87Stored } from "./x87.ts";
 
 export interface FpHelpers {
-  /** Operation `op` of sse-float.ts on the operands at two addresses, its result to CPU.wide; for comparisons, EFLAGS. Above STRING_OPS: string compares. */
+  /** Operation `op` of sse-float.ts on the operands at two addresses, its result to CPU.wide; for comparisons, EFLAGS. */
   sse(op: number, a: number, b: number, imm: number): void;
   /** `op`: opcode, and the arithmetic flags from bit 16 for FCMOVcc. */
   x87Reg(op: number): number;
@@ -34,13 +32,7 @@ export function fpHelpers(cpu: Cpu): FpHelpers {
   const prot = () => cpu.isProtected && !cpu.isVm86;
   return {
     sse: (op, a, b, imm) => void guarded(() => {
-      a >>>= 0; b >>>= 0;
-      if (op >= STRING_OPS.implicit) {
-        const { mask, eflags } = compareStrings(v, a, b, imm & 0x7f, op === STRING_OPS.explicit ? [imm >> 8 & 0xff, imm >> 16 & 0xff] : null);
-        v.dv.setUint32(wide, mask, true); v.dv.setUint32(wide + 4, eflags, true);
-        return;
-      }
-      const flags = sseSlow(cpu, op, wide, a, b, imm);
+      const flags = sseSlow(cpu, op, wide, a >>> 0, b >>> 0, imm);
       if (COMPARES.has(op)) v.dv.setUint32(wide, flags, true);
     }),
     x87Reg: op => guarded(() => x87Reg(cpu, op & OPCODE, op >>> 16)),

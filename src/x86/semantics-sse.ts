@@ -3,7 +3,7 @@ import { Op } from "../wasm/opcodes.ts";
 import { I32 } from "../wasm/writer.ts";
 import { type Gen, type Val, type W, local } from "./gen.ts";
 import type { Semantics } from "./semantics.ts";
-import { CPU, DS, RDI } from "./state.ts";
+import { CPU, RDI } from "./state.ts";
 
 /** An operation on two vectors, and one on a vector. Their arguments are locals. */
 export type V2 = (g: Gen, a: Val, b: Val) => Val;
@@ -46,10 +46,10 @@ export const movshdup = packed1((g, a) => g.shuffle(lanes(4, [1, 1, 3, 3]), a, a
 /** MOVMSKPS, MOVMSKPD, PMOVMSKB. */
 export const mask = (op: number): Semantics => (g, w) => g.setDst(g.cast(32, w, g.vi(op, g.src(128))));
 
-/** Store the bytes of v whose mask bit is set at DS:rDI, lowest first. MASKMOVQ, MASKMOVDQU. */
+/** Store the bytes of v whose mask bit is set at DS:rDI (or the override's segment), lowest first. MASKMOVQ, MASKMOVDQU. */
 export function maskedStore(g: Gen, v: Val, bits: Val, n: number): void {
   const c = g.code, m = g.temp(I32), i = g.temp(I32), byte = g.temp(I32), left = local(m, I32);
-  const base = g.let(g.segAddr(DS, g.cast(g.aw, 64, g.reg(g.aw, RDI)), n, true));
+  const base = g.let(g.dataAddr(g.let(g.cast(g.aw, 64, g.reg(g.aw, RDI))), n, true));
   g.emit(bits); c.set(m);
   g.cpu(); g.emit(v); c.mem(Op.v128_store, CPU.wide.at);
   g.emit(left); c.if_(); const again = c.loop();
