@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { fileURLToPath } from "node:url";
+import { tinyKernel } from "./tiny-kernel.ts";
 
 const domus = fileURLToPath(new URL("../bin/domus", import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), "domus-cli-"));
@@ -90,10 +91,34 @@ test("a bad image is refused before anything starts", async () => {
   mkdirSync(join(folder, "sub"), { recursive: true });
   await Promise.all(kernels.map(([name, message]) => refuses(["run", cfg(`k-${name}`, `kernel = "${name}"`)], message)));
   await refuses(["run", cfg("noramdisk", 'kernel = "nonote"\nramdisk = "absent"')], /noramdisk\.cfg:5:11: ramdisk: absent does not exist/);
+  file("halts", tinyKernel([0xfa, 0xf4])); file("big", new Uint8Array(80 << 20));
+  await refuses(["run", cfg("bigramdisk", 'kernel = "halts"\nramdisk = "big"')], /bigramdisk: big: the ramdisk of 80 MiB does not fit/);
+  await refuses(["run", cfg("one", 'kernel = "halts"'), file("other.cfg", 'name = "one"; type = "pvh"; kernel = "halts"; memory = 16')], /Two domains are named "one"/);
+  await refuses(["run", "--engine", "translator", cfg("engine", 'kernel = "halts"')], /not built yet/);
+  await refuses(["run", "--trace", "everything", cfg("trace", 'kernel = "halts"')], /"everything" is no class/);
   if (process.getuid?.() !== 0) {
     chmodSync(join(folder, "secret"), 0);
     await refuses(["run", cfg("unreadable", 'kernel = "secret"')], /secret may not be read/);
   }
+});
+
+test("small guests end with the codes that scripts rely on, their console on stdout and the rest on stderr", async () => {
+  file("halts", tinyKernel([0xfa, 0xf4])); file("faults", tinyKernel([0x0f, 0x0b])); file("spins", tinyKernel([0xfa, 0xeb, 0xfe]));
+  const [halts, faults, both] = [await run(["run", cfg("halts", 'kernel = "halts"'), "--json"]), await run(["run", cfg("faults", 'kernel = "faults"\nwarned = 1'), "--quiet"]),
+    await run(["run", cfg("a", 'kernel = "halts"'), cfg("b", 'kernel = "faults"'), "--pcpus=1"])];
+  assert.deepEqual([halts.code, halts.out], [0, ""], halts.err);
+  const report = JSON.parse(halts.err);
+  assert.deepEqual(report.ends, ["poweroff"]);
+  assert.equal(report.domains[0].name, "halts");
+  assert.deepEqual([faults.code, faults.out], [3, ""], faults.err);
+  assert.match(faults.err, /^domus: faults crashed: Triple fault at 0x100000 \(vCPU 0\)\n/);
+  assert.equal(both.code, 3, both.err);
+  const child = spawn(process.execPath, [domus, "run", cfg("spins", 'kernel = "spins"')], { cwd: folder, stdio: ["pipe", "ignore", "pipe"] });
+  let err = "";
+  child.stderr.on("data", (b) => { err += b; });
+  setTimeout(() => child.kill("SIGINT"), 2500);
+  assert.equal(await new Promise((resolve) => child.on("close", resolve)), 130, err);
+  assert.match(err, /^domus: interrupted; the domain is destroyed\n$/);
 });
 
 test("help and version go to stdout", async () => {
