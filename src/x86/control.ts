@@ -107,4 +107,5 @@ export function writeDr(cpu: Cpu, n: number, value: bigint): void {
   const i = debugRegister(cpu, n);
   if (i >= 6 && value >> 32n) throw gp0();
   cpu.setDr(i, i === 6 ? value & DR6.writable | DR6.fixed : i === 7 ? value & DR7.writable | DR7.fixed : value);
+  if (i !== 6) cpu.mmu.setWatch();
 }

@@ -104,7 +104,7 @@ export class Interpreter implements Engine {
     if (down ? off <= limit || last > (attr & ATTR.db ? 0xffffffffn : 0xffffn) : last > limit) throw fault;
   }
 
-  contextChanged(): void { this.cpu.mmu.flushAll(); this.cpu.setMode(); }
+  contextChanged(): void { this.cpu.mmu.flushAll(); this.cpu.setMode(); this.cpu.mmu.setWatch(); }
   flushTlb(): void { this.cpu.mmu.flushAll(); }
   readLinear(linear: bigint, bytes: Uint8Array): boolean { return this.cpu.readLinear(linear, bytes); }
   writeLinear(linear: bigint, bytes: Uint8Array): boolean { return this.cpu.writeLinear(linear, bytes); }
@@ -136,7 +136,7 @@ export class Interpreter implements Engine {
 
   run(budgetJumps: number): number {
     const { cpu, v } = this, w = this.at >>> 2, FAULT = w + (CPU.fault.at >> 2), EXIT_ = w + (CPU.exit.at >> 2), BUDGET = w + (CPU.budget.at >> 2), SHADOW = w + (CPU.shadow.at >> 2), LINK = w + (CPU.link.at >> 2),
-      EFL = w + (CPU.eflags.at >> 2), { i32 } = v, { platform } = cpu;
+      EFL = w + (CPU.eflags.at >> 2), DR7 = w + ((CPU.dr.at + 7 * 8) >> 2), { i32 } = v, { platform } = cpu;
     i32[EXIT_] = EXIT.none; i32[BUDGET] = budgetJumps; i32[LINK] = 0;
     for (;;) {
       if (i32[FAULT]) {
@@ -159,21 +159,40 @@ export class Interpreter implements Engine {
       const link = i32[LINK]!, rec = this.rt.resume() || this.find(cpu.get(CPU.rip));
       if (rec === 0) continue;
       if (link) { i32[LINK] = 0; if (this.code.linkable(rec)) i32[(link + REC.link) >>> 2] = rec; }
-      if (i32[SHADOW] || i32[EFL]! & EFLAGS.TF || this.onStep) this.step(rec); else this.rt.interpret(rec);
+      if (i32[SHADOW] || i32[EFL]! & (EFLAGS.TF | EFLAGS.RF) || i32[DR7]! & 0xff || this.onStep) this.step(rec); else this.rt.interpret(rec);
     }
   }
-  /** One instruction, for interrupt shadows, TF and tracing. */
+  /** One instruction, for interrupt shadows, TF, RF, breakpoints and tracing. */
   private step(rec: number): void {
-    const { cpu } = this, trap = (cpu.eflags & EFLAGS.TF) !== 0;
-    this.onStep?.(this.cpu.rip);
+    const { cpu } = this, isTraced = (cpu.eflags & EFLAGS.TF) !== 0, hasBreakpoints = (cpu.dr(7) & 0xffn) !== 0n, wasShadow = cpu.get(CPU.shadow) !== 0;
+    if (hasBreakpoints && !(cpu.eflags & EFLAGS.RF) && !wasShadow) {
+      const hits = this.codeBreakpoints();
+      if (hits) { this.debug(hits); return; }
+    }
+    this.onStep?.(cpu.rip);
     cpu.set(CPU.shadow, 0);
+    // RF lasts for one instruction, unless that one sets it (IRET, POPF never does)
+    const before = cpu.eflags;
+    if (before & EFLAGS.RF) cpu.eflags = before & ~EFLAGS.RF;
+    cpu.mmu.watchHits = 0;
     const next = this.rt.step(rec);
     if (next) cpu.rip = this.ripOf(next);
     if (cpu.get(CPU.link)) cpu.set(CPU.link, 0);
-    if (trap && !cpu.get(CPU.fault) && !cpu.get(CPU.exit)) {
-      cpu.set(CPU.fault, VECTOR.DB + 1); cpu.set(CPU.errorCode, -1);
-      const dr6 = this.at + CPU.dr.at + 6 * 8;
-      this.v.dv.setBigUint64(dr6, this.v.dv.getBigUint64(dr6, true) | 0x4000n, true);
-    }
+    if (cpu.get(CPU.fault)) { if (before & EFLAGS.RF) cpu.eflags |= EFLAGS.RF; return; }
+    const hits = cpu.mmu.watchHits | (isTraced ? 0x4000 : 0);
+    if (hits && !cpu.get(CPU.exit) && !cpu.get(CPU.shadow)) this.debug(hits);
+  }
+  /** Raise #DB with these bits in DR6. */
+  private debug(hits: number): void {
+    const { cpu } = this;
+    cpu.setDr(6, cpu.dr(6) & ~0xfn | BigInt(hits));
+    cpu.set(CPU.fault, VECTOR.DB + 1); cpu.set(CPU.errorCode, -1);
+  }
+  /** Instruction breakpoints at rip: their bits of DR6. */
+  private codeBreakpoints(): number {
+    const { cpu } = this, dr7 = Number(cpu.dr(7) & 0xffffffffn), at = BigInt.asUintN(64, cpu.rip + cpu.get(CPU.csBase));
+    let hits = 0;
+    for (let n = 0; n < 4; n++) if (dr7 >>> 2 * n & 3 && (dr7 >>> 16 + 4 * n & 3) === 0 && cpu.dr(n) === at) hits |= 1 << n;
+    return hits;
   }
 }

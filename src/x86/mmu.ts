@@ -56,6 +56,11 @@ export class Mmu {
   /** For counters: page walks. */
   walks = 0;
 
+  /** Data breakpoints (DR7): pages with one are never entered in the TLB, so that every access comes here. */
+  private watch: { readonly n: number; readonly from: number; readonly to: number; readonly isWriteOnly: boolean }[] = [];
+  /** Bits of DR6 for the data breakpoints met by the present instruction; taken by the run loop. */
+  watchHits = 0;
+
   // What the last successful walk found.
   private gfn = 0;
   private writable = false;
@@ -199,6 +204,7 @@ export class Mmu {
     const packed = this.cpu.platform.frameOf(this.gfn), rights = this.rights = packed & 0xfff, machine = this.machine = (packed - rights) >>> 0;
     if (packed === 0) return -1;
     const { i32, flags } = this, e = this.entryOf(context, linear), page = linear & ~0xfff, hi = Math.floor(linear / 4294967296) | 0;
+    if (this.watch.length !== 0 && this.watch.some(b => b.from <= linear - (linear & 0xfff) + 4095 && b.to > linear - (linear & 0xfff))) return -1;
     const canWrite = this.writable && this.dirty && (rights & (P2M_WRITE | P2M_CODE)) === P2M_WRITE;
     i32[e] = page; i32[e + 1] = hi;
     i32[e + 2] = canWrite ? page : 1; i32[e + 3] = canWrite ? hi : 0;
@@ -231,13 +237,35 @@ export class Mmu {
     return this.walk(linear, access & 1, context) === OK && this.enter(linear, access & 1, context) >= 0 ? 0 : 2;
   }
 
+  /** DR0-3 or DR7 may have changed. SDM Vol. 3B 17.2.4: DR7 enables in bits 0-7, type and length from bit 16. */
+  setWatch(): void {
+    const dr7 = Number(this.cpu.dr(7) & 0xffffffffn), now: typeof this.watch = [];
+    for (let n = 0; n < 4; n++) {
+      const type = dr7 >>> 16 + 4 * n & 3, size = [1, 2, 8, 4][dr7 >>> 18 + 4 * n & 3]!, at = canonical(this.cpu.dr(n));
+      if (dr7 >>> 2 * n & 3 && type & 1 && at !== null) now.push({ n, from: at - (at & size - 1), to: at - (at & size - 1) + size, isWriteOnly: type === 1 });
+    }
+    if (now.length || this.watch.length) this.flushAll();
+    this.watch = now;
+  }
+  private noteWatched(linear: number, size: number, isWrite: boolean): void {
+    for (const b of this.watch) if (linear < b.to && linear + size > b.from && (isWrite || !b.isWriteOnly)) this.watchHits |= 1 << b.n;
+  }
+
   // Access by hand -------------------------------------------------------------
   /** After host() === -1. */
-  private handLoad(linear: number, size: number): bigint { return this.cpu.platform.mmioRead(this.gfn * 4096 + (linear & 0xfff), size); }
+  private handLoad(linear: number, size: number): bigint {
+    if (this.machine) {
+      this.noteWatched(linear, size, false);
+      const at = this.machine + (linear & 0xfff);
+      return size === 8 ? this.dv.getBigUint64(at, true) : BigInt(size === 4 ? this.dv.getUint32(at, true) : size === 2 ? this.dv.getUint16(at, true) : this.dv.getUint8(at));
+    }
+    return this.cpu.platform.mmioRead(this.gfn * 4096 + (linear & 0xfff), size);
+  }
   private handStore(linear: number, value: bigint, size: number): void {
     const offset = linear & 0xfff;
     if (!(this.machine && this.rights & P2M_WRITE)) { this.cpu.platform.mmioWrite(this.gfn * 4096 + offset, size, value); return; }
-    this.cpu.onCodeWrite(this.machine + offset, size);
+    this.noteWatched(linear, size, true);
+    if (this.rights & P2M_CODE) this.cpu.onCodeWrite(this.machine + offset, size);
     this.put(this.machine + offset, value, size);
   }
   private put(at: number, value: bigint, size: number): void {
@@ -360,7 +388,7 @@ export class Mmu {
     if (this.walk(a, write, context) !== OK) return 0;
     const h = this.enter(a, write, context);
     if (h >= 0) return h;
-    return write && this.machine && this.rights & P2M_WRITE ? this.machine + (a & 0xfff) : 0;
+    return this.machine && (!write || this.rights & P2M_WRITE) ? this.machine + (a & 0xfff) : 0;
   }
   /** Call `each` for the pieces of a range, page by page; false as soon as one is not there. */
   private pieces(start: number | bigint, length: number, write: number, context: number, each: (host: number, done: number, n: number) => void): boolean {

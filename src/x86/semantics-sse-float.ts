@@ -3,7 +3,7 @@
  * and otherwise sseSlow (sse-float.ts), exact for every operand and control word. SDM Vol. 1 ch. 11, Vol. 2.
  *
  * wasm rounds to nearest and tells nothing of what happened, so results that may be inexact need MXCSR at nearest, with everything masked, no FTZ or
- * DAZ, and PE (which is sticky) already set. NaNs, infinities made from numbers, denormal operands and results near underflow go the slow way.
+ * DAZ, and PE (which is sticky) already set; or a proof that the result is exact, which is only looked for while PE is clear. NaNs, infinities made from numbers, denormal operands and results near underflow go the slow way.
  */
 import { Op } from "../wasm/opcodes.ts";
 import { F32, F64, I32, I64, type Ty, V128 } from "../wasm/writer.ts";
@@ -16,7 +16,8 @@ import { CPU, EFLAGS } from "./state.ts";
 
 const MASKS = 0x1f80, PM = 0x1000, PE = 0x20, RC = 0x6000, DAZ = 0x40, FTZ = 0x8000;
 const mxcsrIs = (g: Gen, mask: number, value: number): Val => g.eq(32, g.and(32, g.field(32, CPU.mxcsr.at), g.k(32, mask)), g.k(32, value));
-/** Inexact results are rounded to nearest and leave MXCSR alone. */
+/** Nearest, everything masked, no FTZ or DAZ: exact results leave MXCSR alone. With PE set, inexact ones do too. */
+const masked = (g: Gen): Val => mxcsrIs(g, MASKS | RC | DAZ | FTZ, MASKS);
 const ordinary = (g: Gen): Val => mxcsrIs(g, MASKS | RC | DAZ | FTZ | PE, MASKS | PE);
 /** The same where nothing but inexactness can happen; truncation does not look at RC. */
 const quietPrecision = (g: Gen, truncate: boolean): Val => mxcsrIs(g, PM | PE | DAZ | (truncate ? 0 : RC), PM | PE);
@@ -90,17 +91,39 @@ const operands = (g: Gen, s: Shape): [Val, Val, Val] => {
 const choose = (g: Gen, s: Shape, fast: Val, result: () => Val, name: string, imm: number, raw: Val): void =>
   g.setDst(g.ifElse(tyOf(s.w), fast, result, () => slow(g, name, imm, raw, s.w, s.w)), s.w);
 
+/** Low bits of a significand: two numbers without them have an exact product. */
+const LOW_HALF = { d: (1n << 27n) - 1n, s: (1n << 12n) - 1n };
+const isShort = (g: Gen, s: Shape, ...xs: Val[]): Val => {
+  const v = xs.map(x => bits(g, s, x)).reduce((x, y) => (s.ty === V128 ? g.v(Op.v128_or, x, y) : g.or(s.w, x, y))), half = s.double ? LOW_HALF.d : LOW_HALF.s | LOW_HALF.s << 32n;
+  return s.ty === V128 ? g.eqz(32, g.vi(Op.v128_any_true, g.v(Op.v128_and, v, g.vconst(half, half)))) : g.eqz(s.w, g.and(s.w, v, g.k(s.w, Number(s.double ? LOW_HALF.d : LOW_HALF.s))));
+};
+/** Is r certainly the exact result? Sums: the error as Knuth's two-sum gives it is zero. */
+function isExact(g: Gen, s: Shape, op: "add" | "sub" | "mul" | "div" | "sqrt", a: Val, b: Val, r: Val): Val {
+  const equal = (x: Val, y: Val) => every(g, s, cmp(g, s, "eq", x, y));
+  if (op === "mul") return isShort(g, s, a, b);
+  if (op === "div") return g.and(32, isShort(g, s, r, b), equal(f2(g, s, "mul", r, b), a));
+  if (op === "sqrt") return g.and(32, isShort(g, s, r), equal(f2(g, s, "mul", r, r), b));
+  const bb = g.let(f2(g, s, "sub", r, a)), left = f2(g, s, "sub", a, f2(g, s, "sub", r, bb));
+  return equal(left, op === "add" ? f2(g, s, "sub", bb, b) : f2(g, s, "add", b, bb));
+}
+/** The result of wasm's arithmetic where `ok` and MXCSR allow it. */
+const arithmetic = (g: Gen, s: Shape, op: "add" | "sub" | "mul" | "div" | "sqrt", ok: Val, a: Val, b: Val, r: Val, raw: Val): void => {
+  const fits = g.let(every(g, s, ok)), ty = tyOf(s.w), result = () => bits(g, s, r);
+  g.setDst(g.ifElse(ty, g.and(32, fits, ordinary(g)), result, () =>
+    g.ifElse(ty, g.and(32, g.and(32, fits, masked(g)), isExact(g, s, op, a, b, r)), result, () => slow(g, `${op.toUpperCase()}${s.suffix}`, 0, raw, s.w, s.w))), s.w);
+};
+
 /** ADD, SUB, MUL, DIV. Sums that underflow are exact; only products and quotients can be tiny and inexact. */
 export const arith = (s: Shape, op: "add" | "sub" | "mul" | "div"): Semantics => g => {
   const [a, b, raw] = operands(g, s), r = g.let(f2(g, s, op, a, b));
   let ok = both(g, s, both(g, s, plain(g, s, a), plain(g, s, b)), finite(g, s, r));
   if (op === "mul") ok = both(g, s, ok, notTiny(g, s, r, a, b));
   if (op === "div") ok = both(g, s, ok, notTiny(g, s, r, a));
-  choose(g, s, g.and(32, ordinary(g), every(g, s, ok)), () => bits(g, s, r), `${op.toUpperCase()}${s.suffix}`, 0, raw);
+  arithmetic(g, s, op, ok, a, b, r, raw);
 };
 export const sqrt = (s: Shape): Semantics => g => {
   const raw = g.src(s.w), b = g.let(float(g, s, raw)), r = g.let(f1(g, s, "sqrt", b)), ok = both(g, s, plain(g, s, b), finite(g, s, r));
-  choose(g, s, g.and(32, ordinary(g), every(g, s, ok)), () => bits(g, s, r), `SQRT${s.suffix}`, 0, raw);
+  arithmetic(g, s, "sqrt", ok, b, b, r, raw);
 };
 /** HADD, HSUB: the operation between neighbours. ADDSUB: subtract in even lanes, add in odd ones. */
 export const horizontal = (s: Shape, op: "add" | "sub"): Semantics => g => {
