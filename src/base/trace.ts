@@ -27,7 +27,7 @@ const TEXT: Readonly<Record<number, { cls: TraceClass; say: (a: number, b: numbe
   7: { cls: "event", say: (a, b) => `port ${a} pending for v${b}` },
   8: { cls: "timer", say: (a, b, c) => `timer ${a} set for ${wide(b, c)}` },
   9: { cls: "timer", say: (a) => `timer ${a} fired` },
-  10: { cls: "sched", say: (a) => `runs, budget ${a}` },
+  10: { cls: "sched", say: (a, b, c) => `runs at ${wide(b, c)}, budget ${a}` },
   11: { cls: "sched", say: (a) => `leaves, pause flags ${hex(a)}` },
   12: { cls: "sched", say: () => "woken" },
   13: { cls: "memory", say: (a, b, c) => `gfn ${hex(a)} -> mfn ${hex(b)} type ${hex(c)}` },

@@ -90,7 +90,8 @@ export class Domain {
           if (domid !== 0) slots.push(slot);
           Vcpu.setSlot(hv, vcpu, slot);
         }
-        const d = new Domain(hv, at);
+        const d = hv.domain(domid);
+        assert(d?.at === at, `domain ${domid} is another`);
         initPorts(d);
         d.writeWallClock();
         for (const v of d.vcpus()) v.writeTime();

@@ -65,7 +65,7 @@ function freePort(d: Domain): number {
 }
 const locked = <T>(d: Domain, section: () => T): T => d.hv.withLock(DOMAIN.eventLock, d.at, section);
 function lockedBoth<T>(a: Domain, b: Domain, section: () => T): T {
-  if (a === b) return locked(a, section);
+  if (a.at === b.at) return locked(a, section);
   const [first, second] = a.domid < b.domid ? [a, b] : [b, a];
   return locked(first, () => locked(second, section));
 }

@@ -113,7 +113,7 @@ export function mapGrant(d: Domain, ref: number, forDomid: number, isReadonly: b
 /** Give a grant back; once for each mapGrant. */
 export function unmapGrant(m: GrantMapping): void {
   const d = m.domain, { hv } = d;
-  if (hv.domain(d.domid) === d) {
+  if (hv.domain(d.domid)?.at === d.at) {
     hv.withLock(DOMAIN.grantLock, d.at, () => {
       if (nrGrantFrames(d) * ENTRIES_PER_FRAME <= m.ref) return;
       const active = activeAt(d, m.ref), pin = ACTIVE.pin.get(hv.views.dv, active) - (m.isReadonly ? PIN.read : PIN.write);

@@ -85,7 +85,10 @@ export class Pcpu {
     const { hv } = this, start = performance.now();
     const ms = Math.min(SLICE_MS, Math.max(0, (hv.scheduler.nextDeadline - hv.clock.now()) / 1e6));
     const budget = Math.max(LEAST_BUDGET, Math.floor(ms * this.#jumpsPerMs));
-    if (hv.trace.on & TRACE_CLASS.sched) hv.trace.emit(TRACE.vcpuRun, v.domain.domid, v.id, budget);
+    if (hv.trace.on & TRACE_CLASS.sched) {
+      const rip = CPU.rip.get(hv.views.dv, this.#cpu);
+      hv.trace.emit(TRACE.vcpuRun, v.domain.domid, v.id, budget, Number(rip & 0xffffffffn) | 0, Number(rip >> 32n) | 0);
+    }
     const kicks = hv.load(PCPU.wake, this.#at), exit = this.engine.run(budget), took = performance.now() - start;
     if (exit === EXIT.slice && took > 0.1 && kicks === hv.load(PCPU.wake, this.#at)) { /* a kick spoils the count */
       this.#jumpsPerMs = Math.max(1000, Math.min(1e6, this.#jumpsPerMs + (budget / took - this.#jumpsPerMs) * 0.2));
@@ -135,12 +138,15 @@ export class Pcpu {
     hv.or(VCPU.pauseFlags, v.at, VPF.blocked);
     if (this.platform.hasDeliverable()) hv.and(VCPU.pauseFlags, v.at, ~VPF.blocked);
   }
-  /** The toolstack chooses what it means (HVM_PARAM_TRIPLE_FAULT_REASON); a crash unless told otherwise. */
+  /**
+   * The toolstack chooses what it means (HVM_PARAM_TRIPLE_FAULT_REASON). Left to us: a kernel that has emptied its IDT wants a reset, the last
+   * resort of Linux's reboot; any other triple fault is a crash.
+   */
   #tripleFault(v: Vcpu): void {
-    const rip = BigInt.asUintN(64, CPU.rip.get(this.hv.views.dv, this.#cpu)), reason = Number(v.domain.param(HVM_PARAM.TRIPLE_FAULT_REASON));
-    const text = `Triple fault at 0x${rip.toString(16)}`;
-    if (reason === 0 || reason === SHUTDOWN.crash) v.domain.crash(text, v.id);
-    else v.domain.shutdown(Math.min(reason, SHUTDOWN.MAX));
+    const { dv } = this.hv.views, rip = BigInt.asUintN(64, CPU.rip.get(dv, this.#cpu)), chosen = Number(v.domain.param(HVM_PARAM.TRIPLE_FAULT_REASON));
+    const reason = chosen !== 0 ? Math.min(chosen, SHUTDOWN.MAX) : CPU.idtrLimit.get(dv, this.#cpu) === 0 ? SHUTDOWN.reboot : SHUTDOWN.crash;
+    if (reason === SHUTDOWN.crash) v.domain.crash(`Triple fault at 0x${rip.toString(16)}`, v.id);
+    else v.domain.shutdown(reason);
   }
   #traceExit(v: Vcpu, exit: number): void {
     const rip = CPU.rip.get(this.hv.views.dv, this.#cpu);
