@@ -3,7 +3,7 @@ import { Op } from "../wasm/opcodes.ts";
 import { I32, V128 } from "../wasm/writer.ts";
 import type { Gen, Val } from "./gen.ts";
 import type { Semantics } from "./semantics.ts";
-import { both, lanes, op1, op2, packed1, shuffled, type V1, type V2, widen, zero } from "./semantics-sse.ts";
+import { both, lanes, op1, op2, shuffled, type V1, type V2, widen, zero } from "./semantics-sse.ts";
 import { EFLAGS } from "./state.ts";
 
 /** Sums and differences by element width in bytes. */
@@ -103,4 +103,3 @@ export const ptest: Semantics = g => {
 export const signs: { readonly [n in 1 | 4 | 8]: V1 } = {
   1: (g, m) => g.v(Op.i8x16_shr_s, m, g.k(32, 7)), 4: (g, m) => g.v(Op.i32x4_shr_s, m, g.k(32, 31)), 8: (g, m) => g.v(Op.i64x2_shr_s, m, g.k(32, 63)),
 };
-export const phminposuwX = packed1(phminposuw);

@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { FlatMachine } from "./flat-machine.ts";
 import { getFlags } from "./flags.ts";
 import { SSE, sseSlow } from "./sse-float.ts";
-import { CPU, CR0, CR4, EFLAGS, RAX, RCX, RDI, RDX, VECTOR, xmmAt } from "./state.ts";
+import { ATTR, CPU, CR0, CR4, CS, EFLAGS, RAX, RCX, RDI, RDX, RSI, VECTOR, xmmAt } from "./state.ts";
 
 const CODE = 0x400000, DATA = 0x600000, HLT = "f4", R8 = 8;
 const bytesOf = (hex: string): Uint8Array => Uint8Array.from(hex.replaceAll(" ", "").match(/../g) ?? [], x => Number.parseInt(x, 16));
@@ -125,4 +125,16 @@ test("an SSE instruction under CR0.TS is #NM", () => {
   const b = new Bench("0f 58 c1");
   b.cpu.set(CPU.cr0, b.cpu.get(CPU.cr0) | BigInt(CR0.TS)); b.cpu.setMode();
   assert.equal(b.run(), VECTOR.NM);
+});
+test("compatibility mode: eight registers, 32-bit addresses and integers", () => {
+  // movdqu xmm0,[esi]; paddd xmm0,[esi+16]; movd eax,xmm0; cvtsi2sd xmm1,eax; movq [esi+32],xmm1; movhps [esi+40],xmm0; pextrw ecx,xmm0,7; dec eax
+  const b = new Bench("f3 0f 6f 06  66 0f fe 46 10  66 0f 7e c0  f2 0f 2a c8  66 0f d6 4e 20  0f 17 46 28  66 0f c5 c8 07  48");
+  b.cpu.setSeg(CS, 0x33, 0, 0xffffffff, ATTR.g | ATTR.db | 0x9b); b.cpu.setMode();
+  for (let i = 0; i < 8; i++) b.dv.setUint32(b.data + i * 4, 1000 + i, true);
+  b.cpu.setGpr(RSI, BigInt(DATA));
+  assert.equal(b.run(), -1);
+  assert.equal(b.cpu.gpr(RAX), 2003n);
+  assert.equal(b.dv.getFloat64(b.data + 32, true), 2004);
+  assert.equal(b.dv.getBigUint64(b.data + 40, true), 2008n | 2010n << 32n);
+  assert.equal(b.cpu.gpr(RCX), 0n);
 });

@@ -92,7 +92,7 @@ for (const [op, name, immOp, ext] of shifts) {
   sse(op, "66", "Vx,Wx", name, i.shift(SHIFTS[name])); mmx(op, "Pq,Qq", name, m.shift(SHIFTS[name]));
   sse(immOp, "66", "Ux,Ib", name, i.shiftImm(SHIFTS[name]), { ext, ...REG }); mmx(immOp, "Nq,Ib", name, m.shiftImm(SHIFTS[name]), { ext, ...REG });
 }
-sse(0x217, "66", "Vx,Wx", "ptest", i.ptest); sse(0x241, "66", "Vx,Wx", "phminposuw", i.phminposuwX); sse(0x342, "66", "Vx,Wx,Ib", "mpsadbw", s.packedImm(i.mpsadbw));
+sse(0x217, "66", "Vx,Wx", "ptest", i.ptest); sse(0x241, "66", "Vx,Wx", "phminposuw", s.packed1(i.phminposuw)); sse(0x342, "66", "Vx,Wx,Ib", "mpsadbw", s.packedImm(i.mpsadbw));
 for (const [base, sign] of [[0x220, "s"], [0x230, "u"]] as const) {
   const b = sign === "s" ? Op.i16x8_extend_low_i8x16_s : Op.i16x8_extend_low_i8x16_u, w = sign === "s" ? Op.i32x4_extend_low_i16x8_s : Op.i32x4_extend_low_i16x8_u, d = sign === "s" ? Op.i64x2_extend_low_i32x4_s : Op.i64x2_extend_low_i32x4_u;
   const name = sign === "s" ? "pmovsx" : "pmovzx";
