@@ -58,6 +58,7 @@ export function become(node, args) {
   }
   child.on("exit", (code, signal) => {
     if (signal === null) process.exit(code ?? 1);
+    if (signal === "SIGKILL" || signal === "SIGABRT" || signal === "SIGSEGV") spawnSync("stty", ["sane"], { stdio: ["inherit", "ignore", "ignore"] });
     process.removeAllListeners(signal);
     process.kill(process.pid, signal);
     setTimeout(() => process.exit(1), 1000);

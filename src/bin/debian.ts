@@ -9,7 +9,7 @@ import { UserError } from "../base/errors.ts";
 
 export type Package = { readonly name: string; readonly version: string; readonly sizeBytes: number };
 /** One line of progress that is rewritten in place on a terminal. */
-export type Progress = { step(what: string): void; percent(done: number, of: number): void; done(note?: string): void };
+export type Progress = { step(what: string): void; percent(done: number, of: number): void; done(note?: string): void; /** whatever happened: the next word stands on a line of its own */ close(): void };
 
 const NO_APT = "No apt here to fetch Debian's kernel and busybox with; bring your own: npm start -- --kernel BZIMAGE --ramdisk CPIO";
 

@@ -39,7 +39,8 @@ function progressLines(nrSteps: number, quiet: boolean): Progress {
   return {
     step: (what) => { text = /^Refresh/.test(what) ? `      ${what}` : `[${Math.min(++nr, nrSteps)}/${nrSteps}] ${what}`; begun = performance.now(); write(process.stderr.isTTY ? text : ""); },
     percent: (done, of) => { if (process.stderr.isTTY && of > 0) write(`\r${text} ${Math.min(100, Math.floor((100 * done) / of))} %`); },
-    done: (note = "") => write(`${process.stderr.isTTY ? "\r\x1b[K" : ""}${text}${note ? `: ${note}` : ""} (${((performance.now() - begun) / 1000).toFixed(1)} s)\n`),
+    close: () => { if (text && process.stderr.isTTY) write("\n"); text = ""; },
+    done: (note = "") => { write(`${process.stderr.isTTY ? "\r\x1b[K" : ""}${text}${note ? `: ${note}` : ""} (${((performance.now() - begun) / 1000).toFixed(1)} s)\n`); text = ""; },
   };
 }
 const mib = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
@@ -105,6 +106,7 @@ async function prepare(flavour: "cloud" | "generic", wanted: { update: boolean; 
     progress.done(`${applets.length} applets, ${mib(archive.length)}, sha256 ${createHash("sha256").update(archive).digest("hex").slice(0, 12)}`);
     return { kernel, ramdisk };
   } finally {
+    progress.close();
     process.off("SIGINT", leave);
   }
 }
