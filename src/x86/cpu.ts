@@ -30,6 +30,8 @@ export class Cpu {
   readonly mmu: Mmu;
   /** Called before a frame with decoded code is written; the interpreter forgets that code. */
   onCodeWrite: (machine: number, size: number) => void = () => {};
+  /** The last fault was an address that is not canonical: the run loop finds out whether it was the stack's (#SS). */
+  isNonCanonical = false;
   private readonly w: number;
 
   constructor(v: Views, at: number, platform: Platform) {
@@ -127,7 +129,7 @@ export class Cpu {
   /** The linear address of a 64-bit value; not canonical: #GP(0), or #SS(0) for the stack. */
   linear(x: bigint, stack = false): number {
     const n = canonical(x);
-    if (n === null) throw new GuestFault(stack ? VECTOR.SS : VECTOR.GP, 0);
+    if (n === null) { this.isNonCanonical = true; throw new GuestFault(stack ? VECTOR.SS : VECTOR.GP, 0); }
     return n;
   }
   read8(a: number): number { return this.mmu.load(a, 1, this.context); }

@@ -6,12 +6,12 @@ import { Views } from "../base/views.ts";
 import type { MemorySpec } from "../wasm/writer.ts";
 import { CodeCache, type CodeHooks } from "./code-cache.ts";
 import { Cpu } from "./cpu.ts";
-import type { Insn } from "./decode.ts";
+import { ADDR, type Insn, Undecodable, decode } from "./decode.ts";
 import type { Engine, EngineOptions } from "./engine.ts";
 import { deliver } from "./exceptions.ts";
 import { GuestFault } from "./fault.ts";
 import { fpHelpers } from "./fp-glue.ts";
-import { REC } from "./layout.ts";
+import { CONTEXT, REC } from "./layout.ts";
 import type { Platform } from "./platform.ts";
 import { RUNTIME_IMPORTS, runtimeModule } from "./runtime.ts";
 import { ATTR, CPU, CS, EFLAGS, EXIT, MODE, SEG, SS, VECTOR, segAt } from "./state.ts";
@@ -22,6 +22,7 @@ import { callSys } from "./system.ts";
 const TABLE_SIZE = 32768;
 /** The widest limits: the same bytes then serve every machine. */
 const MEMORY: MemorySpec = { min: 1, max: 65536, shared: true };
+const STACK_INSNS: readonly string[] = ["push", "pop", "call", "ret", "leave", "enter", "pushf", "popf"];
 type Runtime = { interpret(rec: number): void; step(rec: number): number; resume(): number };
 
 export class Interpreter implements Engine {
@@ -140,7 +141,8 @@ export class Interpreter implements Engine {
     i32[EXIT_] = EXIT.none; i32[BUDGET] = budgetJumps; i32[LINK] = 0;
     for (;;) {
       if (i32[FAULT]) {
-        const vector = i32[FAULT]! - 1, error = cpu.get(CPU.errorCode);
+        const vector = i32[FAULT]! - 1 === VECTOR.GP && cpu.isNonCanonical && this.usesStack() ? VECTOR.SS : i32[FAULT]! - 1, error = cpu.get(CPU.errorCode);
+        cpu.isNonCanonical = false;
         i32[FAULT] = 0; i32[SHADOW] = 0; i32[LINK] = 0; this.counters.exceptions++;
         this.onDeliver?.(vector, error, false);
         deliver(cpu, vector, error, "exception");
@@ -161,6 +163,15 @@ export class Interpreter implements Engine {
       if (link) { i32[LINK] = 0; if (this.code.linkable(rec)) i32[(link + REC.link) >>> 2] = rec; }
       if (i32[SHADOW] || i32[EFL]! & (EFLAGS.TF | EFLAGS.RF) || i32[DR7]! & 0xff || this.onStep) this.step(rec); else this.rt.interpret(rec);
     }
+  }
+  /** Does the instruction at rip, which met a non-canonical address, address through SS (SDM Vol. 3A 6.15 "#SS")? */
+  private usesStack(): boolean {
+    const bytes = new Uint8Array(15), { cpu } = this;
+    try {
+      cpu.mmu.copyOut(cpu.rip, bytes, CONTEXT.kernelAc);
+      const i = decode(bytes, 0, 15, cpu.mode);
+      return i.addr !== ADDR.none ? i.seg === SS : STACK_INSNS.includes(i.row.name);
+    } catch (e) { if (!(e instanceof Undecodable)) throw e; return false; }
   }
   /** One instruction, for interrupt shadows, TF, RF, breakpoints and tracing. */
   private step(rec: number): void {
