@@ -1,5 +1,5 @@
 /** `domus run`: domains of xl.cfg files in the foreground. */
-import { existsSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { closeSync, existsSync, openSync, readFileSync, readSync, statSync, writeFileSync } from "node:fs";
 import { dirname, isAbsolute, join } from "node:path";
 import { UserError } from "../base/errors.ts";
 import { checkConfig, type CheckedConfig, type DomainFile, fromXl } from "../toolstack/config.ts";
@@ -37,13 +37,25 @@ export type RunOptions = { engine: EngineName; pcpus?: number; trace: string; js
 /** No file a user means is larger; a device or an endless pipe in its place must not fill the memory. */
 const MAX_CFG_BYTES = 1 << 20, MAX_IMAGE_BYTES = 2 ** 31 - 1;
 
-/** Read a file whole. @throws UserError with the system's reason */
+/** Read a file or a pipe whole, never more than `most` bytes. @throws UserError with the system's reason */
 export function readWhole(path: string, what: string, most: number): Uint8Array {
   try {
-    const { size } = statSync(path);
-    if (statSync(path).isDirectory()) throw new UserError(`${what}: ${path} is a folder`);
-    if (size > most) throw new UserError(`${what}: ${path} is ${size} bytes long; ${most} is the limit`);
-    return readFileSync(path);
+    const stat = statSync(path);
+    if (stat.isDirectory()) throw new UserError(`${what}: ${path} is a folder`);
+    if (!stat.isFile() && !stat.isFIFO()) throw new UserError(`${what}: ${path} is a device or a socket; give a file`);
+    if (stat.size > most) throw new UserError(`${what}: ${path} is ${stat.size} bytes long; ${most} is the limit`);
+    if (stat.isFile()) return readFileSync(path);
+    const pieces: Buffer[] = [], file = openSync(path, "r");
+    try {
+      for (let size = 0; ;) {
+        const piece = Buffer.alloc(65536), n = readSync(file, piece);
+        if (n === 0) return Buffer.concat(pieces);
+        if ((size += n) > most) throw new UserError(`${what}: ${path} is longer than ${most} bytes`);
+        pieces.push(piece.subarray(0, n));
+      }
+    } finally {
+      closeSync(file);
+    }
   } catch (e) {
     if (e instanceof UserError) throw e;
     const { code, message } = e as NodeJS.ErrnoException;

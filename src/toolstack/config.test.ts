@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import fc from "fast-check";
+import { UserError } from "../base/errors.ts";
 import { checkConfig, type DomainConfig, fromXl } from "./config.ts";
 import { parseXlCfg } from "./xlcfg.ts";
 
@@ -72,4 +74,15 @@ test("the library refuses the same faults by field", () => {
     [{ memoryMiB: 1e9 }, /^memory: /], [{ memoryMiB: Number.NaN }, /^memory: /], [{ maxmemMiB: 32 }, /^maxmem: /], [{ vcpus: 0 }, /^vcpus: /],
     [{ cmdline: "a\0" }, /^cmdline: /], [{ uuid: "1" }, /^uuid: /], [{ onCrash: "x" as "destroy" }, /^onCrash: /]];
   for (const [change, message] of bad) assert.throws(() => checkConfig({ ...good, ...change }), { name: "UserError", message });
+});
+
+test("whatever the values are, a configuration is taken or refused in words", () => {
+  const value = fc.oneof(fc.nat().map(String), fc.constantFrom('""', '"pvh"', '"many"', "[]", '["x", 1]', "0", '"0x10"', '"destroy"', "99999999999999999999"), fc.string().map((s) => JSON.stringify(s).replace(/\\u..../g, "?")));
+  const key = fc.constantFrom("name", "type", "kernel", "ramdisk", "memory", "maxmem", "vcpus", "uuid", "extra", "cmdline", "root", "on_crash", "builder", "disk", "__proto__", "constructor");
+  fc.assert(fc.property(fc.array(fc.tuple(key, value), { maxLength: 8 }), (pairs) => {
+    try {
+      const { config } = load(pairs.map(([k, v]) => `${k} = ${v}`).join("\n")).domain;
+      assert.ok(config.name && Number.isSafeInteger(config.memoryMiB) && config.memoryMiB! > 0);
+    } catch (e) { assert.ok(e instanceof UserError, String(e)); }
+  }), { numRuns: 2000, seed: 20261123 });
 });
