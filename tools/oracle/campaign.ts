@@ -1,6 +1,6 @@
 /** Runs cases on two subjects, gathers the forms on which they differ, and makes each first failure small. */
 import { type Difference, differences, disassemble, report } from "./compare.ts";
-import { type Batch, CASE, HEADER, type Subject } from "./format.ts";
+import { type Batch, CASE, CODE, HEADER, type Subject } from "./format.ts";
 import type { Generator } from "./generate.ts";
 
 export interface Failure { readonly name: string; nrFailed: number; what: Set<string>; text: string }
@@ -35,7 +35,7 @@ export async function runCampaign(o: CampaignOptions): Promise<Campaign> {
       if (!d.length) continue;
       let f = result.failures.get(name);
       if (!f) {
-        f = { name, nrFailed: 0, what: new Set(), text: await minimise(batch.pick(i), o.subjects, o.ignore) };
+        f = { name, nrFailed: 0, what: new Set(), text: await minimise(batch.pick(i), o.subjects, o.ignore) ?? await minimiseHistory(batch, i, o.subjects, o.ignore) };
         result.failures.set(name, f);
         o.onFailure?.(f);
       }
@@ -49,14 +49,14 @@ export async function runCampaign(o: CampaignOptions): Promise<Campaign> {
 
 /** Drop instructions from the end and clear registers and patch while the two still differ; then report. */
 const kept = (d: Difference[], ignore: RegExp | undefined): Difference[] => (ignore ? d.filter((x) => !ignore.test(x.what)) : d);
-async function minimise(b: Batch, subjects: readonly [Subject, Subject], ignore: RegExp | undefined): Promise<string> {
+async function minimise(b: Batch, subjects: readonly [Subject, Subject], ignore: RegExp | undefined): Promise<string | null> {
   const at = HEADER.sizeof;
   const differ = async (): Promise<string | null> => {
     const e = new DataView((await subjects[0].run(b)).buffer), a = new DataView((await subjects[1].run(b)).buffer), d = kept(differences(b, 0, e, a), ignore);
     return d.length ? report(b, 0, d, e, [subjects[0].name, subjects[1].name]) : null;
   };
   let text = await differ();
-  if (!text) return `${b.names[0]}\n  fails in its batch only, not alone: state leaks from one case into the next\n  ${disassemble(b.code(0), 0).map((l) => `${l.bytes}  ${l.text}`).join("\n  ")}`;
+  if (!text) return null;
   const attempt = async (change: () => void): Promise<boolean> => {
     const was = b.bytes.slice(at, at + CASE.sizeof), leeway = { ...b.leeway[0]! };
     change();
@@ -79,6 +79,22 @@ async function minimise(b: Batch, subjects: readonly [Subject, Subject], ignore:
   await attempt(() => CASE.rflags.set(b.dv, at, 0x202n));
   if (CASE.patchLen.get(b.dv, at)) await attempt(() => CASE.patchLen.set(b.dv, at, 0));
   return text;
+}
+
+/** A case that fails only after others: the fewest of them that are needed, by halves from the batch's beginning and then one by one. */
+async function minimiseHistory(batch: Batch, i: number, subjects: readonly [Subject, Subject], ignore: RegExp | undefined): Promise<string> {
+  const fails = async (list: readonly number[]): Promise<string | null> => {
+    const b = batch.pick(...list, i), k = list.length, e = new DataView((await subjects[0].run(b)).buffer), a = new DataView((await subjects[1].run(b)).buffer), d = kept(differences(b, k, e, a), ignore);
+    return d.length ? report(b, k, d, e, [subjects[0].name, subjects[1].name]) : null;
+  };
+  let before = Array.from({ length: i }, (_, k) => k), text = await fails(before);
+  if (!text) return `${batch.names[i]}\n  fails neither alone nor after the cases before it: state has leaked in from an earlier batch`;
+  for (let n = before.length >> 1; n >= 1; n >>= 1) for (let at = 0; at < before.length;) {
+    const fewer = before.toSpliced(at, n), t = await fails(fewer);
+    if (t) { before = fewer; text = t; } else at += n;
+  }
+  const lines = before.flatMap((k) => [`  case of ${batch.names[k]}:`, ...disassemble(batch.code(k), CODE + CASE.codeOffset.get(batch.dv, batch.at(k))).map((l) => `    ${l.rip.toString(16)}  ${l.bytes.padEnd(30)} ${l.text}`)]);
+  return [`${text}`, "only after:", ...lines].join("\n");
 }
 
 /** The campaign as lines: one a failing form, then the first reports. */

@@ -35,7 +35,7 @@ export function differences(b: Batch, i: number, expected: DataView, actual: Dat
     if (leeway.gprs & (1 << g) || leeway.gprsLow & (1 << g) && expected.getUint32(at + o, true) === actual.getUint32(at + o, true)) continue;
     word(GPR_NAMES[g]!, o);
   }
-  const mask = FLAGS_COMPARED & ~leeway.flags, f = expected.getUint32(at + RESULT.rflags.at, true) & mask, g = actual.getUint32(at + RESULT.rflags.at, true) & mask;
+  const mask = FLAGS_COMPARED & ~(leeway.flags | (trap === NO_TRAP ? 0 : leeway.flagsAtFault)), f = expected.getUint32(at + RESULT.rflags.at, true) & mask, g = actual.getUint32(at + RESULT.rflags.at, true) & mask;
   if (f !== g) out.push({ what: "flags", expected: flagNames(f), actual: flagNames(g) });
   if (!all && out.length) return out;
   fxDifferences(b, i, expected, actual, out);

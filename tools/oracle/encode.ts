@@ -80,6 +80,8 @@ export class CaseWriter {
     let base = r.below(16), index = r.below(16);
     if (this.pinned && r.one(2)) for (let i = 0; i < 16; i++) if (this.pinned & (1 << i)) base = i;
     if (index === RSP) index = 1;
+    // the sum of two pointers into the window would point at the code
+    if (this.pinned & (1 << base)) while (index === RSP || this.pinned & (1 << index)) index = r.below(16);
     const scale = r.below(4), factor = withIndex ? 1 << scale : 0;
     let mod = withBase ? r.below(3) : 0, disp = mod === 1 ? (r.u32() << 24) >> 24 : mod === 2 || !withBase ? (r.one(2) ? r.u32() | 0 : r.below(0x4000) - 0x2000) : 0;
     if (withBase && mod === 0 && (base & 7) === 5) { mod = 1; disp = 0; }
@@ -134,7 +136,7 @@ export class CaseWriter {
       if (f.modrm === -1) rexR = this.reg >> 3; else if (r.one(16)) rexR = 1;
       const bytes: number[] = [], reg = (f.modrm === -1 ? this.reg & 7 : f.modrm) << 3;
       if (this.isMem) {
-        gs = r.one(40);
+        gs = this.pinned === 0 && r.one(30);
         this.target = opts.want ?? this.place(f.memBytes, f.aligned, opts.tame);
         const where = this.#address(this.target - (gs ? WINDOW : 0), a32, f.aligned, bytes);
         rexX = where.rexX; rexB = where.rexB;

@@ -33,6 +33,8 @@ export const FX = { fcw: 0, fsw: 2, ftw: 4, fop: 6, fip: 8, fdp: 16, mxcsr: 24, 
 export interface Leeway {
   /** RFLAGS bits that are undefined */
   flags: number;
+  /** the same when an instruction before the last has faulted */
+  flagsAtFault: number;
   /** x87 status word bits that are undefined */
   fsw: number;
   /** general registers whose value is undefined, a bit each */
@@ -69,14 +71,16 @@ export class Batch {
     const at = this.at(i) + CASE.code.at;
     return this.bytes.subarray(at, at + CASE.codeLen.get(this.dv, this.at(i)));
   }
-  /** A batch of one case, for minimising. */
-  pick(i: number): Batch {
-    const one = new Batch(1);
-    one.window.set(this.window);
-    one.bytes.set(this.bytes.subarray(this.at(i), this.at(i) + CASE.sizeof), HEADER.sizeof);
-    one.leeway.push({ ...this.leeway[i]! });
-    one.names.push(this.names[i]!);
-    return one;
+  /** Some of the cases as a batch of their own, for minimising. */
+  pick(...list: number[]): Batch {
+    const b = new Batch(list.length);
+    b.window.set(this.window);
+    for (const [k, i] of list.entries()) {
+      b.bytes.set(this.bytes.subarray(this.at(i), this.at(i) + CASE.sizeof), b.at(k));
+      b.leeway.push({ ...this.leeway[i]! });
+      b.names.push(this.names[i]!);
+    }
+    return b;
   }
 }
 

@@ -96,7 +96,22 @@ function parse(name: string, code: Code): Form | null {
   } finally { insn.free(); op.free(); }
 }
 
-/** All forms, in the order of iced-x86's table. */
+/** Encodings that are no instruction: #UD, and before any look at memory. [opcode bytes, ModRM reg or -1 for none, "m" or "r" or ""] */
+const RESERVED: readonly (readonly [string, number, "m" | "r" | ""])[] = [
+  ["d9", 1, "m"], ["db", 4, "m"], ["db", 6, "m"], ["dd", 5, "m"], ["d9d1", -1, ""], ["d9d7", -1, ""], ["d9e2", -1, ""], ["d9e6", -1, ""], ["d9ef", -1, ""], ["dae0", -1, ""], ["dae8", -1, ""], ["daea", -1, ""],
+  ["daf8", -1, ""], ["dbe5", -1, ""], ["dbe7", -1, ""], ["dbf8", -1, ""], ["ddf0", -1, ""], ["ddf8", -1, ""], ["ded8", -1, ""], ["deda", -1, ""], ["dfe1", -1, ""], ["dff8", -1, ""],
+  ["06", -1, ""], ["0e", -1, ""], ["16", -1, ""], ["1e", -1, ""], ["1f", -1, ""], ["27", -1, ""], ["2f", -1, ""], ["37", -1, ""], ["3f", -1, ""], ["60", -1, ""], ["61", -1, ""], ["82", 0, "r"], ["9a", -1, ""], ["ce", -1, ""],
+  ["d4", -1, ""], ["d5", -1, ""], ["d6", -1, ""], ["ea", -1, ""], ["0f04", -1, ""], ["0f0a", -1, ""], ["0f0c", -1, ""], ["0f24", -1, ""], ["0f26", -1, ""], ["0f36", -1, ""], ["0f39", -1, ""], ["0f3b", -1, ""],
+  ["c6", 1, "r"], ["c7", 2, "r"], ["fe", 2, "r"], ["fe", 7, "m"], ["ff", 7, "r"], ["ff", 7, "m"], ["ff", 3, "r"], ["ff", 5, "r"], ["8d", 2, "r"], ["0fba", 0, "r"], ["0fba", 3, "m"], ["0fc7", 1, "r"], ["0fc7", 2, "m"],
+  ["0f71", 1, "r"], ["0f72", 3, "r"], ["0f73", 4, "r"], ["0f71", 2, "m"], ["0fae", 2, "r"],
+];
+const reserved = ([bytes, reg, mod]: (typeof RESERVED)[number]): Form => ({
+  name: `Reserved_${bytes}${reg < 0 ? "" : `_${reg}${mod}`}`, mnemonic: "Reserved", cls: /^d[89a-f]/.test(bytes) ? "x87" : /^0f7|^0fae/.test(bytes) ? "sse" : "integer", p66: false, mandatory: 0, wait: false, rexW: false, a32: false,
+  opcode: bytes.match(/../g)!.map((b) => Number.parseInt(b, 16)), plus: "", modrm: reg < 0 ? null : reg, allowMem: mod === "m", allowReg: mod === "r", imms: [], rel: 0, moffs: false, lockable: false, strict: true,
+  memBytes: 4, byteRegs: false, aligned: false, undef: 0, reads: 0, writes: 0, fswUndef: 0, shift: "", opSize: 4, countBy: "",
+});
+
+/** All forms, in the order of iced-x86's table; then what is none. */
 export function loadForms(): Form[] {
   const forms: Form[] = [];
   for (const [name, code] of Object.entries(Code)) {
@@ -104,5 +119,5 @@ export function loadForms(): Form[] {
     const form = parse(name, code);
     if (form) forms.push(form);
   }
-  return forms;
+  return [...forms, ...RESERVED.map(reserved)];
 }

@@ -10,7 +10,7 @@ const TRANSCENDENTAL = /^(Fsin|Fcos|Fsincos|Fptan|Fpatan|F2xm1|Fyl2x|Fyl2xp1)$/;
 const STACK = /^(Push|Pop|Pushf|Pushfq|Popf|Popfq|Call|Ret|Enter|Leave)$/;
 const STRING = /^(Movs|Cmps|Stos|Lods|Scas)[bwdq]$/;
 /** Not in sequences: implicit operands that must be steered, results that are undefined, ends of the block. */
-const ALONE = /^(Push|Pop|Call|Ret|Enter|Leave|J|Loop|Int3|Ud2|Div|Idiv|Xlat|Mask|Bs[fr]|Bswap|Sh[lr]d|Fx|Popf|Cmpxchg|Bt|Fld(env|cw)|Frstor|F?n?s(ave|tenv)|Ldmxcsr|Pcmp.str)/;
+const ALONE = /^(Push|Pop|Call|Ret|Enter|Leave|J|Loop|Int3|Ud2|Div|Idiv|Xlat|Mask|Bs[fr]|Bswap|Sh[lr]d|Fx|Popf|Cmpxchg|Bt|Fld(env|cw)|Frstor|F?n?s(ave|tenv)|Ldmxcsr|Pcmp.str|Reserved)/;
 const isString = (f: Form): boolean => STRING.test(f.mnemonic) && f.modrm === null;
 
 export type GeneratorClass = FormClass | "all" | "transcendental";
@@ -43,7 +43,7 @@ export class Generator {
       for (let g = 0; g < 16; g++) putInt64(r, b.dv, at + CASE.gpr.at + 8 * g);
       b.dv.setUint32(at + CASE.rflags.at, (r.u32() & ARITH) | (r.one(4) ? DF : 0) | IF | 2, true);
       w.begin(at, r.one(12) ? 4096 - r.below(12) : 0x100 + r.below(16));
-      const leeway: Leeway = { flags: 0, fsw: 0, gprs: 0, gprsLow: 0, memory: true, memoryAtFault: true, cr2: true, ulps: 0 };
+      const leeway: Leeway = { flags: 0, flagsAtFault: 0, fsw: 0, gprs: 0, gprsLow: 0, memory: true, memoryAtFault: true, cr2: true, ulps: 0 };
       if (this.#withSequences && r.one(4)) this.#sequence(w, leeway, b);
       else this.#single(w, r.pick(this.forms), leeway, b);
       w.end();
@@ -106,6 +106,7 @@ export class Generator {
     if ((m === "Div" || m === "Idiv") && r.below(4) < 3 && !(w.pinned & 4) && (w.isMem || w.rm !== RDX)) w.setGpr(RDX, m === "Idiv" && w.gprHi(RAX) >>> 31 ? -1 : r.below(3));
     this.#memoryContents(w, f);
     this.#leeway(w, f, leeway);
+    if (w.isMem && w.pinned && r.one(60)) for (let i = 0; i < 16; i++) if (w.pinned & (1 << i) && r.one(2)) w.dv.setUint32(w.at + CASE.gpr.at + 8 * i + 4, r.u32(), true);   // not canonical
     if ((m === "Call" || m === "Jmp") && f.modrm !== null) this.#indirect(w);
     if (m === "Ret") this.#returnAddress(w);
   }
@@ -150,7 +151,8 @@ export class Generator {
     if (m === "Bswap" && f.p66 && !f.rexW) leeway.gprs |= 1 << w.rm;
     if (/^(Fn?stenv|Fn?save|Fxsave|Fxsave64)$/.test(m)) leeway.memory = false;
     // which of its accesses faults first, and what those before it have left, is the processor's affair
-    if (/m80(fp|bcd)$/.test(f.name)) leeway.memoryAtFault = false;
+    if (m === "Call") leeway.memoryAtFault = false;
+    if (f.cls === "x87" && f.memBytes > 8) leeway.memoryAtFault = leeway.cr2 = false;
     if (m === "Enter") { leeway.memoryAtFault = false; leeway.cr2 = false; }
     if (TRANSCENDENTAL.test(m)) { leeway.ulps = 4; leeway.fsw |= 0x220; }
   }
@@ -216,6 +218,7 @@ export class Generator {
       name = f.name;
       undef = f.shift ? undef | (f.countBy === "cl" ? ARITH : shiftLeeway(f.shift, w.imm0 & (f.opSize === 8 ? 63 : 31), f.opSize * 8)) : (fixup >= 0 ? undef : undef & ~f.writes) | f.undef;
       fsw |= f.fswUndef;
+      leeway.flagsAtFault |= undef;
       if (fixup >= 0) { w.dv.setUint8(w.at + CASE.code.at + fixup - 1, w.len - fixup); fixup = -1; }
     }
     leeway.flags = undef;
