@@ -18,7 +18,7 @@ export const DOMAIN_OVERHEAD_MIB = 8;
 const plans = new WeakMap<Uint8Array, { key: string; plan: Promise<PvhPlan> }>();
 
 /**
- * Check a domain's image and lay it out, without a machine. Kept with the kernel's bytes, so that building and restarts need not do it again.
+ * Check a domain's image and lay it out, without a machine. Kept until the domain is built from it: a plan holds the unpacked kernel, so a restart plans anew.
  * @throws UserError
  */
 export function planDomain(config: CheckedConfig): Promise<PvhPlan> {
@@ -59,6 +59,7 @@ export async function buildDomain(machine: Machine, config: CheckedConfig): Prom
     undo.push(() => hd.destroy());
     for (const { gfn, count } of plan.populate) hd.populate(gfn, count);
     hd.setMemoryMap(plan.e820);
+    plans.delete(config.kernel);
     writePvh(plan, { write: (gpa, bytes) => hd.memory.write(gpa, bytes) });
 
     /** One of the guest's ring pages with its port, as dom0 sees them. */
