@@ -8,11 +8,16 @@ import { CODEE, CODE_AT, CODE_BITS, PCPU_BYTES, RECS_AT, REC } from "./layout.ts
 import { STALE, codeSlot } from "./runtime.ts";
 import { CPU, MODE, gprAt, segAt, xmmAt } from "./state.ts";
 
-type Page = { readonly key: number; readonly at: Map<number, number>; readonly recs: number[]; /** 64-byte pieces that hold decoded bytes */ readonly pieces: Uint8Array; /** offsets published in the index */ readonly published: number[]; generation: number };
+export type Page = { readonly key: number; readonly at: Map<number, number>; readonly recs: number[]; /** 64-byte pieces that hold decoded bytes */ readonly pieces: Uint8Array; /** offsets published in the index */ readonly published: Set<number>; readonly generation: number;
+  /** table slots of regions made from it */ readonly regions: number[] };
 export type CodeHooks = {
   /** A frame now has decoded code: its writers must come to invalidate(). */
   protect(frame: number): void;
   unprotect(frame: number): void;
+  /** Arrivals at a record until it is worth translating. */
+  readonly heat: number;
+  /** A region's code is gone. */
+  freeRegion(slot: number): void;
   /** Grows when somebody else has written to the frame. */
   generation(frame: number): number;
   /** Table slot of the stub for an instruction. */
@@ -41,17 +46,18 @@ export class CodeCache {
   /** Forget everything. */
   flush(): void {
     for (const frame of this.byFrame.keys()) this.hooks.unprotect(frame);
+    for (const p of this.pages.values()) for (const slot of p.regions) this.hooks.freeRegion(slot);
     this.pages.clear(); this.byFrame.clear(); this.crossing.clear(); this.unlinked.clear();
     this.next = this.base + RECS_AT; this.counters.flushes++;
     this.clearIndex();
   }
-  private page(machine: number, mode: number): Page {
+  page(machine: number, mode: number): Page {
     const key = machine + (mode & ~MODE.user) * 2 ** 32;
     const generation = this.hooks.generation(machine / 4096);
     let p = this.pages.get(key);
     if (p && p.generation !== generation) { this.drop(machine / 4096, p); p = undefined; }
     if (!p) {
-      p = { key, at: new Map(), recs: [], pieces: new Uint8Array(64), published: [], generation };
+      p = { key, at: new Map(), recs: [], pieces: new Uint8Array(64), published: new Set(), generation, regions: [] };
       this.pages.set(key, p); this.counters.pages++;
       this.own(machine, p);
     }
@@ -82,7 +88,7 @@ export class CodeCache {
   private publish(p: Page, machine: number, off: number, rec: number): void {
     const e = (this.base + CODE_AT + codeSlot(machine + off | 0) * CODEE.size) >>> 2;
     this.v.i32[e] = machine + off; this.v.i32[e + 1] = p.key / 2 ** 32; this.v.i32[e + 2] = rec;
-    p.published.push(off);
+    p.published.add(off);
   }
   /** Decode from `off` to the next unconditional transfer; 0 when the first instruction crosses the page's end. */
   private run(p: Page, machine: number, off: number, mode: number): number {
@@ -123,7 +129,8 @@ export class CodeCache {
     const cross = isDirect && (target < 0 || target > 4095 || !i.long);
     this.next += REC.size; this.counters.records++; p.recs.push(at);
     const slot = (k: number, n: number) => (k === KIND.hi ? gprAt(n) + 1 : k === KIND.xmm ? xmmAt(n) : k === KIND.mmx ? CPU.st.at + n * 16 : k === KIND.num ? n : gprAt(n));
-    v.i32[at >>> 2] = this.hooks.stubOf(i, cross);
+    v.i32[at >>> 2] = v.i32[(at + REC.stub) >>> 2] = this.hooks.stubOf(i, cross);
+    v.i32[(at + REC.heat) >>> 2] = this.hooks.heat;
     v.u16[(at + REC.d) >>> 1] = slot(i.dk, i.dn); v.u16[(at + REC.s) >>> 1] = slot(i.sk, i.sn);
     v.u16[(at + REC.base) >>> 1] = i.ripRel ? CPU.ripBase.at : i.base < 0 ? CPU.zero.at : gprAt(i.base); v.u16[(at + REC.index) >>> 1] = i.index < 0 ? CPU.zero.at : gprAt(i.index);
     v.u8[at + REC.scale] = i.scale; v.u8[at + REC.len] = i.len; v.u16[(at + REC.off) >>> 1] = off;
@@ -142,19 +149,29 @@ export class CodeCache {
     list.splice(list.indexOf(p), 1);
     if (list.length === 0) { this.byFrame.delete(frame); this.hooks.unprotect(frame); }
   }
-  /** Bytes are about to be overwritten: records made from them go stale. Called by every write to a protected frame. */
-  invalidate(machine: number, size: number): void {
+  /** Room for a table of a region's, or 0 when there is none left (the next decoding flushes). */
+  reserve(bytes: number): number {
+    if (this.next + bytes + (MAX_RUN + 2) * REC.size > this.base + PCPU_BYTES) return 0;
+    const at = this.next;
+    this.next += bytes;
+    return at;
+  }
+  /** Bytes are about to be overwritten: records made from them go stale. Called by every write to a protected frame. @returns whether there were any */
+  invalidate(machine: number, size: number): boolean {
     const frame = Math.floor(machine / 4096), list = this.byFrame.get(frame);
-    if (!list) return;
+    if (!list) return false;
+    let any = false;
     const from = (machine & 4095) >> 6, to = Math.min(63, ((machine & 4095) + size - 1) >> 6);
     for (const p of [...list]) {
       let hit = false;
       for (let b = from; b <= to && !hit; b++) hit = p.pieces[b] !== 0;
-      if (hit) this.drop(frame, p);
+      if (hit) { this.drop(frame, p); any = true; }
     }
+    return any;
   }
   private forget(p: Page): void {
-    for (const rec of p.recs) this.v.i32[rec >>> 2] = STALE;
+    for (const rec of p.recs) this.v.i32[rec >>> 2] = this.v.i32[(rec + REC.stub) >>> 2] = STALE;
+    for (const slot of p.regions) this.hooks.freeRegion(slot);
     const machine = p.key % 2 ** 32;
     for (const off of p.published) {
       const e = (this.base + CODE_AT + codeSlot(machine + off | 0) * CODEE.size) >>> 3;

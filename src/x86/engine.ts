@@ -29,5 +29,9 @@ export interface CodeFrames {
   /** Changes with every write by someone else; compared before decoded code is used again. */
   generation(frame: number): number;
 }
-export type EngineOptions = { code?: CodeFrames };
+export type EngineOptions = {
+  code?: CodeFrames;
+  /** Arrivals at a block before it is translated; left out: never. */
+  translateAfter?: number;
+};
 export const makeInterpreter = (memory: WebAssembly.Memory, at: number, platform: Platform, options: EngineOptions = {}): Engine => new Interpreter(memory, at, platform, options);

@@ -5,10 +5,23 @@
  */
 import { Op } from "../wasm/opcodes.ts";
 import { I32, I64 } from "../wasm/writer.ts";
-import type { Flags, Gen, Val, W } from "./gen.ts";
+import type { FlagKind, Flags, Gen, Val, W } from "./gen.ts";
 import { EFLAGS } from "./state.ts";
 
 const SIGN = -(1n << 63n), CARRIES = -(1n << 62n) | 8n;
+
+/** Flags between blocks of a region: a code and two words (a, b). Code 0: the words themselves. */
+export const KINDS: readonly FlagKind[] = ["add", "sub", "logic", "inc", "dec", "co"];
+export const WIDTHS = [8, 16, 32, 64] as const;
+export const flagCode = (kind: FlagKind, w: W): number => 1 + KINDS.indexOf(kind) * 4 + WIDTHS.indexOf(w as 8);
+/** What a code and its two words stand for. */
+export function flagsOf(g: Gen, kind: FlagKind, w: W, aWord: Val, bWord: Val): Flags {
+  const a = g.cast(64, w, aWord), b = g.cast(64, w, bWord), one = g.k(w, 1), bit = (n: number) => g.and(32, g.shr(32, g.cast(64, 32, bWord), g.k(32, n)), g.k(32, 1));
+  if (kind === "add" || kind === "sub") return { kind, w, a, b, r: kind === "add" ? g.add(w, a, b) : g.sub(w, a, b), x: null };
+  if (kind === "logic") return { kind, w, a: null, b: null, r: a, x: null };
+  if (kind === "co") return { kind, w, a: bit(0), b: bit(1), r: a, x: null };
+  return { kind, w, a: kind === "inc" ? g.sub(w, a, one) : g.add(w, a, one), b: one, r: a, x: bit(0) };
+}
 
 /** The result word an instruction leaves. */
 export const resOf = (g: Gen, f: Flags): Val => g.cast(f.w, 64, f.r, true);

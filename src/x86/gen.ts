@@ -28,7 +28,7 @@ export const HELPERS = {
   slowLoad: [[I64, I32], [I64]], slowStore: [[I64, I64, I32], []], slowLoad128: [[I64], []], slowStore128: [[I64], []], probeWrite: [[I64, I32], []],
   mulhu: [[I64, I64], [I64]], mulhs: [[I64, I64], [I64]], divu128: [[I64, I64, I64], [I64]], divs128: [[I64, I64, I64], [I64]], remu128: [[I64, I64, I64], [I64]], rems128: [[I64, I64, I64], [I64]],
   lookup: [[I64, I32], [I32]], segCheck: [[I32, I64, I32], []], sys: [[I32, I64, I64], [I64]],
-  sse: [[I32, I32, I32, I32], []], x87Reg: [[I32], [I32]], x87Load: [[I32, I64, I32], [I32]], x87Store: [[I32], []], x87StoreDone: [[I32], []], bulk: [[I32, I32], [I32]],
+  sse: [[I32, I32, I32, I32], []], x87Reg: [[I32], [I32]], x87Load: [[I32, I64, I32], [I32]], x87Store: [[I32], []], x87StoreDone: [[I32], []], bulk: [[I32, I32], [I32]], flagRes: [[I32, I64, I64], [I64]], flagAux: [[I32, I64, I64], [I64]],
 } as const satisfies Record<string, readonly [readonly Ty[], readonly Ty[]]>;
 export type Helper = keyof typeof HELPERS;
 const HELPER_NAMES = Object.keys(HELPERS) as Helper[];
@@ -234,6 +234,9 @@ export abstract class Gen {
     return p.free[p.n++] ??= this.code.local(ty);
   }
   resetTemps(): void { this.temps.clear(); }
+  /** How many temporaries of each type are in use, and back to that. */
+  protected tempLevels(): Map<Ty, number> { return new Map([...this.temps].map(([ty, p]) => [ty, p.n])); }
+  protected setTempLevels(l: ReadonlyMap<Ty, number>): void { for (const [ty, p] of this.temps) p.n = l.get(ty) ?? 0; }
   /** Evaluate once, now. */
   let(v: Val): Val {
     if (v.op === X.konst || v.op === X.big || v.op === X.local) return v;

@@ -36,6 +36,7 @@ export class Interpreter implements Engine {
   private readonly stubs = new Map<string, number>();
   private fresh: Form[] = [];
   private nextSlot = 1;
+  private readonly freeSlots: number[] = [];
   /** Called with linear rip before each instruction when set: every instruction is stepped. */
   onStep: ((rip: bigint) => void) | null = null;
   /** Called at each exception and interrupt that is delivered. */
@@ -76,6 +77,8 @@ export class Interpreter implements Engine {
       protect: frame => { options.code?.mark(frame); mmu.protectFrame(frame); },
       unprotect: frame => options.code?.unmark(frame),
       generation: frame => options.code?.generation(frame) ?? 0,
+      heat: options.translateAfter ?? 0,
+      freeRegion: slot => { this.table.set(slot, null); this.freeSlots.push(slot); },
       stubOf: (i, cross) => this.stubOf(i, cross),
       fetch: linear => mmu.fillCode(linear),
     };

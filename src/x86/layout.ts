@@ -19,7 +19,9 @@ export const RECS_AT = CODE_AT + (CODEE.size << CODE_BITS);
 /** A pCPU's whole area in bytes; multiple of 64 KiB. Pages never touched cost nothing. */
 export const PCPU_BYTES = 32 << 20;
 
-/** A decoded instruction. d, s, e: addresses of operand slots in the CPU struct (or plain numbers, by form); seg: address of the segment. */
-export const REC = { size: 48, handler: 0, d: 4, s: 6, base: 8, index: 10, scale: 12, len: 13, off: 14, imm: 16, disp: 24, link: 32, seg: 36, e: 38, mask: 40 } as const;
+/** A decoded instruction. handler: table slot that executes it (its stub, a region that begins here, or `stale`); stub: its stub. d, s: addresses of operand
+ *  slots in the CPU struct (or plain numbers, by form); seg: address of the segment; block: 1 + the block of the region that begins here; heat: arrivals
+ *  left until it is worth translating. */
+export const REC = { size: 48, handler: 0, d: 4, s: 6, base: 8, index: 10, scale: 12, len: 13, off: 14, imm: 16, disp: 24, link: 32, seg: 36, block: 38, heat: 40, stub: 44 } as const;
 
 if (CPU.sizeof > TLB_AT) throw new Error("The CPU struct reaches into the TLB");

@@ -2,7 +2,7 @@
 import { Op } from "../wasm/opcodes.ts";
 import { Code, I32, I64, type MemorySpec, Module } from "../wasm/writer.ts";
 import { CODEE, CODE_AT, CODE_BITS, ITLBE, ITLB_AT, ITLB_BITS, REC, TLBE, TLB_BITS } from "./layout.ts";
-import { STUB_TYPE } from "./stubs.ts";
+import { STUB_TYPE, StubGen, heat } from "./stubs.ts";
 import { ATTR, CPU, SEG } from "./state.ts";
 
 /** What the runtime asks of TypeScript. `fill`: 0 the tag is there, else do it by hand (and find the fault). */
@@ -78,7 +78,9 @@ export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number
     c.op(Op.i32_wrap_i64).tee(t).get(t).i32(CODE_MIX).op(Op.i32_shr_u).op(Op.i32_xor).i32((1 << CODE_BITS) - 1).op(Op.i32_and).i32(4).op(Op.i32_shl).get(1).op(Op.i32_add).tee(e).mem(Op.i64_load, CODE_AT + CODEE.key);
     c.get(key).op(Op.i64_ne).unlikely().brIf(miss);
     c.get(1).get(0).get(lin).i64(4095).op(Op.i64_and).op(Op.i64_sub).mem(Op.i64_store, CPU.ripBase.at);
-    c.get(e).mem(Op.i32_load, CODE_AT + CODEE.rec).op(Op.return).end();
+    c.get(e).mem(Op.i32_load, CODE_AT + CODEE.rec).set(t);
+    heat(c, t, 1, e, () => c.br(miss));
+    c.get(t).op(Op.return).end();
     c.get(1).get(0).mem(Op.i64_store, CPU.rip.at).get(1).i32(0).mem(Op.i32_store, CPU.link.at).i32(0);
   });
   /** The same at CPU.rip, for the run loop. */
@@ -103,8 +105,10 @@ export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number
   /** step(record): one instruction; the next record, or 0. */
   define("step", [I32], [I32], c => {
     c.i32(cpu).i32(cpu).mem(Op.i64_load, CPU.retired.at).i64(1).op(Op.i64_add).mem(Op.i64_store, CPU.retired.at);
-    c.get(0).i32(cpu).get(0).mem(Op.i32_load, REC.handler).callIndirect(stub);
+    c.get(0).i32(cpu).get(0).mem(Op.i32_load, REC.stub).callIndirect(stub);
   });
+  const g = new StubGen();
+  for (const word of ["res", "aux"] as const) { m.funcs.push({ type: m.type([I32, I64, I64], [I64]), code: g.flagHelper(word), export: word === "res" ? "flagRes" : "flagAux" }); exports.push(word); }
   /** The handler of a record whose bytes have been overwritten: leave at its own address. */
   define("stale", [I32, I32], [I32], c => {
     c.get(1).get(1).mem(Op.i64_load, CPU.ripBase.at).get(0).mem(Op.i64_load16_u, REC.off).op(Op.i64_add).mem(Op.i64_store, CPU.rip.at).get(1).i32(0).mem(Op.i32_store, CPU.link.at).i32(0);

@@ -72,7 +72,9 @@ export const CPU = struct(0x600, {
   wide: bytes(0x4f0, 16),
   /** CS.base as instruction fetch uses it: 0 in 64-bit mode; derived, like mode, tlb, cpl and spMask (Cpu.setMode) */
   csBase: i64(0x500),
-  spare: bytes(0x508, 0xf8),
+  /** the record that has become hot, or 0 */
+  hot: i32(0x508),
+  spare: bytes(0x510, 0xf0),
 });
 
 /** A segment register with its hidden part. `attr`: bits 0-7 the descriptor's access byte, 8 AVL, 9 L, 10 D/B, 11 G, as in public/arch-x86/hvm/save.h; bit 12: unusable. `limit` is in bytes, expanded. */

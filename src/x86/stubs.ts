@@ -7,7 +7,7 @@ import { Op } from "../wasm/opcodes.ts";
 import { Code, I32, I64, type MemorySpec, Module, type Ty } from "../wasm/writer.ts";
 import { ADDR, type Insn, KIND } from "./decode.ts";
 import { Gen, HELPERS, type FlagKind, type Flags, type Val, type W, X, helperIndex, local, tyOf } from "./gen.ts";
-import { arithOf, auxOf, ccOf, resOf, withCF, withCO, wordsOf } from "./gen-flags.ts";
+import { KINDS, WIDTHS, arithOf, auxOf, ccOf, flagsOf, resOf, withCF, withCO, wordsOf } from "./gen-flags.ts";
 import { REC } from "./layout.ts";
 import { type Row, rows } from "./rows.ts";
 import { CPU, RCX, SEG, gprAt, segAt } from "./state.ts";
@@ -22,9 +22,14 @@ export const formOf = (i: Insn, cross: boolean): Form => ({
 });
 export const formKey = (f: Form): string => `${rowIndex.get(f.row)} ${f.w} ${f.sw} ${f.aw} ${+f.long}${+f.lock}${f.dk}${f.sk}${f.addr}${+f.cross} ${f.known}`;
 /** Sixteen bytes where a memory operand waits for a helper. */
-const OPERAND_AT = CPU.spare.at + 8;
+const OPERAND_AT = CPU.spare.at;
 
 const REC_ = 0, CPU_ = 1;
+/** Count an arrival at the record in local `rec`; `isHot` is emitted for the one that makes it worth translating, with CPU.hot naming it. */
+export const heat = (c: Code, rec: number, cpu: number, scratch: number, isHot: () => void): void => {
+  c.get(rec).get(rec).mem(Op.i32_load, REC.heat).i32(1).op(Op.i32_sub).tee(scratch).mem(Op.i32_store, REC.heat);
+  c.get(scratch).op(Op.i32_eqz).unlikely().if_(); c.get(cpu).get(rec).mem(Op.i32_store, CPU.hot.at); isHot(); c.end();
+};
 export class StubGen extends Gen {
   private form!: Form;
   private writes: { slot: number | null; field: number; w: W; v: Val; raw: boolean }[] = [];
@@ -44,6 +49,20 @@ export class StubGen extends Gen {
     return this.code;
   }
   cpu(): Code { return this.code.get(CPU_); }
+  /** Function (code, a, b) -> one of the two flag words: the formulas of gen-flags.ts for flags that a region kept lazy. */
+  flagHelper(word: "res" | "aux"): Code {
+    const c = this.code = new Code(3); this.resetTemps();
+    const labels: number[] = [], n = 1 + KINDS.length * 4;
+    for (let i = n - 1; i >= 0; i--) labels[i] = c.block();
+    c.get(0).brTable(labels, labels[0]!).end().get(word === "res" ? 1 : 2).op(Op.return);
+    for (const kind of KINDS) for (const w of WIDTHS) {
+      c.end();
+      const f = flagsOf(this, kind, w, local(1, I64), local(2, I64));
+      this.emit(word === "res" ? resOf(this, f) : auxOf(this, f)); c.op(Op.return);
+    }
+    c.op(Op.unreachable);
+    return c;
+  }
   // Operands
   private rec(off: number, o: number = Op.i32_load16_u): this { this.code.get(REC_).mem(o, off); return this; }
   private out(ty: Ty): Val { const t = this.temp(ty); this.code.set(t); return local(t, ty); }
@@ -180,6 +199,7 @@ export class StubGen extends Gen {
     const t = this.temp(I32), rip = () => this.emitTarget();
     this.rec(REC.link, Op.i32_load); c.tee(t).op(Op.i32_eqz).unlikely().if_(); this.leaveAt(rip, true); c.end();
     this.spend(rip);
+    heat(c, t, CPU_, this.temp(I32), () => this.leaveAt(rip, false));
     c.get(t).op(Op.return);
   }
   private readonly TARGET: Val = { op: X.reg, ty: I64, a: null, b: null, c: null, k: -1 };
