@@ -14,7 +14,7 @@ async function compareGuest(name: string, symbol: string, steps: number): Promis
     await qemu.runTo(from);
     const ours = new Ours(await qemu.physicalMemory());
     ours.take(await qemu.snapshot());
-    return await lockstep({ step: async () => { await qemu.gdb.step(); }, registers: () => qemu.registers() }, ours, { steps });
+    return await lockstep({ step: async () => { await qemu.gdb.step(); }, registers: () => qemu.registers(), runTo: (a: bigint) => qemu.runTo(a) }, ours, { steps });
   } finally { qemu.close(); }
 }
 

@@ -9,6 +9,8 @@ import type { Registers } from "./snapshot.ts";
 export interface Truth {
   step(): Promise<void>;
   registers(): Promise<Registers>;
+  /** Run to an address; used for long string instructions, which a stub steps one iteration at a time. */
+  runTo?(address: bigint): Promise<void>;
 }
 export interface Line { readonly rip: bigint; readonly bytes: string; readonly text: string; readonly changed: string }
 export interface Divergence { readonly step: number; readonly what: readonly string[]; readonly history: readonly Line[] }
@@ -24,6 +26,8 @@ export interface LockstepOptions {
 export interface LockstepEnd { readonly steps: number; readonly divergence: Divergence | null; readonly why: string }
 
 const FLAGS = 0x244fd5, STRING = /^(?:data16 )?(?:rep|repe|repne) /, MOST_ITERATIONS = 1 << 20;
+/** Their results are each machine's own. */
+const OWN_RESULT = /^(cpuid|rdmsr|rdtscp?|rdpmc|rdrand|rdseed|xgetbv|in |ins)/;
 const UNDEFINED: readonly (readonly [number, number])[] = [[RflagsBits.OF, 0x800], [RflagsBits.SF, 0x80], [RflagsBits.ZF, 0x40], [RflagsBits.AF, 0x10], [RflagsBits.CF, 1], [RflagsBits.PF, 4]];
 const hex = (x: bigint | number): string => x.toString(16);
 
@@ -45,19 +49,30 @@ export function registerDifferences(want: Registers, got: Registers, flagMask: n
   return out;
 }
 
+type Looked = { line: ReturnType<typeof disassemble>[number] | undefined; undef: number };
+const looked = new Map<string, Looked>();
+/** An instruction's text and undefined flags; a loop is decoded once. */
+function look(bytes: Uint8Array, rip: bigint, bits: number): Looked {
+  const key = `${rip} ${bits} ${String.fromCharCode(...bytes)}`;
+  let known = looked.get(key);
+  if (!known) { known = { line: disassemble(bytes, rip, bits)[0], undef: undefinedFlags(bytes, bits) }; looked.set(key, known); }
+  return known;
+}
+
 /** Step both until they differ, stop, or have done enough. */
 export async function lockstep(truth: Truth, ours: Ours, o: LockstepOptions): Promise<LockstepEnd> {
   const history: Line[] = [];
   let before = ours.registers();
   for (let step = 0; step < o.steps; step++) {
-    const code = ours.code(), line = code ? disassemble(code.bytes, before.rip, code.bits)[0] : undefined, text = line?.text ?? "(not mapped)";
+    const code = ours.code(), known = code && look(code.bytes, before.rip, code.bits), line = known?.line, text = line?.text ?? "(not mapped)";
     const isString = STRING.test(text), isPast = (rip: bigint): boolean => !isString || rip !== before.rip;
-    let exit = ours.step(), { touched } = ours;
+    let exit = ours.step(), touched = ours.touched || OWN_RESULT.test(text);
     for (let n = 0; n < MOST_ITERATIONS && exit === EXIT.yield && !isPast(ours.registers().rip); n++) { exit = ours.step(); touched ||= ours.touched; }
     const mine = ours.registers();
     const line1 = (changed: string): Line => ({ rip: before.rip, bytes: line?.bytes ?? "", text, changed });
     if (/^hlt/.test(text)) return { steps: step, divergence: null, why: "HLT" };
-    await truth.step();
+    const next = before.rip + BigInt(line?.len ?? 0);
+    if (isString && truth.runTo && mine.rip === next && BigInt.asUintN(32, before.gpr[1]!) > 8n) await truth.runTo(next); else await truth.step();
     let want = await truth.registers();
     // the stub may stop without having done anything
     if (want.rip === before.rip && mine.rip !== before.rip) { await truth.step(); want = await truth.registers(); }
@@ -65,7 +80,7 @@ export async function lockstep(truth: Truth, ours: Ours, o: LockstepOptions): Pr
     // a shadow after STI, POP SS or MOV SS: the stub may have done two instructions at once
     let current = mine;
     if (want.rip !== current.rip && /^(sti|pop ss|mov ss)/.test(text)) { ours.step(); current = ours.registers(); }
-    const flagMask = FLAGS & ~(code ? undefinedFlags(code.bytes, code.bits) : 0);
+    const flagMask = FLAGS & ~(known?.undef ?? 0);
     const differences = touched || (o.only && !o.only.has(want.rip)) ? [] : registerDifferences(want, current, flagMask, ours.isLong);
     history.push(line1(changes(before, current)));
     if (history.length > (o.history ?? 20) + 1) history.shift();

@@ -9,6 +9,8 @@ import { Gdb } from "./gdb.node.ts";
 import type { Registers, Segment, Snapshot } from "./snapshot.ts";
 
 const PROGRAM = "qemu-system-x86_64";
+/** An x86-64-v2 processor like ours, and no more: no five-level paging, no AVX. */
+const CPU_V2 = "Nehalem,+rdtscp,+smep,+smap,+fsgsbase,+movbe";
 export const qemuMissing = (): string | false => (spawnSync(PROGRAM, ["--version"], { stdio: "ignore" }).error ? "QEMU is not installed" : false);
 /** The `g` packet's numbers of rax rcx rdx rbx rsp rbp rsi rdi; r8 to r15 follow in order. */
 const GDB_GPR = [0, 2, 3, 1, 7, 6, 4, 5, 8, 9, 10, 11, 12, 13, 14, 15];
@@ -31,7 +33,7 @@ export class Qemu {
     const missing = qemuMissing();
     if (missing) throw new UserError(missing);
     const port = await freePort(), dir = mkdtempSync(join(tmpdir(), "domus-compare-"));
-    const child = spawn(PROGRAM, ["-M", "q35", "-cpu", o.cpu ?? "max", "-accel", "tcg", "-m", String(o.memoryMiB), "-kernel", o.kernel, ...(o.initrd ? ["-initrd", o.initrd] : []), ...(o.append ? ["-append", o.append] : []),
+    const child = spawn(PROGRAM, ["-M", "q35", "-cpu", o.cpu ?? CPU_V2, "-accel", "tcg", "-m", String(o.memoryMiB), "-kernel", o.kernel, ...(o.initrd ? ["-initrd", o.initrd] : []), ...(o.append ? ["-append", o.append] : []),
       "-display", "none", "-serial", "null", "-no-reboot", "-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-S", "-gdb", `tcp:127.0.0.1:${port}`, ...(o.args ?? [])], { stdio: ["ignore", "ignore", "inherit"] });
     const gdb = await Gdb.open(port);
     await gdb.ask("?");

@@ -33,7 +33,7 @@ async function main(): Promise<number> {
     await qemu.runTo(from);
     const ours = new Ours(await qemu.physicalMemory());
     ours.take(await qemu.snapshot());
-    const truth = { step: async () => { await qemu.gdb.step(); }, registers: () => qemu.registers() };
+    const truth = { step: async () => { await qemu.gdb.step(); }, registers: () => qemu.registers(), runTo: (a: bigint) => qemu.runTo(a) };
     const end = await lockstep(truth, ours, { steps: Number(v.steps), ...(v.at ? { only: new Set(v.at.split(",").map(address)) } : {}), ...(v.forgive ? { forgive: new RegExp(v.forgive) } : {}) });
     console.log(end.divergence ? showDivergence(end.divergence) : `No difference in ${end.steps} steps (${end.why})`);
     return end.divergence ? 1 : 0;
