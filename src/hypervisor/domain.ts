@@ -127,24 +127,35 @@ export class Domain {
   get mayRun(): boolean { return this.hv.load(DOMAIN.pauseCount, this.at) === 0 && !this.isShutDown && !this.isDying; }
 
   // Memory ---------------------------------------------------------------------
-  /** Give it zeroed frames at gfn, gfn + 1 ... where it has none. @throws MachineMemoryExhausted (nothing done) or the limit's UserError */
+  /** Give it zeroed frames at gfn, gfn + 1 ... where it has none. @throws MachineMemoryExhausted (nothing done) or UserError for more than its limit */
   populate(gfn: number, nrFrames: number): void {
-    this.hv.withLock(DOMAIN.p2mLock, this.at, () => {
-      if (this.totPages + nrFrames > this.maxPages) throw new UserError(`Domain ${this.domid} may have ${this.maxPages} pages, not ${this.totPages + nrFrames}`);
+    const replaced = this.replace(gfn, nrFrames);
+    if (replaced === null) throw new UserError(`Domain ${this.domid} may have ${this.maxPages} pages, not ${this.totPages + nrFrames}`);
+    assert(replaced.length === 0, `gfns from ${gfn} are populated already`);
+  }
+  /**
+   * Put zeroed frames at gfn, gfn + 1 ... whatever is there.
+   * @returns the entries that were there, now out of the p2m but perhaps in TLBs (see p2mGen) and still counted; null when the limit forbids it
+   * @throws MachineMemoryExhausted
+   */
+  replace(gfn: number, nrFrames: number): number[] | null {
+    return this.hv.withLock(DOMAIN.p2mLock, this.at, () => {
+      const replaced: number[] = [];
+      if (this.totPages + nrFrames > this.maxPages) return null;
       const mfns = new Uint32Array(nrFrames);
       let got = 0, set = 0;
       this.hv.mm.frames.allocEach(nrFrames, this.domid, (mfn) => { mfns[got++] = mfn; });
       try {
         for (; set < nrFrames; set++) {
-          assert(this.p2m.lookup(gfn + set) === 0, `gfn ${gfn + set} is populated already`);
-          this.p2m.set(gfn + set, mfns[set] as number, P2M_RW | P2M_TYPE.ram);
+          const old = this.p2m.set(gfn + set, mfns[set] as number, P2M_RW | P2M_TYPE.ram);
+          if (old !== 0) replaced.push(old);
         }
-      } catch (e) {
-        for (let i = 0; i < set; i++) this.p2m.clear(gfn + i);
-        for (const mfn of mfns) this.hv.mm.frames.put(mfn);
-        throw e;
+      } finally { /* without room for the p2m's own tables, what is set stays and the rest goes back */
+        for (let i = set; i < nrFrames; i++) this.hv.mm.frames.put(mfns[i] as number);
+        this.hv.add(DOMAIN.totPages, this.at, set);
+        if (replaced.length) this.hv.add(DOMAIN.p2mGen, this.at, 1);
       }
-      this.hv.add(DOMAIN.totPages, this.at, nrFrames);
+      return replaced;
     });
   }
   /** What XENMEM_memory_map and start info tell it. */

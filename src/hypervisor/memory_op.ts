@@ -46,29 +46,38 @@ function extents(c: Call, arg: bigint, start: number, op: number, each: (d: Doma
 
 /** Take what is at `gfn` away. Its frame goes back only after all TLBs forgot it. @returns whether there was something */
 function removePage(c: Call, d: Domain, gfn: number): boolean {
-  const entry = c.hv.withLock(DOMAIN.p2mLock, d.at, () => {
-    const entry = d.p2m.clear(gfn);
-    if (entry !== 0) c.hv.add(DOMAIN.p2mGen, d.at, 1);
-    return entry;
-  });
+  const entry = clearIf(c, d, gfn, () => true);
   if (entry === 0) return false;
   if (c.hv.trace.on & TRACE_CLASS.memory) c.hv.trace.emit(TRACE.p2mClear, d.domid, c.v.id, gfn, entry >>> 12);
   c.flushTlbs();
-  if ((entry & P2M_TYPE.mask) === P2M_TYPE.ram) {
-    c.hv.mm.frames.put(entry >>> 12);
-    c.hv.add(DOMAIN.totPages, d.at, -1);
-  }
+  release(c, d, entry);
   return true;
 }
+/** An entry out of the p2m and of all TLBs: its frame goes back, if it was the domain's. */
+function release(c: Call, d: Domain, entry: number): void {
+  if ((entry & P2M_TYPE.mask) !== P2M_TYPE.ram) return;
+  c.hv.mm.frames.put(entry >>> 12);
+  c.hv.add(DOMAIN.totPages, d.at, -1);
+}
+/** Put a frame at `gfn`, in place of what is there. */
 function setPage(c: Call, d: Domain, gfn: number, mfn: number, type: number): void {
   if (c.hv.trace.on & TRACE_CLASS.memory) c.hv.trace.emit(TRACE.p2mSet, d.domid, c.v.id, gfn, mfn, type);
-  c.hv.withLock(DOMAIN.p2mLock, d.at, () => d.p2m.set(gfn, mfn, P2M_RW | type));
+  const old = c.hv.withLock(DOMAIN.p2mLock, d.at, () => {
+    const old = d.p2m.set(gfn, mfn, P2M_RW | type);
+    if (old !== 0) c.hv.add(DOMAIN.p2mGen, d.at, 1);
+    return old;
+  });
+  if (old === 0) return;
+  c.flushTlbs();
+  release(c, d, old);
 }
 function populate(c: Call, d: Domain, gfn: number, nrFrames: number): boolean {
-  if (gfn + nrFrames > GFN_LIMIT || d.totPages + nrFrames > d.maxPages) return false;
-  for (let i = 0; i < nrFrames; i++) if (d.p2m.lookup(gfn + i) !== 0) removePage(c, d, gfn + i);
+  if (gfn + nrFrames > GFN_LIMIT) return false;
   try {
-    d.populate(gfn, nrFrames);
+    const replaced = d.replace(gfn, nrFrames);
+    if (replaced === null) return false;
+    if (replaced.length) c.flushTlbs();
+    for (const entry of replaced) release(c, d, entry);
     return true;
   } catch (e) {
     if (e instanceof MachineMemoryExhausted) return false;
@@ -76,46 +85,56 @@ function populate(c: Call, d: Domain, gfn: number, nrFrames: number): boolean {
   }
 }
 
+/** Take a mapping away if it is (still) what `is` says. @returns the entry, or 0; TLBs may hold it */
+function clearIf(c: Call, d: Domain, gfn: number, is: (entry: number) => boolean): number {
+  return c.hv.withLock(DOMAIN.p2mLock, d.at, () => {
+    const entry = d.p2m.lookup(gfn);
+    if (entry === 0 || !is(entry)) return 0;
+    d.p2m.clear(gfn);
+    c.hv.add(DOMAIN.p2mGen, d.at, 1);
+    return entry;
+  });
+}
+/** Map one of Xen's frames, away from where it was. */
+function mapXenFrame(c: Call, d: Domain, mfn: number, was: number, gpfn: number): void {
+  if (was !== NO_GFN && was !== gpfn && clearIf(c, d, was, (entry) => entry >>> 12 === mfn)) c.flushTlbs();
+  setPage(c, d, gpfn, mfn, P2M_TYPE.xen);
+}
+/** Move one of the guest's own frames. */
+function moveFrame(c: Call, d: Domain, from: number, gpfn: number): number {
+  if (from === gpfn) return d.p2m.lookup(gpfn) ? 0 : -EINVAL;
+  const entry = clearIf(c, d, from, (e) => (e & P2M_TYPE.mask) === P2M_TYPE.ram);
+  if (entry === 0) return -EINVAL;
+  try {
+    setPage(c, d, gpfn, entry >>> 12, P2M_TYPE.ram);
+  } catch (e) {
+    c.flushTlbs();
+    release(c, d, entry);
+    throw e;
+  }
+  c.flushTlbs();
+  return 0;
+}
 /** @see XENMEM_add_to_physmap */
 function addToPhysmap(c: Call, d: Domain, space: number, idx: number, gpfn: number): number {
-  const { hv } = c;
   if (!(gpfn < GFN_LIMIT)) return -EINVAL;
-  let mfn = 0, type: number = P2M_TYPE.xen, old = NO_GFN, moved = () => {};
-  switch (space) {
-    case XENMAPSPACE.shared_info:
-      if (idx !== 0) return -EINVAL;
-      mfn = d.sharedInfo >>> 12;
-      old = hv.get(DOMAIN.sharedInfoGfn, d.at);
-      moved = () => hv.set(DOMAIN.sharedInfoGfn, d.at, gpfn);
-      break;
-    case XENMAPSPACE.grant_table:
-      if (idx >= XENMAPIDX_grant_table_status || idx >= maxGrantFrames(d)) return -EINVAL;
-      if (idx >= nrGrantFrames(d)) growGrantTable(d, idx + 1);
-      mfn = grantFrameMfn(d, idx);
-      if (mfn === 0) return -EINVAL;
-      old = grantFrameGfn(d, idx);
-      moved = () => setGrantFrameGfn(d, idx, gpfn);
-      break;
-    case XENMAPSPACE.gmfn: {
-      const entry = d.p2m.lookup(idx);
-      if (entry === 0 || (entry & P2M_TYPE.mask) !== P2M_TYPE.ram) return -EINVAL;
-      if (idx === gpfn) return 0;
-      mfn = entry >>> 12;
-      type = P2M_TYPE.ram;
-      break;
-    }
-    default: return -ENOSYS;
-  }
   try {
-    if (old === gpfn) return 0;
-    removePage(c, d, gpfn);
-    if (type === P2M_TYPE.ram) {
-      hv.withLock(DOMAIN.p2mLock, d.at, () => { d.p2m.clear(idx); hv.add(DOMAIN.p2mGen, d.at, 1); });
-      c.flushTlbs();
-    } else if (old !== NO_GFN) removePage(c, d, old);
-    setPage(c, d, gpfn, mfn, type);
-    moved();
-    return 0;
+    switch (space) {
+      case XENMAPSPACE.shared_info:
+        if (idx !== 0) return -EINVAL;
+        mapXenFrame(c, d, d.sharedInfo >>> 12, c.hv.get(DOMAIN.sharedInfoGfn, d.at), gpfn);
+        c.hv.set(DOMAIN.sharedInfoGfn, d.at, gpfn);
+        return 0;
+      case XENMAPSPACE.grant_table:
+        if (idx >= XENMAPIDX_grant_table_status || idx >= maxGrantFrames(d)) return -EINVAL;
+        if (idx >= nrGrantFrames(d)) growGrantTable(d, idx + 1);
+        if (grantFrameMfn(d, idx) === 0) return -EINVAL;
+        mapXenFrame(c, d, grantFrameMfn(d, idx), grantFrameGfn(d, idx), gpfn);
+        setGrantFrameGfn(d, idx, gpfn);
+        return 0;
+      case XENMAPSPACE.gmfn: return moveFrame(c, d, idx, gpfn);
+      default: return -ENOSYS;
+    }
   } catch (e) {
     if (e instanceof MachineMemoryExhausted) return -ENOMEM;
     throw e;
