@@ -23,6 +23,7 @@ export type GuestAccess = {
 /** Arguments in registers: `n` the low 32 bits, unsigned; `p` all of them. */
 export interface Args { n(i: number): number; p(i: number): bigint }
 
+/** The caller and what a handler may do to its pCPU and its domain. */
 export interface Call {
   readonly hv: Hypervisor;
   readonly d: Domain;
@@ -59,6 +60,7 @@ export function text(s: string, sizeBytes: number): Uint8Array {
   bytes.set(new TextEncoder().encode(s).subarray(0, sizeBytes - 1));
   return bytes;
 }
+/** Does the number mean the caller: its own, or DOMID_SELF? */
 export const isSelf = (c: Call, domid: number): boolean => domid === DOMID.SELF || domid === c.d.domid;
 /** The domain an unprivileged caller may act on: itself. @throws Refusal ESRCH, EPERM */
 export function self(c: Call, domid: number): Domain {

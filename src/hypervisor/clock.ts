@@ -6,10 +6,12 @@ import { VcpuTimeInfo, XEN_PVCLOCK } from "../abi/xen.ts";
 import type { Hypervisor } from "./hypervisor.ts";
 import { HYPERVISOR_ROOT as ROOT } from "./objects.ts";
 
+/** Pace of the time-stamp counter. */
 export const TSC_KHZ = 1_000_000;
 /** ns = ((ticks << shift) * mul) >> 32 - public/xen.h vcpu_time_info */
 export const TSC_TO_SYSTEM_MUL = 0x80000000, TSC_SHIFT = 1;
 
+/** One thread's clock. */
 export class Clock {
   readonly #hv: Hypervisor;
   readonly #originMs: number;

@@ -3,6 +3,7 @@ import type { Domain } from "./domain.ts";
 import { DOMAIN } from "./objects.ts";
 
 const SIZE = 4096;
+/** Append, and tell domain 0. */
 export function writeConring(d: Domain, bytes: Uint8Array): void {
   const at = d.hv.get(DOMAIN.conring, d.at), { u8 } = d.hv.views;
   let prod = d.hv.load(DOMAIN.conringProd, d.at) >>> 0;

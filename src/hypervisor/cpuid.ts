@@ -71,6 +71,7 @@ function topology(v: Vcpu, sub: number): Regs {
   if (sub === 1) return [32 - Math.clz32(Math.max(1, 2 * n - 1)), n, 2 << 8 | 1, id];
   return [0, 0, sub & 0xff, id];
 }
+/** Answer CPUID for a vCPU; a leaf that is not there is all zero, as on AMD's processors. */
 export function cpuid(v: Vcpu, leaf: number, subleaf: number, out: Uint32Array): void {
   out.set(LEAVES[leaf >>> 0]?.(v, subleaf >>> 0) ?? NOTHING);
 }

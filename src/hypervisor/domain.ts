@@ -14,6 +14,7 @@ import type { Hypervisor } from "./hypervisor.ts";
 import { DOMAIN, DYING, HYPERVISOR_ROOT as ROOT, MAX_DOMAINS, MAX_GRANT_FRAMES, MAX_VCPUS, PCPU, PCPU_STATE } from "./objects.ts";
 import { Vcpu } from "./vcpu.ts";
 
+/** What a domain is made with. */
 export type DomainOptions = {
   /** the next free number when absent; 0 is the control domain */
   domid?: number;
@@ -25,9 +26,11 @@ export type DomainOptions = {
   maxEvtchnPort?: number;
   maxGrantFrames?: number;
 };
+/** A stretch of the memory map; type as in abi/hvm/e820.ts. */
 export type E820 = { addr: number; size: number; type: number };
 export type DomainEnd = { code: number; /** why it crashed, when it did */ text: string };
 
+/** A handle to a domain; all its state is in the Xen heap. Each thread has handles of its own. */
 export class Domain {
   readonly hv: Hypervisor;
   readonly at: number;

@@ -14,6 +14,7 @@ function raise(v: Vcpu, port: number): void {
   const bit = 1 << (sel & 31);
   if (!(Atomics.or(i32, (at + VcpuInfo.evtchn_pending_sel.at + (sel >>> 5) * 4) >>> 2, bit) & bit)) markEventsPending(v);
 }
+/** @see public/event_channel.h, 2-level ABI */
 export const twoLevel: PortAbi = {
   nrChannels: EVTCHN_2L_NR_CHANNELS,
   setPending(v, port) {

@@ -30,6 +30,7 @@ export interface PortAbi {
 /** EVTCHN.state beyond EVTCHNSTAT: port 0. */
 const RESERVED = 6;
 const ARRAY = { at: 0 };
+/** The ABI the domain has chosen. */
 export const portAbi = (d: Domain): PortAbi => (d.hv.load(DOMAIN.evtchnAbi, d.at) === EVTCHN_ABI.fifo ? fifo : twoLevel);
 
 /** Address of a port's EVTCHN, or 0 for a number that is no port. */
@@ -43,6 +44,7 @@ function addBucket(d: Domain): void {
   hv.setWord(ARRAY, hv.get(DOMAIN.evtchnBuckets, d.at), nr / EVTCHNS_PER_BUCKET, bucket);
   hv.store(DOMAIN.nrPorts, d.at, nr + EVTCHNS_PER_BUCKET);
 }
+/** The first bucket; port 0 is nobody's. */
 export function initPorts(d: Domain): void {
   addBucket(d);
   EVTCHN.state.set(d.hv.views.dv, chnAt(d, 0), RESERVED);
@@ -118,6 +120,7 @@ export function allocUnbound(d: Domain, remote_dom: number): number {
     return port;
   });
 }
+/** EVTCHNOP_bind_interdomain: to an unbound port of the other domain that is meant for this one. */
 export function bindInterdomain(d: Domain, remote_dom: number, remote_port: number): number {
   const rd = d.hv.domain(remote_dom), { dv } = d.hv.views;
   if (!rd || rd.isDying) return -ESRCH;
@@ -137,6 +140,7 @@ export function bindInterdomain(d: Domain, remote_dom: number, remote_port: numb
   });
 }
 const isVcpuVirq = (virq: number): boolean => virq === VIRQ.TIMER || virq === VIRQ.DEBUG || virq === VIRQ.XENOPROF || virq === VIRQ.XENPMU;
+/** EVTCHNOP_bind_virq. */
 export function bindVirq(d: Domain, virq: number, vcpuId: number): number {
   if (virq >= NR_VIRQS || (!isVcpuVirq(virq) && vcpuId !== 0)) return -EINVAL;
   const v = d.vcpu(vcpuId), { dv } = d.hv.views;
@@ -153,6 +157,7 @@ export function bindVirq(d: Domain, virq: number, vcpuId: number): number {
     return port;
   });
 }
+/** EVTCHNOP_bind_ipi. */
 export function bindIpi(d: Domain, vcpuId: number): number {
   if (!d.vcpu(vcpuId)) return -ENOENT;
   return locked(d, () => {
@@ -164,6 +169,7 @@ export function bindIpi(d: Domain, vcpuId: number): number {
     return port;
   });
 }
+/** EVTCHNOP_bind_vcpu: which vCPU the port notifies. */
 export function bindVcpu(d: Domain, port: number, vcpuId: number): number {
   if (!d.vcpu(vcpuId)) return -ENOENT;
   return locked(d, () => {
@@ -176,6 +182,7 @@ export function bindVcpu(d: Domain, port: number, vcpuId: number): number {
     return 0;
   });
 }
+/** EVTCHNOP_close; the other end of an interdomain port becomes unbound. */
 export function close(d: Domain, port: number): number {
   const { dv } = d.hv.views;
   for (;;) {
@@ -209,6 +216,7 @@ function free(d: Domain, port: number, chn: number): number {
   EVTCHN.priority.set(dv, chn, EVTCHN_FIFO_PRIORITY.DEFAULT);
   return 0;
 }
+/** EVTCHNOP_send; sending to a port nobody has bound is no error. */
 export function send(d: Domain, port: number): number {
   const { dv } = d.hv.views;
   let remote = -1, remotePort = 0;
@@ -236,6 +244,7 @@ export function send(d: Domain, port: number): number {
   });
   return 0;
 }
+/** EVTCHNOP_unmask. */
 export function unmask(d: Domain, port: number): number {
   return locked(d, () => {
     const chn = chnAt(d, port), v = chn ? d.vcpu(EVTCHN.notifyVcpu.get(d.hv.views.dv, chn)) : null;
@@ -244,7 +253,9 @@ export function unmask(d: Domain, port: number): number {
     return 0;
   });
 }
+/** What EVTCHNOP_status tells; fields beyond the state hold for some states only. */
 export type PortStatus = { state: number; vcpu: number; remoteDomid: number; remotePort: number; virq: number };
+/** EVTCHNOP_status. */
 export function status(d: Domain, port: number): PortStatus | number {
   return locked(d, () => {
     const chn = chnAt(d, port), { dv } = d.hv.views;
@@ -256,6 +267,7 @@ export function status(d: Domain, port: number): PortStatus | number {
     };
   });
 }
+/** EVTCHNOP_set_priority. */
 export function setPriority(d: Domain, port: number, priority: number): number {
   if (priority > EVTCHN_FIFO_PRIORITY.MIN) return -EINVAL;
   return locked(d, () => {
@@ -266,6 +278,7 @@ export function setPriority(d: Domain, port: number, priority: number): number {
     return 0;
   });
 }
+/** Is the port pending, masked or not? */
 export const isPending = (d: Domain, port: number): boolean => chnAt(d, port) !== 0 && portAbi(d).isPending(d, port);
 /** Close every port: at the domain's end, or for EVTCHNOP_reset. */
 export function closeAllPorts(d: Domain): void {
@@ -274,6 +287,7 @@ export function closeAllPorts(d: Domain): void {
     if (chn && EVTCHN.state.get(d.hv.views.dv, chn) !== EVTCHNSTAT.closed) close(d, port);
   }
 }
+/** EVTCHNOP_reset: close all, and back to the 2-level ABI. */
 export function reset(d: Domain): number {
   closeAllPorts(d);
   locked(d, () => { if (portAbi(d) === fifo) destroyFifo(d); });

@@ -53,6 +53,7 @@ function enqueue(v: Vcpu, port: number, word: number, chn: number): void {
   setTail(v, q, port);
   if (!linked && !(Atomics.or(i32, (control + EvtchnFifoControlBlock.ready.at) >>> 2, 1 << q) & (1 << q))) markEventsPending(v);
 }
+/** @see public/event_channel.h, FIFO ABI */
 export const fifo: PortAbi = {
   nrChannels: EVTCHN_FIFO.NR_CHANNELS,
   setPending(v, port, chn) {

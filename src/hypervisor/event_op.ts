@@ -69,6 +69,7 @@ const OPS: Readonly<Record<number, Op>> = {
 /** What a 32-bit guest may call: structs of fixed-size fields. */
 const SAME_IN_32 = new Set<number>([EVTCHNOP.alloc_unbound, EVTCHNOP.bind_interdomain, EVTCHNOP.bind_virq, EVTCHNOP.bind_ipi, EVTCHNOP.close, EVTCHNOP.send,
   EVTCHNOP.unmask, EVTCHNOP.status, EVTCHNOP.bind_vcpu, EVTCHNOP.reset, EVTCHNOP.init_control, EVTCHNOP.expand_array, EVTCHNOP.set_priority]);
+/** HYPERVISOR_event_channel_op(cmd, arg). */
 export function doEventChannelOp(c: Call, a: Args): number {
   const cmd = a.n(0);
   if (c.is32 && !SAME_IN_32.has(cmd)) return -ENOSYS;

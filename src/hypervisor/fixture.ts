@@ -9,6 +9,7 @@ import { hypercall } from "./hypercalls.ts";
 import { Hypervisor } from "./hypervisor.ts";
 import { PvhPlatform } from "./platform-pvh.ts";
 
+/** A domain of two vCPUs with vCPU 0 on pCPU 0, and domain 0. */
 export class Fixture {
   readonly hv: Hypervisor;
   readonly dom0: Dom0;

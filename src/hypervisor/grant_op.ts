@@ -53,6 +53,7 @@ const OPS: Readonly<Record<number, Op>> = {
     return 0;
   },
 };
+/** HYPERVISOR_grant_table_op(cmd, uop, count). */
 export function doGrantTableOp(c: Call, a: Args): number {
   return OPS[a.n(0)]?.(c, a.p(1), a.n(2)) ?? -ENOSYS;
 }

@@ -13,7 +13,9 @@ import { ACTIVE, DOMAIN } from "./objects.ts";
 const ENTRIES_PER_FRAME = 4096 / GrantEntryV1.sizeof;
 const PIN = { read: 1, write: 0x10000, max: 0xffff } as const;
 
+/** Frames of table the domain has. */
 export const nrGrantFrames = (d: Domain): number => d.hv.load(DOMAIN.nrGrantFrames, d.at);
+/** Frames of table it may have. */
 export const maxGrantFrames = (d: Domain): number => d.hv.get(DOMAIN.maxGrantFrames, d.at);
 
 /** Have at least `nr` frames of table. @returns 0, or GNTST_* when there are no more to be had */
@@ -37,8 +39,11 @@ export function growGrantTable(d: Domain, nr: number): number {
     }
   });
 }
+/** The i-th frame of its table, or 0. */
 export const grantFrameMfn = (d: Domain, i: number): number => (i >= 0 && i < nrGrantFrames(d) ? d.hv.word(DOMAIN.grantMfn, d.at, i) : 0);
+/** Where the guest mapped it, or 0xffffffff. */
 export const grantFrameGfn = (d: Domain, i: number): number => d.hv.word(DOMAIN.grantGfn, d.at, i);
+/** Remember where the guest mapped it. */
 export const setGrantFrameGfn = (d: Domain, i: number, gfn: number): void => d.hv.setWord(DOMAIN.grantGfn, d.at, i, gfn);
 
 /** GNTTABOP_set_version. Version 2 is not offered, as with gnttab=max-ver:1. */

@@ -79,4 +79,5 @@ const OPS: Readonly<Record<number, Op>> = {
   [HVMOP.guest_request_vm_event]: () => 0,
   [HVMOP.altp2m]: () => -EPERM,
 };
+/** HYPERVISOR_hvm_op(op, arg). */
 export function doHvmOp(c: Call, a: Args): number { return OPS[a.n(0)]?.(c, a.p(1)) ?? -ENOSYS; }

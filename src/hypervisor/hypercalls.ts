@@ -16,6 +16,7 @@ import { doSchedOp, doSchedOpCompat } from "./sched_op.ts";
 import { doSetTimerOp, doVcpuOp } from "./vcpu_op.ts";
 import { doXenVersion } from "./version_op.ts";
 
+/** A row of the table. */
 export type HypercallRow = { name: string; call: (c: Call, a: Args) => number; guests: "hvm" | "hvm hvm32" };
 
 function doConsoleIo(c: Call, a: Args): number {
@@ -54,6 +55,7 @@ function doMulticall(c: Call, a: Args): number {
 }
 const refuse = (errno: number) => (): number => -errno;
 
+/** By number, HYPERVISOR.*. */
 export const HYPERCALLS: Readonly<Record<number, HypercallRow>> = {
   [HYPERVISOR.sched_op_compat]: { name: "sched_op_compat", call: doSchedOpCompat, guests: "hvm" },
   [HYPERVISOR.platform_op]: { name: "platform_op", call: refuse(EPERM), guests: "hvm" },

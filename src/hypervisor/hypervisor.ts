@@ -13,6 +13,7 @@ import { HYPERVISOR_ROOT as ROOT, MAX_DOMAINS, MAX_VCPUS_TOTAL, PCPU, PCPU_REQUE
 import { Scheduler } from "./scheduler.ts";
 import { CPU } from "../x86/state.ts";
 
+/** Made once a thread over the machine's memory. */
 export class Hypervisor {
   readonly mm: MachineMemory;
   readonly views: Views;

@@ -15,7 +15,9 @@ export const APIC = {
   ESR: 0x28, LVT_CMCI: 0x2f, ICR: 0x30, ICR2: 0x31, LVT_TIMER: 0x32, LVT_THERMAL: 0x33, LVT_PC: 0x34, LVT_LINT0: 0x35, LVT_LINT1: 0x36, LVT_ERROR: 0x37,
   TMICT: 0x38, TMCCT: 0x39, TDCR: 0x3e, SELF_IPI: 0x3f,
 } as const;
+/** IA32_APIC_BASE, SDM Vol. 3A 10.4.4. */
 export const APIC_BASE = { BSP: 0x100, EXTD: 0x400, EN: 0x800 } as const;
+/** Guest-physical address of the xAPIC page, first x2APIC MSR, IA32_TSC_DEADLINE. */
 export const APIC_PAGE = 0xfee00000, X2APIC_MSRS = 0x800, MSR_TSC_DEADLINE = 0x6e0;
 const SVR_ENABLE = 0x100, LVT_MASKED = 0x10000, VERSION = 0x50014, BUS_CYCLE_NS = 10;
 const TIMER_MODE = { mask: 0x60000, oneshot: 0, periodic: 0x20000, deadline: 0x40000 } as const;
@@ -29,6 +31,7 @@ export const LAPIC = struct(0x140, { regs: bytes(0, 64 * 4), tscDeadline: u64(0x
 /** A vCPU's APIC id, as libxl's MADT and Xen have it. */
 export const apicId = (vcpuId: number): number => vcpuId * 2;
 
+/** State after RESET, SDM Vol. 3A 10.4.7.1. */
 export function lapicReset(hv: Hypervisor, vcpuAt: number, id: number): void {
   const at = vcpuAt + VCPU.lapic.at, { u8, u32 } = hv.views;
   u8.fill(0, at, at + LAPIC.sizeof);
@@ -72,11 +75,14 @@ export function lapicPending(v: Vcpu, apicBase: number): number {
   if (vector < 0 || !(get(v, APIC.SVR) & SVR_ENABLE) || !(apicBase & APIC_BASE.EN)) return -1;
   return (vector & 0xf0) > (ppr(v) & 0xf0) ? vector : -1;
 }
+/** The processor takes the vector: IRR to ISR. */
 export function lapicAcknowledge(v: Vcpu, vector: number): void {
   clearBit(v, APIC.IRR, vector);
   setBit(v, APIC.ISR, vector);
 }
+/** Task priority, eight bits. */
 export const lapicTpr = (v: Vcpu): number => get(v, APIC.TPR) & 0xff;
+/** Set the task priority, from CR8 for one. */
 export const setLapicTpr = (v: Vcpu, tpr: number): void => set(v, APIC.TPR, tpr & 0xff);
 
 // Timer ------------------------------------------------------------------------
@@ -105,6 +111,7 @@ export function lapicTimerFired(v: Vcpu): void {
   } else if (isDeadlineMode(v)) v.hv.set(LAPIC.tscDeadline, at, 0n);
   if (!(lvt & LVT_MASKED)) lapicSetIrq(v, lvt & 0xff);
 }
+/** Read MSR TSC_DEADLINE. */
 export const tscDeadline = (v: Vcpu): bigint => (isDeadlineMode(v) ? v.hv.get(LAPIC.tscDeadline, v.at + VCPU.lapic.at) : 0n);
 /** Write MSR TSC_DEADLINE. @param adjust the vCPU's TSC_ADJUST */
 export function setTscDeadline(v: Vcpu, tsc: bigint, adjust: bigint): void {
@@ -125,6 +132,7 @@ export function lapicRead(v: Vcpu, i: number, isX2: boolean): number {
 }
 const x2Ldr = (id: number): number => ((apicId(id) >>> 4) << 16 | 1 << (apicId(id) & 15)) >>> 0;
 
+/** Write a register as both interfaces do. */
 export function lapicWrite(v: Vcpu, i: number, value: number): void {
   switch (i) {
     case APIC.ID: set(v, i, value & 0xff000000); break;
@@ -174,6 +182,7 @@ export function lapicMmioRead(v: Vcpu, offset: number, size: number): number {
   const part = value >>> shift;
   return size >= 4 ? part : size === 2 ? part & 0xffff : part & 0xff;
 }
+/** An xAPIC write. */
 export function lapicMmioWrite(v: Vcpu, offset: number, size: number, value: number): void {
   if (offset < 0x400 && (offset & 15) === 0 && size >= 4) lapicWrite(v, offset >>> 4, value >>> 0);
 }
@@ -186,6 +195,7 @@ export function x2apicRead(v: Vcpu, i: number): bigint | null {
   const low = BigInt(lapicRead(v, i, true) >>> 0);
   return i === APIC.ICR ? BigInt(get(v, APIC.ICR2)) << 32n | low : low;
 }
+/** WRMSR of an x2APIC register; false: #GP. */
 export function x2apicWrite(v: Vcpu, i: number, value: bigint): boolean {
   const low = Number(value & 0xffffffffn), high = Number(value >> 32n);
   if (i === APIC.ICR) {
@@ -226,5 +236,5 @@ function addressed(v: Vcpu, dest: number, isLogical: boolean, isX2: boolean): bo
   if (get(v, APIC.DFR) >>> 28 === 0xf) return (ldr & dest) !== 0;
   return ldr >>> 4 === dest >>> 4 && (ldr & dest & 15) !== 0;
 }
-export const apicBaseAtReset = (id: number): bigint => BigInt(APIC_PAGE | APIC_BASE.EN | (id === 0 ? APIC_BASE.BSP : 0)) & 0xffffffffn;
+/** Is the APIC in x2APIC mode by this value of IA32_APIC_BASE? */
 export const isX2apic = (apicBase: number): boolean => (apicBase & (APIC_BASE.EN | APIC_BASE.EXTD)) === (APIC_BASE.EN | APIC_BASE.EXTD);

@@ -217,6 +217,7 @@ const OPS: Readonly<Record<number, Op>> = {
   [XENMEM.get_vnumainfo]: refuse(EOPNOTSUPP),
   [XENMEM.acquire_resource]: refuse(EPERM),
 };
+/** HYPERVISOR_memory_op(cmd, arg). */
 export function doMemoryOp(c: Call, a: Args): number {
   const cmd = a.n(0), op = cmd & ((1 << MEMOP_EXTENT_SHIFT) - 1);
   return OPS[op]?.(c, a.p(1), cmd >>> MEMOP_EXTENT_SHIFT, op) ?? -ENOSYS;

@@ -7,6 +7,7 @@ import { HYPERVISOR_BYTES } from "../memory/machine.ts";
 import { CPU } from "../x86/state.ts";
 import { DOMID } from "../abi/xen.ts";
 
+/** Limits of a machine. */
 export const MAX_PCPUS = 32, MAX_VCPUS_TOTAL = 4096, MAX_DOMAINS = DOMID.FIRST_RESERVED;
 /** HVM_MAX_VCPUS of Xen's public/hvm/hvm_info_table.h */
 export const MAX_VCPUS = 128;
@@ -31,7 +32,9 @@ export const PCPU = struct(64, {
   jumpsPerMs: f64(32),
   nrSwitches: u32(40), nrHypercalls: u32(44), nrSlices: u32(48), idleMs: f64(56),
 });
+/** PCPU.state. */
 export const PCPU_STATE = { off: 0, idle: 1, running: 2 } as const;
+/** PCPU.request. */
 export const PCPU_REQUEST = { flushTlb: 1, reschedule: 2 } as const;
 
 /** The root: fixed, behind the machine header. */
@@ -64,6 +67,7 @@ export const HYPERVISOR_ROOT = struct(HYPERVISOR_BYTES, {
   domains: bytes(0x5000, MAX_DOMAINS * 4),
 });
 
+/** Limits of a domain: libxl's default for grants; pages of 1024 event words. */
 export const MAX_GRANT_FRAMES = 64, FIFO_PAGES = 128, HVM_PARAMS = 39;
 
 /** A domain; one frame. */
@@ -103,7 +107,9 @@ export const DOMAIN = struct(4096, {
   /** per grant frame: mfn, address of the active entries, gfn it was mapped at (or 0xffffffff) */
   grantMfn: bytes(0x500, MAX_GRANT_FRAMES * 4), grantActive: bytes(0x600, MAX_GRANT_FRAMES * 4), grantGfn: bytes(0x700, MAX_GRANT_FRAMES * 4),
 });
+/** DOMAIN.dying. */
 export const DYING = { alive: 0, dying: 1, dead: 2 } as const;
+/** DOMAIN.evtchnAbi. */
 export const EVTCHN_ABI = { twoLevel: 0, fifo: 1 } as const;
 
 /** An event channel's end. All under the domain's eventLock. 128 to a bucket (a frame). */
@@ -118,6 +124,7 @@ export const EVTCHN = struct(32, {
   /** unbound: who may bind. interdomain: the other end */
   remoteDomid: u16(8), virq: u16(10), remotePort: u32(12),
 });
+/** EVTCHNs in a bucket's page. */
 export const EVTCHNS_PER_BUCKET = 128;
 
 /** A grant that is in use. Under the grantLock. 512 to a frame. */

@@ -17,9 +17,11 @@ import { SLICE_MS } from "./scheduler.ts";
 import type { Vcpu } from "./vcpu.ts";
 import { writeRunstate, writeTimeArea } from "./vcpu_op.ts";
 
+/** How a pCPU gets its engine. */
 export type MakeEngine = (memory: WebAssembly.Memory, cpuBase: number, platform: Platform, options?: EngineOptions) => Engine;
 const FIRST_JUMPS_PER_MS = 10_000, LEAST_BUDGET = 200;
 
+/** One a thread; `run` returns when the machine stops. */
 export class Pcpu {
   readonly hv: Hypervisor;
   readonly index: number;
@@ -89,6 +91,7 @@ export class Pcpu {
       const rip = CPU.rip.get(hv.views.dv, this.#cpu);
       hv.trace.emit(TRACE.vcpuRun, v.domain.domid, v.id, budget, Number(rip & 0xffffffffn) | 0, Number(rip >> 32n) | 0);
     }
+    this.platform.sliceEndMs = start + Math.max(ms, 0.1);
     const kicks = hv.load(PCPU.wake, this.#at), exit = this.engine.run(budget), took = performance.now() - start;
     if (exit === EXIT.slice && took > 0.1 && kicks === hv.load(PCPU.wake, this.#at)) { /* a kick spoils the count */
       this.#jumpsPerMs = Math.max(1000, Math.min(1e6, this.#jumpsPerMs + (budget / took - this.#jumpsPerMs) * 0.2));

@@ -43,6 +43,8 @@ export class PvhPlatform implements Platform, Call {
   d!: Domain;
   guest!: Engine;
   is32 = false;
+  /** when, by this thread's clock, the vCPU's slice is over */
+  sliceEndMs = Number.POSITIVE_INFINITY;
   #root = 0;
   readonly #u32: Uint32Array;
   readonly #frameTable: number;
@@ -174,6 +176,8 @@ export class PvhPlatform implements Platform, Call {
       hv.add(PCPU.nrHypercalls, hv.pcpuAt(this.pcpu), 1);
       result = hypercall(this, this.#u32[rax >>> 2] as number, this.#args);
       this.#checkTlbs();
+      /* the engine counts jumps, which says nothing of the time spent here */
+      if (performance.now() > this.sliceEndMs) Atomics.store(hv.views.i32, (this.cpu + CPU.budget.at) >>> 2, -1);
       if (this.#isAgain) return;
     }
     if (this.is32) hv.views.u64[rax >>> 3] = BigInt(result >>> 0);

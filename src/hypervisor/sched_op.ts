@@ -59,6 +59,7 @@ const OPS: Readonly<Record<number, Op>> = {
   [SCHEDOP.shutdown_code]: (c, arg) => (SchedShutdown.reason.get(copyIn(c, arg, SchedShutdown.sizeof), 0) > SHUTDOWN.MAX ? -EINVAL : 0),
   [SCHEDOP.pin_override]: () => -EPERM,
 };
+/** HYPERVISOR_sched_op(cmd, arg). */
 export function doSchedOp(c: Call, a: Args): number { return OPS[a.n(0)]?.(c, a.p(1)) ?? -ENOSYS; }
 /** The first form of it: block and yield only, shutdown with the reason as argument. */
 export function doSchedOpCompat(c: Call, a: Args): number {

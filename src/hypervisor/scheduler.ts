@@ -12,9 +12,11 @@ import { lapicTimerFired } from "./lapic.ts";
 import { DOMAIN, HYPERVISOR_ROOT as ROOT, PCPU, PCPU_STATE, VCPU, VPF } from "./objects.ts";
 import type { Vcpu } from "./vcpu.ts";
 
+/** How long a vCPU runs before others have their turn. */
 export const SLICE_MS = 1;
 const popcount = (x: number): number => { let n = 0; for (; x !== 0; x &= x - 1) n++; return n; };
 
+/** One thread's view of the run queue and the timers. */
 export class Scheduler {
   readonly #hv: Hypervisor;
   constructor(hv: Hypervisor) { this.#hv = hv; }

@@ -9,8 +9,10 @@ import { lapicReset } from "./lapic.ts";
 import { DOMAIN, PCPU_REQUEST, VCPU, VPF } from "./objects.ts";
 
 const DEADLINES = ["singleshot", "periodicNext", "pollDeadline", "lapicDeadline"] as const;
+/** A timer of a vCPU: a field of VCPU with ns of system time, 0 when off. */
 export type Deadline = (typeof DEADLINES)[number];
 
+/** A handle to a vCPU; all its state is in the Xen heap. */
 export class Vcpu {
   readonly hv: Hypervisor;
   readonly domain: Domain;

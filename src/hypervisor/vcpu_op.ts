@@ -128,6 +128,7 @@ const OPS: Readonly<Record<number, Op>> = {
   [VCPUOP.initialise]: (c, v) => (c.hv.get(VCPU.isInitialised, v.at) ? -EEXIST : -ENOSYS),
   [VCPUOP.get_physid]: () => -EINVAL, /* for vCPUs pinned to a pCPU */
 };
+/** HYPERVISOR_vcpu_op(cmd, vcpu, arg). */
 export function doVcpuOp(c: Call, a: Args): number {
   const v = c.d.vcpu(a.n(1));
   if (!v) return -ENOENT;

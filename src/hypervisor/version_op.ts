@@ -47,4 +47,5 @@ const OPS: Readonly<Record<number, Op>> = {
   [XENVER.commandline]: (c, arg) => { copyOut(c, arg, text("<denied>", XEN_COMMANDLINE_LEN)); return 0; },
   [XENVER.build_id]: () => -EPERM,
 };
+/** HYPERVISOR_xen_version(cmd, arg). */
 export function doXenVersion(c: Call, a: Args): number { return OPS[a.n(0)]?.(c, a.p(1)) ?? -ENOSYS; }

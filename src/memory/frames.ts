@@ -27,6 +27,7 @@ export class MachineMemoryExhausted extends Error {
   constructor(asked: number, free: number) { super(`Machine memory is used up: ${asked} frames asked for, ${free} free`); }
 }
 
+/** One thread's view of the frame table. */
 export class Frames {
   readonly #views: Views;
   readonly #table: number;

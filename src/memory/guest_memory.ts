@@ -13,6 +13,7 @@ export class GuestAddressError extends Error {
   }
 }
 
+/** One domain's guest-physical memory; addresses are numbers, exact below 2^53. */
 export class GuestMemory {
   readonly root: number;
   readonly #views: Views;

@@ -16,7 +16,9 @@ export function lock(i32: Int32Array, at: number): void {
     else pause();
   }
 }
+/** Give the lock back. */
 export function unlock(i32: Int32Array, at: number): void { Atomics.store(i32, at >>> 2, 0); }
+/** Hold the lock for `section`, which must not wait for anything. */
 export function withLock<T>(i32: Int32Array, at: number, section: () => T): T {
   lock(i32, at);
   try { return section(); } finally { unlock(i32, at); }

@@ -13,8 +13,10 @@ import { bytes, f64, i32, struct, u32 } from "../base/struct.ts";
 import { Views } from "../base/views.ts";
 import { FRAME, Frames } from "./frames.ts";
 
+/** A frame. */
 export const PAGE_SIZE = 4096, PAGE_SHIFT = 12;
 const WASM_PAGE = 65536, MAGIC = 0x756d6f64 /* "domu" */, VERSION = 1;
+/** Room for the hypervisor's root struct. */
 export const HYPERVISOR_BYTES = 0x27000;
 const DEFAULT_TRACE_BYTES = 1 << 20;
 
@@ -31,6 +33,7 @@ export const MACHINE = struct(PAGE_SIZE, {
   spare: bytes(0x50, PAGE_SIZE - 0x50),
 });
 
+/** What a machine's memory is made with. */
 export type MachineOptions = {
   /** size of the whole memory, a multiple of 64 KiB, at most 4 GiB */
   bytes: number;
@@ -47,6 +50,7 @@ export function heapBytes(o: MachineOptions): number {
   return up(frameTable + (o.bytes / PAGE_SIZE) * FRAME.sizeof, WASM_PAGE) + o.nrPcpus * o.pcpuBytes;
 }
 
+/** One thread's view of the machine's memory. */
 export class MachineMemory {
   readonly memory: WebAssembly.Memory;
   readonly views: Views;

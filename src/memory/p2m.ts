@@ -5,9 +5,11 @@
 import type { Views } from "../base/views.ts";
 import { FRAME_FLAG, type Frames } from "./frames.ts";
 
+/** Rights in an entry; bit 2 is left to Platform.frameOf. */
 export const P2M_R = 1, P2M_W = 2, P2M_RW = 3;
 /** What a frame is to the domain. ram: its own memory; xen: shared info, grant table: Xen's frame, lent; foreign: another domain's, mapped by dom0 */
 export const P2M_TYPE = { mask: 0x30, ram: 0x00, xen: 0x10, foreign: 0x20 } as const;
+/** Bits of a gfn the tree resolves. */
 export const GFN_BITS = 30;
 const GFN_LIMIT = 2 ** GFN_BITS;
 
@@ -20,6 +22,7 @@ export function p2mLookup(u32: Uint32Array, root: number, gfn: number): number {
   return leaf === 0 ? 0 : u32[(leaf >>> 2) + (gfn & 1023)] as number;
 }
 
+/** A domain's tree, for those who change it. */
 export class P2m {
   readonly root: number;
   readonly #u32: Uint32Array;
