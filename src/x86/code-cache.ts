@@ -9,7 +9,8 @@ import { STALE, codeSlot } from "./runtime.ts";
 import { CPU, MODE, gprAt, segAt, xmmAt } from "./state.ts";
 
 export type Page = { readonly key: number; readonly at: Map<number, number>; readonly recs: number[]; /** 64-byte pieces that hold decoded bytes */ readonly pieces: Uint8Array; /** offsets published in the index */ readonly published: Set<number>; readonly generation: number;
-  /** table slots of regions made from it */ readonly regions: number[] };
+  /** the region made from it: table slot, or 0; hot offsets it was made for; how often and when it was made, in instructions retired */
+  region: number; readonly hot: Set<number>; builds: number; builtAt: number };
 export type CodeHooks = {
   /** A frame now has decoded code: its writers must come to invalidate(). */
   protect(frame: number): void;
@@ -46,7 +47,7 @@ export class CodeCache {
   /** Forget everything. */
   flush(): void {
     for (const frame of this.byFrame.keys()) this.hooks.unprotect(frame);
-    for (const p of this.pages.values()) for (const slot of p.regions) this.hooks.freeRegion(slot);
+    for (const p of this.pages.values()) if (p.region) this.hooks.freeRegion(p.region);
     this.pages.clear(); this.byFrame.clear(); this.crossing.clear(); this.unlinked.clear();
     this.next = this.base + RECS_AT; this.counters.flushes++;
     this.clearIndex();
@@ -57,7 +58,7 @@ export class CodeCache {
     let p = this.pages.get(key);
     if (p && p.generation !== generation) { this.drop(machine / 4096, p); p = undefined; }
     if (!p) {
-      p = { key, at: new Map(), recs: [], pieces: new Uint8Array(64), published: new Set(), generation, regions: [] };
+      p = { key, at: new Map(), recs: [], pieces: new Uint8Array(64), published: new Set(), generation, region: 0, hot: new Set(), builds: 0, builtAt: 0 };
       this.pages.set(key, p); this.counters.pages++;
       this.own(machine, p);
     }
@@ -171,7 +172,7 @@ export class CodeCache {
   }
   private forget(p: Page): void {
     for (const rec of p.recs) this.v.i32[rec >>> 2] = this.v.i32[(rec + REC.stub) >>> 2] = STALE;
-    for (const slot of p.regions) this.hooks.freeRegion(slot);
+    if (p.region) this.hooks.freeRegion(p.region);
     const machine = p.key % 2 ** 32;
     for (const off of p.published) {
       const e = (this.base + CODE_AT + codeSlot(machine + off | 0) * CODEE.size) >>> 3;

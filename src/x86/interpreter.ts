@@ -13,16 +13,23 @@ import { GuestFault } from "./fault.ts";
 import { fpHelpers } from "./fp-glue.ts";
 import { CONTEXT, REC } from "./layout.ts";
 import type { Platform } from "./platform.ts";
+import { discover, isTranslatable } from "./region.ts";
 import { RUNTIME_IMPORTS, runtimeModule } from "./runtime.ts";
 import { ATTR, CPU, CS, EFLAGS, EXIT, MODE, SEG, SS, VECTOR, segAt } from "./state.ts";
 import { bulkMovs, bulkStos } from "./strings.ts";
 import { type Form, formKey, formOf, stubModule } from "./stubs.ts";
 import { callSys } from "./system.ts";
+import { RegionGen } from "./translate.ts";
 
 const TABLE_SIZE = 32768;
 /** The widest limits: the same bytes then serve every machine. */
 const MEMORY: MemorySpec = { min: 1, max: 65536, shared: true };
 const STACK_INSNS: readonly string[] = ["push", "pop", "call", "ret", "leave", "enter", "pushf", "popf"];
+/** Not a vector: the instruction shall be executed once more, by its stub. */
+const RETRY = 255;
+const MAX_BLOCKS = 200;
+/** Instructions between a region's first and second making; then twice as many each time. */
+const REBUILD_AFTER = 100_000;
 type Runtime = { interpret(rec: number): void; step(rec: number): number; resume(): number };
 
 export class Interpreter implements Engine {
@@ -35,13 +42,16 @@ export class Interpreter implements Engine {
   private readonly rt: Runtime;
   private readonly stubs = new Map<string, number>();
   private fresh: Form[] = [];
+  private readonly isTranslating: boolean;
+  private isRetrying = false;
+  private readonly regions = new RegionGen();
   private nextSlot = 1;
   private readonly freeSlots: number[] = [];
   /** Called with linear rip before each instruction when set: every instruction is stepped. */
   onStep: ((rip: bigint) => void) | null = null;
   /** Called at each exception and interrupt that is delivered. */
   onDeliver: ((vector: number, errorCode: number, external: boolean) => void) | null = null;
-  readonly counters = { stubs: 0, misses: 0, exceptions: 0, interrupts: 0 };
+  readonly counters = { stubs: 0, misses: 0, exceptions: 0, interrupts: 0, regions: 0, regionInsns: 0 };
 
   constructor(memory: WebAssembly.Memory, at: number, platform: Platform, options: EngineOptions) {
     this.v = new Views(memory.buffer as unknown as SharedArrayBuffer); this.at = at;
@@ -83,7 +93,12 @@ export class Interpreter implements Engine {
       fetch: linear => mmu.fillCode(linear),
     };
     this.code = new CodeCache(this.v, at, hooks);
-    cpu.onCodeWrite = (machine, size) => { options.code?.wrote(Math.floor(machine / 4096)); this.code.invalidate(machine, size); };
+    cpu.onCodeWrite = (machine, size) => {
+      options.code?.wrote(Math.floor(machine / 4096));
+      // a region cannot notice that it has been overwritten: the store is undone, and made again by the interpreter
+      if (this.code.invalidate(machine, size) && this.isTranslating && mmu.isDirect && !this.isRetrying) throw new GuestFault(RETRY);
+    };
+    this.isTranslating = (options.translateAfter ?? 0) > 0;
   }
 
   private stubOf(i: Insn, cross: boolean): number {
@@ -140,9 +155,10 @@ export class Interpreter implements Engine {
 
   run(budgetJumps: number): number {
     const { cpu, v } = this, w = this.at >>> 2, FAULT = w + (CPU.fault.at >> 2), EXIT_ = w + (CPU.exit.at >> 2), BUDGET = w + (CPU.budget.at >> 2), SHADOW = w + (CPU.shadow.at >> 2), LINK = w + (CPU.link.at >> 2),
-      EFL = w + (CPU.eflags.at >> 2), DR7 = w + ((CPU.dr.at + 7 * 8) >> 2), { i32 } = v, { platform } = cpu;
+      EFL = w + (CPU.eflags.at >> 2), DR7 = w + ((CPU.dr.at + 7 * 8) >> 2), HOT = w + (CPU.hot.at >> 2), { i32 } = v, { platform } = cpu;
     i32[EXIT_] = EXIT.none; i32[BUDGET] = budgetJumps; i32[LINK] = 0;
     for (;;) {
+      if (i32[FAULT] === RETRY + 1) { i32[FAULT] = 0; i32[LINK] = 0; this.isRetrying = true; }
       if (i32[FAULT]) {
         const vector = i32[FAULT]! - 1 === VECTOR.GP && cpu.isNonCanonical && this.usesStack() ? VECTOR.SS : i32[FAULT]! - 1, error = cpu.get(CPU.errorCode);
         cpu.isNonCanonical = false;
@@ -161,11 +177,49 @@ export class Interpreter implements Engine {
         }
       }
       if (i32[BUDGET]! < 0) { i32[EXIT_] = EXIT.slice; return EXIT.slice; }
+      if (i32[HOT]) { const hot = i32[HOT]!; i32[HOT] = 0; this.translate(hot); }
       const link = i32[LINK]!, rec = this.rt.resume() || this.find(cpu.get(CPU.rip));
       if (rec === 0) continue;
       if (link) { i32[LINK] = 0; if (this.code.linkable(rec)) i32[(link + REC.link) >>> 2] = rec; }
-      if (i32[SHADOW] || i32[EFL]! & (EFLAGS.TF | EFLAGS.RF) || i32[DR7]! & 0xff || this.onStep) this.step(rec); else this.rt.interpret(rec);
+      if (i32[SHADOW] || i32[EFL]! & (EFLAGS.TF | EFLAGS.RF) || i32[DR7]! & 0xff || this.onStep || this.isRetrying) this.step(rec); else this.rt.interpret(rec);
     }
+  }
+  /**
+   * Make or widen the region of the page where rip, whose record has become hot, lies. Each time throws away what V8 has optimised, so a page
+   * waits twice as long before the next; what becomes hot meanwhile is taken in then.
+   */
+  private translate(rec: number): void {
+    const { cpu, v } = this, { mode } = cpu;
+    if ((mode & MODE.sizeMask) !== MODE.code64) return;
+    let linear: number, machine: number;
+    try { linear = cpu.linear(cpu.rip); machine = cpu.mmu.fillCode(linear); } catch (e) { if (!(e instanceof GuestFault)) throw e; cpu.isNonCanonical = false; return; }
+    const page = this.code.page(machine, mode), known = new Map<number, Insn | null>(), now = Number(cpu.get(CPU.retired));
+    page.hot.add(linear & 4095);
+    if (page.builds > 0 && now - page.builtAt < REBUILD_AFTER * 2 ** page.builds) { v.i32[(rec + REC.heat) >>> 2] = 1000; return; }
+    const insnAt = (off: number): Insn | null => {
+      let i = known.get(off);
+      if (i === undefined) known.set(off, i = page.at.has(off) ? this.decodeAt(machine + off, machine + 4096, mode) : null);
+      return i;
+    };
+    const region = discover([...page.hot].reverse(), { insnAt, entries: page.published }, MAX_BLOCKS), table = this.code.reserve(4096);
+    if (table === 0 || region.blocks.length === 0) return;
+    this.makeStubs();
+    const bytes = this.regions.translate(region, table, off => page.at.get(off) ?? 0, MEMORY, TABLE_SIZE), old = page.region;
+    const slot = page.region = old || (this.freeSlots.pop() ?? this.nextSlot++);
+    this.table.set(slot, new WebAssembly.Instance(new WebAssembly.Module(bytes), { e: this.imports }).exports["r"] as never);
+    v.u8.fill(0, table, table + 4096);
+    if (old) for (const r of page.recs) if (v.i32[r >>> 2] === old) v.i32[r >>> 2] = v.i32[(r + REC.stub) >>> 2]!;
+    region.blocks.forEach((b, n) => {
+      const r = page.at.get(b.start);
+      if (!b.isEntry || r === undefined) return;
+      v.u8[table + b.start] = n + 1;
+      v.i32[r >>> 2] = slot; v.u16[(r + REC.block) >>> 1] = n + 1;
+    });
+    page.builds++; page.builtAt = now;
+    this.counters.regions++; this.counters.regionInsns += region.nrInsns;
+  }
+  private decodeAt(from: number, to: number, mode: number): Insn | null {
+    try { return decode(this.v.u8, from, to, mode); } catch (e) { if (!(e instanceof Undecodable)) throw e; return null; }
   }
   /** Does the instruction at rip, which met a non-canonical address, address through SS (SDM Vol. 3A 6.15 "#SS")? */
   private usesStack(): boolean {
@@ -190,6 +244,7 @@ export class Interpreter implements Engine {
     if (before & EFLAGS.RF) cpu.eflags = before & ~EFLAGS.RF;
     cpu.mmu.watchHits = 0;
     const next = this.rt.step(rec);
+    this.isRetrying = false;
     if (next) cpu.rip = this.ripOf(next);
     if (cpu.get(CPU.link)) cpu.set(CPU.link, 0);
     if (cpu.get(CPU.fault)) { if (before & EFLAGS.RF) cpu.eflags |= EFLAGS.RF; return; }

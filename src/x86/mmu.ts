@@ -370,8 +370,11 @@ export class Mmu {
       return 0n;
     }
   }
+  /** A store of generated code is being made: where it hits decoded code it may still be undone and made again. */
+  isDirect = false;
   /** A store generated code could not make in line; as slowLoad. */
   slowStore(linear: bigint, value: bigint, size: number, stack = 0): void {
+    this.isDirect = true;
     try {
       const a = this.cpu.linear(linear, stack !== 0);
       if (size === 8) this.store64(a, value, this.cpu.context);
@@ -379,7 +382,7 @@ export class Mmu {
     } catch (f) {
       if (!(f instanceof GuestFault)) throw f;
       this.cpu.record(f);
-    }
+    } finally { this.isDirect = false; }
   }
 
   // Access that may fail -------------------------------------------------------

@@ -11,7 +11,7 @@ export type Block = {
   flagsIn: number;
 };
 export type Loop = { first: number; last: number; dispatch: boolean; inner: Loop[] };
-export type Region = { readonly entry: number; readonly blocks: Block[]; readonly index: Map<number, number>; readonly loops: Loop; readonly nrInsns: number };
+export type Region = { readonly blocks: Block[]; readonly index: Map<number, number>; readonly loops: Loop; readonly nrInsns: number };
 export type PageCode = {
   /** The instruction at an offset that has been decoded before, or null. */
   insnAt(off: number): Insn | null;
@@ -22,16 +22,16 @@ export type PageCode = {
 export const isTranslatable = (i: Insn): boolean => factsOf(i).isLocal;
 const targetOf = (i: Insn, off: number): number => off + i.len + i.imm;
 
-/** Follow direct control flow inside the page from `entry`. */
-export function discover(entry: number, page: PageCode, maxBlocks: number): Region {
-  const leaders = new Set<number>(), entries = new Set<number>([entry]), work: number[] = [], seen = new Set<number>();
+/** Follow direct control flow inside the page from the hot offsets, the latest first. */
+export function discover(hot: readonly number[], page: PageCode, maxBlocks: number): Region {
+  const leaders = new Set<number>(), entries = new Set<number>(hot), work: number[] = [], seen = new Set<number>();
   const lead = (a: number, isEntry = false) => {
     if (a < 0 || a > 4095 || !page.insnAt(a)) return;
     if (isEntry) entries.add(a);
     if (!leaders.has(a) && leaders.size < maxBlocks) { leaders.add(a); work.push(a); }
   };
-  lead(entry);
   for (const a of page.entries) entries.add(a);
+  for (const a of hot) lead(a);
   for (let a = work.shift(); a !== undefined; a = work.shift()) {
     for (let off: number = a; off < 4096 && !seen.has(off);) {
       const i = page.insnAt(off);
@@ -46,7 +46,7 @@ export function discover(entry: number, page: PageCode, maxBlocks: number): Regi
       break;
     }
   }
-  const order = [...leaders].filter(a => isTranslatable(page.insnAt(a)!) || a === entry).sort((x, y) => x - y), index = new Map(order.map((a, n) => [a, n]));
+  const order = [...leaders].filter(a => isTranslatable(page.insnAt(a)!)).sort((x, y) => x - y), index = new Map(order.map((a, n) => [a, n]));
   let nrInsns = 0;
   const blocks = order.map((start, n): Block => {
     const b: Block = { start, insns: [], offs: [], end: start, succ: [], exits: false, isEntry: entries.has(start), flagsIn: 0 };
@@ -71,7 +71,7 @@ export function discover(entry: number, page: PageCode, maxBlocks: number): Regi
   // budget exits leave at a loop's head: it must be a way in again
   blocks.forEach((b, n) => { for (const s of b.succ) if (s <= n) blocks[s]!.isEntry = true; });
   liveness(blocks);
-  return { entry, blocks, index, loops: loopsOf(blocks), nrInsns };
+  return { blocks, index, loops: loopsOf(blocks), nrInsns };
 }
 
 function liveness(blocks: Block[]): void {
