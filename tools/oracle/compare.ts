@@ -67,10 +67,11 @@ function fxDifferences(b: Batch, i: number, expected: DataView, actual: DataView
     break;
   }
 }
+/** Distance in units of the last place, across powers of two as well. */
 function withinUlps(a: DataView, b: DataView, at: number, ulps: number): boolean {
-  if (a.getUint16(at + 8, true) !== b.getUint16(at + 8, true)) return false;
-  const d = a.getBigUint64(at, true) - b.getBigUint64(at, true);
-  return (d < 0n ? -d : d) <= BigInt(ulps);
+  const order = (v: DataView): bigint => BigInt(v.getUint16(at + 8, true) & 0x7fff) * 2n ** 63n + BigInt.asUintN(63, v.getBigUint64(at, true));
+  const d = order(a) - order(b);
+  return a.getUint16(at + 8, true) >> 15 === b.getUint16(at + 8, true) >> 15 && (d < 0n ? -d : d) <= BigInt(ulps);
 }
 function changes(dv: DataView, at: number): string {
   const n = dv.getUint32(at + RESULT.nrChanges.at, true), list: string[] = [];
