@@ -217,6 +217,8 @@ export class Domain {
   /** End it for SHUTDOWN.*: its vCPUs run no further, its master is told. The first reason stays. */
   shutdown(code: number): void {
     const word = (this.at + DOMAIN.isShutDown.at) >>> 2;
+    const preset = this.hv.load(DOMAIN.presetCode, this.at);
+    if (preset !== 0) code = preset - 1;
     if (Atomics.compareExchange(this.hv.views.i32, word, 0, 1 + code) !== 0) return;
     if (this.hv.trace.on & TRACE_CLASS.error) this.hv.trace.emit(TRACE.domainShutdown, this.domid, 0, code);
     for (const v of this.vcpus()) v.kickIfRunning();

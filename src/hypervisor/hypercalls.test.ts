@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { EFAULT, EINVAL, ENOSYS, EPERM, ESRCH, ETIME } from "../abi/errno.ts";
+import { EFAULT, EINVAL, ENOSPC, ENOSYS, EPERM, ESRCH, ETIME } from "../abi/errno.ts";
 import { HVMOP, XenHvmParam } from "../abi/hvm/hvm_op.ts";
 import { HVM_PARAM } from "../abi/hvm/params.ts";
 import { GNTTABOP, GnttabQuerySize, GnttabSetVersion } from "../abi/grant_table.ts";
@@ -185,5 +185,14 @@ test("block leaves only without a deliverable event; shutdown ends the domain wi
   assert.equal(f.call(H.sched_op, SCHEDOP.shutdown, f.put(4, (dv) => SchedShutdown.reason.set(dv, 0, 9))), -EINVAL);
   assert.equal(f.call(H.sched_op, SCHEDOP.shutdown, f.put(4, (dv) => SchedShutdown.reason.set(dv, 0, SHUTDOWN.reboot))), 0);
   assert.equal(f.d.end?.code, SHUTDOWN.reboot);
+  f.done();
+});
+test("a watchdog that is not reset in time shuts the domain down; there are two", () => {
+  const f = new Fixture(), set = (id: number, timeout: number): number => f.call(H.sched_op, SCHEDOP.watchdog, f.put(8, (dv) => { dv.setUint32(0, id, true); dv.setUint32(4, timeout, true); }));
+  assert.deepEqual([set(0, 0), set(1, 5), set(3, 5), set(0, 100), set(0, 100), set(0, 100), set(1, 0), set(1, 5), set(0, 100)], [-EINVAL, -EINVAL, -EINVAL, 1, 2, -ENOSPC, 0, -EINVAL, 1]);
+  const v = f.d.vcpu(0)!;
+  v.setDeadline("watchdog2", f.hv.clock.now());
+  f.hv.scheduler.expireTimers();
+  assert.equal(f.d.end?.code, SHUTDOWN.watchdog);
   f.done();
 });

@@ -103,6 +103,8 @@ export const DOMAIN = struct(4096, {
   /** CPUID's max frequency etc. leave room for policy */
   crashVcpu: i32(0x98), crashTextBytes: u32(0x9c), crashText: bytes(0xa0, 160),
   hvmParams: bytes(0x140, HVM_PARAMS * 8),
+  /** 1 + the code SCHEDOP_shutdown_code chose for a later shutdown, or 0 */
+  presetCode: i32(0x280),
   vcpus: bytes(0x300, MAX_VCPUS * 4),
   /** per grant frame: mfn, address of the active entries, gfn it was mapped at (or 0xffffffff) */
   grantMfn: bytes(0x500, MAX_GRANT_FRAMES * 4), grantActive: bytes(0x600, MAX_GRANT_FRAMES * 4), grantGfn: bytes(0x700, MAX_GRANT_FRAMES * 4),
@@ -159,6 +161,8 @@ export const VCPU = struct(4096, {
   /** has had registers: VCPUOP_up may bring it up again */
   isInitialised: u32(0x770),
   lastHypercall: u32(0x748), nrHypercalls: u32(0x74c), nrExits: bytes(0x750, 32),
+  /** SCHEDOP_watchdog's two, of the domain: kept by vCPU 0 */
+  watchdog1: f64(0x778), watchdog2: f64(0x780),
   /** see lapic.ts */
   lapic: bytes(0x800, 0x140),
 });

@@ -1,11 +1,12 @@
 /** HYPERVISOR_sched_op - public/sched.h. */
-import { EINVAL, ENOSYS, EPERM } from "../abi/errno.ts";
-import { SCHEDOP, SchedPoll, SchedRemoteShutdown, SchedShutdown, SHUTDOWN } from "../abi/sched.ts";
+import { EINVAL, ENOSPC, ENOSYS, EPERM } from "../abi/errno.ts";
+import { SCHEDOP, SchedPoll, SchedRemoteShutdown, SchedShutdown, SchedWatchdog, SHUTDOWN } from "../abi/sched.ts";
 import { VcpuInfo } from "../abi/xen.ts";
 import { EXIT } from "../x86/state.ts";
 import { type Args, type Call, copyIn, self } from "./call.ts";
 import { chnAt, isPending } from "./event_channel.ts";
-import { VCPU, VPF } from "./objects.ts";
+import { DOMAIN, VCPU, VPF } from "./objects.ts";
+import { WATCHDOGS } from "./scheduler.ts";
 
 /** Sleep until an event; not at all when one waits already. */
 function block(c: Call): number {
@@ -45,6 +46,17 @@ function shutdown(c: Call, arg: bigint): number {
   return 0;
 }
 
+/** id 0: a new one, its id is the answer; timeout 0 s: disarm. One that is not reset in time shuts the domain down. */
+function watchdog(c: Call, arg: bigint): number {
+  const w = copyIn(c, arg, SchedWatchdog.sizeof), id = SchedWatchdog.id.get(w, 0), timeoutS = SchedWatchdog.timeout.get(w, 0), keeper = c.d.vcpu(0);
+  if (!keeper || id > WATCHDOGS.length || (id === 0 && timeoutS === 0)) return -EINVAL;
+  const index = id === 0 ? WATCHDOGS.findIndex((which) => keeper.deadline(which) === 0) : id - 1, which = WATCHDOGS[index];
+  if (which === undefined) return -ENOSPC;
+  if (id !== 0 && keeper.deadline(which) === 0) return -EINVAL;
+  keeper.setDeadline(which, timeoutS === 0 ? 0 : c.hv.clock.now() + timeoutS * 1e9);
+  return id === 0 ? index + 1 : 0;
+}
+
 type Op = (c: Call, arg: bigint) => number;
 const OPS: Readonly<Record<number, Op>> = {
   [SCHEDOP.yield]: (c) => { c.leave(EXIT.yield); return 0; },
@@ -55,8 +67,13 @@ const OPS: Readonly<Record<number, Op>> = {
     self(c, SchedRemoteShutdown.domain_id.get(copyIn(c, arg, SchedRemoteShutdown.sizeof), 0));
     return -EPERM;
   },
-  /* the code alone: kept by Xen for a later triple fault; ours ends the domain with what the fault says */
-  [SCHEDOP.shutdown_code]: (c, arg) => (SchedShutdown.reason.get(copyIn(c, arg, SchedShutdown.sizeof), 0) > SHUTDOWN.MAX ? -EINVAL : 0),
+  [SCHEDOP.shutdown_code]: (c, arg) => {
+    const reason = SchedShutdown.reason.get(copyIn(c, arg, SchedShutdown.sizeof), 0);
+    if (reason > SHUTDOWN.MAX) return -EINVAL;
+    if (c.hv.load(DOMAIN.presetCode, c.d.at) === 0) c.hv.store(DOMAIN.presetCode, c.d.at, 1 + reason);
+    return 0;
+  },
+  [SCHEDOP.watchdog]: watchdog,
   [SCHEDOP.pin_override]: () => -EPERM,
 };
 /** HYPERVISOR_sched_op(cmd, arg). */

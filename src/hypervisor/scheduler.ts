@@ -3,6 +3,7 @@
  * it changes between these under runLock only. Blocked vCPUs cost nothing; the earliest timer is watched by one idle pCPU, the keeper.
  */
 import { RUNSTATE } from "../abi/vcpu.ts";
+import { SHUTDOWN } from "../abi/sched.ts";
 import { VIRQ } from "../abi/xen.ts";
 import { TRACE, TRACE_CLASS } from "../base/trace.ts";
 import type { Domain } from "./domain.ts";
@@ -14,6 +15,8 @@ import type { Vcpu } from "./vcpu.ts";
 
 /** How long a vCPU runs before others have their turn. */
 export const SLICE_MS = 1;
+/** SCHEDOP_watchdog's timers by id - 1. */
+export const WATCHDOGS = ["watchdog1", "watchdog2"] as const;
 const popcount = (x: number): number => { let n = 0; for (; x !== 0; x &= x - 1) n++; return n; };
 
 /** One thread's view of the run queue and the timers. */
@@ -163,6 +166,7 @@ export class Scheduler {
       if (fired & DUE.virq) sendVcpuVirq(v, VIRQ.TIMER);
       if (fired & DUE.poll) v.kick();
       if (fired & DUE.lapic) lapicTimerFired(v);
+      if (fired & DUE.watchdog) v.domain.shutdown(SHUTDOWN.watchdog);
     }
   }
 
@@ -189,7 +193,7 @@ export class Scheduler {
   }
 }
 
-const DUE = { virq: 1, poll: 2, lapic: 4 } as const;
+const DUE = { virq: 1, poll: 2, lapic: 4, watchdog: 8 } as const;
 /** Disarm what is due, or arm a periodic one again. @returns DUE bits */
 function takeDue(v: Vcpu, now: number): number {
   let due = 0;
@@ -203,5 +207,6 @@ function takeDue(v: Vcpu, now: number): number {
   }
   if (passed(v.deadline("pollDeadline"))) { v.hv.set(VCPU.pollDeadline, v.at, 0); due |= DUE.poll; }
   if (passed(v.deadline("lapicDeadline"))) { v.hv.set(VCPU.lapicDeadline, v.at, 0); due |= DUE.lapic; }
+  for (const which of WATCHDOGS) if (passed(v.deadline(which))) { v.hv.set(VCPU[which], v.at, 0); due |= DUE.watchdog; }
   return due;
 }

@@ -8,7 +8,7 @@ import type { Hypervisor } from "./hypervisor.ts";
 import { lapicReset } from "./lapic.ts";
 import { DOMAIN, PCPU_REQUEST, VCPU, VPF } from "./objects.ts";
 
-const DEADLINES = ["singleshot", "periodicNext", "pollDeadline", "lapicDeadline"] as const;
+const DEADLINES = ["singleshot", "periodicNext", "pollDeadline", "lapicDeadline", "watchdog1", "watchdog2"] as const;
 /** A timer of a vCPU: a field of VCPU with ns of system time, 0 when off. */
 export type Deadline = (typeof DEADLINES)[number];
 

@@ -1,0 +1,86 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { HVM_PARAM } from "../abi/hvm/params.ts";
+import { SHUTDOWN } from "../abi/sched.ts";
+import { MachineMemory } from "../memory/machine.ts";
+import type { Engine } from "../x86/engine.ts";
+import { CPU, EFLAGS, EXIT, gprAt } from "../x86/state.ts";
+import { pvhContext } from "./context.ts";
+import { Domain } from "./domain.ts";
+import { DOMAIN, PCPU, VCPU } from "./objects.ts";
+import { Pcpu } from "./pcpu.ts";
+import type { Vcpu } from "./vcpu.ts";
+
+/** A pCPU whose engine does what the test says and keeps a diary. */
+function machine(script: (p: Pcpu, v: Vcpu, slice: number) => number) {
+  const diary: string[] = [];
+  let slice = 0;
+  const mm = MachineMemory.create({ bytes: 16 << 20, nrPcpus: 2, pcpuBytes: 1 << 20 });
+  const p: Pcpu = new Pcpu(mm, 0, () => ({
+    run: () => { const { v } = p.platform; diary.push(`run d${v.domain.domid}v${v.id}`); return script(p, v, slice++); },
+    contextChanged: () => { diary.push("switch"); }, flushTlb: () => { diary.push("flush"); },
+    readLinear: () => false, writeLinear: () => false, counters: {}, onDeliver: null, onStep: null,
+  }) as unknown as Engine);
+  const start = (flags: number = EFLAGS.IF): Domain => {
+    const d = Domain.create(p.hv, { maxVcpus: 1, maxPages: 10 });
+    d.vcpu(0)!.setContext((dv, at) => { pvhContext(0x1000, 0x2000)(dv, at); CPU.eflags.set(dv, at, flags | EFLAGS.fixed); });
+    d.unpause();
+    return d;
+  };
+  return { p, hv: p.hv, diary, start };
+}
+
+test("two vCPUs share a pCPU slice by slice, each with its own registers", () => {
+  const { p, hv, diary, start } = machine((pcpu, v) => {
+    const rax = pcpu.platform.cpu + gprAt(0), { dv } = pcpu.hv.views, before = dv.getBigUint64(rax, true);
+    assert.equal(before % 10n, before === 0n ? 0n : BigInt(v.domain.domid));
+    dv.setBigUint64(rax, before + 10n + (before === 0n ? BigInt(v.domain.domid) : 0n), true);
+    return EXIT.slice;
+  });
+  const a = start(), b = start();
+  for (let i = 0; i < 6; i++) p.turn();
+  assert.deepEqual(diary.filter((x) => x !== "switch"), ["run d1v0", "run d2v0", "run d1v0", "run d2v0", "run d1v0", "run d2v0"]);
+  for (const d of [a, b]) assert.equal(hv.views.dv.getBigUint64(d.vcpu(0)!.context + gprAt(0), true), 30n + BigInt(d.domid));
+});
+test("a vCPU that comes back to registers still in place costs no switch, one that was written to does", () => {
+  const { p, hv, diary, start } = machine((pcpu, v, slice) => { if (slice === 0) pcpu.hv.or(VCPU.pauseFlags, v.at, 2); return EXIT.yield; });
+  const d = start(), v = d.vcpu(0)!;
+  p.turn();
+  v.kick();
+  p.turn();
+  assert.deepEqual(diary, ["switch", "run d1v0", "run d1v0"]);
+  assert.equal(hv.get(PCPU.nrSwitches, hv.pcpuAt(0)), 1);
+  v.setContext((dv, at) => CPU.rip.set(dv, at, 0x42n));
+  p.turn();
+  assert.deepEqual(diary.slice(3), ["switch", "run d1v0"]);
+});
+test("HLT with interrupts off on the last vCPU switches the domain off; with them on it sleeps until an event", () => {
+  const { p, hv, start } = machine(() => EXIT.halt), d = start(0);
+  p.turn();
+  assert.equal(d.end?.code, SHUTDOWN.poweroff);
+  const e = start(), v = e.vcpu(0)!;
+  hv.store(DOMAIN.callbackVector, e.at, 0xf3);
+  p.turn();
+  assert.equal(v.pauseFlags, 2);
+  assert.equal(hv.scheduler.pick(1), null);
+  v.kick();
+  assert.equal(hv.scheduler.pick(1), v);
+});
+test("a triple fault is a crash with its address, a reset with an empty IDT, and what the toolstack says it is", () => {
+  const { p, hv, start } = machine(() => EXIT.tripleFault);
+  const crash = start(), reset = start(), off = start();
+  reset.vcpu(0)!.setContext((dv, at) => CPU.idtrLimit.set(dv, at, 0));
+  off.setParam(HVM_PARAM.TRIPLE_FAULT_REASON, BigInt(SHUTDOWN.watchdog));
+  for (let i = 0; i < 3; i++) p.turn();
+  assert.deepEqual([crash.end, reset.end?.code, off.end?.code], [{ code: SHUTDOWN.crash, text: "Triple fault at 0x1000" }, SHUTDOWN.reboot, SHUTDOWN.watchdog]);
+  assert.equal(hv.scheduler.pick(0), null);
+});
+test("a paused domain leaves the pCPU at the next look and stays off it", () => {
+  const { p, hv, diary, start } = machine((_p, v) => { if (diary.length < 5) v.domain.pauseNoWait(); return EXIT.slice; });
+  const d = start();
+  p.turn();
+  assert.ok(d.isQuiet);
+  assert.equal(hv.scheduler.pick(0), null);
+  d.unpause();
+  assert.equal(hv.scheduler.pick(0)?.domain, d);
+});
