@@ -147,8 +147,13 @@ export class Dom0 {
     return typeof m === "number" ? m : { ...m, at: (m.mfn << 12) >>> 0 };
   }
   unmapGrant(m: MappedGrant): void {
-    if (!m.isReadonly) this.hv.codeWritten(m.mfn, this.hv.mm.frames.noteWrite(m.mfn));
+    if (!m.isReadonly) this.wrote(m.at);
     unmapGrant(m);
+  }
+  /** Say that a mapped frame was written to, before the guest is told: it may have held code. `unmapGrant` does; who keeps mappings calls it. */
+  wrote(page: number): void {
+    const cpus = this.hv.mm.frames.noteWrite(page >>> 12);
+    if (cpus !== 0) this.hv.codeWritten(page >>> 12, cpus);
   }
   /** Copy between a granted frame and a buffer, mapping it for as long as it takes. @returns GNTST_* */
   copyFromGrant(domid: number, ref: number, offset: number, into: Uint8Array): number {

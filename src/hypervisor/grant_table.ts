@@ -122,7 +122,6 @@ export function unmapGrant(m: GrantMapping): void {
     hv.withLock(DOMAIN.grantLock, d.at, () => {
       if (nrGrantFrames(d) * ENTRIES_PER_FRAME <= m.ref) return;
       const active = activeAt(d, m.ref), pin = ACTIVE.pin.get(hv.views.dv, active) - (m.isReadonly ? PIN.read : PIN.write);
-      if (!m.isReadonly) hv.mm.frames.noteWrite(m.mfn);
       ACTIVE.pin.set(hv.views.dv, active, pin);
       clearStatus(d, m.ref, pin);
     });
