@@ -24,7 +24,7 @@ export const PCPU = struct(64, {
   vcpu: u32(12),
   /** the vCPU whose registers are in its register file, and that vCPU's serial number */
   loaded: u32(16), loadedSerial: u32(20),
-  /** turns of its loop: a thread that saw the counter move (or the pCPU idle) knows that no reference of before is held */
+  /** turns of its loop and slices: a thread that saw the counter move (or the pCPU idle) knows that no reference of before is held */
   turns: u32(24),
   /** p2m generation its TLBs were last known good for */
   p2mGen: u32(28),

@@ -84,3 +84,13 @@ test("a paused domain leaves the pCPU at the next look and stays off it", () => 
   d.unpause();
   assert.equal(hv.scheduler.pick(0)?.domain, d);
 });
+test("a pCPU that one guest never leaves still shows that it moves on, so that other domains can be destroyed", () => {
+  const seen: number[] = [], { p, start } = machine((pcpu, v, slice) => {
+    seen.push(pcpu.hv.load(PCPU.turns, pcpu.hv.pcpuAt(0)));
+    if (slice === 3) v.domain.pauseNoWait();
+    return EXIT.slice;
+  });
+  start();
+  p.turn();
+  assert.equal(new Set(seen).size, 4);
+});

@@ -70,6 +70,7 @@ export class Pcpu {
     const { hv } = this;
     this.#load(v);
     do {
+      hv.add(PCPU.turns, this.#at, 1); /* between slices only `v` is held */
       this.platform.obey();
       const exit = this.#slice(v);
       hv.add(VCPU.nrExits, v.at + (exit & 7) * 4, 1);
