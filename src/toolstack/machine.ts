@@ -59,7 +59,6 @@ export class Machine implements AsyncDisposable {
   constructor(config: MachineConfig) {
     this.#config = config;
     this.log = config.log ?? (() => {});
-    if (config.engine === "translator") throw new UserError("engine: The translator is not built yet; use interpreter or auto");
     const nrPcpus = config.pcpus ?? Math.min(config.host.nrCpus, 32);
     if (!Number.isSafeInteger(nrPcpus) || nrPcpus < 1 || nrPcpus > 32) throw new UserError(`pcpus: A machine has 1 to 32 pCPUs, not ${nrPcpus}`);
     const memoryMiB = config.memoryMiB ?? 512;

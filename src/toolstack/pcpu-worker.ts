@@ -1,7 +1,7 @@
 /** A pCPU's thread: attaches the machine's memory, builds its engine, and runs the loop until the machine stops. Only wires. */
 import { Pcpu } from "../hypervisor/pcpu.ts";
 import { MachineMemory } from "../memory/machine.ts";
-import { makeInterpreter } from "../x86/engine.ts";
+import { makeInterpreter, makeTranslator } from "../x86/engine.ts";
 import type { FromPcpu, ToPcpu } from "./pcpu-messages.ts";
 
 /** Serve one message; `start` returns when the machine stops. */
@@ -9,7 +9,7 @@ export function servePcpu(message: ToPcpu, answer: (message: FromPcpu) => void):
   const { index } = message;
   try {
     const begun = performance.now();
-    const pcpu = new Pcpu(MachineMemory.attach(message.memory), index, makeInterpreter);
+    const pcpu = new Pcpu(MachineMemory.attach(message.memory), index, message.engine === "translator" ? makeTranslator : makeInterpreter);
     answer({ op: "ready", index, buildMs: performance.now() - begun });
     pcpu.run();
     answer({ op: "stopped", index });

@@ -18,7 +18,7 @@ class Analyzer extends Gen {
     this.code = new Code(1); this.insn = i; this.w = i.w; this.sw = i.sw; this.aw = i.aw; this.long = i.long;
     this.dstMem = i.dk === KIND.mem; this.srcMem = i.sk === KIND.mem; this.srcIsImm = i.sk === KIND.imm;
     this.resetTemps();
-    this.facts = { reads: 0, kills: 0, mayFault: false, isLocal: i.long && i.row.flow !== "sys" && i.row.flow !== "rep" && i.row.unit !== "x87" && i.row.unit !== "mmx" };
+    this.facts = { reads: 0, kills: 0, mayFault: false, isLocal: i.long && i.row.flow !== "sys" && i.row.flow !== "rep" && i.row.unit !== "x87" && i.row.unit !== "mmx" && i.dk !== KIND.mmx && i.sk !== KIND.mmx };
     i.row.sem(this, i.w);
     return this.facts;
   }
@@ -79,12 +79,14 @@ class Analyzer extends Gen {
   rmwAt(w: W): Val { this.touch(); return valOf(w); }
   put(): void { if (this.dstMem) this.touch(); }
 }
-const analyzer = new Analyzer(), cache = new Map<string, Facts>();
+const analyzer = new Analyzer(), cache = new Map<number, Facts>();
 /** A shift by zero changes no flags: its form is told apart by the immediate being zero. */
 export function factsOf(i: Insn): Facts {
-  const noShift = i.sk === KIND.imm && (i.imm & (i.w === 64 ? 63 : 31)) === 0, key = `${formKey(formOf(i, false))} ${+noShift}`;
+  if (i.facts) return i.facts as Facts;
+  const noShift = i.sk === KIND.imm && (i.imm & (i.w === 64 ? 63 : 31)) === 0, key = formKey(formOf(i, false)) * 2 + (noShift ? 1 : 0);
   let f = cache.get(key);
   if (!f) cache.set(key, f = analyzer.run(i));
+  i.facts = f;
   return f;
 }
 /** Flags live before i, given those live after; a fault is a reader of all. */

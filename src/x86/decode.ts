@@ -18,6 +18,8 @@ export type Insn = {
   addr: number; base: number; index: number; scale: number; disp: number; bigDisp: bigint | null; ripRel: boolean;
   /** segment of the memory operand; for string instructions, of the source */
   seg: number;
+  /** what analyze.ts has found out about it */
+  facts: object | null;
 };
 /** The bytes are no instruction of ours: #UD; too long: #GP; not all there: more are needed. */
 export class Undecodable { readonly why: "ud" | "long" | "short"; constructor(why: "ud" | "long" | "short") { this.why = why; } }
@@ -40,7 +42,7 @@ const INT3_STRINGS = new Set([0xa4, 0xa5, 0xa6, 0xa7, 0xac, 0xad, 0x6e, 0x6f, 0x
 export const trapInsn = (row: Row, long: boolean): Insn => ({ ...blank(), row, long });
 export const blank = (): Insn => ({
   row: nopRow, w: 32, sw: 32, aw: 64, long: true, lock: false, len: 0, imm: 0, bigImm: null, imm2: 0, dk: KIND.none, dn: 0, sk: KIND.none, sn: 0,
-  addr: ADDR.none, base: -1, index: -1, scale: 0, disp: 0, bigDisp: null, ripRel: false, seg: DS,
+  addr: ADDR.none, base: -1, index: -1, scale: 0, disp: 0, bigDisp: null, ripRel: false, seg: DS, facts: null,
 });
 
 /**

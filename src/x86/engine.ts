@@ -31,7 +31,12 @@ export interface CodeFrames {
 }
 export type EngineOptions = {
   code?: CodeFrames;
-  /** Arrivals at a block before it is translated; left out: never. */
+  /** Arrivals at a block before it is translated; 0: at once (for tests); left out: never. */
   translateAfter?: number;
 };
-export const makeInterpreter = (memory: WebAssembly.Memory, at: number, platform: Platform, options: EngineOptions = {}): Engine => new Interpreter(memory, at, platform, options);
+type MakeEngine = (memory: WebAssembly.Memory, at: number, platform: Platform, options?: EngineOptions) => Engine;
+export const makeInterpreter: MakeEngine = (memory, at, platform, options = {}) => new Interpreter(memory, at, platform, options);
+/** Arrivals at a block before it pays to translate it: measured on a boot, see docs/adr/0004. */
+export const TRANSLATE_AFTER = 1000;
+/** The interpreter, with hot code translated. */
+export const makeTranslator: MakeEngine = (memory, at, platform, options = {}) => new Interpreter(memory, at, platform, { translateAfter: TRANSLATE_AFTER, ...options });

@@ -40,9 +40,10 @@ export class Interpreter implements Engine {
   private readonly table: WebAssembly.Table;
   private readonly imports: Record<string, WebAssembly.ImportValue>;
   private readonly rt: Runtime;
-  private readonly stubs = new Map<string, number>();
+  private readonly stubs = new Map<number, number>();
   private fresh: Form[] = [];
   private readonly isTranslating: boolean;
+  private readonly isEager: boolean;
   private isRetrying = false;
   private readonly regions = new RegionGen();
   private nextSlot = 1;
@@ -98,7 +99,8 @@ export class Interpreter implements Engine {
       // a region cannot notice that it has been overwritten: the store is undone, and made again by the interpreter
       if (this.code.invalidate(machine, size) && this.isTranslating && mmu.isDirect && !this.isRetrying) throw new GuestFault(RETRY);
     };
-    this.isTranslating = (options.translateAfter ?? 0) > 0;
+    this.isTranslating = options.translateAfter !== undefined;
+    this.isEager = options.translateAfter === 0;
   }
 
   private stubOf(i: Insn, cross: boolean): number {
@@ -178,8 +180,13 @@ export class Interpreter implements Engine {
       }
       if (i32[BUDGET]! < 0) { i32[EXIT_] = EXIT.slice; return EXIT.slice; }
       if (i32[HOT]) { const hot = i32[HOT]!; i32[HOT] = 0; this.translate(hot); }
-      const link = i32[LINK]!, rec = this.rt.resume() || this.find(cpu.get(CPU.rip));
-      if (rec === 0) continue;
+      const link = i32[LINK]!;
+      let rec = this.rt.resume();
+      if (rec === 0) {
+        rec = this.find(cpu.get(CPU.rip));
+        if (rec === 0) continue;
+        if (this.isEager) this.translate(rec);
+      }
       if (link) { i32[LINK] = 0; if (this.code.linkable(rec)) i32[(link + REC.link) >>> 2] = rec; }
       if (i32[SHADOW] || i32[EFL]! & (EFLAGS.TF | EFLAGS.RF) || i32[DR7]! & 0xff || this.onStep || this.isRetrying) this.step(rec); else this.rt.interpret(rec);
     }
@@ -195,7 +202,7 @@ export class Interpreter implements Engine {
     try { linear = cpu.linear(cpu.rip); machine = cpu.mmu.fillCode(linear); } catch (e) { if (!(e instanceof GuestFault)) throw e; cpu.isNonCanonical = false; return; }
     const page = this.code.page(machine, mode), known = new Map<number, Insn | null>(), now = Number(cpu.get(CPU.retired));
     page.hot.add(linear & 4095);
-    if (page.builds > 0 && now - page.builtAt < REBUILD_AFTER * 2 ** page.builds) { v.i32[(rec + REC.heat) >>> 2] = 1000; return; }
+    if (page.builds > 0 && !this.isEager && now - page.builtAt < REBUILD_AFTER * 2 ** page.builds) { v.i32[(rec + REC.heat) >>> 2] = 1000; return; }
     const insnAt = (off: number): Insn | null => {
       let i = known.get(off);
       if (i === undefined) known.set(off, i = page.at.has(off) ? this.decodeAt(machine + off, machine + 4096, mode) : null);

@@ -6,6 +6,7 @@ import type { Semantics } from "./semantics.ts";
 
 export type Flow = "next" | "jcc" | "jmp" | "call" | "ret" | "ind" | "callind" | "rep" | "sys";
 export type Row = {
+  /** place in the table */ index: number;
   /** opcode; 0x100: 0F map, 0x200: 0F38, 0x300: 0F3A */
   op: number; form: string; name: string; sem: Semantics; flow: Flow;
   /** ModRM.reg, or -1 */ ext: number;
@@ -18,10 +19,10 @@ export type Row = {
   /** the immediate byte is part of the form: known when the stub is made */ known: boolean;
   /** the unit that must be switched on */ unit: "" | "x87" | "mmx" | "sse";
 };
-export type RowOptions = Partial<Omit<Row, "op" | "form" | "name" | "sem">>;
+export type RowOptions = Partial<Omit<Row, "index" | "op" | "form" | "name" | "sem">>;
 export const rows: Row[] = [];
 export const row = (op: number, form: string, name: string, sem: Semantics, o: RowOptions = {}): void => {
-  rows.push({ op, form, name, sem, flow: "next", ext: -1, rm: -1, pfx: "", mod: "", mode: 0, size64: "", lock: false, known: false, unit: "", ...o });
+  rows.push({ index: rows.length, op, form, name, sem, flow: "next", ext: -1, rm: -1, pfx: "", mod: "", mode: 0, size64: "", lock: false, known: false, unit: "", ...o });
 };
 
 /** A parsed operand form. */

@@ -9,18 +9,22 @@ import { ADDR, type Insn, KIND } from "./decode.ts";
 import { Gen, HELPERS, type FlagKind, type Flags, type Val, type W, X, helperIndex, local, tyOf } from "./gen.ts";
 import { KINDS, WIDTHS, arithOf, auxOf, ccOf, flagsOf, resOf, withCF, withCO, wordsOf } from "./gen-flags.ts";
 import { REC } from "./layout.ts";
-import { type Row, rows } from "./rows.ts";
+import type { Row } from "./rows.ts";
 import { CPU, RCX, SEG, gprAt, segAt } from "./state.ts";
 import { SYS_NAMES } from "./system.ts";
 
 /** What makes two instructions share a stub. */
 export type Form = { row: Row; w: W; sw: W; aw: 16 | 32 | 64; long: boolean; lock: boolean; dk: number; sk: number; addr: number; known: number; cross: boolean };
-const rowIndex = new Map(rows.map((r, n) => [r, n]));
 const fold = (k: number) => (k === KIND.hi ? KIND.reg : k);
 export const formOf = (i: Insn, cross: boolean): Form => ({
   row: i.row, w: i.w, sw: i.sw, aw: i.aw, long: i.long, lock: i.lock, dk: fold(i.dk), sk: fold(i.sk), addr: i.addr, known: i.row.known ? i.imm & 255 : -1, cross,
 });
-export const formKey = (f: Form): string => `${rowIndex.get(f.row)} ${f.w} ${f.sw} ${f.aw} ${+f.long}${+f.lock}${f.dk}${f.sk}${f.addr}${+f.cross} ${f.known}`;
+const W_INDEX: Readonly<Record<W, number>> = { 8: 0, 16: 1, 32: 2, 64: 3, 128: 4 };
+/** A number for each form: digits of mixed base, below 2^53. */
+export const formKey = (f: Form): number => {
+  const flags = (f.long ? 1 : 0) | (f.lock ? 2 : 0) | (f.cross ? 4 : 0) | (f.aw === 64 ? 16 : f.aw === 32 ? 8 : 0);
+  return ((((f.row.index * 5 + W_INDEX[f.w]) * 5 + W_INDEX[f.sw]) * 8 + f.dk) * 8 + f.sk) * (5 * 24 * 257) + (f.addr * 24 + flags) * 257 + f.known + 1;
+};
 /** Sixteen bytes where a memory operand waits for a helper. */
 const OPERAND_AT = CPU.spare.at;
 

@@ -17,7 +17,7 @@ function* encodings(r: Row): Generator<Uint8Array> {
 }
 
 test("every SSE, MMX and x87 row can be reached and makes valid code in each of its forms", () => {
-  const forms = new Map<string, Form>(), reached = new Set<Row>();
+  const forms = new Map<number, Form>(), reached = new Set<Row>();
   for (const r of ours) for (const bytes of encodings(r)) for (const mode of [MODE.code64, MODE.code32]) {
     try {
       const i = decode(bytes, 0, bytes.length, mode), f = formOf(i, false);
