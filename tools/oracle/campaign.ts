@@ -68,7 +68,7 @@ async function minimise(b: Batch, subjects: readonly [Subject, Subject], ignore:
   };
   if (b.names[0]!.startsWith("sequence")) {
     for (;;) {
-      const lines = disassemble(b.code(0), 0);
+      const lines = disassemble(b.code(0), 0, CASE.compat.get(b.dv, at) ? 32 : 64);
       if (lines.length < 2) break;
       // the leeway of the whole sequence covers its prefixes only in part: a shorter one must not fail by undefined flags alone
       const len = CASE.codeLen.get(b.dv, at) - lines.at(-1)!.len;
@@ -93,7 +93,7 @@ async function minimiseHistory(batch: Batch, i: number, subjects: readonly [Subj
     const fewer = before.toSpliced(at, n), t = await fails(fewer);
     if (t) { before = fewer; text = t; } else at += n;
   }
-  const lines = before.flatMap((k) => [`  case of ${batch.names[k]}:`, ...disassemble(batch.code(k), CODE + CASE.codeOffset.get(batch.dv, batch.at(k))).map((l) => `    ${l.rip.toString(16)}  ${l.bytes.padEnd(30)} ${l.text}`)]);
+  const lines = before.flatMap((k) => [`  case of ${batch.names[k]}:`, ...disassemble(batch.code(k), CODE + CASE.codeOffset.get(batch.dv, batch.at(k)), CASE.compat.get(batch.dv, batch.at(k)) ? 32 : 64).map((l) => `    ${l.rip.toString(16)}  ${l.bytes.padEnd(30)} ${l.text}`)]);
   return [`${text}`, "only after:", ...lines].join("\n");
 }
 

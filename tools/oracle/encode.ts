@@ -22,6 +22,10 @@ export class CaseWriter {
   target = -1; reg = 0; rm = 0; isMem = false; imm0 = 0;
   constructor(r: Random, dv: DataView, windowAt: number) { this.r = r; this.dv = dv; this.windowAt = windowAt; }
 
+  /** 64, or 32 for compatibility mode: eight registers, no REX, no rip-relative addresses. */
+  bits: 32 | 64 = 64;
+  get #registers(): number { return this.bits === 64 ? 16 : 8; }
+
   begin(at: number, offset: number): void {
     this.at = at; this.len = 0; this.origin = CODE + offset; this.pinned = 0; this.target = -1;
     CASE.codeOffset.set(this.dv, at, offset);
@@ -74,14 +78,14 @@ export class CaseWriter {
       bytes.push(kind === 0 ? 5 : 4);
       if (kind === 1) bytes.push(0x25 | (r.below(4) << 6));
       pushInt32(bytes, want);
-      return { rexX: 0, rexB: r.one(4) ? 1 : 0, rip: kind === 0 };
+      return { rexX: 0, rexB: this.bits === 64 && r.one(4) ? 1 : 0, rip: kind === 0 && this.bits === 64 };
     }
     const withIndex = kind === 2 || kind >= 10, withBase = kind !== 2;
-    let base = r.below(16), index = r.below(16);
+    let base = r.below(this.#registers), index = r.below(this.#registers);
     if (this.pinned && r.one(2)) for (let i = 0; i < 16; i++) if (this.pinned & (1 << i)) base = i;
     if (index === RSP) index = 1;
     // the sum of two pointers into the window would point at the code
-    if (this.pinned & (1 << base)) while (index === RSP || this.pinned & (1 << index)) index = r.below(16);
+    if (this.pinned & (1 << base)) while (index === RSP || this.pinned & (1 << index)) index = r.below(this.#registers);
     const scale = r.below(4), factor = withIndex ? 1 << scale : 0;
     let mod = withBase ? r.below(3) : 0, disp = mod === 1 ? (r.u32() << 24) >> 24 : mod === 2 || !withBase ? (r.one(2) ? r.u32() | 0 : r.below(0x4000) - 0x2000) : 0;
     if (withBase && mod === 0 && (base & 7) === 5) { mod = 1; disp = 0; }
@@ -111,7 +115,7 @@ export class CaseWriter {
     if (sib) bytes.push((scale << 6) | ((withIndex ? index & 7 : 4) << 3) | rm);
     if (mod === 1) bytes.push(disp & 0xff);
     else if (mod === 2 || !withBase) pushInt32(bytes, disp);
-    return { rexX: withIndex ? index >> 3 : 0, rexB: withBase ? base >> 3 : r.below(2), rip: false };
+    return { rexX: withIndex ? index >> 3 : 0, rexB: withBase ? base >> 3 : this.bits === 64 ? r.below(2) : 0, rip: false };
   }
   /** A part of an address: with 32-bit addressing the upper half does not count, so it is left as it is. */
   #setAddressPart(i: number, v: number, a32: boolean): void {
@@ -124,19 +128,19 @@ export class CaseWriter {
   encode(f: Form, opts: { want?: number; tame?: boolean; noMem?: boolean; rel?: number; avoid?: number; imm?: number } = {}): void {
     const r = this.r, start = this.len, tail: number[] = [];
     let rexX = 0, rexB = 0, rexR = 0, ripAt = -1, gs = false;
-    const a32 = f.a32 || (!f.strict && f.rel === 0 && r.one(24)) || (f.modrm !== null && f.allowMem && r.one(32));
+    const is64 = this.bits === 64, a32 = f.a32 || is64 && ((!f.strict && f.rel === 0 && r.one(24)) || (f.modrm !== null && f.allowMem && r.one(32)));
     this.isMem = f.modrm !== null && f.allowMem && (!f.allowReg || (!opts.noMem && r.below(5) < 2));
-    const register = (): number => { let i = r.below(16); while (opts.avoid !== undefined && opts.avoid & (1 << i)) i = r.below(16); return i; };
+    const register = (): number => { let i = r.below(this.#registers); while (opts.avoid !== undefined && opts.avoid & (1 << i)) i = r.below(this.#registers); return i; };
     this.reg = f.modrm === -1 ? register() : 0;
     this.rm = 0;
     const opcode = [...f.opcode];
     if (f.plus === "reg") { this.rm = register(); opcode[opcode.length - 1]! |= this.rm & 7; rexB = this.rm >> 3; }
     if (f.plus === "sti") opcode[opcode.length - 1]! |= r.below(8);
     if (f.modrm !== null) {
-      if (f.modrm === -1) rexR = this.reg >> 3; else if (r.one(16)) rexR = 1;
+      if (f.modrm === -1) rexR = this.reg >> 3; else if (is64 && r.one(16)) rexR = 1;
       const bytes: number[] = [], reg = (f.modrm === -1 ? this.reg & 7 : f.modrm) << 3;
       if (this.isMem) {
-        gs = this.pinned === 0 && r.one(30);
+        gs = is64 && this.pinned === 0 && r.one(30);
         this.target = opts.want ?? this.place(f.memBytes, f.aligned, opts.tame);
         const where = this.#address(this.target - (gs ? WINDOW : 0), a32, f.aligned, bytes);
         rexX = where.rexX; rexB = where.rexB;
@@ -145,12 +149,12 @@ export class CaseWriter {
         this.rm = register();
         bytes.push(0xc0 | (this.rm & 7));
         rexB = this.rm >> 3;
-        if (r.one(16)) rexX = 1;
+        if (is64 && r.one(16)) rexX = 1;
       }
       bytes[0]! |= reg;
       tail.push(...bytes);
     }
-    if (f.moffs) { this.isMem = true; this.target = opts.want ?? this.place(f.memBytes, false); pushInt32(tail, this.target); if (!a32) pushInt32(tail, Math.floor(this.target / 0x100000000)); }
+    if (f.moffs) { this.isMem = true; this.target = opts.want ?? this.place(f.memBytes, false); pushInt32(tail, this.target); if (is64 && !a32) pushInt32(tail, Math.floor(this.target / 0x100000000)); }
     let first = true;
     for (const size of f.imms) {
       const value = first && opts.imm !== undefined ? opts.imm : r.one(2) ? r.u32() : r.pick([0, 1, -1, 2, 0x7f, 0x80, 0x7fff, 0x8000, 0x7fffffff, 0x80000000, 3, 4, 8, 16, 31, 32, 33, 63, 64]);
@@ -167,12 +171,12 @@ export class CaseWriter {
     if (gs) prefixes.push(0x65);
     if (f.p66) prefixes.push(0x66);
     if (f.lockable && this.isMem ? r.one(3) : f.lockable && r.one(200)) prefixes.push(0xf0);
-    if (!f.strict && f.rel === 0 && r.one(40)) prefixes.push(r.pick([0x2e, 0x3e, 0x26, 0x36]));
+    if (!f.strict && f.rel === 0 && r.one(40)) prefixes.push(r.pick(is64 ? [0x2e, 0x3e, 0x26, 0x36] : [0x3e, 0x26, 0x36]));
     if (prefixes.length > 1 && r.one(2)) prefixes.reverse();
     if (f.mandatory) prefixes.splice(r.below(prefixes.length + 1), 0, f.mandatory);
     for (const p of prefixes) this.byte(p);
     const rex = (f.rexW ? 8 : 0) | (rexR << 2) | (rexX << 1) | rexB;
-    const hasRex = rex !== 0 || (f.modrm !== null || f.plus !== "") && f.plus !== "sti" && r.one(f.byteRegs ? 3 : 10);
+    const hasRex = is64 && (rex !== 0 || (f.modrm !== null || f.plus !== "") && f.plus !== "sti" && r.one(f.byteRegs ? 3 : 10));
     if (hasRex) this.byte(0x40 | rex);
     for (const b of opcode) this.byte(b);
     const tailAt = this.len;

@@ -2,7 +2,7 @@
 import { CASE, CODE, CODE_BYTES, FX, NO_TRAP, RESULT, type Batch, type Subject, TRAP_TIMEOUT, WINDOW, WINDOW_BYTES, storeChanges } from "./format.ts";
 import { FlatMachine } from "../../src/x86/flat-machine.ts";
 import { getFlags, setFlags } from "../../src/x86/flags.ts";
-import { CPU, EXIT, GS, TR } from "../../src/x86/state.ts";
+import { ATTR, CPU, CS, EXIT, GS, TR } from "../../src/x86/state.ts";
 
 /** Where things lie in guest-physical memory; linear addresses of the kernel's pages. */
 const GPA = { window: 0x10000, code: 0x20000, kernel: 0x30000 } as const;
@@ -74,6 +74,7 @@ export class EngineSubject implements Subject {
     this.#putCode(offset, code);
     m.reset(3);
     cpu.setSeg(GS, 0x2b, WINDOW, 0xffffffff, 0xcf3);
+    if (CASE.compat.get(b, at)) cpu.setSeg(CS, 0x23, 0, 0xffffffff, ATTR.g | ATTR.db | 0xfb);
     cpu.setSeg(TR, 0x20, TSS, 0x67, 0x8b);
     cpu.set(CPU.gdtrBase, BigInt(GDT)); cpu.set(CPU.gdtrLimit, 0x7f); cpu.set(CPU.idtrBase, BigInt(IDT)); cpu.set(CPU.idtrLimit, VECTORS * 16 - 1);
     for (let g = 0; g < 16; g++) cpu.setGpr(g, b.getBigUint64(at + CASE.gpr.at + 8 * g, true));

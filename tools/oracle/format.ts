@@ -16,10 +16,10 @@ export const NO_TRAP = 0xffffffff, TRAP_TIMEOUT = 0xfffffffe;
 
 export const HEADER = struct(64 + WINDOW_BYTES, { magic: u32(0), nrCases: u32(4), window: bytes(64, WINDOW_BYTES) });
 export const MAGIC = 0x4c43524f;
-/** The patch is laid over the window's contents for this case. `fx` is an FXSAVE64 image (bytes 0-415). */
+/** `compat`: 32-bit code in compatibility mode (then only the low halves of eight general registers count). The patch is laid over the window's contents for this case. `fx` is an FXSAVE64 image (bytes 0-415). */
 export const CASE = struct(1024, {
   codeLen: u32(0), codeOffset: u32(4), rflags: u64(8), gpr: bytes(16, 128), code: bytes(144, CODE_MAX),
-  patchOffset: u32(224), patchLen: u32(228), patch: bytes(232, PATCH_MAX), fx: bytes(512, 512),
+  patchOffset: u32(224), patchLen: u32(228), patch: bytes(232, PATCH_MAX), compat: u32(360), fx: bytes(512, 512),
 });
 /** `value`/`index`: the first changed 8-byte words of the window; `hash` covers all of them. errorCode and cr2 count for #PF only. */
 export const RESULT = struct(1024, {
@@ -39,6 +39,8 @@ export interface Leeway {
   fsw: number;
   /** general registers whose value is undefined, a bit each */
   gprs: number;
+  /** the same when a fault has cut the instruction short */
+  gprsAtFault: number;
   /** general registers whose upper half is the processor's affair */
   gprsLow: number;
   /** the window's contents are not compared (stores of x87 instruction pointers) */

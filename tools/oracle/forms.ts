@@ -41,7 +41,7 @@ const FEATURES = new Set([CpuidFeature.INTEL8086, CpuidFeature.INTEL186, CpuidFe
 /** They reach beyond a user-mode state (segments, ports, system tables), or give what a processor is free to give (approximations). */
 const EXCLUDED = new RegExp(`^(In|Out|Ins|Outs|Cli|Sti|Hlt|Clts|Invd|Wbinvd|Invlpg|Swapgs|Lgdt|Lidt|Sgdt|Sidt|Sldt|Str|Lldt|Ltr|Verr|Verw|Smsw|Lmsw|Lar|Lsl|Int|Int1|Iret|Retf|Lss|Lfs|Lgs|
 Ud0|Ud1|Rcpps|Rcpss|Rsqrtps|Rsqrtss|Fneni|Feni|Fndisi|Fdisi|Fnsetpm|Fsetpm|Cpuid|Rdtsc|Prefetchreserved|Insb|Insw|Insd|Outsb|Outsw|Outsd|Iretw|Iretd|Iretq|Retfw|Retfd|Retfq|Reservednop)$`.replaceAll("\n", ""));
-const EXCLUDED_CODE = /_(Sreg|cr|dr|FS|GS)$|Sreg_|_cr_|_dr_|_m16(16|32|64)$|^Mov_[cd]r_|rel(8|16|32)_16|^(Call|Jmp)_(rm16|rel16)|^Retnw|^Xchg_r64_RAX$|^Reservednop/;
+const EXCLUDED_CODE = /_(Sreg|cr|dr|FS|GS)$|Sreg_|_cr_|_dr_|_m16(16|32|64)$|^Mov_[cd]r_|rel(8|16|32)_16|^(Call|Jmp)_(rm16|rel16)|^Retnw|^Xchg_r64_RAX$|_(ES|CS|SS|DS)$|^L[de]s_|m16(16|32)$|ptr16|^Salc|^Reservednop/;
 
 /** RflagsBits to RFLAGS positions, and the x87 conditions to status word positions. */
 const FLAG: readonly (readonly [number, number])[] = [[RflagsBits.OF, 0x800], [RflagsBits.SF, 0x80], [RflagsBits.ZF, 0x40], [RflagsBits.AF, 0x10], [RflagsBits.CF, 1], [RflagsBits.PF, 4], [RflagsBits.DF, 0x400]];
@@ -52,10 +52,10 @@ const MEM_ONLY = new Set<number>([K.mem]);
 const OR_MEM = new Set<number>([K.r8_or_mem, K.r16_or_mem, K.r32_or_mem, K.r64_or_mem, K.mm_or_mem, K.xmm_or_mem]);
 const SHIFTS: Readonly<Record<string, Form["shift"]>> = { Shl: "shl", Sal: "shl", Shr: "shr", Sar: "sar", Rol: "rol", Ror: "rol", Rcl: "rcl", Rcr: "rcl", Shld: "shld", Shrd: "shld" };
 
-function parse(name: string, code: Code): Form | null {
+function parse(name: string, code: Code, bits: 32 | 64): Form | null {
   const op = CodeExt.opCode(code), insn = new Instruction();
   try {
-    if (!op.mode64 || !op.intelDecoder64 || op.encoding !== EncodingKind.Legacy || !op.isInstruction || op.mustBeCpl0 || !op.cpl3) return null;
+    if ((bits === 64 ? !op.mode64 || !op.intelDecoder64 : !op.mode32 || !op.intelDecoder32 || !op.compatibilityMode) || op.encoding !== EncodingKind.Legacy || !op.isInstruction || op.mustBeCpl0 || !op.cpl3) return null;
     insn.code = code;
     const features = [...insn.cpuidFeatures()], mnemonic = Mnemonic[op.mnemonic]!;
     if (!features.every((f) => FEATURES.has(f)) || EXCLUDED.test(mnemonic) || EXCLUDED_CODE.test(name)) return null;
@@ -64,7 +64,8 @@ function parse(name: string, code: Code): Form | null {
     for (const t of op.opCodeString.split(" ")) {
       let m: RegExpMatchArray | null;
       if (t === "o16") p66 = true;
-      else if (t === "o32" || t === "a64") continue;
+      else if (t === "o32" || t === "a64" || (t === "a32" && bits === 32)) continue;
+      else if (t === "a16") a32 = true;
       else if (t === "o64") rexW = !op.defaultOpSize64 && !op.forceOpSize64;
       else if (t === "a32") a32 = true;
       else if (t === "NP") strict = true;
@@ -111,13 +112,13 @@ const reserved = ([bytes, reg, mod]: (typeof RESERVED)[number]): Form => ({
   memBytes: 4, byteRegs: false, aligned: false, undef: 0, reads: 0, writes: 0, fswUndef: 0, shift: "", opSize: 4, countBy: "",
 });
 
-/** All forms, in the order of iced-x86's table; then what is none. */
-export function loadForms(): Form[] {
+/** Address-size prefix: a32 holds for either mode's other size. All forms, in the order of iced-x86's table; then what is none. */
+export function loadForms(bits: 32 | 64 = 64): Form[] {
   const forms: Form[] = [];
   for (const [name, code] of Object.entries(Code)) {
     if (typeof code !== "number") continue;
-    const form = parse(name, code);
+    const form = parse(name, code, bits);
     if (form) forms.push(form);
   }
-  return [...forms, ...RESERVED.map(reserved)];
+  return bits === 64 ? [...forms, ...RESERVED.map(reserved)] : forms;
 }

@@ -7,13 +7,13 @@ import { putF32, putF64, putF80, putInt64, putVector, Random } from "./values.ts
 const RAX = 0, RCX = 1, RDX = 2, RBX = 3, RSP = 4, RBP = 5, RSI = 6, RDI = 7;
 const ARITH = 0x8d5, DF = 0x400, IF = 0x200, FX_POOL = 128;
 const TRANSCENDENTAL = /^(Fsin|Fcos|Fsincos|Fptan|Fpatan|F2xm1|Fyl2x|Fyl2xp1)$/;
-const STACK = /^(Push|Pop|Pushf|Pushfq|Popf|Popfq|Call|Ret|Enter|Leave)$/;
+const STACK = /^(Push[af]?[dq]?|Pop[af]?[dq]?|Call|Ret|Enter|Leave)$/;
 const STRING = /^(Movs|Cmps|Stos|Lods|Scas)[bwdq]$/;
 /** Not in sequences: implicit operands that must be steered, results that are undefined, ends of the block. */
-const ALONE = /^(Push|Pop|Call|Ret|Enter|Leave|J|Loop|Int3|Ud2|Div|Idiv|Xlat|Mask|Bs[fr]|Bswap|Sh[lr]d|Fx|Popf|Cmpxchg|Bt|Fld(env|cw)|Frstor|F?n?s(ave|tenv)|Ldmxcsr|Pcmp.str|Reserved)/;
+const ALONE = /^(Push|Pop|Call|Ret|Enter|Leave|J|Loop|Int3|Ud2|Div|Idiv|Xlat|Bound|Into|Mask|Bs[fr]|Bswap|Sh[lr]d|Fx|Popf|Cmpxchg|Bt|Fld(env|cw)|Frstor|F?n?s(ave|tenv)|Ldmxcsr|Pcmp.str|Reserved)/;
 const isString = (f: Form): boolean => STRING.test(f.mnemonic) && f.modrm === null;
 
-export type GeneratorClass = FormClass | "all" | "transcendental";
+export type GeneratorClass = FormClass | "all" | "transcendental" | "compat";
 export interface GeneratorOptions { readonly seed: number; readonly cls?: GeneratorClass; readonly only?: RegExp; readonly sequences?: boolean }
 
 export class Generator {
@@ -22,13 +22,15 @@ export class Generator {
   #inSequence: readonly Form[];
   #branches: readonly Form[];
   #withSequences: boolean;
+  #bits: 32 | 64;
   constructor(opts: GeneratorOptions) {
     this.r = new Random(opts.seed);
-    const all = loadForms(), cls = opts.cls ?? "all";
-    this.forms = all.filter((f) => (cls === "transcendental") === TRANSCENDENTAL.test(f.mnemonic) && (cls === "all" || cls === "transcendental" || f.cls === cls) && (!opts.only || opts.only.test(f.name)));
+    const cls = opts.cls ?? "all", all = loadForms(cls === "compat" ? 32 : 64);
+    this.#bits = cls === "compat" ? 32 : 64;
+    this.forms = all.filter((f) => (cls === "transcendental") === TRANSCENDENTAL.test(f.mnemonic) && (cls === "all" || cls === "compat" || cls === "transcendental" || f.cls === cls) && (!opts.only || opts.only.test(f.name)));
     if (!this.forms.length) throw new Error("No instruction form matches");
     this.#inSequence = this.forms.filter((f) => f.cls !== "x87" && !ALONE.test(f.mnemonic) && !isString(f));
-    this.#branches = all.filter((f) => /^J(?!mp|e?cxz|rcxz).*_rel8_64$/.test(f.name));
+    this.#branches = all.filter((f) => /^J(?!mp|e?cxz|rcxz).*_rel8_(64|32)$/.test(f.name));
     this.#withSequences = (opts.sequences ?? true) && !opts.only && this.#inSequence.length > 20;
   }
 
@@ -37,13 +39,15 @@ export class Generator {
     const b = new Batch(n), r = this.r;
     this.#fillWindow(b);
     const pool = this.#fxPool(), w = new CaseWriter(r, b.dv, 64);
+    w.bits = this.#bits;
     for (let i = 0; i < n; i++) {
       const at = b.at(i), fx = r.below(FX_POOL) * 512;
       b.bytes.set(pool.subarray(fx, fx + FX.bytes), at + CASE.fx.at);
       for (let g = 0; g < 16; g++) putInt64(r, b.dv, at + CASE.gpr.at + 8 * g);
       b.dv.setUint32(at + CASE.rflags.at, (r.u32() & ARITH) | (r.one(4) ? DF : 0) | IF | 2, true);
       w.begin(at, r.one(12) ? 4096 - r.below(12) : 0x100 + r.below(16));
-      const leeway: Leeway = { flags: 0, flagsAtFault: 0, fsw: 0, gprs: 0, gprsLow: 0, memory: true, memoryAtFault: true, cr2: true, ulps: 0 };
+      const leeway: Leeway = { flags: 0, flagsAtFault: 0, fsw: 0, gprs: 0, gprsAtFault: 0, gprsLow: 0, memory: true, memoryAtFault: true, cr2: true, ulps: 0 };
+      if (this.#bits === 32) { CASE.compat.set(b.dv, at, 1); leeway.gprs = 0xff00; leeway.gprsLow = 0xff; }
       if (this.#withSequences && r.one(4)) this.#sequence(w, leeway, b);
       else this.#single(w, r.pick(this.forms), leeway, b);
       w.end();
@@ -101,7 +105,7 @@ export class Generator {
     if (/^Pcmpestr/.test(m) && r.below(5) < 4) { w.setGpr(RAX, r.below(40) - 20); w.setGpr(RDX, r.below(40) - 20); }
     if (f.countBy === "cl" && r.one(2)) w.setGpr(RCX, r.below(70));
     const bitString = /^Bt[rsc]?$/.test(m) && f.imms.length === 0;
-    w.encode(f, m === "Enter" ? { imm: r.one(8) ? r.below(0x3000) : r.below(128) } : {});
+    w.encode(f, m === "Enter" ? { imm: r.one(8) ? r.below(0x3000) : r.below(128) } : m === "Bound" ? { tame: true } : {});
     if (bitString && w.isMem && !(w.pinned & (1 << w.reg))) w.setGpr(w.reg, r.one(16) ? r.below(0x40000) - 0x20000 : r.below(0x4000) - 0x2000);
     if ((m === "Div" || m === "Idiv") && r.below(4) < 3 && !(w.pinned & 4) && (w.isMem || w.rm !== RDX)) w.setGpr(RDX, m === "Idiv" && w.gprHi(RAX) >>> 31 ? -1 : r.below(3));
     this.#memoryContents(w, f);
@@ -114,7 +118,7 @@ export class Generator {
   /** What the instruction finds in memory, where random bytes would make it dull. */
   #memoryContents(w: CaseWriter, f: Form): void {
     const r = this.r, m = f.mnemonic, dv = w.dv;
-    if (/^Popfq?$/.test(m)) {
+    if (/^Popf[dq]?$/.test(m)) {
       // no TF, NT or AC: they would act on the harness
       const size = Math.min(8, WINDOW + WINDOW_BYTES - w.gprNumber(RSP)), p = size > 0 ? w.patch(w.gprNumber(RSP), size) : -1, flags = (r.u32() & 0x203ed5) | 2;
       for (let k = 0; p >= 0 && k < size; k++) dv.setUint8(p + k, k < 4 ? flags >> (8 * k) : 0);
@@ -149,9 +153,11 @@ export class Generator {
     }
     if ((m === "Bsf" || m === "Bsr") && this.#sourceIsZero(w, f)) leeway.gprs |= 1 << w.reg;
     if (m === "Bswap" && f.p66 && !f.rexW) leeway.gprs |= 1 << w.rm;
+    if (m === "Arpl") leeway.cr2 = false;
     if (/^(Fn?stenv|Fn?save|Fxsave|Fxsave64)$/.test(m)) leeway.memory = false;
     // which of its accesses faults first, and what those before it have left, is the processor's affair
-    if (m === "Call") leeway.memoryAtFault = false;
+    if (m === "Call" || /^Pusha/.test(m)) leeway.memoryAtFault = false;
+    if (/^Popa/.test(m)) leeway.gprsAtFault = 0xffff;
     if (f.cls === "x87" && f.memBytes > 8) leeway.memoryAtFault = leeway.cr2 = false;
     if (m === "Enter") { leeway.memoryAtFault = false; leeway.cr2 = false; }
     if (TRANSCENDENTAL.test(m)) { leeway.ulps = 4; leeway.fsw |= 0x220; }
@@ -171,7 +177,7 @@ export class Generator {
     if (cmp && r.one(3)) w.setGpr(RDI, a);
     if (!r.one(16)) w.setGpr(RCX, r.one(4) ? r.below(600) : r.below(12));
     // with no iteration, or a fault in the first, processors differ in clearing the upper halves
-    if (r.one(8)) { w.byte(0x67); leeway.gprsLow = 1 << RSI | 1 << RDI | 1 << RCX; for (const i of [RSI, RDI, RCX]) w.dv.setUint32(w.at + CASE.gpr.at + 8 * i + 4, r.u32(), true); }
+    if (this.#bits === 64 && r.one(8)) { w.byte(0x67); leeway.gprsLow = 1 << RSI | 1 << RDI | 1 << RCX; for (const i of [RSI, RDI, RCX]) w.dv.setUint32(w.at + CASE.gpr.at + 8 * i + 4, r.u32(), true); }
     if (prefix) w.byte(prefix);
     if (f.p66) w.byte(0x66);
     if (f.rexW) w.byte(0x48);
@@ -184,7 +190,7 @@ export class Generator {
     if (/^(Loop|J[er]?cxz)/.test(f.mnemonic)) w.setGpr(RCX, r.below(3) + (r.one(4) ? 0x100000000 : 0));
     const wild = f.rel === 4 && r.one(16);
     w.encode(f, { rel: wild ? r.u32() | 0x40000000 : 3 });
-    for (const b of [0x48, 0xff, 0xc0]) w.byte(b);
+    for (const b of this.#bits === 64 ? [0x48, 0xff, 0xc0] : [0x83, 0xc0, 1]) w.byte(b);
   }
   #indirect(w: CaseWriter): void {
     const r = this.r, to = w.origin + w.len + 1;

@@ -28,6 +28,9 @@
 #define CODE 0x20000000ul
 #define CODE_BYTES 8192
 #define CODE_MAX 80
+#define STUB 0x30000000ul                /* where 32-bit code can jump to: on into 64-bit mode */
+#define USER32_CS 0x23
+#define USER_CS 0x33
 #define CHANGES 28
 #define NO_TRAP 0xffffffffu
 #define TRAP_TIMEOUT 0xfffffffeu
@@ -39,7 +42,8 @@ struct acase {
   uint8_t code[CODE_MAX];
   uint32_t patch_offset, patch_len;
   uint8_t patch[128];
-  uint8_t pad[512 - 360];
+  uint32_t compat;                       /* 32-bit code in compatibility mode */
+  uint8_t pad[512 - 364];
   uint8_t fx[512];
 };
 struct result {
@@ -54,9 +58,10 @@ struct result {
 _Static_assert(sizeof(struct acase) == 1024 && sizeof(struct result) == 1024, "format");
 
 /* Reached from the assembly, relative to rip. */
-uint64_t in_gpr[16], in_flags, in_entry, out_gpr[16], out_flags, host_rsp;
+uint64_t in_gpr[16], in_flags, in_entry, in_compat, out_gpr[16], out_flags, host_rsp;
 uint8_t out_fx[512] __attribute__((aligned(64)));
 uint32_t default_mxcsr = 0x1f80;
+struct { uint32_t offset; uint16_t selector; } __attribute__((packed)) far_entry = { 0, USER32_CS };
 void run_case(const void *fx);
 void leave_case(void);
 void abandon_case(void) __attribute__((noreturn));
@@ -67,12 +72,19 @@ __asm__(
   "  push %rbx; push %rbp; push %r12; push %r13; push %r14; push %r15\n"
   "  mov %rsp, host_rsp(%rip)\n"
   "  fxrstor64 (%rdi)\n"
-  "  push in_flags(%rip); popfq\n"
+  "  cmpq $0, in_compat(%rip)\n"
+  "  push in_flags(%rip)\n"
+  "  jne 1f\n"
+  "  popfq\n"
 #define EACH(op) op(0, rax) op(1, rcx) op(2, rdx) op(3, rbx) op(5, rbp) op(6, rsi) op(7, rdi) op(8, r8) op(9, r9) op(10, r10) op(11, r11) op(12, r12) op(13, r13) op(14, r14) op(15, r15) op(4, rsp)
 #define LOAD(i, r) "  mov in_gpr+8*" #i "(%rip), %" #r "\n"
 #define STORE(i, r) "  mov %" #r ", out_gpr+8*" #i "(%rip)\n"
   EACH(LOAD)
   "  jmp *in_entry(%rip)\n"
+  "1: mov $0x2b, %eax; mov %eax, %ds; mov %eax, %es\n"
+  "  popfq\n"
+  EACH(LOAD)
+  "  ljmp *far_entry(%rip)\n"
   "leave_case:\n"
   EACH(STORE)
   "  mov host_rsp(%rip), %rsp\n"
@@ -165,6 +177,10 @@ int main(void) {
   uint8_t *window = fixed(WINDOW, WINDOW_BYTES, PROT_READ | PROT_WRITE);
   uint8_t *code = fixed(CODE, CODE_BYTES, PROT_READ | PROT_WRITE | PROT_EXEC);
   memset(code, 0xcc, CODE_BYTES);
+  uint8_t *stub = fixed(STUB, 4096, PROT_READ | PROT_WRITE | PROT_EXEC);
+  static const uint8_t jump[6] = { 0xff, 0x25 };                  /* jmp [rip]; then the address */
+  uint64_t out = (uint64_t)leave_case;
+  memcpy(stub, jump, 6), memcpy(stub + 6, &out, 8);
   syscall(SYS_arch_prctl, ARCH_SET_GS, WINDOW);
   stack_t alternate = { .ss_sp = malloc(256 << 10), .ss_size = 256 << 10 };
   sigaltstack(&alternate, 0);
@@ -201,9 +217,10 @@ int main(void) {
       if (c->patch_len) memcpy((uint8_t *)was + c->patch_offset, c->patch, c->patch_len), memcpy(window + c->patch_offset, c->patch, c->patch_len);
       uint8_t *at = code + c->code_offset, *end = at + c->code_len;
       memcpy(at, c->code, c->code_len);
-      static const uint8_t jump[6] = { 0xff, 0x25 };
-      uint64_t out = (uint64_t)leave_case;
-      memcpy(end, jump, 6), memcpy(end + 6, &out, 8);
+      static const uint8_t far_jump[7] = { 0xea, STUB & 0xff, STUB >> 8 & 0xff, STUB >> 16 & 0xff, STUB >> 24, USER_CS, 0 };
+      if (c->compat) memcpy(end, far_jump, 7);
+      else memcpy(end, jump, 6), memcpy(end + 6, &out, 8);
+      in_compat = c->compat, far_entry.offset = (uint32_t)(uint64_t)at;
       memcpy(in_gpr, c->gpr, sizeof in_gpr);
       in_flags = c->rflags, in_entry = (uint64_t)at;
       present = i, answer = r;

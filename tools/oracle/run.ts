@@ -1,5 +1,5 @@
 /**
- * npm run test:isa -- [--seconds 60] [--seed N] [--class integer|sse|x87|all|transcendental] [--only REGEXP] [--subject engine|native]
+ * npm run test:isa -- [--seconds 60] [--seed N] [--class integer|sse|x87|all|transcendental|compat] [--only REGEXP] [--subject engine|native]
  *                     [--forms N] [--reports N] [--no-sequences] [--ignore REGEXP] [--cases N]
  * Random instructions on this machine's processor and on our engine. Exit code 1 when they differ.
  */
@@ -10,7 +10,7 @@ import type { Subject } from "./format.ts";
 import { Generator, type GeneratorClass } from "./generate.ts";
 import { Native, nativeMissing } from "./native.node.ts";
 
-const CLASSES = ["integer", "sse", "x87", "all", "transcendental"];
+const CLASSES = ["integer", "sse", "x87", "all", "transcendental", "compat"];
 
 async function main(): Promise<number> {
   const { values } = parseArgs({ options: {
