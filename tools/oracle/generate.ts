@@ -10,7 +10,7 @@ const TRANSCENDENTAL = /^(Fsin|Fcos|Fsincos|Fptan|Fpatan|F2xm1|Fyl2x|Fyl2xp1)$/;
 const STACK = /^(Push[af]?[dq]?|Pop[af]?[dq]?|Call|Ret|Enter|Leave)$/;
 const STRING = /^(Movs|Cmps|Stos|Lods|Scas)[bwdq]$/;
 /** Not in sequences: implicit operands that must be steered, results that are undefined, ends of the block. */
-const ALONE = /^(Push|Pop|Call|Ret|Enter|Leave|J|Loop|Int3|Ud2|Div|Idiv|Xlat|Bound|Into|Mask|Bs[fr]|Bswap|Sh[lr]d|Fx|Popf|Cmpxchg|Bt|Fld(env|cw)|Frstor|F?n?s(ave|tenv)|Ldmxcsr|Pcmp.str|Reserved)/;
+const ALONE = /^(Push|Pop|Call|Ret|Enter|Leave|J|Loop|Int3|Ud2|Div|Idiv|Xlat|Bound|Into|Arpl|Mask|Bs[fr]|Bswap|Sh[lr]d|Fx|Popf|Cmpxchg|Bt|Fld(env|cw)|Frstor|F?n?s(ave|tenv)|Ldmxcsr|Pcmp.str|Reserved)/;
 const isString = (f: Form): boolean => STRING.test(f.mnemonic) && f.modrm === null;
 
 export type GeneratorClass = FormClass | "all" | "transcendental" | "compat";

@@ -28,7 +28,7 @@
 #define CODE 0x20000000ul
 #define CODE_BYTES 8192
 #define CODE_MAX 80
-#define STUB 0x30000000ul                /* where 32-bit code can jump to: on into 64-bit mode */
+#define STUB 0x70ff0000ul                /* where 32-bit code can jump to: on into 64-bit mode */
 #define USER32_CS 0x23
 #define USER_CS 0x33
 #define CHANGES 28
