@@ -6,6 +6,9 @@ import { join } from "node:path";
 import { QEMU } from "../test/guest.ts";
 import type { Collector } from "./figures.ts";
 
+/** What every guest of ours is started with. */
+export const ourOptions: string[] = [];
+
 let made: string | null = null;
 /** A folder that goes when the process does. */
 export function folder(): string {

@@ -1,5 +1,5 @@
 /**
- * `npm run bench -- [NAME...] [--quick] [--rounds N] [--json FILE]`: every published figure (docs/measurements.md), measured again. Each benchmark runs us and the
+ * `npm run bench -- [NAME...] [--quick] [--rounds N] [--engine NAME] [--json FILE]`: every published figure (docs/measurements.md), measured again. Each benchmark runs us and the
  * peer in turn within one process; figures are medians of the rounds with their range.
  */
 import { writeFileSync } from "node:fs";
@@ -7,29 +7,30 @@ import { parseArgs } from "node:util";
 import { UserError } from "../src/base/errors.ts";
 import { boot } from "./boot.ts";
 import { type Bench, markdown, type Table } from "./figures.ts";
-import { groundFacts } from "./ground.ts";
+import { groundFacts, ourOptions } from "./ground.ts";
 import { integer } from "./integer.ts";
 import { memory } from "./memory.ts";
 import { parallel } from "./parallel.ts";
 
 const BENCHES: readonly Bench[] = [boot, integer, memory, parallel];
-const HELP = `npm run bench -- [NAME...] [--quick] [--rounds N] [--json FILE]
+const HELP = `npm run bench -- [NAME...] [--quick] [--rounds N] [--engine NAME] [--json FILE]
 
 ${BENCHES.map((b) => `  ${b.name.padEnd(10)}${b.help}`).join("\n")}
 
-Wants gcc, qemu-system-x86 and apt-get. --quick: one round, less of everything.
+Wants gcc, qemu-system-x86 and apt-get. --quick: one round, the cloud kernel only. --engine is handed to domus run.
 `;
 
 async function main(): Promise<number> {
   const { values, positionals } = parseArgs({
-    allowPositionals: true, options: { quick: { type: "boolean", default: false }, rounds: { type: "string" }, json: { type: "string" }, help: { type: "boolean", short: "h", default: false } },
+    allowPositionals: true, options: { quick: { type: "boolean", default: false }, rounds: { type: "string" }, engine: { type: "string" }, json: { type: "string" }, help: { type: "boolean", short: "h", default: false } },
   });
   if (values.help) { process.stdout.write(HELP); return 0; }
   const unknown = positionals.find((name) => !BENCHES.some((b) => b.name === name));
   if (unknown !== undefined) throw new UserError(`No benchmark "${unknown}"; there are ${BENCHES.map((b) => b.name).join(", ")}`);
   const rounds = Number(values.rounds ?? (values.quick ? 1 : 5));
   if (!Number.isSafeInteger(rounds) || rounds < 1 || rounds > 1000) throw new UserError(`--rounds wants a whole number from 1 to 1000, not "${values.rounds}"`);
-  const facts = groundFacts(), tables: Table[] = [], say = (text: string) => { process.stderr.write(`${text}\n`); };
+  if (values.engine !== undefined) ourOptions.push("--engine", values.engine);
+  const facts = { ...groundFacts(), engine: values.engine ?? "auto" }, tables: Table[] = [], say = (text: string) => { process.stderr.write(`${text}\n`); };
   for (const bench of BENCHES.filter((b) => positionals.length === 0 || positionals.includes(b.name))) tables.push(...(await bench.run({ quick: values.quick, rounds, say })));
   process.stdout.write([...Object.entries(facts).map(([name, fact]) => `- ${name}: ${fact}`), `- rounds: ${rounds}, interleaved; medians (least to most)`, "", ...tables.map(markdown)].join("\n"));
   if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify({ facts, rounds, tables }, null, 1)}\n`);

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { domus, Guest, type Images, images, QEMU, qemuArgs, xlCfg } from "../test/guest.ts";
 import { BOOT_MS } from "./boot.ts";
 import { type Bench, Collector, type Effort } from "./figures.ts";
-import { folder } from "./ground.ts";
+import { folder, ourOptions } from "./ground.ts";
 import { build, withPrograms } from "./programs.ts";
 
 const MEMORY_MIB = 128;
@@ -40,7 +40,7 @@ async function ours(nr: number, files: Images): Promise<number> {
     writeFileSync(path, xlCfg(name, files, MEMORY_MIB, cmdline("hvc0", TIMES.Domus)));
     return path;
   });
-  await using guest = new Guest(process.execPath, [domus, "run", ...cfgs, "--pcpus", "2"]);
+  await using guest = new Guest(process.execPath, [domus, "run", ...cfgs, "--pcpus", "2", ...ourOptions]);
   return Math.max(...(await workMs(guest, nr === 1 ? [""] : names.map((n) => `${n}| `))));
 }
 async function peers(nr: number, files: Images): Promise<number> {
