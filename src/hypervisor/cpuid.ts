@@ -30,8 +30,8 @@ const L1_EDX = bits(...L1_EDX_BOTH, 11, 19, 25, 26);
 const L7_EBX = bits(0, 1, 7, 9, 20), L7_ECX = bits(2), L7_EDX = bits(4);
 /** 80000001 ecx: LAHF; edx: ... SYSCALL NX PDPE1GB RDTSCP LM */
 const X1_ECX = bits(0), X1_EDX = bits(...L1_EDX_BOTH, 11, 20, 26, 27, 29);
-/** 80000008 ebx: SSB_NO BTC_NO. 80000021 eax: LFENCE serialises, null selector clears base, SRSO_NO; ecx: TSA_SQ_NO TSA_L1_NO */
-const X8_EBX = bits(26, 29), X21_EAX = bits(2, 6, 29), X21_ECX = bits(1, 2);
+/** 80000008 ebx: SSB_NO BTC_NO. 80000021 eax: LFENCE serialises, null selector clears base, automatic IBRS (so that Linux needs no retpolines), SRSO_NO; ecx: TSA_SQ_NO TSA_L1_NO */
+const X8_EBX = bits(26, 29), X21_EAX = bits(2, 6, 8, 29), X21_ECX = bits(1, 2);
 
 type Regs = readonly [eax: number, ebx: number, ecx: number, edx: number];
 const NOTHING: Regs = [0, 0, 0, 0];

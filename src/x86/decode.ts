@@ -66,7 +66,8 @@ export function decode(m: Uint8Array, at: number, end: number, mode: number): In
   if (!e) throw NO_INSN;
   let modrm = 0;
   if (e.modrm) modrm = next();
-  const mod = modrm >> 6, ext = modrm >> 3 & 7;
+  // MOV to and from control and debug registers take every ModRM for a register's (SDM Vol. 2B)
+  const mod = (op & ~3) === 0x120 ? 3 : modrm >> 6, ext = modrm >> 3 & 7;
   const pick = e.rows.find(({ row: r }) => (r.ext < 0 || r.ext === ext) && (r.rm < 0 || r.rm === (modrm & 7)) && (r.mod === "" || (mod === 3) === (r.mod === "r")) && (r.mode === 0 || (r.mode === 64) === long)
     && (r.pfx === "" || (r.pfx === "F3" ? rep === 0xf3 : r.pfx === "F2" ? rep === 0xf2 : rep === 0 && (r.pfx === "66") === opsize))
     && (op !== 0x1c7 || r.name !== "cmpxchg16b" || (rex & 8) !== 0) && (op !== 0x1c7 || r.name !== "cmpxchg8b" || (rex & 8) === 0 || !long));

@@ -5,7 +5,7 @@
 import { Views } from "../base/views.ts";
 import type { MemorySpec } from "../wasm/writer.ts";
 import { CodeCache, type CodeHooks } from "./code-cache.ts";
-import { Cpu } from "./cpu.ts";
+import { Cpu, canonical } from "./cpu.ts";
 import { ADDR, type Insn, Undecodable, decode } from "./decode.ts";
 import type { Engine, EngineOptions } from "./engine.ts";
 import { deliver } from "./exceptions.ts";
@@ -15,7 +15,7 @@ import { CONTEXT, REC } from "./layout.ts";
 import type { Platform } from "./platform.ts";
 import { discover, isTranslatable } from "./region.ts";
 import { RUNTIME_IMPORTS, runtimeModule } from "./runtime.ts";
-import { ATTR, CPU, CS, EFLAGS, EXIT, MODE, SEG, SS, VECTOR, segAt } from "./state.ts";
+import { ATTR, CPU, CS, EFLAGS, EXIT, MODE, RSP, SEG, SS, VECTOR, segAt } from "./state.ts";
 import { bulkMovs, bulkStos } from "./strings.ts";
 import { type Form, formKey, formOf, stubModule } from "./stubs.ts";
 import { callSys } from "./system.ts";
@@ -234,7 +234,11 @@ export class Interpreter implements Engine {
     try {
       cpu.mmu.copyOut(cpu.rip, bytes, CONTEXT.kernelAc);
       const i = decode(bytes, 0, 15, cpu.mode);
-      return i.addr !== ADDR.none ? i.seg === SS : STACK_INSNS.includes(i.row.name);
+      if (i.addr === ADDR.none) return STACK_INSNS.includes(i.row.name);
+      if (i.seg === SS || !STACK_INSNS.includes(i.row.name)) return i.seg === SS;
+      // PUSH and CALL read their operand first, POP its stack
+      const part = (r: number) => (r < 0 ? 0n : cpu.gpr(r)), ea = part(i.base) + (part(i.index) << BigInt(i.scale)) + BigInt(i.disp);
+      return i.row.name === "pop" ? canonical(cpu.gpr(RSP)) === null : i.ripRel || canonical(BigInt.asUintN(64, ea)) !== null;
     } catch (e) { if (!(e instanceof Undecodable)) throw e; return false; }
   }
   /** One instruction, for interrupt shadows, TF, RF, breakpoints and tracing. */

@@ -14,7 +14,7 @@ const APIC_BASE = { BSP: 0x100n, EXTD: 0x400n, EN: 0x800n } as const;
 /** Eight variable ranges, fixed ranges, write combining. */
 const MTRRCAP = 0x508n;
 const FIXED_MTRRS: readonly number[] = [0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f];
-const EFER_BITS = BigInt(EFER.SCE | EFER.LME | EFER.NXE | EFER.LMA);
+const EFER_BITS = BigInt(EFER.SCE | EFER.LME | EFER.NXE | EFER.LMA | EFER.AIBRSE);
 
 const refuse = (): never => { throw new GuestFault(VECTOR.GP, 0); };
 const isCanonical = (x: bigint): boolean => canonical(x) !== null;

@@ -81,7 +81,8 @@ export const enter: Semantics = (g, w) => {
   if (g.long || w === 32) g.setReg(w, RBP, g.cast(64, w, frame)); else g.setReg(16, RBP, g.cast(64, 16, frame));
 };
 export const int = (vector?: number): Semantics => g => (vector === undefined ? g.sysEnd("int", g.and(64, g.imm(64), g.k(64, 255))) : g.sysEnd(vector === 3 ? "int3" : "int1"));
-export const into: Semantics = g => { g.skipIf(g.not1(g.cc(0))); g.sysEnd("into"); };
+/** The helper looks at OF. */
+export const into: Semantics = g => g.sysEnd("into");
 export const bound: Semantics = (g, w) => {
   const at = g.let(g.ea(w / 4, false)), lo = g.load(w, at), hi = g.load(w, g.add(64, at, g.k(64, w / 8))), i = g.let(g.dst());
   g.trapIf(g.or(32, g.lts(w, i, lo), g.lts(w, hi, i)), VECTOR.BR);

@@ -1,4 +1,5 @@
 /** System instructions: their operands here, their work in system.ts behind `sys` (SDM Vol. 2). */
+import { I32, I64 } from "../wasm/writer.ts";
 import type { Gen, Val, W } from "./gen.ts";
 import type { Semantics } from "./semantics.ts";
 import { Stack } from "./semantics-control.ts";
@@ -48,7 +49,7 @@ const zfOnly = (g: Gen, zf: Val) => g.setArith(g.or(32, g.and(32, g.arith(), g.k
 const look = (name: string): Semantics => (g, w) => {
   protectedMode(g);
   const v = g.let(g.sys(name, g.cast(16, 64, g.src(16)))), ok = g.let(g.ne(64, v, g.k(64, -1)));
-  g.setDst(g.cast(64, w, g.select(0x7e, ok, v, g.cast(w, 64, g.dst()))));
+  g.setDst(g.cast(64, w, g.select(I64, ok, v, g.cast(w, 64, g.dst()))));
   zfOnly(g, ok);
 };
 export const lar = look("lar"), lsl = look("lsl");
@@ -59,8 +60,9 @@ export const lmsw: Semantics = g => g.sysEnd("lmsw", g.cast(16, 64, g.dst(16)));
 export const invlpg: Semantics = g => g.sysEnd("invlpg", g.ea(1, false));
 export const arpl: Semantics = g => {
   protectedMode(g);
-  const s = g.let(g.src()), d = g.rmw(), less = g.let(g.ltu(32, g.and(32, d, g.k(32, 3)), g.and(32, s, g.k(32, 3))));
-  g.put(g.select(0x7f, less, g.or(32, g.and(32, d, g.k(32, 0xfffc)), g.and(32, s, g.k(32, 3))), d));
+  const s = g.let(g.src()), d = g.let(g.dst()), less = g.let(g.ltu(32, g.and(32, d, g.k(32, 3)), g.and(32, s, g.k(32, 3))));
+  const raised = g.or(32, g.and(32, d, g.k(32, 0xfffc)), g.and(32, s, g.k(32, 3)));
+  if (g.dstMem) { g.emit(less); g.code.if_(); g.setDst(raised); g.code.end(); } else g.setDst(g.select(I32, less, raised, d));
   zfOnly(g, less);
 };
 /** FXSAVE and the XSAVE family: the helper moves the image. */

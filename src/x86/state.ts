@@ -97,6 +97,7 @@ export const VECTOR = { DE: 0, DB: 1, NMI: 2, BP: 3, OF: 4, BR: 5, UD: 6, NM: 7,
 export const EFLAGS = { CF: 1, fixed: 2, PF: 4, AF: 0x10, ZF: 0x40, SF: 0x80, TF: 0x100, IF: 0x200, DF: 0x400, OF: 0x800, IOPL: 0x3000, NT: 0x4000, RF: 0x10000, VM: 0x20000, AC: 0x40000, VIF: 0x80000, VIP: 0x100000, ID: 0x200000, arith: 0x8d5 } as const;
 export const CR0 = { PE: 1, MP: 2, EM: 4, TS: 8, ET: 0x10, NE: 0x20, WP: 0x10000, AM: 0x40000, NW: 0x20000000, CD: 0x40000000, PG: 0x80000000 } as const;
 export const CR4 = { VME: 1, PVI: 2, TSD: 4, DE: 8, PSE: 0x10, PAE: 0x20, MCE: 0x40, PGE: 0x80, PCE: 0x100, OSFXSR: 0x200, OSXMMEXCPT: 0x400, UMIP: 0x800, LA57: 0x1000, VMXE: 0x2000, FSGSBASE: 0x10000, PCIDE: 0x20000, OSXSAVE: 0x40000, SMEP: 0x100000, SMAP: 0x200000 } as const;
-export const EFER = { SCE: 1, LME: 0x100, LMA: 0x400, NXE: 0x800 } as const;
+/** AIBRSE: automatic IBRS, AMD APM Vol. 2 3.1.7; kept, and without effect: nothing here speculates. */
+export const EFER = { SCE: 1, LME: 0x100, LMA: 0x400, NXE: 0x800, AIBRSE: 0x200000 } as const;
 /** #PF error code, SDM Vol. 3A 4.7. */
 export const PFERR = { P: 1, W: 2, U: 4, RSVD: 8, I: 16 } as const;

@@ -8,7 +8,7 @@ import { ATTR, CPU, CS, EXIT, GS, TR } from "../../src/x86/state.ts";
 const GPA = { window: 0x10000, code: 0x20000, kernel: 0x30000 } as const;
 const KERNEL = 0x7f5a00000000, IDT = KERNEL, GDT = KERNEL + 0x1000, TSS = KERNEL + 0x2000, STACK_TOP = KERNEL + 0x5000, HALT = KERNEL + 0x3f00;
 const KERNEL_CS = 0x10, HLT = 0xf4, INT3 = 0xcc, BUDGET = 100000;
-const VECTORS = 32, BP = 3;
+const VECTORS = 32, BP = 3, OF = 4;
 
 export class EngineSubject implements Subject {
   readonly name = "engine";
@@ -23,7 +23,7 @@ export class EngineSubject implements Subject {
     for (let p = 0; p < 2; p++) noExecute(m, WINDOW + p * 4096);
     const put64 = (linear: number, x: bigint): void => m.v.dv.setBigUint64(m.ram + GPA.kernel + linear - KERNEL, x, true);
     for (let v = 0; v < VECTORS; v++) {
-      const h = BigInt(HALT), dpl = v === BP ? 3n : 0n;
+      const h = BigInt(HALT), dpl = v === BP || v === OF ? 3n : 0n;
       put64(IDT + 16 * v, (h & 0xffffn) | BigInt(KERNEL_CS) << 16n | (0x8en | dpl << 5n) << 40n | (h >> 16n & 0xffffn) << 48n);
       put64(IDT + 16 * v + 8, h >> 32n);
     }
