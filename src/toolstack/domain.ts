@@ -118,7 +118,9 @@ export class Domain implements AsyncDisposable {
     const { hv } = this.#parts, { views } = hv.hv, exits: Record<string, number> = {};
     let instructions = 0, hypercalls = 0;
     for (const v of hv.vcpus()) {
-      instructions += Number(CPU.retired.get(views.dv, v.context));
+      // A running vCPU's registers are in its pCPU's register file; the copy in its struct is of the last time it left one.
+      const on = v.onPcpu, left = Number(CPU.retired.get(views.dv, v.context)), now = on < 0 ? 0 : Number(CPU.retired.get(views.dv, hv.hv.mm.pcpuAt(on)));
+      instructions += on >= 0 && v.onPcpu === on ? Math.max(left, now) : left;
       hypercalls += VCPU.nrHypercalls.get(views.dv, v.at);
       for (let i = 0; i < VCPU.nrExits.size / 4; i++) {
         const n = views.u32[((v.at + VCPU.nrExits.at) >>> 2) + i] as number;
