@@ -94,7 +94,7 @@ test("a bad image is refused before anything starts", async () => {
   file("halts", tinyKernel([0xfa, 0xf4])); file("big", new Uint8Array(80 << 20));
   await refuses(["run", cfg("bigramdisk", 'kernel = "halts"\nramdisk = "big"')], /bigramdisk: big: the ramdisk of 80 MiB does not fit/);
   await refuses(["run", cfg("one", 'kernel = "halts"'), file("other.cfg", 'name = "one"; type = "pvh"; kernel = "halts"; memory = 16')], /Two domains are named "one"/);
-  await refuses(["run", "--engine", "translator", cfg("engine", 'kernel = "halts"')], /not built yet/);
+  await refuses(["run", "--engine", "guess", cfg("engine", 'kernel = "halts"')], /engine.*is one of auto, interpreter, translator/);
   await refuses(["run", "--trace", "everything", cfg("trace", 'kernel = "halts"')], /"everything" is no class/);
   if (process.getuid?.() !== 0) {
     chmodSync(join(folder, "secret"), 0);

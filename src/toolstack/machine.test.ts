@@ -95,7 +95,6 @@ test("a machine that cannot be is refused", async () => {
   await assert.rejects(createMachine({ host: idleHost, memoryMiB: 9000 }), { name: "UserError", message: /more than a machine of 4 GiB holds/ });
   await assert.rejects(createMachine({ host: idleHost, pcpus: 0 }), { name: "UserError", message: /1 to 32 pCPUs/ });
   await assert.rejects(createMachine({ host: idleHost, trace: "everything" }), { name: "UserError", message: /"everything" is no class/ });
-  await assert.rejects(createMachine({ host: idleHost, engine: "translator" }), { name: "UserError", message: /not built yet/ });
 });
 
 test("guests that halt, fault thrice or spin with interrupts off end as they should, and do their neighbours no harm", { timeout: 120_000 }, async () => {

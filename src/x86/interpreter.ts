@@ -235,10 +235,11 @@ export class Interpreter implements Engine {
       cpu.mmu.copyOut(cpu.rip, bytes, CONTEXT.kernelAc);
       const i = decode(bytes, 0, 15, cpu.mode);
       if (i.addr === ADDR.none) return STACK_INSNS.includes(i.row.name);
-      if (i.seg === SS || !STACK_INSNS.includes(i.row.name)) return i.seg === SS;
+      if (!STACK_INSNS.includes(i.row.name)) return i.seg === SS;
+      if (i.seg === SS) return true;
       // PUSH and CALL read their operand first, POP its stack
       const part = (r: number) => (r < 0 ? 0n : cpu.gpr(r)), ea = part(i.base) + (part(i.index) << BigInt(i.scale)) + BigInt(i.disp);
-      return i.row.name === "pop" ? canonical(cpu.gpr(RSP)) === null : i.ripRel || canonical(BigInt.asUintN(64, ea)) !== null;
+      return i.row.name === "pop" ? canonical(cpu.gpr(RSP)) === null : i.ripRel || i.aw === 32 || canonical(BigInt.asUintN(64, ea)) !== null;
     } catch (e) { if (!(e instanceof Undecodable)) throw e; return false; }
   }
   /** One instruction, for interrupt shadows, TF, RF, breakpoints and tracing. */

@@ -23,13 +23,13 @@ export class EngineSubject implements Subject {
     for (let p = 0; p < 2; p++) noExecute(m, WINDOW + p * 4096);
     const put64 = (linear: number, x: bigint): void => m.v.dv.setBigUint64(m.ram + GPA.kernel + linear - KERNEL, x, true);
     for (let v = 0; v < VECTORS; v++) {
-      const h = BigInt(HALT), dpl = v === BP || v === OF ? 3n : 0n;
+      const h = BigInt(v === OF ? HALT + 1 : HALT), dpl = v === BP || v === OF ? 3n : 0n;
       put64(IDT + 16 * v, (h & 0xffffn) | BigInt(KERNEL_CS) << 16n | (0x8en | dpl << 5n) << 40n | (h >> 16n & 0xffffn) << 48n);
       put64(IDT + 16 * v + 8, h >> 32n);
     }
     put64(GDT + KERNEL_CS, 0x00af9b000000ffffn);
     put64(TSS + 4, BigInt(STACK_TOP));
-    m.v.u8[m.ram + GPA.kernel + HALT - KERNEL] = HLT;
+    m.v.u8.fill(HLT, m.ram + GPA.kernel + HALT - KERNEL, m.ram + GPA.kernel + HALT - KERNEL + 2);
     m.v.u8.fill(INT3, m.ram + GPA.code, m.ram + GPA.code + CODE_BYTES);
     this.#window = new Uint32Array(m.v.buffer, m.ram + GPA.window, WINDOW_BYTES / 4);
     m.engine.onDeliver = (vector, error) => { this.#vector = vector; this.#error = error; };
@@ -87,7 +87,7 @@ export class EngineSubject implements Subject {
     const exit = m.engine.run(BUDGET);
     // the frame the gate pushed: rip, cs, rflags, rsp, ss below rsp0, with an error code under it for some
     const frame = m.ram + GPA.kernel + STACK_TOP - KERNEL - 40;
-    let rip = dv.getBigUint64(frame, true), flags = dv.getUint32(frame + 16, true), rsp = dv.getBigUint64(frame + 24, true), trap = this.#vector < 0 ? BP : this.#vector;   // onDeliver is not told of INT3
+    let rip = dv.getBigUint64(frame, true), flags = dv.getUint32(frame + 16, true), rsp = dv.getBigUint64(frame + 24, true), trap = this.#vector >= 0 ? this.#vector : cpu.rip === BigInt(HALT + 2) ? OF : BP;   // onDeliver is not told of INT3 and INTO
     if (exit === EXIT.slice) { trap = TRAP_TIMEOUT; rip = cpu.rip; flags = getFlags(cpu); rsp = cpu.gpr(4); }
     else if (exit !== EXIT.halt) trap = 0xbad0 + exit;
     else if (trap === BP && rip === BigInt(end + 1)) { trap = NO_TRAP; rip--; }
