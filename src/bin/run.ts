@@ -126,7 +126,7 @@ export async function runDomains(configs: readonly CheckedConfig[], options: Run
     if (!options.quiet) printLine(`${ending.why}; ${names.length === 1 ? "the domain is" : "the domains are"} destroyed`);
     return ending.exitCode;
   }
-  return ends.some((e) => e.reason === "crash" || e.reason === "watchdog") ? 3 : 0;
+  return ends.some((e) => e.reason === "crash" || e.reason === "watchdog" || e.gaveUp) ? 3 : 0;
 }
 
 async function copyLines(name: string, readable: ReadableStream<Uint8Array>, signal: AbortSignal): Promise<void> {

@@ -10,6 +10,7 @@ import type { MachineMemory } from "../memory/machine.ts";
 import type { Engine, EngineOptions } from "../x86/engine.ts";
 import type { Platform } from "../x86/platform.ts";
 import { CPU, EFLAGS, EXIT } from "../x86/state.ts";
+import { writeConring } from "./conring.ts";
 import { Hypervisor } from "./hypervisor.ts";
 import { DOMAIN, PCPU, PCPU_STATE, VCPU, VPF } from "./objects.ts";
 import { PvhPlatform } from "./platform-pvh.ts";
@@ -150,7 +151,10 @@ export class Pcpu {
     const { dv } = this.hv.views, rip = BigInt.asUintN(64, CPU.rip.get(dv, this.#cpu)), chosen = Number(v.domain.param(HVM_PARAM.TRIPLE_FAULT_REASON));
     const reason = chosen !== 0 ? Math.min(chosen, SHUTDOWN.MAX) : CPU.idtrLimit.get(dv, this.#cpu) === 0 ? SHUTDOWN.reboot : SHUTDOWN.crash;
     if (reason === SHUTDOWN.crash) v.domain.crash(`Triple fault at 0x${rip.toString(16)}`, v.id);
-    else v.domain.shutdown(reason);
+    else {
+      if (chosen === 0) writeConring(v.domain, new TextEncoder().encode(`Triple fault at 0x${rip.toString(16)} with an empty IDT: taken for a reboot\n`));
+      v.domain.shutdown(reason);
+    }
   }
   #traceExit(v: Vcpu, exit: number): void {
     const rip = CPU.rip.get(this.hv.views.dv, this.#cpu);

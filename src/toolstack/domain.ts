@@ -10,7 +10,8 @@ import { BANNER } from "./initramfs.ts";
 
 /** Why a domain ended: the guest's own word (public/sched.h SHUTDOWN_*), or ours. */
 export type EndReason = "poweroff" | "reboot" | "suspend" | "crash" | "watchdog" | "soft_reset" | "destroyed";
-export type DomainEnd = { readonly reason: EndReason; readonly crash?: CrashReport };
+/** gaveUp: it should have been started again, but ended too soon too often. */
+export type DomainEnd = { readonly reason: EndReason; readonly crash?: CrashReport; readonly gaveUp?: true };
 
 /** What a domain has done so far. */
 export type DomainReport = {

@@ -46,8 +46,9 @@ export async function superviseDomain(machine: Machine, config: CheckedConfig, w
     watch.ended(domain, end);
     if (action !== "preserve") await domain.destroy();
     if (!again) {
-      if (restarts && !watch.signal?.aborted) watch.notice(`${config.name} lived less than ${SHORT_LIFE_MS / 1000} s ${MAX_SHORT_LIVES} times; not started again`);
-      return end;
+      if (!restarts || watch.signal?.aborted) return end;
+      watch.notice(`${config.name} lived less than ${SHORT_LIFE_MS / 1000} s ${MAX_SHORT_LIVES} times; not started again`);
+      return { ...end, gaveUp: true };
     }
     watch.notice(`${config.name} ${end.reason === "reboot" ? "reboots" : "is started again"}`);
   }

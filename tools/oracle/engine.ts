@@ -139,8 +139,8 @@ function storeFx(cpu: DataView, base: number, fx: DataView, at: number): void {
   }
   for (let k = 0; k < 256; k += 8) fx.setBigUint64(at + FX.xmm + k, cpu.getBigUint64(base + CPU.xmm.at + k, true), true);
 }
-export const engineSubject = (): EngineSubject => {
-  const subject = new EngineSubject();
+export const engineSubject = (make?: ConstructorParameters<typeof EngineSubject>[0]): EngineSubject => {
+  const subject = new EngineSubject(make);
   let told = 0;
   subject.onCrash = (batch, i, e) => { if (told++ < 3) console.error(`The engine threw on ${batch.names[i]}: ${e instanceof Error ? e.stack : e}`); };
   return subject;
