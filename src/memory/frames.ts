@@ -66,7 +66,7 @@ export class Frames {
     let left = count;
     for (; left > 0 && u32[headAt] !== 0; left--) {
       const mfn = u32[headAt] as number;
-      u32[headAt] = u32[mfn << 10 >>> 0] as number; // (mfn << 12) >>> 2
+      u32[headAt] = this.#next(mfn);
       used.push(mfn);
     }
     const first = u32[bumpAt] as number;
@@ -85,6 +85,9 @@ export class Frames {
     }
   }
 
+  /** The free list's link lies in the frame's table entry, not in the frame: giving back memory that was never used must not touch it. 16 bits in `owner`, 8 in the upper half of `flags`. */
+  #next(mfn: number): number { const { u16 } = this.#views, at = this.entryAt(mfn) >>> 1; return (u16[at] as number) | (u16[at + 1] as number) >>> 8 << 16; }
+  #setNext(mfn: number, next: number): void { const { u16 } = this.#views, at = this.entryAt(mfn) >>> 1; u16[at] = next & 0xffff; u16[at + 1] = next >>> 16 << 8; }
   #claim(mfn: number, owner: number, flags: number): void {
     const at = this.entryAt(mfn);
     this.#views.u16[at >>> 1] = owner;
@@ -113,15 +116,14 @@ export class Frames {
 
   /** Give a reference back; with the last one the frame is free. */
   put(mfn: number): void {
-    const { i32, u32, u16 } = this.#views, at = this.entryAt(mfn);
+    const { i32, u32 } = this.#views, at = this.entryAt(mfn);
     const before = Atomics.sub(u32, (at + FRAME.refcount.at) >>> 2, 1);
     if (before !== 1) {
       if (before === 0) throw new Error(`Assertion failed: frame ${mfn} given back twice`);
       return;
     }
-    u16[(at + FRAME.flags.at) >>> 1] = 0;
     lock(i32, MACHINE.frameLock.at);
-    u32[(mfn << 10) >>> 0] = u32[MACHINE.freeHead.at >>> 2] as number;
+    this.#setNext(mfn, u32[MACHINE.freeHead.at >>> 2] as number);
     u32[MACHINE.freeHead.at >>> 2] = mfn;
     Atomics.add(u32, MACHINE.nrFree.at >>> 2, 1);
     unlock(i32, MACHINE.frameLock.at);

@@ -28,7 +28,7 @@ export const MACHINE = struct(PAGE_SIZE, {
   frameTable: u32(0x1c), hypervisor: u32(0x20), trace: u32(0x24), traceBytes: u32(0x28),
   /** milliseconds since 1970 when the machine began: its system time counts from here */
   epochMs: f64(0x30),
-  /** allocator: frames from `bump` up were never used (and are zero); `freeHead` heads a list through the first word of each freed frame */
+  /** allocator: frames from `bump` up were never used (and are zero); `freeHead` heads a list through their entries in the frame table */
   frameLock: i32(0x40), bump: u32(0x44), freeHead: u32(0x48), nrFree: u32(0x4c),
   spare: bytes(0x50, PAGE_SIZE - 0x50),
 });
