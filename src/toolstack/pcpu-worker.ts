@@ -9,7 +9,7 @@ export function servePcpu(message: ToPcpu, answer: (message: FromPcpu) => void):
   const { index } = message;
   try {
     const begun = performance.now();
-    const pcpu = new Pcpu(MachineMemory.attach(message.memory), index, message.engine === "translator" ? makeTranslator : makeInterpreter);
+    const pcpu = new Pcpu(MachineMemory.attach(message.memory), index, message.engine === "interpreter" ? makeInterpreter : makeTranslator);
     answer({ op: "ready", index, buildMs: performance.now() - begun });
     pcpu.run();
     answer({ op: "stopped", index });
