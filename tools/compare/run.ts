@@ -7,6 +7,7 @@
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { UserError } from "../../src/base/errors.ts";
+import { runTool } from "../tool.ts";
 import { lockstep, showDivergence } from "./lockstep.ts";
 import { Ours } from "./ours.ts";
 import { Qemu } from "./qemu.node.ts";
@@ -40,4 +41,4 @@ async function main(): Promise<number> {
   } finally { qemu.close(); }
 }
 
-if (process.argv[1] === import.meta.filename) main().then((code) => { process.exitCode = code; }, (e) => { console.error(e instanceof UserError ? e.message : e); process.exitCode = 2; });
+if (process.argv[1] === import.meta.filename) await runTool(import.meta.filename, main);

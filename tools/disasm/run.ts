@@ -5,9 +5,10 @@
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { UserError } from "../../src/base/errors.ts";
+import { runTool } from "../tool.ts";
 import { disassemble } from "../oracle/compare.ts";
 
-function main(): void {
+function main(): number {
   const { values: v, positionals: [file] } = parseArgs({ allowPositionals: true, options: { bits: { type: "string", default: "64" }, at: { type: "string", default: "0" }, offset: { type: "string", default: "0" }, length: { type: "string" }, hex: { type: "string" } } });
   if (!["16", "32", "64"].includes(v.bits)) throw new UserError(`--bits "${v.bits}" is none of 16, 32, 64`);
   if ((v.hex === undefined) === (file === undefined)) throw new UserError("Give a FILE or --hex, one of the two");
@@ -16,5 +17,6 @@ function main(): void {
   const all = file === undefined ? Uint8Array.from(digits.match(/../g) ?? [], (b) => Number.parseInt(b, 16)) : new Uint8Array(readFileSync(file));
   const from = Number(v.offset), bytes = all.subarray(from, v.length === undefined ? undefined : from + Number(v.length));
   for (const l of disassemble(bytes, BigInt(v.at.startsWith("0x") ? v.at : `0x${v.at}`), Number(v.bits))) console.log(`${l.rip.toString(16).padStart(16, "0")}  ${l.bytes.padEnd(32)} ${l.text}`);
+  return 0;
 }
-try { main(); } catch (e) { if (!(e instanceof UserError)) throw e; console.error(e.message); process.exitCode = 2; }
+await runTool(import.meta.filename, main);

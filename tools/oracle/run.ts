@@ -1,10 +1,12 @@
 /**
- * npm run test:isa -- [--seconds 60] [--seed N] [--class integer|sse|x87|all|transcendental|compat] [--only REGEXP] [--subject engine|native]
+ * npm run test:isa -- [--seconds 60] [--seed N] [--class integer|sse|x87|all|transcendental|compat] [--only REGEXP] [--subject engine|translator|native]
  *                     [--forms N] [--reports N] [--no-sequences] [--ignore REGEXP] [--cases N]
  * Random instructions on this machine's processor and on our engine. Exit code 1 when they differ.
  */
 import { parseArgs } from "node:util";
 import { UserError } from "../../src/base/errors.ts";
+import { makeInterpreter } from "../../src/x86/engine.ts";
+import { runTool } from "../tool.ts";
 import { runCampaign, summary } from "./campaign.ts";
 import type { Subject } from "./format.ts";
 import { Generator, type GeneratorClass } from "./generate.ts";
@@ -22,7 +24,7 @@ async function main(): Promise<number> {
   const seed = number("seed", values.seed), missing = nativeMissing();
   if (missing) throw new UserError(missing);
   const generator = new Generator({ seed, cls: values.class as GeneratorClass, sequences: !values["no-sequences"], ...(values.only ? { only: new RegExp(values.only) } : {}) });
-  const native = new Native(), subject: Subject = values.subject === "native" ? new Native() : (await import("./engine.ts")).engineSubject();
+  const native = new Native(), subject: Subject = values.subject === "native" ? new Native() : (await import("./engine.ts")).engineSubject(values.subject === "translator" ? (memory, at, platform, o) => makeInterpreter(memory, at, platform, { ...o, translateAfter: 0 }) : undefined);
   try {
     const c = await runCampaign({ generator, subjects: [native, subject], seconds: number("seconds", values.seconds), maxForms: number("forms", values.forms), ...(values.ignore ? { ignore: new RegExp(values.ignore) } : {}), ...(values.cases ? { cases: number("cases", values.cases) } : {}) });
     console.log(`seed ${seed}: ${summary(c, number("reports", values.reports))}`);
@@ -30,4 +32,4 @@ async function main(): Promise<number> {
   } finally { native.close(); subject.close(); }
 }
 
-main().then((code) => { process.exitCode = code; }, (e) => { console.error(e instanceof UserError ? e.message : e); process.exitCode = 2; });
+await runTool(import.meta.filename, main);
