@@ -112,9 +112,11 @@ export class Interpreter implements Engine {
   /** Stubs asked for since the last time, in one module. */
   private makeStubs(): void {
     if (this.fresh.length === 0) return;
+    this.roomFor(this.nextSlot + this.fresh.length);
     new WebAssembly.Instance(new WebAssembly.Module(stubModule(this.fresh, this.nextSlot, MEMORY, TABLE_SIZE)), { e: this.imports });
     this.nextSlot += this.fresh.length; this.counters.stubs += this.fresh.length; this.fresh = [];
   }
+  private roomFor(slots: number): void { if (slots > this.table.length) this.table.grow(Math.max(4096, slots - this.table.length)); }
   /** The faults a real segment can give (SDM Vol. 3A 5.3): not the ordinary case, which generated code checks itself. */
   private segmentFault(seg: number, off: bigint, size: number, write: boolean): void {
     const n = (seg - this.at - segAt(0)) / SEG.sizeof, attr = this.cpu.segAttr(n), limit = BigInt(this.cpu.segLimit(n)), last = off + BigInt(size) - 1n;
@@ -158,8 +160,10 @@ export class Interpreter implements Engine {
   run(budgetJumps: number): number {
     const { cpu, v } = this, w = this.at >>> 2, FAULT = w + (CPU.fault.at >> 2), EXIT_ = w + (CPU.exit.at >> 2), BUDGET = w + (CPU.budget.at >> 2), SHADOW = w + (CPU.shadow.at >> 2), LINK = w + (CPU.link.at >> 2),
       EFL = w + (CPU.eflags.at >> 2), DR7 = w + ((CPU.dr.at + 7 * 8) >> 2), HOT = w + (CPU.hot.at >> 2), { i32 } = v, { platform } = cpu;
-    i32[EXIT_] = EXIT.none; i32[BUDGET] = budgetJumps; i32[LINK] = 0;
+    // records are this pCPU's own: what another one left in the context names nothing here
+    i32[EXIT_] = EXIT.none; i32[BUDGET] = budgetJumps; i32[LINK] = 0; i32[HOT] = 0;
     for (;;) {
+      if (i32[HOT]) { const hot = i32[HOT]!; i32[HOT] = 0; this.translate(hot); }
       if (i32[FAULT] === RETRY + 1) { i32[FAULT] = 0; i32[LINK] = 0; this.isRetrying = true; }
       if (i32[FAULT]) {
         const vector = i32[FAULT]! - 1 === VECTOR.GP && cpu.isNonCanonical && this.usesStack() ? VECTOR.SS : i32[FAULT]! - 1, error = cpu.get(CPU.errorCode);
@@ -179,7 +183,6 @@ export class Interpreter implements Engine {
         }
       }
       if (i32[BUDGET]! < 0) { i32[EXIT_] = EXIT.slice; return EXIT.slice; }
-      if (i32[HOT]) { const hot = i32[HOT]!; i32[HOT] = 0; this.translate(hot); }
       const link = i32[LINK]!;
       let rec = this.rt.resume();
       if (rec === 0) {
@@ -213,6 +216,7 @@ export class Interpreter implements Engine {
     this.makeStubs();
     const bytes = this.regions.translate(region, table, off => page.at.get(off) ?? 0, MEMORY, TABLE_SIZE), old = page.region;
     const slot = page.region = old || (this.freeSlots.pop() ?? this.nextSlot++);
+    this.roomFor(this.nextSlot);
     this.table.set(slot, new WebAssembly.Instance(new WebAssembly.Module(bytes), { e: this.imports }).exports["r"] as never);
     v.u8.fill(0, table, table + 4096);
     if (old) for (const r of page.recs) if (v.i32[r >>> 2] === old) v.i32[r >>> 2] = v.i32[(r + REC.stub) >>> 2]!;
