@@ -1,6 +1,9 @@
 /** The same guests under QEMU: where they pass there, what they demand is not our own fancy. */
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
+import { mkdtempSync, readFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "node:test";
 import { buildGuest, guestsMissing } from "../guests/build.ts";
 
@@ -8,14 +11,14 @@ const QEMU = "qemu-system-x86_64";
 const skip = guestsMissing() || (spawnSync(QEMU, ["--version"], { stdio: "ignore" }).error ? "QEMU is not installed" : false);
 
 function qemu(name: string): Promise<string> {
+  // into a file: QEMU ends without waiting for a pipe to take the last words
+  const log = join(mkdtempSync(join(tmpdir(), "domus-qemu-")), "serial");
   return new Promise((done, fail) => {
-    const child = spawn(QEMU, ["-M", "q35", "-cpu", "max", "-accel", "tcg", "-m", "128", "-kernel", buildGuest(name), "-display", "none", "-serial", "stdio", "-no-reboot",
-      "-device", "isa-debug-exit,iobase=0xf4,iosize=4"], { stdio: ["ignore", "pipe", "inherit"] });
-    let out = "";
-    child.stdout.on("data", (d) => { out += d; });
+    const child = spawn(QEMU, ["-M", "q35", "-cpu", "max", "-accel", "tcg", "-m", "128", "-kernel", buildGuest(name), "-display", "none", "-serial", `file:${log}`, "-no-reboot",
+      "-device", "isa-debug-exit,iobase=0xf4,iosize=4"], { stdio: ["ignore", "ignore", "inherit"] });
     const limit = setTimeout(() => child.kill("SIGKILL"), 30000);
     child.on("error", fail);
-    child.on("close", () => { clearTimeout(limit); done(out); });
+    child.on("close", () => { clearTimeout(limit); done(readFileSync(log, "latin1")); });
   });
 }
 
