@@ -1,9 +1,9 @@
 /** Our decoder against iced-x86 on random bytes: lengths, and whether the bytes are an instruction at all. */
-import { CpuidFeature, Decoder, DecoderOptions, Instruction, Mnemonic, Code } from "iced-x86";
+import { CpuidFeature, Decoder, DecoderOptions, Instruction, Mnemonic, Code, OpKind, Register } from "iced-x86";
 import type { Random } from "./values.ts";
 
 /** What a decoder says about the first instruction of `bytes`. `length` counts only when `valid`. */
-export interface Decoded { readonly length: number; readonly valid: boolean; readonly name?: string }
+export interface Decoded { readonly length: number; readonly valid: boolean; readonly name?: string; /** the memory operand as memoryText writes it; left out where there is none */ readonly memory?: string }
 export type DecodeLength = (bytes: Uint8Array, bits: 16 | 32 | 64) => Decoded;
 export interface DecoderDisagreement { readonly bits: 16 | 32 | 64; readonly bytes: string; readonly iced: string; readonly ours: string }
 
@@ -12,12 +12,23 @@ const SUPPORTED = new Set<number>(["INTEL8086", "INTEL186", "INTEL286", "INTEL38
 /** Encodings whose validity is a matter of taste: reserved hints, test registers, other vendors', prefixes that change nothing. */
 const TASTE = /Reservednop|Ud[012]|Feni|Fneni|Fdisi|Fndisi|Fsetpm|Fnsetpm|_tr|Loadall|Salc|Umov|Prefetch|Storeall|Cl1invmb|Xbts|Ibts|Cmpxchg486|Int1|Getsec|Rdpmc|Xgetbv|Xsetbv|Xsave|Xrstor|Sysret|Syscall|Rdtscp/;
 
-export const icedDecode = (bytes: Uint8Array, bits: 16 | 32 | 64): { len: number; valid: boolean; name: string; skip: boolean } => {
+/** A memory operand in one spelling for both decoders; the displacement is cut to the address width and left out for RIP-relative ones. */
+export const memoryText = (m: { segment: string; base: string; index: string; scale: number; displacement: bigint; width: number }): string =>
+  `${m.segment}:[${m.base}+${m.index}*${m.index === "" ? 1 : m.scale}+${/^[RE]IP$/.test(m.base) ? "" : BigInt.asUintN(m.width, m.displacement).toString(16)}]`;
+const registerName = (r: Register): string => (r === Register.None ? "" : Register[r] ?? "?");
+/** What iced-x86 makes of the memory operand; in 64-bit mode only FS and GS are named, since the others do not count. */
+function icedMemory(i: Instruction, bits: number): string | undefined {
+  if (!Array.from({ length: i.opCount }, (_, n) => i.opKind(n)).includes(OpKind.Memory)) return undefined;
+  const base = registerName(i.memoryBase), index = registerName(i.memoryIndex), named = base || index, segment = registerName(i.memorySegment);
+  const width = named === "" ? (i.memoryDisplSize === 2 ? 16 : i.memoryDisplSize === 8 ? 64 : 32) : /^(R[A-Z0-9]+|RIP)$/.test(named) && !/D$/.test(named) ? 64 : /^(E|R\d+D)/.test(named) ? 32 : 16;
+  return memoryText({ segment: bits === 64 && !/^[FG]S$/.test(segment) ? "" : segment, base, index, scale: i.memoryIndexScale, displacement: i.memoryDisplacement, width });
+}
+export const icedDecode = (bytes: Uint8Array, bits: 16 | 32 | 64): { len: number; valid: boolean; name: string; skip: boolean; memory: string | undefined } => {
   const d = new Decoder(bits, bytes, DecoderOptions.None), i = new Instruction();
   try {
     d.decodeOut(i);
     const name = Code[i.code] ?? "?", features = [...i.cpuidFeatures()];
-    return { len: i.length, valid: i.code !== Code.INVALID, name: i.code === Code.INVALID ? "invalid" : name, skip: i.code !== Code.INVALID && (TASTE.test(name) || TASTE.test(Mnemonic[i.mnemonic] ?? "")) || !features.every((f) => SUPPORTED.has(f)) && i.code !== Code.INVALID };
+    return { memory: i.code === Code.INVALID ? undefined : icedMemory(i, bits), len: i.length, valid: i.code !== Code.INVALID, name: i.code === Code.INVALID ? "invalid" : name, skip: i.code !== Code.INVALID && (TASTE.test(name) || TASTE.test(Mnemonic[i.mnemonic] ?? "")) || !features.every((f) => SUPPORTED.has(f)) && i.code !== Code.INVALID };
   } finally { d.free(); i.free(); }
 };
 
@@ -41,11 +52,12 @@ export function compareDecoders(r: Random, ours: DecodeLength, n: number, bits: 
     nrCompared++;
     const got = ours(bytes, bits);
     if (!iced.valid && got.name === "x87") continue;      // reserved x87 encodings are refused when executed: forms.ts has them
-    if (got.valid === iced.valid && (!iced.valid || got.length === iced.len)) continue;
-    const key = `${iced.name}|${got.valid ? got.name ?? "valid" : "invalid"}`, seen = disagreements.get(key);
+    const sameMemory = !iced.valid || iced.memory === undefined || got.memory === undefined || iced.memory === got.memory;
+    if (got.valid === iced.valid && (!iced.valid || got.length === iced.len) && sameMemory) continue;
+    const key = `${iced.name}|${got.valid ? got.name ?? "valid" : "invalid"}${sameMemory ? "" : "|memory"}`, seen = disagreements.get(key);
     if (seen) { seen.count++; continue; }
     disagreements.set(key, { count: 1, bits, bytes: [...bytes].map((b) => b.toString(16).padStart(2, "0")).join(" "),
-      iced: iced.valid ? `${iced.name} (${iced.len} bytes)` : "invalid", ours: got.valid ? `${got.name ?? "valid"} (${got.length} bytes)` : "invalid" });
+      iced: iced.valid ? `${iced.name} (${iced.len} bytes, ${iced.memory ?? "no memory"})` : "invalid", ours: got.valid ? `${got.name ?? "valid"} (${got.length} bytes, ${got.memory ?? "no memory"})` : "invalid" });
   }
   return { nrCompared, disagreements };
 }
