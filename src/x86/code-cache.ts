@@ -66,7 +66,7 @@ export class CodeCache {
   }
   private own(machine: number, p: Page): void {
     const frame = machine / 4096, list = this.byFrame.get(frame);
-    if (list) { if (!list.includes(p)) list.push(p); } else { this.byFrame.set(frame, [p]); this.hooks.protect(frame); }
+    if (list) list.push(p); else { this.byFrame.set(frame, [p]); this.hooks.protect(frame); }
   }
   /** May a direct jump be linked to this record? */
   linkable(rec: number): boolean { return !this.unlinked.has(rec); }
@@ -96,12 +96,8 @@ export class CodeCache {
     const first = this.next, m = this.v.u8, long = (mode & MODE.sizeMask) === MODE.code64;
     for (let n = 0; ; n++) {
       if (off >= 4096 || n === MAX_RUN || p.at.has(off)) { this.write(p, jump(off, off, long), off); return first; }
-      let i: Insn;
-      try { i = decode(m, machine + off, machine + 4096, mode); } catch (e) {
-        if (!(e instanceof Undecodable)) throw e;
-        if (e.why === "short") { if (n === 0) return 0; this.write(p, jump(off, off, long), off); return first; }
-        i = trapInsn(e.why === "ud" ? TRAP_ROWS.ud : TRAP_ROWS.gp, long);
-      }
+      const i = decodeOrTrap(m, machine + off, machine + 4096, mode);
+      if (i === null) { if (n === 0) return 0; this.write(p, jump(off, off, long), off); return first; }
       p.at.set(off, this.next); this.write(p, i, off);
       for (let b = off >> 6; b <= (off + Math.max(i.len, 1) - 1) >> 6; b++) p.pieces[b] = 1;
       const { flow } = i.row;
@@ -116,12 +112,10 @@ export class CodeCache {
     if (known !== undefined && this.v.i32[known >>> 2] !== STALE) return known;
     const b = new Uint8Array(32), n = 4096 - off;
     b.set(this.v.u8.subarray(machine + off, machine + 4096)); b.set(this.v.u8.subarray(second, second + 32 - n), n);
-    let i: Insn;
-    try { i = decode(b, 0, 32, mode); } catch (e) { if (!(e instanceof Undecodable)) throw e; i = trapInsn(e.why === "ud" ? TRAP_ROWS.ud : TRAP_ROWS.gp, long); }
-    const p = this.page(machine, mode), rec = this.next;
+    const i = decodeOrTrap(b, 0, 32, mode)!;       // 32 bytes are never too few
+    const p = this.page(machine, mode), q = this.page(second, mode), rec = this.next;
     this.write(p, i, off); this.write(p, jump(off + i.len, off + i.len, long), off + i.len);
-    p.pieces[63] = 1;
-    this.own(second, this.page(second, mode)); this.page(second, mode).pieces[0] = 1; this.page(second, mode).recs.push(rec);
+    p.pieces[63] = q.pieces[0] = 1; q.recs.push(rec);
     this.crossing.set(key, rec); this.unlinked.add(rec);
     return rec;
   }
@@ -179,6 +173,13 @@ export class CodeCache {
       this.v.i64[e] = -1n;
     }
     this.pages.delete(p.key);
+  }
+}
+/** The instruction at m[at..end), or the one that raises what its bytes deserve; null when there are too few of them. */
+function decodeOrTrap(m: Uint8Array, at: number, end: number, mode: number): Insn | null {
+  try { return decode(m, at, end, mode); } catch (e) {
+    if (!(e instanceof Undecodable)) throw e;
+    return e.why === "short" ? null : trapInsn(e.why === "ud" ? TRAP_ROWS.ud : TRAP_ROWS.gp, (mode & MODE.sizeMask) === MODE.code64);
   }
 }
 /** A jump of no length from `off` to page offset `to`: the end of a run. */

@@ -119,6 +119,3 @@ export function wordsOf(g: Gen, e: Val): [Val, Val] {
   const aux = [bit(cf, 63), bit(g.xor(32, cf, bitTo(g, e, 11, 0)), 62), bit(bitTo(g, e, 7, 0), 61), bit(bitTo(g, e, 4, 0), 3), bit(pflip, 2)].reduce((x, y) => g.or(64, x, y));
   return [g.let(res), aux];
 }
-/** wasm types used by callers that keep the words in locals. */
-export const WORD = I64;
-export type { W };

@@ -11,7 +11,8 @@
  */
 import { Op } from "../wasm/opcodes.ts";
 import { type Code, F32, F64, I32, I64, V128, type Ty } from "../wasm/writer.ts";
-import { CPU } from "./state.ts";
+import type { Row } from "./rows.ts";
+import { CPU, VECTOR } from "./state.ts";
 import { TLBE, TLB_BITS } from "./layout.ts";
 
 export type W = 8 | 16 | 32 | 64 | 128;
@@ -40,8 +41,9 @@ export type Flags = { kind: FlagKind; w: W; a: Val | null; b: Val | null; r: Val
 
 const bigs = new Map<number, bigint>(), bigIndex = new Map<bigint, number>();
 const literals: Uint8Array[] = [];
-const LOADS = { 8: Op.i32_load8_u, 16: Op.i32_load16_u, 32: Op.i32_load, 64: Op.i64_load, 128: Op.v128_load } as const;
-const STORES = { 8: Op.i32_store8, 16: Op.i32_store16, 32: Op.i32_store, 64: Op.i64_store, 128: Op.v128_store } as const;
+/** Load and store by width. */
+export const LOADS = { 8: Op.i32_load8_u, 16: Op.i32_load16_u, 32: Op.i32_load, 64: Op.i64_load, 128: Op.v128_load } as const;
+export const STORES = { 8: Op.i32_store8, 16: Op.i32_store16, 32: Op.i32_store, 64: Op.i64_store, 128: Op.v128_store } as const;
 const ATOMIC_LOADS = { 8: Op.i32_atomic_load8_u, 16: Op.i32_atomic_load16_u, 32: Op.i32_atomic_load, 64: Op.i64_atomic_load } as const;
 const ATOMIC_CMPXCHGS = { 8: Op.i32_atomic8_cmpxchg_u, 16: Op.i32_atomic16_cmpxchg_u, 32: Op.i32_atomic_cmpxchg, 64: Op.i64_atomic_cmpxchg } as const;
 
@@ -321,6 +323,8 @@ export abstract class Gen {
     this.slowStore(w, addr, x); c.end();
     if (loop) c.end().end();
   }
+  /** A 16-byte SSE operand in memory must be aligned, unless the row's form says otherwise (u for x). */
+  protected aligned(row: Row, at: Val, w: W): void { if (w === 128 && row.unit === "sse" && /[WM]x/.test(row.form)) this.trapIf(this.cast(64, 32, this.and(64, at, this.k(64, 15))), VECTOR.GP, 0); }
   /** After a helper that may have recorded a fault. */
   faultCheck(): void { this.cpu().mem(Op.i32_load, CPU.fault.at).unlikely().if_(); this.fault(); this.code.end(); }
   /** Raise an exception when cond holds; errorCode -1: the vector has none. */

@@ -133,4 +133,3 @@ export const xlat: Semantics = g => {
 };
 export const cld: Semantics = g => g.setField(32, CPU.eflags.at, g.and(32, g.field(32, CPU.eflags.at), g.k(32, ~EFLAGS.DF)));
 export const std: Semantics = g => g.setField(32, CPU.eflags.at, g.or(32, g.field(32, CPU.eflags.at), g.k(32, EFLAGS.DF)));
-export { DS, I32, I64 };

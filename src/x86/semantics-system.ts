@@ -1,7 +1,7 @@
 /** System instructions: their operands here, their work in system.ts behind `sys` (SDM Vol. 2). */
 import { I32, I64 } from "../wasm/writer.ts";
 import type { Gen, Val, W } from "./gen.ts";
-import type { Semantics } from "./semantics.ts";
+import { type Semantics, setZF } from "./semantics.ts";
 import { Stack } from "./semantics-control.ts";
 import { CPU, CR4, CS, EFLAGS, GS, LDTR, RAX, RCX, RDX, SEG, SS, TR, VECTOR, segAt } from "./state.ts";
 
@@ -44,16 +44,15 @@ const storeSel = (s: number): Semantics => (g, w) => { protectedMode(g); umip(g)
 export const sldt = storeSel(LDTR), str = storeSel(TR);
 export const lldt: Semantics = g => { protectedMode(g); g.sys("lldt", g.cast(16, 64, g.dst(16))); };
 export const ltr: Semantics = g => { protectedMode(g); g.sys("ltr", g.cast(16, 64, g.dst(16))); };
-const zfOnly = (g: Gen, zf: Val) => g.setArith(g.or(32, g.and(32, g.arith(), g.k(32, EFLAGS.arith & ~EFLAGS.ZF)), g.shl(32, zf, g.k(32, 6))));
 /** LAR, LSL: the helper answers -1 for a selector that cannot be looked at. */
 const look = (name: string): Semantics => (g, w) => {
   protectedMode(g);
   const v = g.let(g.sys(name, g.cast(16, 64, g.src(16)))), ok = g.let(g.ne(64, v, g.k(64, -1)));
   g.setDst(g.cast(64, w, g.select(I64, ok, v, g.cast(w, 64, g.dst()))));
-  zfOnly(g, ok);
+  setZF(g, ok);
 };
 export const lar = look("lar"), lsl = look("lsl");
-const verify = (name: string): Semantics => g => { protectedMode(g); const v = g.let(g.sys(name, g.cast(16, 64, g.dst(16)))); zfOnly(g, g.ne(64, v, g.k(64, -1))); };
+const verify = (name: string): Semantics => g => { protectedMode(g); const v = g.let(g.sys(name, g.cast(16, 64, g.dst(16)))); setZF(g, g.ne(64, v, g.k(64, -1))); };
 export const verr = verify("verr"), verw = verify("verw");
 export const smsw: Semantics = (g, w) => { umip(g); const v = g.let(g.field(64, CPU.cr0.at)); if (g.dstMem) g.setDst(g.cast(64, 16, v), 16); else g.setDst(g.cast(64, w, v)); };
 export const lmsw: Semantics = g => g.sysEnd("lmsw", g.cast(16, 64, g.dst(16)));
@@ -63,7 +62,7 @@ export const arpl: Semantics = g => {
   const s = g.let(g.src()), d = g.let(g.dst()), less = g.let(g.ltu(32, g.and(32, d, g.k(32, 3)), g.and(32, s, g.k(32, 3))));
   const raised = g.or(32, g.and(32, d, g.k(32, 0xfffc)), g.and(32, s, g.k(32, 3)));
   if (g.dstMem) { g.emit(less); g.code.if_(); g.setDst(raised); g.code.end(); } else g.setDst(g.select(I32, less, raised, d));
-  zfOnly(g, less);
+  setZF(g, less);
 };
 /** FXSAVE and the XSAVE family: the helper moves the image. */
 export const image = (name: string, size: number, write: boolean): Semantics => (g, w) => { g.sysEnd(name, g.ea(size, write), g.k(64, w)); };
@@ -75,5 +74,3 @@ export const movnti: Semantics = g => g.setDst(g.src());
 /** LDMXCSR: reserved bits fault. */
 export const ldmxcsr: Semantics = g => { const v = g.let(g.dst(32)); g.trapIf(g.and(32, v, g.k(32, 0xffff0000)), VECTOR.GP, 0); g.setField(32, CPU.mxcsr.at, v); };
 export const stmxcsr: Semantics = g => g.setDst(g.field(32, CPU.mxcsr.at), 32);
-export { CS, GS, RAX, RCX, RDX, SS };
-export type { W };

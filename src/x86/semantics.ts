@@ -253,7 +253,8 @@ export const xadd: Semantics = (g, w) => {
   const b = g.let(g.src()), a = g.rmw(), r = g.let(g.add(w, a, b));
   g.setSrc(a); g.put(r); g.flags("add", w, r, a, b);
 };
-const setZF = (g: Gen, zf: Val) => g.setArith(g.or(32, g.and(32, g.arith(), g.k(32, EFLAGS.arith & ~EFLAGS.ZF)), g.shl(32, zf, g.k(32, 6))));
+/** ZF alone; the other flags stay. */
+export const setZF = (g: Gen, zf: Val): void => g.setArith(g.or(32, g.and(32, g.arith(), g.k(32, EFLAGS.arith & ~EFLAGS.ZF)), g.shl(32, zf, g.k(32, 6))));
 /** CMPXCHG8B: eight bytes at once. */
 export const cmpxchg8b: Semantics = g => {
   const pair = (hi: number, lo: number) => g.let(g.or(64, g.shl(64, g.cast(32, 64, g.reg(32, hi)), g.k(64, 32)), g.cast(32, 64, g.reg(32, lo))));

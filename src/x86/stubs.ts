@@ -6,7 +6,7 @@
 import { Op } from "../wasm/opcodes.ts";
 import { Code, I32, I64, type MemorySpec, Module, type Ty } from "../wasm/writer.ts";
 import { ADDR, type Insn, KIND } from "./decode.ts";
-import { Gen, HELPERS, type FlagKind, type Flags, type Val, type W, X, helperIndex, local, tyOf } from "./gen.ts";
+import { Gen, HELPERS, LOADS, STORES, type FlagKind, type Flags, type Val, type W, X, helperIndex, local, tyOf } from "./gen.ts";
 import { KINDS, WIDTHS, arithOf, auxOf, ccOf, flagsOf, resOf, withCF, withCO, wordsOf } from "./gen-flags.ts";
 import { REC } from "./layout.ts";
 import type { Row } from "./rows.ts";
@@ -70,7 +70,7 @@ export class StubGen extends Gen {
   // Operands
   private rec(off: number, o: number = Op.i32_load16_u): this { this.code.get(REC_).mem(o, off); return this; }
   private out(ty: Ty): Val { const t = this.temp(ty); this.code.set(t); return local(t, ty); }
-  private loadAt(w: W, at: number): Val { this.code.mem(w === 128 ? Op.v128_load : w === 64 ? Op.i64_load : w === 32 ? Op.i32_load : w === 16 ? Op.i32_load16_u : Op.i32_load8_u, at); return this.out(tyOf(w)); }
+  private loadAt(w: W, at: number): Val { this.code.mem(LOADS[w], at); return this.out(tyOf(w)); }
   private slot(field: number): void { this.rec(field); this.code.get(CPU_).op(Op.i32_add); }
   protected emitReg(): void { throw new Error("The interpreter has no register nodes"); }
   offset(): Val {
@@ -104,12 +104,10 @@ export class StubGen extends Gen {
   }
   dataAddr(off: Val, size: number, write: boolean): Val { return this.form.addr <= ADDR.index ? off : this.inSegment(off, size, write, () => this.slot(REC.seg)); }
   private operand(kind: number, field: number, w: W): Val {
-    if (kind === KIND.mem) { const at = this.ea(w / 8, false); this.aligned(at, w); return this.load(w, at); }
+    if (kind === KIND.mem) { const at = this.ea(w / 8, false); this.aligned(this.form.row, at, w); return this.load(w, at); }
     if (kind === KIND.imm) return this.imm(w);
     this.slot(field); return this.loadAt(w, 0);
   }
-  /** A 16-byte operand must be aligned, unless the form says otherwise. */
-  private aligned(at: Val, w: W): void { if (w === 128 && this.form.row.unit === "sse" && /[WM]x/.test(this.form.row.form)) this.trapIf(this.cast(64, 32, this.and(64, at, this.k(64, 15))), 13, 0); }
   dst(w: W = this.w): Val { return this.operand(this.form.dk, REC.d, w); }
   src(w: W = this.sw): Val { return this.operand(this.form.sk, REC.s, w); }
   imm(w: W): Val { this.code.get(REC_); return this.loadAt(w, REC.imm); }
@@ -122,7 +120,7 @@ export class StubGen extends Gen {
     return this.loadAt(16, CPU.seg.at + SEG.sel.at);
   }
   private write(kind: number, field: number, v: Val, w: W): void {
-    if (kind === KIND.mem) { const at = this.ea(w / 8, true); this.aligned(at, w); this.store(w, at, v); } else this.writes.push({ slot: null, w, v: this.let(v), field, raw: kind !== KIND.reg });
+    if (kind === KIND.mem) { const at = this.ea(w / 8, true); this.aligned(this.form.row, at, w); this.store(w, at, v); } else this.writes.push({ slot: null, w, v: this.let(v), field, raw: kind !== KIND.reg });
   }
   setDst(v: Val, w: W = this.w): void { this.write(this.form.dk, REC.d, v, w); }
   setSrc(v: Val): void { this.write(this.form.sk, REC.s, v, this.sw); }
@@ -138,7 +136,7 @@ export class StubGen extends Gen {
   srcSlot(): Val {
     if (this.form.sk !== KIND.mem) { this.slot(REC.s); return this.out(I32); }
     const v = this.src();
-    this.code.get(CPU_); this.emit(v); this.code.mem(this.sw === 128 ? Op.v128_store : this.sw === 64 ? Op.i64_store : this.sw === 32 ? Op.i32_store : Op.i32_store16, OPERAND_AT);
+    this.code.get(CPU_); this.emit(v); this.code.mem(STORES[this.sw], OPERAND_AT);
     this.code.get(CPU_).i32(OPERAND_AT).op(Op.i32_add);
     return this.out(I32);
   }
@@ -168,10 +166,7 @@ export class StubGen extends Gen {
       if (x.slot === null) this.slot(x.field); else c.get(CPU_);
       const at = x.slot ?? 0;
       this.emit(x.v);
-      if (x.w === 128) c.mem(Op.v128_store, at);
-      else if (x.w === 64) c.mem(Op.i64_store, at);
-      else if (x.w === 32 && !x.raw) c.op(Op.i64_extend_i32_u).mem(Op.i64_store, at);
-      else c.mem(x.w === 32 ? Op.i32_store : x.w === 16 ? Op.i32_store16 : Op.i32_store8, at);
+      if (x.w === 32 && !x.raw) c.op(Op.i64_extend_i32_u).mem(Op.i64_store, at); else c.mem(STORES[x.w], at);
     }
     for (const f of this.fl) f();
     this.writes = []; this.fl = [];

@@ -7,7 +7,7 @@ import { Op } from "../wasm/opcodes.ts";
 import { Code, I32, I64, type MemorySpec, Module } from "../wasm/writer.ts";
 import { ALL, CF, factsOf, liveBefore } from "./analyze.ts";
 import { ADDR, type Insn, KIND } from "./decode.ts";
-import { type FlagKind, type Flags, Gen, type Val, type W, X, helperIndex, local } from "./gen.ts";
+import { type FlagKind, type Flags, Gen, LOADS, STORES, type Val, type W, X, helperIndex, local, tyOf } from "./gen.ts";
 import { arithOf, auxOf, ccFrom, ccOf, flagCode, resOf, withCF, withCO, wordsOf } from "./gen-flags.ts";
 import { REC } from "./layout.ts";
 import type { Block, Loop, Region } from "./region.ts";
@@ -164,14 +164,13 @@ export class RegionGen extends Gen {
   }
   private operand(kind: number, n: number, w: W): Val {
     switch (kind) {
-      case KIND.mem: { const at = this.ea(); this.aligned(at, w); return this.load(w, at); }
+      case KIND.mem: { const at = this.ea(); this.aligned(this.insn.row, at, w); return this.load(w, at); }
       case KIND.imm: return this.imm(w);
       case KIND.hi: return this.and(32, this.shr(32, this.reg(32, n), this.k(32, 8)), this.k(32, 255));
       case KIND.xmm: return this.field(w, xmmAt(n));
       default: return this.reg(w, n);
     }
   }
-  private aligned(at: Val, w: W): void { if (w === 128 && this.insn.row.unit === "sse" && /[WM]x/.test(this.insn.row.form)) this.trapIf(this.cast(64, 32, this.and(64, at, this.k(64, 15))), 13, 0); }
   offset(): Val {
     const i = this.insn;
     let v: Val | null = null;
@@ -200,7 +199,7 @@ export class RegionGen extends Gen {
   num(): Val { return this.k(64, this.insn.dk === KIND.num ? this.insn.dn : this.insn.sn); }
   segSel(): Val { return this.field(16, segAt(this.insn.dk === KIND.num ? this.insn.dn : this.insn.sn) + SEG.sel.at); }
   private assign(kind: number, n: number, v: Val, w: W): void {
-    if (kind === KIND.mem) { const at = this.ea(); this.aligned(at, w); this.store(w, at, v); } else if (kind === KIND.xmm) this.setField(w, xmmAt(n), v); else if (kind === KIND.hi) this.write(n, 16, v, true); else this.write(n, w, v, false);
+    if (kind === KIND.mem) { const at = this.ea(); this.aligned(this.insn.row, at, w); this.store(w, at, v); } else if (kind === KIND.xmm) this.setField(w, xmmAt(n), v); else if (kind === KIND.hi) this.write(n, 16, v, true); else this.write(n, w, v, false);
   }
   setDst(v: Val, w: W = this.w): void { this.assign(this.insn.dk, this.insn.dn, v, w); }
   setSrc(v: Val): void { this.assign(this.insn.sk, this.insn.sn, v, this.sw); }
@@ -218,9 +217,9 @@ export class RegionGen extends Gen {
     if (old) old.v = v; else this.writes.push({ i, v });
   }
   field(w: W, at: number): Val {
-    this.code.get(CPU_).mem(w === 128 ? Op.v128_load : w === 64 ? Op.i64_load : w === 32 ? Op.i32_load : w === 16 ? Op.i32_load16_u : Op.i32_load8_u, at);
-    const t = this.temp(w === 128 ? 0x7b : w === 64 ? I64 : I32); this.code.set(t);
-    return local(t, w === 128 ? 0x7b : w === 64 ? I64 : I32);
+    this.code.get(CPU_).mem(LOADS[w], at);
+    const t = this.temp(tyOf(w)); this.code.set(t);
+    return local(t, tyOf(w));
   }
   setField(w: W, at: number, v: Val): void { this.stores.push({ at, w, v: this.let(v) }); }
   // Flags ----------------------------------------------------------------------------
@@ -297,7 +296,7 @@ export class RegionGen extends Gen {
       const v = p[k];
       if (v && v.op === X.reg && v.k === w.i) { const t = this.temp(I64); c.get(R0 + w.i).set(t); p[k] = local(t, I64); this.hold = this.tempLevels(); }
     }
-    for (const { at, w, v } of this.stores) { c.get(CPU_); this.emit(v); c.mem(w === 128 ? Op.v128_store : w === 64 ? Op.i64_store : w === 32 ? Op.i32_store : w === 16 ? Op.i32_store16 : Op.i32_store8, at); }
+    for (const { at, w, v } of this.stores) { c.get(CPU_); this.emit(v); c.mem(STORES[w], at); }
     for (const w of ws) this.emit(w.v);
     for (let k = ws.length - 1; k >= 0; k--) c.set(R0 + ws[k]!.i);
     this.writes = []; this.stores = []; this.fl = [];
