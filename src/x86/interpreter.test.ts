@@ -52,6 +52,13 @@ test("a loop that patches itself takes each new byte", () => {
   run(m);
   assert.equal(m.engine.cpu.gpr(RAX), BigInt(1 + 2 + 3 + 4 + 5));
 });
+test("a read-modify-write into a page with code, from the page before, is done once", () => {
+  const m = machine(`48 01 07  ${CC}`, CODE + 4096 + 8), { cpu } = m.engine;
+  m.v.dv.setBigUint64(m.ram + 0x10000 + 4092, 0x1ffffffffn, true);
+  cpu.setGpr(RDI, BigInt(CODE + 4092)); cpu.setGpr(RAX, 1n);
+  run(m);
+  assert.equal(m.v.dv.getBigUint64(m.ram + 0x10000 + 4092, true), 0x200000000n);
+});
 test("a store that faults leaves registers, flags and the other page untouched", () => {
   // stc ; mov rax,[..] ; add [rdi], rax crossing into the read-only page
   const m = machine(`f9  48 01 07  ${CC}`), { cpu } = m.engine;

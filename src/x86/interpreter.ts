@@ -183,14 +183,14 @@ export class Interpreter implements Engine {
         }
       }
       if (i32[BUDGET]! < 0) { i32[EXIT_] = EXIT.slice; return EXIT.slice; }
-      const link = i32[LINK]!;
+      const link = i32[LINK]!, { flushes } = this.code.counters;
       let rec = this.rt.resume();
       if (rec === 0) {
         rec = this.find(cpu.get(CPU.rip));
         if (rec === 0) continue;
         if (this.isEager) this.translate(rec);
       }
-      if (link) { i32[LINK] = 0; if (this.code.linkable(rec)) i32[(link + REC.link) >>> 2] = rec; }
+      if (link) { i32[LINK] = 0; if (this.code.linkable(rec) && this.code.counters.flushes === flushes) i32[(link + REC.link) >>> 2] = rec; }
       if (i32[SHADOW] || i32[EFL]! & (EFLAGS.TF | EFLAGS.RF) || i32[DR7]! & 0xff || this.onStep || this.isRetrying) this.step(rec); else this.rt.interpret(rec);
     }
   }

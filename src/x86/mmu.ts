@@ -316,7 +316,11 @@ export class Mmu {
   /** Both pages are checked before a byte is written. */
   private storeCrossing(a: number, value: bigint, size: number, context: number): void {
     const first = 4096 - (a & 0xfff), second = this.nextPage(a);
-    this.host(a, 1, context); this.host(second, 1, context);
+    const check = (at: number): number => (this.host(at, 1, context) < 0 && this.machine && this.rights & P2M_CODE ? this.machine + (at & 0xfff) : 0);
+    const codeA = check(a), codeB = check(second);
+    // decoded code goes before the first byte too: whoever must make the store again finds memory as it was
+    if (codeA) this.cpu.onCodeWrite(codeA, first);
+    if (codeB) this.cpu.onCodeWrite(codeB, size - first);
     for (let i = 0; i < size; i++) this.store(i < first ? a + i : second + i - first, Number(value >> BigInt(8 * i) & 0xffn), 1, context);
   }
   /** Check that `size` bytes (at most a page) may be written at the given privilege, without writing. @throws GuestFault */
