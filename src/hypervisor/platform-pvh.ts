@@ -87,7 +87,10 @@ export class PvhPlatform implements Platform, Call {
     /** This pCPU's guest wrote to the frame. */
     wrote: (mfn: number): void => {
       const others = Atomics.load(this.#u32, this.#codeWord(mfn)) & ~(1 << this.pcpu);
-      if (others !== 0) this.hv.codeWritten(mfn, this.hv.mm.frames.noteWrite(mfn) & ~(1 << this.pcpu));
+      if (others === 0) return;
+      this.hv.codeWritten(mfn, this.hv.mm.frames.noteWrite(mfn) & ~(1 << this.pcpu));
+      // the new generation makes their records void: with their marks gone, the next store need not come this way
+      Atomics.and(this.#u32, this.#codeWord(mfn), 1 << this.pcpu);
     },
   };
   #codeWord(mfn: number): number { return this.#frameTable + mfn * (FRAME.sizeof >>> 2) + (FRAME.codeCpus.at >>> 2); }

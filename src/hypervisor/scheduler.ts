@@ -63,7 +63,7 @@ export class Scheduler {
   }
   #offState(v: Vcpu): number { return v.pauseFlags & VPF.blocked ? RUNSTATE.blocked : v.mayRun ? RUNSTATE.runnable : RUNSTATE.offline; }
 
-  /** Take the next vCPU for a pCPU. */
+  /** Take the next vCPU for a pCPU. One that ran elsewhere is left to that pCPU while it is idle: there its code is translated, and its caches are warm. */
   pick(pcpu: number): Vcpu | null {
     const hv = this.#hv;
     if (hv.load(ROOT.nrQueued, hv.root) === 0) return null;
@@ -71,6 +71,11 @@ export class Scheduler {
       for (;;) {
         const at = hv.get(ROOT.runHead, hv.root);
         if (at === 0) return null;
+        const last = hv.get(VCPU.lastPcpu, at) - 1;
+        if (last >= 0 && last !== pcpu && hv.load(ROOT.idlePcpus, hv.root) & 1 << last) {
+          this.#rouse(last);
+          return null;
+        }
         this.#unlink(0, at);
         const v = this.vcpuAt(at);
         if (!v) continue;

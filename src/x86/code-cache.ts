@@ -66,7 +66,8 @@ export class CodeCache {
   }
   private own(machine: number, p: Page): void {
     const frame = machine / 4096, list = this.byFrame.get(frame);
-    if (list) list.push(p); else { this.byFrame.set(frame, [p]); this.hooks.protect(frame); }
+    if (list) list.push(p); else this.byFrame.set(frame, [p]);
+    this.hooks.protect(frame);                         // even again: a foreign write takes the mark away
   }
   /** May a direct jump be linked to this record? */
   linkable(rec: number): boolean { return !this.unlinked.has(rec); }
