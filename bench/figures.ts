@@ -1,9 +1,17 @@
 /** What a benchmark is to bench/main.ts, and how figures become a table. */
 
 /** How much is measured: rounds are interleaved, a figure is the median of them. */
-export type Effort = { readonly quick: boolean; readonly rounds: number; say(text: string): void };
-/** One line of a table: figures by column, each with all its rounds. */
-export type Row = { readonly name: string; readonly rounds: Readonly<Record<string, readonly number[]>> };
+export type Effort = {
+  readonly quick: boolean;
+  readonly rounds: number;
+  /** works to leave the others out for; empty for all */
+  readonly only: readonly string[];
+  /** where to write the chart, if anywhere */
+  readonly svg?: string;
+  say(text: string): void;
+};
+/** One line of a table: figures by column, each with all its rounds; and words where a column has them. */
+export type Row = { readonly name: string; readonly rounds: Readonly<Record<string, readonly number[]>>; readonly words?: Readonly<Record<string, string>> };
 export type Table = {
   readonly title: string;
   /** what is counted, and what was run */
@@ -44,6 +52,6 @@ export function markdown(table: Table): string {
     const text = (n: number) => n.toFixed(table.digits), low = text(Math.min(...values)), high = text(Math.max(...values));
     return low === high ? text(median(values)) : `${text(median(values))} (${low} to ${high})`;
   };
-  const lines = [["", ...table.columns], ["---", ...table.columns.map(() => "--:")], ...table.rows.map((row) => [row.name, ...table.columns.map((c) => cell(row.rounds[c]))])];
+  const lines = [["", ...table.columns], ["---", ...table.columns.map(() => "--:")], ...table.rows.map((row) => [row.name, ...table.columns.map((c) => row.words?.[c] ?? cell(row.rounds[c]))])];
   return [`### ${table.title}`, "", `${table.unit}`, "", ...lines.map((cells) => `| ${cells.join(" | ")} |`), "", ...table.notes, ""].join("\n");
 }

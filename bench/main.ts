@@ -1,43 +1,58 @@
 /**
- * `npm run bench -- [NAME...] [--quick] [--rounds N] [--engine NAME] [--json FILE]`: every published figure (docs/measurements.md), measured again. Each benchmark runs us and the
+ * `npm run bench -- [NAME...] [--quick] [--rounds N] [--engine NAME] [--json FILE] [--only WORK,...] [--svg FILE]`: every published figure (docs/measurements.md), measured again. Each benchmark runs us and the
  * peer in turn within one process; figures are medians of the rounds with their range.
  */
 import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { UserError } from "../src/base/errors.ts";
+import { Guest } from "../test/guest.ts";
 import { boot } from "./boot.ts";
-import { type Bench, markdown, type Table } from "./figures.ts";
+import { cpu } from "./cpu.ts";
+import { type Bench, type Effort, markdown, type Table } from "./figures.ts";
 import { groundFacts, ourOptions } from "./ground.ts";
 import { integer } from "./integer.ts";
 import { memory } from "./memory.ts";
 import { parallel } from "./parallel.ts";
 
-const BENCHES: readonly Bench[] = [boot, integer, memory, parallel];
-const HELP = `npm run bench -- [NAME...] [--quick] [--rounds N] [--engine NAME] [--json FILE]
+const BENCHES: readonly Bench[] = [cpu, boot, integer, memory, parallel];
+const HELP = `npm run bench -- [NAME...] [--quick] [--rounds N] [--engine NAME] [--json FILE] [--only WORK,...] [--svg FILE]
 
 ${BENCHES.map((b) => `  ${b.name.padEnd(10)}${b.help}`).join("\n")}
 
-Wants gcc, qemu-system-x86 and apt-get. --quick: one round, the cloud kernel only. --engine is handed to domus run.
+Wants gcc, qemu-system-x86 and apt-get. --quick: one round, the cloud kernel only; of cpu, gbench in Domus and in QEMU's qemu64. --engine is handed to domus run.
+--only restricts cpu to some works, and leaves boot and memory out of it; --svg writes its chart.
 `;
 
 async function main(): Promise<number> {
   const { values, positionals } = parseArgs({
-    allowPositionals: true, options: { quick: { type: "boolean", default: false }, rounds: { type: "string" }, engine: { type: "string" }, json: { type: "string" }, help: { type: "boolean", short: "h", default: false } },
+    allowPositionals: true, options: { quick: { type: "boolean", default: false }, rounds: { type: "string" }, engine: { type: "string" }, json: { type: "string" }, only: { type: "string" }, svg: { type: "string" }, help: { type: "boolean", short: "h", default: false } },
   });
   if (values.help) { process.stdout.write(HELP); return 0; }
   const unknown = positionals.find((name) => !BENCHES.some((b) => b.name === name));
   if (unknown !== undefined) throw new UserError(`No benchmark "${unknown}"; there are ${BENCHES.map((b) => b.name).join(", ")}`);
   const rounds = Number(values.rounds ?? (values.quick ? 1 : 5));
   if (!Number.isSafeInteger(rounds) || rounds < 1 || rounds > 1000) throw new UserError(`--rounds wants a whole number from 1 to 1000, not "${values.rounds}"`);
+  const chosen = BENCHES.filter((b) => positionals.length === 0 || positionals.includes(b.name)), forCpu = (["only", "svg"] as const).find((name) => values[name] !== undefined);
+  if (forCpu && !chosen.includes(cpu)) throw new UserError(`--${forCpu} is for the benchmark cpu, which is not among those named`);
   if (values.engine !== undefined) ourOptions.push("--engine", values.engine);
   const facts = { ...groundFacts(), engine: values.engine ?? "auto" }, tables: Table[] = [], say = (text: string) => { process.stderr.write(`${text}\n`); };
-  for (const bench of BENCHES.filter((b) => positionals.length === 0 || positionals.includes(b.name))) tables.push(...(await bench.run({ quick: values.quick, rounds, say })));
+  const effort: Effort = { quick: values.quick, rounds, only: values.only?.split(",").filter(Boolean) ?? [], say, ...(values.svg === undefined ? {} : { svg: values.svg }) };
+  for (const bench of chosen) tables.push(...(await bench.run(effort)));
   process.stdout.write([...Object.entries(facts).map(([name, fact]) => `- ${name}: ${fact}`), `- rounds: ${rounds}, interleaved; medians (least to most)`, "", ...tables.map(markdown)].join("\n"));
   if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify({ facts, rounds, tables }, null, 1)}\n`);
   return 0;
 }
 
+// Guests are programs of their own: none is left running.
+let interrupted = false;
+for (const signal of ["SIGINT", "SIGTERM"] as const) {
+  process.once(signal, () => {
+    interrupted = true;
+    void Promise.all([...Guest.running].map((guest) => guest[Symbol.asyncDispose]())).finally(() => process.exit(130));
+  });
+}
 process.exitCode = await main().catch((e: unknown) => {
+  if (interrupted) return 130;
   if (!(e instanceof UserError) && !(e as { code?: string }).code?.startsWith("ERR_PARSE_ARGS")) throw e;
   process.stderr.write(`bench: ${(e as Error).message}\n`);
   return 2;

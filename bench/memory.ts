@@ -7,6 +7,14 @@ import { type Bench, Collector, type Table } from "./figures.ts";
 /** Left free, so that the guest does not run out of memory. */
 const SPARE_KIB = 12 * 1024;
 
+/** Have a guest touch all its memory, so that a peak less that memory is what its machine needs beside it. @returns MiB of files written */
+export async function fillMemory(guest: { run(command: string, timeoutMs: number): Promise<{ out: string }> }, memoryMiB: number): Promise<number> {
+  const { out } = await guest.run(`mount -t tmpfs -o size=100% none /mnt 2>/dev/null || { mkdir -p /mnt; mount -t tmpfs -o size=100% none /mnt; }; dd if=/dev/zero of=/mnt/fill bs=1024k count=$((($(awk '/^MemFree/ {print $2}' /proc/meminfo) - ${SPARE_KIB}) / 1024)) 2>&1 | tail -n 1; df -k /mnt | tail -n 1`, BOOT_MS);
+  const usedMiB = Number(/^none\s+\d+\s+(\d+)/m.exec(out)?.[1] ?? 0) / 1024;
+  if (usedMiB < memoryMiB / 4) throw new Error(`The guest filled ${usedMiB} MiB only:\n${out}`);
+  return usedMiB;
+}
+
 export const memory: Bench = {
   name: "memory",
   help: "peak memory of the process beyond its guest's",
@@ -17,9 +25,7 @@ export const memory: Bench = {
         await using guest = start();
         await guest.takeShell(BOOT_MS);
         const booted = peakMemoryMiB(guest.child.pid!);
-        const { out } = await guest.run(`mount -t tmpfs -o size=100% none /mnt 2>/dev/null || { mkdir -p /mnt; mount -t tmpfs -o size=100% none /mnt; }; dd if=/dev/zero of=/mnt/fill bs=1024k count=$((($(awk '/^MemFree/ {print $2}' /proc/meminfo) - ${SPARE_KIB}) / 1024)) 2>&1 | tail -n 1; df -k /mnt | tail -n 1`, BOOT_MS);
-        const filled = peakMemoryMiB(guest.child.pid!), usedMiB = Number(/^none\s+\d+\s+(\d+)/m.exec(out)?.[1] ?? 0) / 1024;
-        if (usedMiB < MEMORY_MIB / 4) throw new Error(`The guest filled ${usedMiB} MiB only:\n${out}`);
+        const usedMiB = await fillMemory(guest, MEMORY_MIB), filled = peakMemoryMiB(guest.child.pid!);
         found.add("peak after boot, guest's touched pages included", column, booted);
         found.add("peak when the guest has used all it has", column, filled);
         found.add("**beyond the guest's memory**", column, filled - MEMORY_MIB);

@@ -1,7 +1,7 @@
 /** The integer programs of bench/programs: built with the machine's compiler, packed into an initramfs, read back from a console. */
 import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { UserError } from "../src/base/errors.ts";
 import { cpio } from "../src/builder/cpio.ts";
 import { type Images, root } from "../test/guest.ts";
@@ -14,19 +14,22 @@ const FLAGS = ["-O2", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-static", "-
   "-fno-tree-loop-distribute-patterns", "-fcf-protection=none", "-fno-asynchronous-unwind-tables", "-Wl,--build-id=none", "-Wl,-z,noexecstack", "-Wl,-Ttext-segment=0x400000"];
 const sources = join(root, "bench/programs"), out = join(root, "var/bench");
 
-/** Build a program unless it is newer than its sources. @returns the path of a static ELF file */
-export function build(name: Program): string {
-  const elf = join(out, name), age = (path: string) => statSync(path).mtimeMs;
-  if (existsSync(elf) && readdirSync(sources).every((f) => age(join(sources, f)) < age(elf))) return elf;
-  mkdirSync(out, { recursive: true });
+/** Build an ELF file unless it is newer than all it is made from. @returns its path */
+export function compile(elf: string, args: readonly string[], madeFrom: readonly string[]): string {
+  const age = (path: string) => statSync(path).mtimeMs;
+  if (existsSync(elf) && madeFrom.every((f) => age(f) < age(elf))) return elf;
+  mkdirSync(dirname(elf), { recursive: true });
   try {
-    execFileSync("gcc", [...FLAGS, `-DNAME="${name}"`, "-o", elf, join(sources, `${name}.c`), join(sources, "driver.c")], { stdio: ["ignore", "ignore", "pipe"] });
+    execFileSync("gcc", [...args, "-o", elf], { stdio: ["ignore", "ignore", "pipe"] });
   } catch (e) {
     const { code, stderr } = e as { code?: string; stderr?: Uint8Array };
-    throw new UserError(code === "ENOENT" ? "The programs are built with gcc, which is not here" : `"${name}" does not build:\n${new TextDecoder().decode(stderr)}`);
+    throw new UserError(code === "ENOENT" ? "The programs are built with gcc, which is not here" : `"${elf}" does not build:\n${new TextDecoder().decode(stderr)}`);
   }
   return elf;
 }
+/** Build a program. @returns the path of a static ELF file */
+export const build = (name: Program): string =>
+  compile(join(out, name), [...FLAGS, `-DNAME="${name}"`, join(sources, `${name}.c`), join(sources, "driver.c")], readdirSync(sources).map((f) => join(sources, f)));
 
 /** The same initramfs with the programs in /bench; Linux unpacks archives that follow each other. */
 export function withPrograms(images: Images): Images {

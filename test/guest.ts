@@ -37,6 +37,8 @@ export type Seen = { readonly match: RegExpExecArray; readonly atMs: number };
 
 /** A spawned program whose stdin and stdout are a guest's console. */
 export class Guest implements AsyncDisposable {
+  /** those whose programs run: whoever is interrupted ends them */
+  static readonly running = new Set<Guest>();
   readonly child: ChildProcess;
   readonly startedMs = performance.now();
   readonly exit: Promise<Exit>;
@@ -48,14 +50,16 @@ export class Guest implements AsyncDisposable {
   #wake: () => void = () => {};
   #gone: Exit | null = null;
 
-  constructor(program: string, args: readonly string[]) {
-    this.child = spawn(program, args, { stdio: ["pipe", "pipe", "pipe"] });
+  constructor(program: string, args: readonly string[], options: { cwd?: string; env?: NodeJS.ProcessEnv } = {}) {
+    this.child = spawn(program, args, { ...options, stdio: ["pipe", "pipe", "pipe"] });
+    Guest.running.add(this);
     this.child.stdout!.setEncoding("latin1").on("data", (text: string) => { this.out += text; this.#wake(); });
     this.child.stderr!.setEncoding("utf8").on("data", (text: string) => { this.err += text; });
     this.child.stdin!.on("error", () => {});
     this.exit = new Promise((resolve, reject) => {
-      this.child.on("error", reject);
-      this.child.on("close", (code, signal) => { this.#gone = { code, signal }; this.#wake(); resolve(this.#gone); });
+      const over = (exit: Exit) => { Guest.running.delete(this); this.#gone = exit; this.#wake(); };
+      this.child.on("error", (e) => { this.err += e.message; over({ code: 127, signal: null }); reject(e); });
+      this.child.on("close", (code, signal) => { over({ code, signal }); resolve({ code, signal }); });
     });
     this.exit.catch(() => {});
   }
@@ -106,6 +110,7 @@ export class Guest implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#gone) return;
     this.child.kill("SIGTERM");
+    this.child.kill("SIGCONT");      // a stopped program hears of its end only when it goes on
     await this.ended(5000).catch(() => {});
   }
 }
@@ -115,7 +120,7 @@ export const xlCfg = (name: string, { kernel, ramdisk }: Images, memoryMiB: numb
   `name = "${name}"\ntype = "pvh"\nkernel = "${kernel}"\nramdisk = "${ramdisk}"\nextra = '${extra}'\nmemory = ${memoryMiB}\n`;
 
 /** Arguments for QEMU's TCG, with the same kernel, initramfs and memory, one CPU. */
-export const qemuArgs = ({ kernel, ramdisk }: Images, memoryMiB: number, append = "console=ttyS0"): string[] =>
-  ["-accel", "tcg", "-cpu", "qemu64", "-smp", "1", "-m", String(memoryMiB), "-nographic", "-no-reboot", "-nic", "none", "-kernel", kernel, "-initrd", ramdisk, "-append", append];
+export const qemuArgs = ({ kernel, ramdisk }: Images, memoryMiB: number, append = "console=ttyS0", cpu = "qemu64", accel = "tcg"): string[] =>
+  ["-accel", accel, "-cpu", cpu, "-smp", "1", "-m", String(memoryMiB), "-nographic", "-no-reboot", "-nic", "none", "-kernel", kernel, "-initrd", ramdisk, "-append", append];
 /** The peer's program. */
 export const QEMU = "qemu-system-x86_64";

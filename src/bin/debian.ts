@@ -16,12 +16,18 @@ const NO_APT = "No apt here to fetch Debian's kernel and busybox with; bring you
 export class Debian {
   readonly #folder: string;
   readonly #children = new Set<ChildProcess>();
-  #options: string[] = [];
+  readonly #options: string[] = [];
 
-  /** @param folder where packages and, if need be, package lists are kept */
-  constructor(folder: string) {
+  /**
+   * @param folder where packages and, if need be, package lists are kept
+   * @param architecture another than this computer's: its packages come by lists of their own and are not compared with what is installed here
+   */
+  constructor(folder: string, architecture?: string) {
     this.#folder = resolve(folder);
     mkdirSync(this.#folder, { recursive: true });
+    if (architecture === undefined) return;
+    this.#useOwnLists();
+    this.#options.push("-o", `APT::Architecture=${architecture}`, "-o", `APT::Architectures=${architecture}`, "-o", "Dir::State::status=/dev/null");
   }
   /** End whatever is under way. */
   stop(): void { for (const child of this.#children) child.kill(); }
@@ -56,12 +62,15 @@ export class Debian {
     throw new UserError(`apt knows no package ${name}; bring your own kernel: npm start -- --kernel BZIMAGE --ramdisk CPIO`);
   }
 
+  #useOwnLists(): void {
+    const at = (name: string) => { mkdirSync(join(this.#folder, name, "partial"), { recursive: true }); return join(this.#folder, name); };
+    this.#options.push("-o", `Dir::State::Lists=${at("lists")}`, "-o", `Dir::Cache=${at("cache")}`, "-o", `Dir::Cache::Archives=${at("archives")}`,
+      "-o", "APT::Sandbox::User=", "-o", "APT::Update::Post-Invoke=", "-o", "APT::Update::Post-Invoke-Success=");
+  }
   /** Fetch package lists of our own; the system's stay as they are. */
   async refreshLists(progress: Progress): Promise<void> {
     progress.step("Refresh package lists");
-    const at = (name: string) => { mkdirSync(join(this.#folder, name, "partial"), { recursive: true }); return join(this.#folder, name); };
-    this.#options = ["-o", `Dir::State::Lists=${at("lists")}`, "-o", `Dir::Cache=${at("cache")}`, "-o", `Dir::Cache::Archives=${at("archives")}`,
-      "-o", "APT::Sandbox::User=", "-o", "APT::Update::Post-Invoke=", "-o", "APT::Update::Post-Invoke-Success="];
+    if (this.#options.length === 0) this.#useOwnLists();
     await this.#must(...this.#apt("apt-get", "update", "-q"), "Refreshing the package lists");
     progress.done();
   }
