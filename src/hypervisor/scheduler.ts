@@ -63,7 +63,7 @@ export class Scheduler {
   }
   #offState(v: Vcpu): number { return v.pauseFlags & VPF.blocked ? RUNSTATE.blocked : v.mayRun ? RUNSTATE.runnable : RUNSTATE.offline; }
 
-  /** Take the next vCPU for a pCPU. One that ran elsewhere is left to that pCPU while it is idle: there its code is translated, and its caches are warm. */
+  /** Take the next vCPU for a pCPU. One that ran elsewhere is left to that pCPU while it has nothing else: there its code is translated, and its caches are warm. */
   pick(pcpu: number): Vcpu | null {
     const hv = this.#hv;
     if (hv.load(ROOT.nrQueued, hv.root) === 0) return null;
@@ -72,7 +72,7 @@ export class Scheduler {
         const at = hv.get(ROOT.runHead, hv.root);
         if (at === 0) return null;
         const last = hv.get(VCPU.lastPcpu, at) - 1;
-        if (last >= 0 && last !== pcpu && hv.load(ROOT.idlePcpus, hv.root) & 1 << last) {
+        if (last >= 0 && last !== pcpu && hv.load(PCPU.vcpu, hv.pcpuAt(last)) === 0 && hv.load(PCPU.state, hv.pcpuAt(last)) !== PCPU_STATE.off) {
           this.#rouse(last);
           return null;
         }

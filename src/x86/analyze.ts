@@ -75,6 +75,9 @@ class Analyzer extends Gen {
   tryBulk(): void { this.foreign(); }
   dstSlot(): Val { this.foreign(); return local(0, I32); }
   srcSlot(): Val { this.foreign(); return local(0, I32); }
+  rare(): void { this.touch(); }
+  byHand(): boolean { this.touch(); return true; }
+  leap(): void {}
   rmw(): Val { return this.dst(); }
   rmwAt(w: W): Val { this.touch(); return valOf(w); }
   put(): void { if (this.dstMem) this.touch(); }

@@ -5,12 +5,14 @@
 import type { Views } from "../base/views.ts";
 import { ADDR, type Insn, KIND, TRAP_ROWS, Undecodable, decode, jmpRow, trapInsn, blank } from "./decode.ts";
 import { CODEE, CODE_AT, CODE_BITS, PCPU_BYTES, RECS_AT, REC } from "./layout.ts";
-import { STALE, codeSlot } from "./runtime.ts";
+import { STALE, STRADDLE, codeSlot } from "./runtime.ts";
 import { CPU, MODE, gprAt, segAt, xmmAt } from "./state.ts";
 
 export type Page = { readonly key: number; readonly at: Map<number, number>; readonly recs: number[]; /** 64-byte pieces that hold decoded bytes */ readonly pieces: Uint8Array; /** offsets published in the index */ readonly published: Set<number>; readonly generation: number;
-  /** the region made from it: table slot, or 0; hot offsets it was made for; how often and when it was made, in instructions retired */
-  region: number; readonly hot: Set<number>; builds: number; builtAt: number };
+  /** regions with code from it */
+  readonly regions: Set<PlacedRegion> };
+/** A region in its place: table slot, the records that enter it, the pages it has code from. */
+export type PlacedRegion = { readonly slot: number; readonly recs: readonly number[]; readonly pages: readonly Page[] };
 export type CodeHooks = {
   /** A frame now has decoded code: its writers must come to invalidate(). */
   protect(frame: number): void;
@@ -35,10 +37,6 @@ export class CodeCache {
   private next: number;
   private readonly pages = new Map<number, Page>();
   private readonly byFrame = new Map<number, Page[]>();
-  /** Instructions that cross into another page: both machine pages, offset and mode to record. */
-  private readonly crossing = new Map<string, number>();
-  /** Records that must be found by the run loop each time. */
-  private readonly unlinked = new Set<number>();
   counters = { records: 0, pages: 0, invalidations: 0, flushes: 0 };
 
   constructor(v: Views, base: number, hooks: CodeHooks) { this.v = v; this.base = base; this.hooks = hooks; this.next = base + RECS_AT; this.clearIndex(); }
@@ -47,8 +45,8 @@ export class CodeCache {
   /** Forget everything. */
   flush(): void {
     for (const frame of this.byFrame.keys()) this.hooks.unprotect(frame);
-    for (const p of this.pages.values()) if (p.region) this.hooks.freeRegion(p.region);
-    this.pages.clear(); this.byFrame.clear(); this.crossing.clear(); this.unlinked.clear();
+    for (const p of this.pages.values()) for (const r of p.regions) if (r.pages[0] === p) this.hooks.freeRegion(r.slot);
+    this.pages.clear(); this.byFrame.clear();
     this.next = this.base + RECS_AT; this.counters.flushes++;
     this.clearIndex();
   }
@@ -58,19 +56,22 @@ export class CodeCache {
     let p = this.pages.get(key);
     if (p && p.generation !== generation) { this.drop(machine / 4096, p); p = undefined; }
     if (!p) {
-      p = { key, at: new Map(), recs: [], pieces: new Uint8Array(64), published: new Set(), generation, region: 0, hot: new Set(), builds: 0, builtAt: 0 };
+      p = { key, at: new Map(), recs: [], pieces: new Uint8Array(64), published: new Set(), generation, regions: new Set() };
       this.pages.set(key, p); this.counters.pages++;
       this.own(machine, p);
     }
     return p;
+  }
+  /** The page, if it has been decoded and nobody else has written to it since. */
+  known(machine: number, mode: number): Page | null {
+    const p = this.pages.get(machine + (mode & ~MODE.user) * 2 ** 32);
+    return p && p.generation === this.hooks.generation(machine / 4096) ? p : null;
   }
   private own(machine: number, p: Page): void {
     const frame = machine / 4096, list = this.byFrame.get(frame);
     if (list) list.push(p); else this.byFrame.set(frame, [p]);
     this.hooks.protect(frame);                         // even again: a foreign write takes the mark away
   }
-  /** May a direct jump be linked to this record? */
-  linkable(rec: number): boolean { return !this.unlinked.has(rec); }
 
   /**
    * The record of the instruction at linear address `linear`, whose page is at machine address `machine`.
@@ -79,13 +80,22 @@ export class CodeCache {
   record(linear: number, machine: number, mode: number): number {
     const off = linear & 4095, p = this.page(machine, mode);
     let rec = p.at.get(off);
-    if (rec === undefined) {
-      if (this.next + (MAX_RUN + 2) * REC.size > this.base + PCPU_BYTES) { this.flush(); return this.record(linear, machine, mode); }
-      rec = this.run(p, machine, off, mode);
-      if (rec === 0) return this.across(linear, machine, mode);
+    const isAcross = rec !== undefined && this.v.i32[(rec + REC.stub) >>> 2]! <= STRADDLE;
+    if (rec === undefined || isAcross) {
+      if (this.isFull) { this.flush(); return this.record(linear, machine, mode); }
+      if (!isAcross) rec = this.run(p, machine, off, mode);
+      if (!rec || isAcross) rec = this.across(linear, machine, mode, rec ?? 0);
     }
-    this.publish(p, machine, off, rec);
+    this.publish(this.page(machine, mode), machine, off, rec);
     return rec;
+  }
+  /** The next decoding may not have room. */
+  private get isFull(): boolean { return this.next + (MAX_RUN + 4) * REC.size > this.base + PCPU_BYTES; }
+  /** The record of an instruction of that page, decoded if need be; 0 where there is no room, or it goes on into the next page and was never met. */
+  recordAt(p: Page, off: number): number {
+    const machine = p.key % 2 ** 32, mode = Math.floor(p.key / 2 ** 32), known = p.at.get(off);
+    if (known !== undefined) return known;
+    return this.isFull ? 0 : this.run(p, machine, off, mode);
   }
   private publish(p: Page, machine: number, off: number, rec: number): void {
     const e = (this.base + CODE_AT + codeSlot(machine + off | 0) * CODEE.size) >>> 2;
@@ -106,18 +116,21 @@ export class CodeCache {
       off += i.len;
     }
   }
-  /** An instruction on two pages: found anew each time, since where the second page lies may change. */
-  private across(linear: number, machine: number, mode: number): number {
-    const off = linear & 4095, second = this.hooks.fetch(linear - off + 4096), key = `${machine} ${second} ${off} ${mode & ~MODE.user}`, long = (mode & MODE.sizeMask) === MODE.code64;
-    const known = this.crossing.get(key);
-    if (known !== undefined && this.v.i32[known >>> 2] !== STALE) return known;
+  /**
+   * An instruction on two pages: a record that looks whether the second page is mapped where it was when this was decoded, then the instruction's.
+   * @param old the record in its place, which may be right
+   */
+  private across(linear: number, machine: number, mode: number, old: number): number {
+    const off = linear & 4095, second = this.hooks.fetch(linear - off + 4096), long = (mode & MODE.sizeMask) === MODE.code64, { v } = this;
+    const p = this.page(machine, mode), q = this.page(second, mode);         // either may be forgotten here, and `old` with it
+    if (old !== 0 && v.i32[(old + REC.stub) >>> 2] === STRADDLE && v.u32[(old + REC.imm) >>> 2] === second) return old;
     const b = new Uint8Array(32), n = 4096 - off;
-    b.set(this.v.u8.subarray(machine + off, machine + 4096)); b.set(this.v.u8.subarray(second, second + 32 - n), n);
-    const i = decodeOrTrap(b, 0, 32, mode)!;       // 32 bytes are never too few
-    const p = this.page(machine, mode), q = this.page(second, mode), rec = this.next;
-    this.write(p, i, off); this.write(p, jump(off + i.len, off + i.len, long), off + i.len);
-    p.pieces[63] = q.pieces[0] = 1; q.recs.push(rec);
-    this.crossing.set(key, rec); this.unlinked.add(rec);
+    b.set(v.u8.subarray(machine + off, machine + 4096)); b.set(v.u8.subarray(second, second + 32 - n), n);
+    const i = decodeOrTrap(b, 0, 32, mode)!, rec = this.next;       // 32 bytes are never too few
+    this.write(p, { ...blank(), long }, off); this.write(p, i, off); this.write(p, jump(off + i.len, off + i.len, long), off + i.len);
+    v.i32[rec >>> 2] = v.i32[(rec + REC.stub) >>> 2] = STRADDLE; v.u32[(rec + REC.imm) >>> 2] = second;
+    p.pieces[63] = q.pieces[0] = 1; q.recs.push(rec, rec + REC.size);
+    p.at.set(off, rec);
     return rec;
   }
   private write(p: Page, i: Insn, off: number): void {
@@ -147,7 +160,7 @@ export class CodeCache {
   }
   /** Room for a table of a region's, or 0 when there is none left (the next decoding flushes). */
   reserve(bytes: number): number {
-    if (this.next + bytes + (MAX_RUN + 2) * REC.size > this.base + PCPU_BYTES) return 0;
+    if (this.next + bytes + (MAX_RUN + 4) * REC.size > this.base + PCPU_BYTES) return 0;
     const at = this.next;
     this.next += bytes;
     return at;
@@ -165,9 +178,21 @@ export class CodeCache {
     }
     return any;
   }
+  /** A region is in place: it goes when one of its pages does. */
+  place(r: PlacedRegion): void { for (const p of r.pages) p.regions.add(r); }
+  /** A region is void: its records are the interpreter's again. */
+  private endRegion(r: PlacedRegion): void {
+    const { i32 } = this.v;
+    for (const rec of r.recs) if (i32[rec >>> 2] === r.slot) {
+      i32[rec >>> 2] = i32[(rec + REC.stub) >>> 2]!;
+      i32[(rec + REC.heat) >>> 2] = Math.max(1, this.hooks.heat >> 2);     // it was hot: sooner than the first time
+    }
+    for (const p of r.pages) p.regions.delete(r);
+    this.hooks.freeRegion(r.slot);
+  }
   private forget(p: Page): void {
     for (const rec of p.recs) this.v.i32[rec >>> 2] = this.v.i32[(rec + REC.stub) >>> 2] = STALE;
-    if (p.region) this.hooks.freeRegion(p.region);
+    for (const r of p.regions) this.endRegion(r);
     const machine = p.key % 2 ** 32;
     for (const off of p.published) {
       const e = (this.base + CODE_AT + codeSlot(machine + off | 0) * CODEE.size) >>> 3;

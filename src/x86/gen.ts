@@ -28,7 +28,7 @@ export const tyOf = (w: W): Ty => (w === 128 ? V128 : w === 64 ? I64 : I32);
 export const HELPERS = {
   slowLoad: [[I64, I32], [I64]], slowStore: [[I64, I64, I32], []], slowLoad128: [[I64], []], slowStore128: [[I64], []], probeWrite: [[I64, I32], []],
   mulhu: [[I64, I64], [I64]], mulhs: [[I64, I64], [I64]], divu128: [[I64, I64, I64], [I64]], divs128: [[I64, I64, I64], [I64]], remu128: [[I64, I64, I64], [I64]], rems128: [[I64, I64, I64], [I64]],
-  lookup: [[I64, I32], [I32]], segCheck: [[I32, I64, I32], []], sys: [[I32, I64, I64], [I64]],
+  lookup: [[I64, I32], [I32]], isMapped: [[I64, I32, I32], [I32]], segCheck: [[I32, I64, I32], []], sys: [[I32, I64, I64], [I64]],
   sse: [[I32, I32, I32, I32], []], x87Reg: [[I32], [I32]], x87Load: [[I32, I64, I32], [I32]], x87Store: [[I32], []], x87StoreDone: [[I32], []], bulk: [[I32, I32], [I32]], flagRes: [[I32, I64, I64], [I64]], flagAux: [[I32, I64, I64], [I64]],
 } as const satisfies Record<string, readonly [readonly Ty[], readonly Ty[]]>;
 export type Helper = keyof typeof HELPERS;
@@ -126,6 +126,18 @@ export abstract class Gen {
   abstract end(): void;
   /** End after a segment register was loaded; after SS, interrupts wait for one instruction more. */
   abstract afterSeg(): void;
+  /** A rare case: where `c` holds, `arm` is the whole instruction. It ends the instruction; an engine may leave it to the interpreter. */
+  abstract rare(c: Val, arm: () => void): void;
+  /** The engine has left the instruction to the interpreter, undone: what the caller would emit now is not reached. */
+  abstract byHand(): boolean;
+  /** Go to an address in the mode that the fields written before say. */
+  abstract leap(to: Val): void;
+  /** This instruction's MXCSR has exactly these bits of `mask` (i32, 0 or 1). */
+  mxcsrIs(mask: number, value: number): Val { return this.eq(32, this.and(32, this.field(32, CPU.mxcsr.at), this.k(32, mask)), this.k(32, value)); }
+  /** The XMM operand is known to be zero or normal in the lanes of that shape. */
+  isNormal(_which: "dst" | "src", _shape: string): boolean { return false; }
+  /** What this instruction leaves in its destination register is zero or normal. */
+  noteNormal(_shape: string): void {}
   /** Try the bulk path of a repeated MOVS (1) or STOS (2) of n elements; on success the instruction starts over. */
   abstract tryBulk(kind: number, n: Val): void;
   /** Address (i32) of the operand as bytes in machine memory, for helpers: XMM/MMX register slots, or a copy of the memory operand. */
@@ -252,25 +264,29 @@ export abstract class Gen {
     this.emit(cond); c.if_(); this.emit(yes()); c.set(out).else_(); this.emit(no()); c.set(out).end();
     return local(out, ty);
   }
+  /** `yes` where one of the conditions holds (the first is the usual one), else `no`, which may leave the instruction by `byHand`. */
+  orSlow(ty: Ty, fast: readonly Val[], yes: () => Val, no: () => Val): Val { return this.ifElse(ty, fast.reduce((x, y) => this.or(32, x, y)), yes, no); }
 
   // Memory ------------------------------------------------------------------------------------------------------------------
   /** TLB probe: branches to `slow` on a miss or a page crossing; the entry's address is in the local returned. */
   private probe(a: Val, size: number, tag: number, slow: number): number {
     const c = this.code, e = this.temp(I32);
     this.emit(a); c.op(Op.i32_wrap_i64).i32(12 - 5).op(Op.i32_shr_u).i32(((1 << TLB_BITS) - 1) << 5).op(Op.i32_and);
-    this.cpu().mem(Op.i32_load, CPU.tlb.at).op(Op.i32_add).tee(e);
+    this.tlb(); c.op(Op.i32_add).tee(e);
     c.mem(Op.i64_load, tag);
     this.emit(a); if (size > 1) c.i64(size - 1).op(Op.i64_add);
     c.i64(-4096).op(Op.i64_and).op(Op.i64_ne);
     c.unlikely().brIf(slow);
     return e;
   }
+  /** Emit the address of the TLB in use. */
+  protected tlb(): void { this.cpu().mem(Op.i32_load, CPU.tlb.at); }
   private host(a: Val, e: number): void { const c = this.code; c.get(e).mem(Op.i32_load, TLBE.add); this.emit(a); c.op(Op.i32_wrap_i64).op(Op.i32_add); }
   /** Read w bits at a linear address. */
   load(w: W, addr: Val): Val {
     const c = this.code, a = this.let(addr), ty = tyOf(w), out = this.temp(ty), done = c.block(), slow = c.block(), e = this.probe(a, w / 8, TLBE.read, slow);
     this.host(a, e); c.mem(LOADS[w], 0).set(out).br(done).end();
-    this.emit(a);
+    this.mayFault(); this.emit(a);
     if (w === 128) { c.call(helperIndex("slowLoad128")); this.faultCheck(); this.cpu().mem(Op.v128_load, CPU.wide.at).set(out); c.end(); return local(out, ty); }
     c.i32(w / 8).call(helperIndex("slowLoad")); if (w < 64) c.op(Op.i32_wrap_i64); c.set(out);
     this.faultCheck(); c.end();
@@ -284,6 +300,7 @@ export abstract class Gen {
   }
   private slowStore(w: W, a: Val, x: Val): void {
     const c = this.code;
+    this.mayFault();
     if (w === 128) { this.cpu(); this.emit(x); c.mem(Op.v128_store, CPU.wide.at); this.emit(a); c.call(helperIndex("slowStore128")); this.faultCheck(); return; }
     this.emit(a); this.emit(x); if (w < 64) c.op(Op.i64_extend_i32_u);
     c.i32(w / 8).call(helperIndex("slowStore")); this.faultCheck();
@@ -295,7 +312,7 @@ export abstract class Gen {
   protected loadForWrite(w: W, addr: Val, lock: boolean): Val {
     const c = this.code, a = this.let(addr), host = this.temp(I32), out = this.temp(tyOf(w)), atomic = this.temp(I32), done = c.block(), slow = c.block(), e = this.probe(a, w / 8, TLBE.write, slow);
     this.host(a, e); c.set(host).br(done).end();
-    this.emit(a); c.i32(w / 8).call(helperIndex("probeWrite")); this.faultCheck(); c.i32(0).set(host); c.end();
+    this.mayFault(); this.emit(a); c.i32(w / 8).call(helperIndex("probeWrite")); this.faultCheck(); c.i32(0).set(host); c.end();
     let loop = 0;
     if (lock && w !== 128) {
       c.get(host).i32(0).op(Op.i32_ne).get(host).i32(w / 8 - 1).op(Op.i32_and).op(Op.i32_eqz).op(Op.i32_and).set(atomic);
@@ -303,14 +320,14 @@ export abstract class Gen {
       c.get(atomic).if_(); c.get(host).mem(ATOMIC_LOADS[w], 0, Math.log2(w / 8)).set(out).else_();
     }
     c.get(host).if_(); c.get(host).mem(LOADS[w], 0).set(out).else_();
-    this.emit(a); c.i32(w / 8).call(helperIndex("slowLoad")); if (w < 64) c.op(Op.i32_wrap_i64); c.set(out); this.faultCheck(); c.end();
+    this.mayFault(); this.emit(a); c.i32(w / 8).call(helperIndex("slowLoad")); if (w < 64) c.op(Op.i32_wrap_i64); c.set(out); this.faultCheck(); c.end();
     if (loop) c.end();
     const old = local(out, tyOf(w));
     this.open = { w, addr: a, host, atomic, loop, old };
     return old;
   }
   /** Check that bytes may be written, before anything else happens. */
-  writable(addr: Val, size: number): void { this.emit(addr); this.code.i32(size).call(helperIndex("probeWrite")); this.faultCheck(); }
+  writable(addr: Val, size: number): void { this.mayFault(); this.emit(addr); this.code.i32(size).call(helperIndex("probeWrite")); this.faultCheck(); }
   /** Write what loadForWrite read. */
   protected storeBack(v: Val): void {
     const { w, addr, host, atomic, loop, old } = this.open!, c = this.code, x = this.let(v);
@@ -325,6 +342,8 @@ export abstract class Gen {
   }
   /** A 16-byte SSE operand in memory must be aligned, unless the row's form says otherwise (u for x). */
   protected aligned(row: Row, at: Val, w: W): void { if (w === 128 && row.unit === "sse" && /[WM]x/.test(row.form)) this.trapIf(this.cast(64, 32, this.and(64, at, this.k(64, 15))), VECTOR.GP, 0); }
+  /** A helper is about to be called that may record a fault; a faultCheck follows. */
+  mayFault(): void {}
   /** After a helper that may have recorded a fault. */
   faultCheck(): void { this.cpu().mem(Op.i32_load, CPU.fault.at).unlikely().if_(); this.fault(); this.code.end(); }
   /** Raise an exception when cond holds; errorCode -1: the vector has none. */

@@ -13,13 +13,12 @@ import { GuestFault } from "./fault.ts";
 import { fpHelpers } from "./fp-glue.ts";
 import { CONTEXT, REC } from "./layout.ts";
 import type { Platform } from "./platform.ts";
-import { discover, isTranslatable } from "./region.ts";
-import { RUNTIME_IMPORTS, runtimeModule } from "./runtime.ts";
+import { Regions } from "./regions.ts";
+import { RUNTIME_IMPORTS, STRADDLE, runtimeModule } from "./runtime.ts";
 import { ATTR, CPU, CS, EFLAGS, EXIT, MODE, RSP, SEG, SS, VECTOR, segAt } from "./state.ts";
 import { bulkMovs, bulkStos } from "./strings.ts";
 import { type Form, formKey, formOf, stubModule } from "./stubs.ts";
 import { callSys } from "./system.ts";
-import { RegionGen } from "./translate.ts";
 
 const TABLE_SIZE = 32768;
 /** The widest limits: the same bytes then serve every machine. */
@@ -27,9 +26,6 @@ const MEMORY: MemorySpec = { min: 1, max: 65536, shared: true };
 const STACK_INSNS: readonly string[] = ["push", "pop", "call", "ret", "leave", "enter", "pushf", "popf"];
 /** Not a vector: the instruction shall be executed once more, by its stub. */
 const RETRY = 255;
-const MAX_BLOCKS = 200;
-/** Instructions between a region's first and second making; then twice as many each time. */
-const REBUILD_AFTER = 100_000;
 type Runtime = { interpret(rec: number): void; step(rec: number): number; resume(): number };
 
 export class Interpreter implements Engine {
@@ -45,14 +41,15 @@ export class Interpreter implements Engine {
   private readonly isTranslating: boolean;
   private readonly isEager: boolean;
   private isRetrying = false;
-  private readonly regions = new RegionGen();
-  private nextSlot = 1;
+  private readonly regions: Regions;
+  private nextSlot = STRADDLE + 1;
   private readonly freeSlots: number[] = [];
   /** Called with linear rip before each instruction when set: every instruction is stepped. */
   onStep: ((rip: bigint) => void) | null = null;
   /** Called at each exception and interrupt that is delivered. */
   onDeliver: ((vector: number, errorCode: number, external: boolean) => void) | null = null;
-  readonly counters = { stubs: 0, misses: 0, exceptions: 0, interrupts: 0, regions: 0, regionInsns: 0 };
+  private readonly counts = { stubs: 0, misses: 0, exceptions: 0, interrupts: 0 };
+  get counters(): Readonly<Record<string, number>> { return { ...this.counts, ...this.regions.counters }; }
 
   constructor(memory: WebAssembly.Memory, at: number, platform: Platform, options: EngineOptions) {
     this.v = new Views(memory.buffer as unknown as SharedArrayBuffer); this.at = at;
@@ -94,6 +91,15 @@ export class Interpreter implements Engine {
       fetch: linear => mmu.fillCode(linear),
     };
     this.code = new CodeCache(this.v, at, hooks);
+    this.regions = new Regions(cpu, this.code, {
+      memory: MEMORY, tableSize: TABLE_SIZE, heat: options.translateAfter ?? 0, makeStubs: () => this.makeStubs(),
+      install: (bytes) => {
+        const to = this.freeSlots.pop() ?? this.nextSlot++;
+        this.roomFor(this.nextSlot);
+        this.table.set(to, new WebAssembly.Instance(new WebAssembly.Module(bytes), { e: this.imports }).exports["r"] as never);
+        return to;
+      },
+    });
     cpu.onCodeWrite = (machine, size) => {
       options.code?.wrote(Math.floor(machine / 4096));
       // a region cannot notice that it has been overwritten: the store is undone, and made again by the interpreter
@@ -114,7 +120,7 @@ export class Interpreter implements Engine {
     if (this.fresh.length === 0) return;
     this.roomFor(this.nextSlot + this.fresh.length);
     new WebAssembly.Instance(new WebAssembly.Module(stubModule(this.fresh, this.nextSlot, MEMORY, TABLE_SIZE)), { e: this.imports });
-    this.nextSlot += this.fresh.length; this.counters.stubs += this.fresh.length; this.fresh = [];
+    this.nextSlot += this.fresh.length; this.counts.stubs += this.fresh.length; this.fresh = [];
   }
   private roomFor(slots: number): void { if (slots > this.table.length) this.table.grow(Math.max(4096, slots - this.table.length)); }
   /** The faults a real segment can give (SDM Vol. 3A 5.3): not the ordinary case, which generated code checks itself. */
@@ -135,7 +141,7 @@ export class Interpreter implements Engine {
   /** The record at rip; a fetch fault is recorded and gives 0. */
   private find(rip: bigint): number {
     const { cpu } = this, { mode } = cpu;
-    this.counters.misses++;
+    this.counts.misses++;
     try {
       let linear: number;
       if ((mode & MODE.sizeMask) === MODE.code64) linear = cpu.linear(rip);
@@ -163,12 +169,12 @@ export class Interpreter implements Engine {
     // records are this pCPU's own: what another one left in the context names nothing here
     i32[EXIT_] = EXIT.none; i32[BUDGET] = budgetJumps; i32[LINK] = 0; i32[HOT] = 0;
     for (;;) {
-      if (i32[HOT]) { const hot = i32[HOT]!; i32[HOT] = 0; this.translate(hot); }
+      if (i32[HOT]) { const hot = i32[HOT]!; i32[HOT] = 0; this.regions.heated(hot); }
       if (i32[FAULT] === RETRY + 1) { i32[FAULT] = 0; i32[LINK] = 0; this.isRetrying = true; }
       if (i32[FAULT]) {
         const vector = i32[FAULT]! - 1 === VECTOR.GP && cpu.isNonCanonical && this.usesStack() ? VECTOR.SS : i32[FAULT]! - 1, error = cpu.get(CPU.errorCode);
         cpu.isNonCanonical = false;
-        i32[FAULT] = 0; i32[SHADOW] = 0; i32[LINK] = 0; this.counters.exceptions++;
+        i32[FAULT] = 0; i32[SHADOW] = 0; i32[LINK] = 0; this.counts.exceptions++;
         this.onDeliver?.(vector, error, false);
         deliver(cpu, vector, error, "exception");
       }
@@ -176,7 +182,7 @@ export class Interpreter implements Engine {
       if (i32[SHADOW] === 0 && i32[EFL]! & EFLAGS.IF) {
         const vector = platform.pendingVector();
         if (vector >= 0) {
-          platform.acknowledge(vector); i32[LINK] = 0; this.counters.interrupts++;
+          platform.acknowledge(vector); i32[LINK] = 0; this.counts.interrupts++;
           this.onDeliver?.(vector, -1, true);
           deliver(cpu, vector, -1, "external");
           continue;
@@ -185,52 +191,15 @@ export class Interpreter implements Engine {
       if (i32[BUDGET]! < 0) { i32[EXIT_] = EXIT.slice; return EXIT.slice; }
       const link = i32[LINK]!, { flushes } = this.code.counters;
       let rec = this.rt.resume();
-      if (rec === 0) {
+      // the first of two pages was found: the second one may be what was missing
+      if (rec === 0 || i32[(rec + REC.stub) >>> 2] === STRADDLE) {
         rec = this.find(cpu.get(CPU.rip));
         if (rec === 0) continue;
-        if (this.isEager) this.translate(rec);
+        if (this.isEager) this.regions.heated(rec);
       }
-      if (link) { i32[LINK] = 0; if (this.code.linkable(rec) && this.code.counters.flushes === flushes) i32[(link + REC.link) >>> 2] = rec; }
+      if (link) { i32[LINK] = 0; if (this.code.counters.flushes === flushes) i32[(link + REC.link) >>> 2] = rec; }
       if (i32[SHADOW] || i32[EFL]! & (EFLAGS.TF | EFLAGS.RF) || i32[DR7]! & 0xff || this.onStep || this.isRetrying) this.step(rec); else this.rt.interpret(rec);
     }
-  }
-  /**
-   * Make or widen the region of the page where rip, whose record has become hot, lies. Each time throws away what V8 has optimised, so a page
-   * waits twice as long before the next; what becomes hot meanwhile is taken in then.
-   */
-  private translate(rec: number): void {
-    const { cpu, v } = this, { mode } = cpu;
-    if ((mode & MODE.sizeMask) !== MODE.code64) return;
-    let linear: number, machine: number;
-    try { linear = cpu.linear(cpu.rip); machine = cpu.mmu.fillCode(linear); } catch (e) { if (!(e instanceof GuestFault)) throw e; cpu.isNonCanonical = false; return; }
-    const page = this.code.page(machine, mode), known = new Map<number, Insn | null>(), now = Number(cpu.get(CPU.retired));
-    page.hot.add(linear & 4095);
-    if (page.builds > 0 && !this.isEager && now - page.builtAt < REBUILD_AFTER * 2 ** page.builds) { v.i32[(rec + REC.heat) >>> 2] = 1000; return; }
-    const insnAt = (off: number): Insn | null => {
-      let i = known.get(off);
-      if (i === undefined) known.set(off, i = page.at.has(off) ? this.decodeAt(machine + off, machine + 4096, mode) : null);
-      return i;
-    };
-    const region = discover([...page.hot].reverse(), { insnAt, entries: page.published }, MAX_BLOCKS), table = this.code.reserve(4096);
-    if (table === 0 || region.blocks.length === 0) return;
-    this.makeStubs();
-    const bytes = this.regions.translate(region, table, off => page.at.get(off) ?? 0, MEMORY, TABLE_SIZE), old = page.region;
-    const slot = page.region = old || (this.freeSlots.pop() ?? this.nextSlot++);
-    this.roomFor(this.nextSlot);
-    this.table.set(slot, new WebAssembly.Instance(new WebAssembly.Module(bytes), { e: this.imports }).exports["r"] as never);
-    v.u8.fill(0, table, table + 4096);
-    if (old) for (const r of page.recs) if (v.i32[r >>> 2] === old) v.i32[r >>> 2] = v.i32[(r + REC.stub) >>> 2]!;
-    region.blocks.forEach((b, n) => {
-      const r = page.at.get(b.start);
-      if (!b.isEntry || r === undefined) return;
-      v.u8[table + b.start] = n + 1;
-      v.i32[r >>> 2] = slot; v.u16[(r + REC.block) >>> 1] = n + 1;
-    });
-    page.builds++; page.builtAt = now;
-    this.counters.regions++; this.counters.regionInsns += region.nrInsns;
-  }
-  private decodeAt(from: number, to: number, mode: number): Insn | null {
-    try { return decode(this.v.u8, from, to, mode); } catch (e) { if (!(e instanceof Undecodable)) throw e; return null; }
   }
   /** Does the instruction at rip, which met a non-canonical address, address through SS (SDM Vol. 3A 6.15 "#SS")? */
   private usesStack(): boolean {
@@ -248,6 +217,7 @@ export class Interpreter implements Engine {
   }
   /** One instruction, for interrupt shadows, TF, RF, breakpoints and tracing. */
   private step(rec: number): void {
+    if (this.v.i32[(rec + REC.stub) >>> 2] === STRADDLE && (rec = this.rt.step(rec)) === 0) return;
     const { cpu } = this, isTraced = (cpu.eflags & EFLAGS.TF) !== 0, hasBreakpoints = (cpu.dr(7) & 0xffn) !== 0n, wasShadow = cpu.get(CPU.shadow) !== 0;
     if (hasBreakpoints && !(cpu.eflags & EFLAGS.RF) && !wasShadow) {
       const hits = this.codeBreakpoints();

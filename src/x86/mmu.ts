@@ -428,6 +428,13 @@ export class Mmu {
     return n === null || this.walk(n, READ, CONTEXT.kernelAc) !== OK ? null : this.gfn * 4096 + (n & 0xfff);
   }
 
+  /** Machine address of the page that an instruction fetch at the present privilege would find, or 0; nothing is raised or entered. */
+  peekCode(linear: number): number {
+    if (linear >= 2 ** 47 || linear < -(2 ** 47) || this.walk(linear, EXECUTE, this.cpu.context) !== OK) return 0;
+    const packed = this.cpu.platform.frameOf(this.gfn);
+    return packed === 0 ? 0 : (packed - (packed & 0xfff)) >>> 0;
+  }
+
   // Instruction TLB ------------------------------------------------------------
   /** Translate for execution at the present privilege and fill the instruction TLB's entry (tag: page | CPU.mode; key: machine page + (CPU.mode without the user bit) << 32; an empty tag is -1). @returns the page's machine address. @throws GuestFault */
   fillCode(linear: number): number {

@@ -83,6 +83,13 @@ export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number
     c.get(t).op(Op.return).end();
     c.get(1).get(0).mem(Op.i64_store, CPU.rip.at).get(1).i32(0).mem(Op.i32_store, CPU.link.at).i32(0);
   });
+  /** isMapped(linear address, cpu, machine page): does the instruction TLB say so, for the present mode? */
+  define("isMapped", [I64, I32, I32], [I32], c => {
+    const e = c.local(I32);
+    c.get(0).op(Op.i32_wrap_i64).i32(12 - 4).op(Op.i32_shr_u).i32(((1 << ITLB_BITS) - 1) << 4).op(Op.i32_and).get(1).op(Op.i32_add).tee(e).mem(Op.i64_load, ITLB_AT + ITLBE.tag);
+    c.get(0).i64(-4096).op(Op.i64_and).get(1).mem(Op.i64_load32_u, CPU.mode.at).op(Op.i64_or).op(Op.i64_eq);
+    c.get(e).mem(Op.i32_load, ITLB_AT + ITLBE.key).get(2).op(Op.i32_eq).op(Op.i32_and);
+  });
   /** The same at CPU.rip, for the run loop. */
   define("resume", [], [I32], c => { c.i32(cpu).mem(Op.i64_load, CPU.rip.at).i32(cpu).call(own("lookup")); });
   /** segCheck(segment, offset, size | write << 16): the ordinary case is a present, expand-up data segment. */
@@ -113,7 +120,13 @@ export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number
   define("stale", [I32, I32], [I32], c => {
     c.get(1).get(1).mem(Op.i64_load, CPU.ripBase.at).get(0).mem(Op.i64_load16_u, REC.off).op(Op.i64_add).mem(Op.i64_store, CPU.rip.at).get(1).i32(0).mem(Op.i32_store, CPU.link.at).i32(0);
   });
-  m.elems.push([0, exports.indexOf("stale")]);
+  /** Before an instruction on two pages: go on to its record, which follows, if the second page (REC.imm) is mapped as it was; else leave at its address. */
+  define("straddle", [I32, I32], [I32], c => {
+    c.get(1).mem(Op.i64_load, CPU.ripBase.at).get(1).mem(Op.i64_load, CPU.csBase.at).op(Op.i64_add).i64(4096).op(Op.i64_add).get(1).get(0).mem(Op.i32_load, REC.imm).call(own("isMapped")).if_();
+    c.get(0).i32(REC.size).op(Op.i32_add).op(Op.return).end();
+    c.get(0).get(1).call(own("stale"));
+  });
+  m.elems.push([STALE, exports.indexOf("stale")], [STRADDLE, exports.indexOf("straddle")]);
   return m.encode();
 }
-export const STALE = 0;
+export const STALE = 0, STRADDLE = 1;

@@ -15,17 +15,20 @@ import { SSE } from "./sse-float.ts";
 import { CPU, EFLAGS } from "./state.ts";
 
 const MASKS = 0x1f80, PM = 0x1000, PE = 0x20, RC = 0x6000, DAZ = 0x40, FTZ = 0x8000;
-const mxcsrIs = (g: Gen, mask: number, value: number): Val => g.eq(32, g.and(32, g.field(32, CPU.mxcsr.at), g.k(32, mask)), g.k(32, value));
+const mxcsrIs = (g: Gen, mask: number, value: number): Val => g.mxcsrIs(mask, value);
 /** Nearest, everything masked, no FTZ or DAZ: exact results leave MXCSR alone. With PE set, inexact ones do too. */
 const masked = (g: Gen): Val => mxcsrIs(g, MASKS | RC | DAZ | FTZ, MASKS);
 const ordinary = (g: Gen): Val => mxcsrIs(g, MASKS | RC | DAZ | FTZ | PE, MASKS | PE);
 /** The same where nothing but inexactness can happen; truncation does not look at RC. */
 const quietPrecision = (g: Gen, truncate: boolean): Val => mxcsrIs(g, PM | PE | DAZ | (truncate ? 0 : RC), PM | PE);
 
+/** A value for code that is not reached. */
+const nothing = (g: Gen, w: W): Val => (w === 128 ? g.vconst(0n, 0n) : g.k(w, 0));
 /** Do it exactly in TypeScript: `b` is the source's value; the first operand is the destination register. The result at width w. */
 export function slow(g: Gen, name: string, imm: number, b: Val, bw: W, w: W): Val {
   const id = SSE[name], c = g.code;
   if (id === undefined) throw new Error(`No exact operation ${name}`);
+  if (g.byHand()) return nothing(g, w);
   g.cpu(); g.emit(b); c.mem(bw === 128 ? Op.v128_store : bw === 64 ? Op.i64_store : Op.i32_store, CPU.wide.at);
   const a = g.dstSlot();
   c.i32(id); g.emit(a); g.cpu().i32(CPU.wide.at).op(Op.i32_add).i32(imm).call(helperIndex("sse"));
@@ -83,13 +86,27 @@ const finite = (g: Gen, s: Shape, x: Val): Val => cmp(g, s, "lt", f1(g, s, "abs"
 const notTiny = (g: Gen, s: Shape, r: Val, ...zeroIf: Val[]): Val =>
   zeroIf.reduce((m, x) => either(g, s, m, isZero(g, s, x)), cmp(g, s, "ge", f1(g, s, "abs", r), splat(g, s, TWICE_MIN)));
 
+/** The same as one comparison of integers, for scalars: |x| lies between `low` and the largest number. Zero is not among them. */
+const within = (g: Gen, s: Shape, low: { d: bigint; s: bigint }, x: Val): Val => {
+  const lo = s.double ? low.d : low.s, hi = s.double ? INF.d : INF.s, k = (n: bigint) => (s.w === 64 ? g.kbig(n) : g.k(32, Number(BigInt.asIntN(32, n))));
+  const w = s.w as 32 | 64;
+  return g.ltu(w, g.sub(w, g.shl(w, bits(g, s, x), g.k(w, 1)), k(2n * lo)), k(2n * (hi - lo)));
+};
+/** Conditions for the quick way, the usual one first: each of the operands is plain (and known to be so, or looked at), and `more` of the result. */
+const quick = (g: Gen, s: Shape, xs: readonly (readonly [x: Val, which: "dst" | "src"])[], usual: Val | null, more: Val | null, also: Val | null = null): Val[] => {
+  const and = (vs: readonly (Val | null)[]) => vs.filter(v => v !== null).reduce((a, v) => g.and(32, a, v), g.k(32, 1)), unknown = xs.filter(([, which]) => !g.isNormal(which, s.suffix));
+  const whole = [...unknown.map(([x]) => plain(g, s, x)), more].filter(v => v !== null);
+  const all = and([whole.length ? every(g, s, whole.reduce((a, v) => both(g, s, a, v))) : null, also]);
+  return s.ty === V128 ? [all] : [and([...unknown.map(([x]) => within(g, s, MIN, x)), usual, also]), all];
+};
+
 /** Operands of an instruction as floats: [a, b] and b's bits. */
 const operands = (g: Gen, s: Shape): [Val, Val, Val] => {
   const a = g.dst(s.w), raw = g.src(s.w);
   return [g.let(float(g, s, a)), g.let(float(g, s, raw)), raw];
 };
-const choose = (g: Gen, s: Shape, fast: Val, result: () => Val, name: string, imm: number, raw: Val): void =>
-  g.setDst(g.ifElse(tyOf(s.w), fast, result, () => slow(g, name, imm, raw, s.w, s.w)), s.w);
+const choose = (g: Gen, s: Shape, fast: readonly Val[], result: () => Val, name: string, imm: number, raw: Val): void =>
+  g.setDst(g.orSlow(tyOf(s.w), fast, result, () => slow(g, name, imm, raw, s.w, s.w)), s.w);
 
 /** Low bits of a significand: two numbers without them have an exact product. */
 const LOW_HALF = { d: (1n << 27n) - 1n, s: (1n << 12n) - 1n };
@@ -106,43 +123,43 @@ function isExact(g: Gen, s: Shape, op: "add" | "sub" | "mul" | "div" | "sqrt", a
   const bb = g.let(f2(g, s, "sub", r, a)), left = f2(g, s, "sub", a, f2(g, s, "sub", r, bb));
   return equal(left, op === "add" ? f2(g, s, "sub", bb, b) : f2(g, s, "add", b, bb));
 }
-/** The result of wasm's arithmetic where `ok` and MXCSR allow it. */
-const arithmetic = (g: Gen, s: Shape, op: "add" | "sub" | "mul" | "div" | "sqrt", ok: Val, a: Val, b: Val, r: Val, raw: Val): void => {
-  const fits = g.let(every(g, s, ok)), ty = tyOf(s.w), result = () => bits(g, s, r);
-  g.setDst(g.ifElse(ty, g.and(32, fits, ordinary(g)), result, () =>
-    g.ifElse(ty, g.and(32, g.and(32, fits, masked(g)), isExact(g, s, op, a, b, r)), result, () => slow(g, `${op.toUpperCase()}${s.suffix}`, 0, raw, s.w, s.w))), s.w);
+/** The result of wasm's arithmetic where one of `fits` and MXCSR allow it; it is zero or normal then. */
+const arithmetic = (g: Gen, s: Shape, op: "add" | "sub" | "mul" | "div" | "sqrt", fits: readonly Val[], a: Val, b: Val, r: Val, raw: Val): void => {
+  const ty = tyOf(s.w), result = () => bits(g, s, r), precise = () => slow(g, `${op.toUpperCase()}${s.suffix}`, 0, raw, s.w, s.w), last = fits.at(-1)!;
+  g.setDst(g.orSlow(ty, fits.map(v => g.and(32, v, ordinary(g))), result, () =>
+    (g.byHand() ? nothing(g, s.w) : g.ifElse(ty, g.and(32, g.and(32, last, masked(g)), isExact(g, s, op, a, b, r)), result, precise))), s.w);
+  g.noteNormal(s.suffix);
 };
+const normal = (g: Gen, s: Shape, r: Val): Val => both(g, s, finite(g, s, r), plain(g, s, r));
 
 /** ADD, SUB, MUL, DIV. Sums that underflow are exact; only products and quotients can be tiny and inexact. */
 export const arith = (s: Shape, op: "add" | "sub" | "mul" | "div"): Semantics => g => {
-  const [a, b, raw] = operands(g, s), r = g.let(f2(g, s, op, a, b));
-  let ok = both(g, s, both(g, s, plain(g, s, a), plain(g, s, b)), finite(g, s, r));
-  if (op === "mul") ok = both(g, s, ok, notTiny(g, s, r, a, b));
-  if (op === "div") ok = both(g, s, ok, notTiny(g, s, r, a));
-  arithmetic(g, s, op, ok, a, b, r, raw);
+  const [a, b, raw] = operands(g, s), r = g.let(f2(g, s, op, a, b)), isSum = op === "add" || op === "sub";
+  const more = isSum ? normal(g, s, r) : both(g, s, finite(g, s, r), op === "mul" ? notTiny(g, s, r, a, b) : notTiny(g, s, r, a));
+  arithmetic(g, s, op, quick(g, s, [[a, "dst"], [b, "src"]], s.ty === V128 ? null : within(g, s, isSum ? MIN : TWICE_MIN, r), more), a, b, r, raw);
 };
 export const sqrt = (s: Shape): Semantics => g => {
-  const raw = g.src(s.w), b = g.let(float(g, s, raw)), r = g.let(f1(g, s, "sqrt", b)), ok = both(g, s, plain(g, s, b), finite(g, s, r));
-  arithmetic(g, s, "sqrt", ok, b, b, r, raw);
+  const raw = g.src(s.w), b = g.let(float(g, s, raw)), r = g.let(f1(g, s, "sqrt", b));
+  arithmetic(g, s, "sqrt", quick(g, s, [[b, "src"]], s.ty === V128 ? null : within(g, s, MIN, r), finite(g, s, r)), b, b, r, raw);
 };
 /** HADD, HSUB: the operation between neighbours. ADDSUB: subtract in even lanes, add in odd ones. */
 export const horizontal = (s: Shape, op: "add" | "sub"): Semantics => g => {
   const n = s.double ? 8 : 4, e = 16 / n, order = (odd: number) => lanes(n, Array.from({ length: e }, (_, i) => 2 * i + odd));
   const d = g.dst(128), raw = g.src(128), a = g.let(g.shuffle(order(0), d, raw)), b = g.let(g.shuffle(order(1), d, raw)), r = g.let(f2(g, s, op, a, b));
   const ok = both(g, s, both(g, s, plain(g, s, a), plain(g, s, b)), finite(g, s, r));
-  choose(g, s, g.and(32, ordinary(g), every(g, s, ok)), () => r, `H${op.toUpperCase()}${s.suffix}`, 0, raw);
+  choose(g, s, [g.and(32, ordinary(g), every(g, s, ok))], () => r, `H${op.toUpperCase()}${s.suffix}`, 0, raw);
 };
 export const addsub = (s: Shape): Semantics => g => {
   const n = s.double ? 8 : 4, e = 16 / n, [a, b, raw] = operands(g, s);
   const r = g.let(g.shuffle(lanes(n, Array.from({ length: e }, (_, i) => (i & 1 ? e + i : i))), f2(g, s, "sub", a, b), f2(g, s, "add", a, b)));
   const ok = both(g, s, both(g, s, plain(g, s, a), plain(g, s, b)), finite(g, s, r));
-  choose(g, s, g.and(32, ordinary(g), every(g, s, ok)), () => r, `ADDSUB${s.suffix}`, 0, raw);
+  choose(g, s, [g.and(32, ordinary(g), every(g, s, ok))], () => r, `ADDSUB${s.suffix}`, 0, raw);
 };
 /** The source, unless the first operand is strictly below (above) it. */
 export const minMax = (s: Shape, op: "min" | "max"): Semantics => g => {
   const [a, b, raw] = operands(g, s), first = op === "min" ? cmp(g, s, "lt", a, b) : cmp(g, s, "lt", b, a), x = bits(g, s, a), y = bits(g, s, b);
   const r = () => (s.ty === V128 ? g.v(Op.v128_bitselect, x, y, first) : g.sel(s.w, first, x, y));
-  choose(g, s, every(g, s, both(g, s, plain(g, s, a), plain(g, s, b))), r, `${op.toUpperCase()}${s.suffix}`, 0, raw);
+  choose(g, s, quick(g, s, [[a, "dst"], [b, "src"]], null, null), r, `${op.toUpperCase()}${s.suffix}`, 0, raw);
 };
 /** CMPxx: predicates EQ LT LE UNORD NEQ NLT NLE ORD, upper bits ignored. */
 export const compare = (s: Shape): Semantics => g => {
@@ -154,12 +171,12 @@ export const compare = (s: Shape): Semantics => g => {
     const m = g.sub(32, imm & 4 ? holds : g.k(32, 0), imm & 4 ? g.k(32, 1) : holds);
     return g.cast(32, s.w, m, true);
   };
-  choose(g, s, every(g, s, both(g, s, plain(g, s, a), plain(g, s, b))), r, `CMP${s.suffix}`, imm, raw);
+  choose(g, s, quick(g, s, [[a, "dst"], [b, "src"]], null, null), r, `CMP${s.suffix}`, imm, raw);
 };
 /** COMISS and kin: ZF, PF, CF; the other arithmetic flags are cleared. */
 export const comis = (s: Shape, name: string): Semantics => g => {
   const [a, b, raw] = operands(g, s);
-  const flags = g.ifElse(I32, both(g, s, plain(g, s, a), plain(g, s, b)),
+  const flags = g.orSlow(I32, quick(g, s, [[a, "dst"], [b, "src"]], null, null),
     () => g.or(32, cmp(g, s, "lt", a, b), g.shl(32, cmp(g, s, "eq", a, b), g.k(32, Math.log2(EFLAGS.ZF)))), () => slow(g, name, 0, raw, s.w, 32));
   g.setArith(flags);
 };
@@ -173,7 +190,7 @@ export const round = (s: Shape): Semantics => g => {
   const exactly = every(g, s, cmp(g, s, "eq", r, b));
   if (imm & 4) fast = g.and(32, fast, mxcsrIs(g, RC, 0));
   if (!(imm & 8)) fast = g.and(32, fast, g.or(32, exactly, mxcsrIs(g, PM | PE, PM | PE)));
-  choose(g, s, fast, () => bits(g, s, r), `ROUND${s.suffix}`, imm & 15, raw);
+  choose(g, s, [fast], () => bits(g, s, r), `ROUND${s.suffix}`, imm & 15, raw);
 };
 
 // Conversions -------------------------------------------------------------------------------------------------------------
@@ -182,10 +199,11 @@ export const fromInt = (s: Shape): Semantics => g => {
   const wide = g.sw === 64, v = g.src(g.sw);
   const op = s.double ? (wide ? Op.f64_convert_i64_s : Op.f64_convert_i32_s) : wide ? Op.f32_convert_i64_s : Op.f32_convert_i32_s;
   const r = () => bits(g, s, g.un(op, s.ty, v));
+  g.noteNormal(s.suffix);
   if (s.double && !wide) return g.setDst(r(), 64);
   const exactTo = s.double ? 2 ** 53 : 2 ** 24, w: W = wide ? 64 : 32;
   const small = g.leu(w, g.add(w, v, g.k(w, exactTo)), g.k(w, 2 * exactTo));
-  g.setDst(g.ifElse(tyOf(s.w), g.or(32, small, mxcsrIs(g, PM | PE | RC, PM | PE)), r, () => slow(g, `CVTSI2${s.suffix}${w}`, 0, v, w, s.w)), s.w);
+  g.setDst(g.orSlow(tyOf(s.w), [g.or(32, small, mxcsrIs(g, PM | PE | RC, PM | PE))], r, () => slow(g, `CVTSI2${s.suffix}${w}`, 0, v, w, s.w)), s.w);
 };
 /** CVTSS2SI, CVTTSD2SI and kin. */
 export const toInt = (s: Shape, truncate: boolean): Semantics => (g, w) => {
@@ -194,40 +212,40 @@ export const toInt = (s: Shape, truncate: boolean): Semantics => (g, w) => {
   const limit = wide ? { d: 0x43e0000000000000n, s: 0x5f000000n } : { d: 0x41e0000000000000n, s: 0x4f000000n };
   const r = g.let(g.un(op, wide ? I64 : I32, x)), exactly = cmp(g, s, "eq", truncate ? f1(g, s, "trunc", b) : x, b);
   const fast = g.and(32, cmp(g, s, "lt", f1(g, s, "abs", x), splat(g, s, limit)), g.or(32, exactly, quietPrecision(g, truncate)));
-  g.setDst(g.ifElse(tyOf(w), fast, () => r, () => slow(g, `CVT${truncate ? "T" : ""}${s.suffix}2SI${wide ? 64 : 32}`, 0, raw, s.w, w)), w);
+  g.setDst(g.orSlow(tyOf(w), [fast], () => r, () => slow(g, `CVT${truncate ? "T" : ""}${s.suffix}2SI${wide ? 64 : 32}`, 0, raw, s.w, w)), w);
 };
 export const cvtss2sd: Semantics = g => {
   const raw = g.src(32), b = g.let(float(g, SS, raw));
-  g.setDst(g.ifElse(I64, plain(g, SS, b), () => bits(g, SD, g.un(Op.f64_promote_f32, F64, b)), () => slow(g, "CVTSS2SD", 0, raw, 32, 64)), 64);
+  g.setDst(g.orSlow(I64, [plain(g, SS, b)], () => bits(g, SD, g.un(Op.f64_promote_f32, F64, b)), () => slow(g, "CVTSS2SD", 0, raw, 32, 64)), 64);
 };
 /** A double narrows quietly when it is no NaN, and its float is finite and not tiny, or zero. */
 const narrows = (g: Gen, s: Shape, r: Val): Val => both(g, s, finite(g, s, r), cmp(g, s, "ge", f1(g, s, "abs", r), splat(g, s, TWICE_MIN)));
 export const cvtsd2ss: Semantics = g => {
   const raw = g.src(64), b = g.let(float(g, SD, raw)), r = g.let(g.un(Op.f32_demote_f64, F32, b)), fast = g.and(32, ordinary(g), g.or(32, narrows(g, SS, r), isZero(g, SD, b)));
-  g.setDst(g.ifElse(I32, fast, () => bits(g, SS, r), () => slow(g, "CVTSD2SS", 0, raw, 64, 32)), 32);
+  g.setDst(g.orSlow(I32, [fast], () => bits(g, SS, r), () => slow(g, "CVTSD2SS", 0, raw, 64, 32)), 32);
 };
 export const cvtps2pd: Semantics = g => {
   const raw = g.src(64), v = g.let(g.v(Op.i64x2_splat, raw));
-  g.setDst(g.ifElse(V128, every(g, PS, plain(g, PS, v)), () => g.v(Op.f64x2_promote_low_f32x4, v), () => slow(g, "CVTPS2PD", 0, raw, 64, 128)), 128);
+  g.setDst(g.orSlow(V128, [every(g, PS, plain(g, PS, v))], () => g.v(Op.f64x2_promote_low_f32x4, v), () => slow(g, "CVTPS2PD", 0, raw, 64, 128)), 128);
 };
 export const cvtpd2ps: Semantics = g => {
   const b = g.src(128), r = g.let(g.v(Op.f32x4_demote_f64x2_zero, b)), twice = g.shuffle(lanes(4, [0, 1, 0, 1]), r, r);
   const zeros = g.shuffle(lanes(4, [0, 2, 0, 2]), isZero(g, PD, b), isZero(g, PD, b));
   const fast = g.and(32, ordinary(g), every(g, PS, g.v(Op.v128_or, narrows(g, PS, g.let(twice)), zeros)));
-  g.setDst(g.ifElse(V128, fast, () => r, () => slow(g, "CVTPD2PS", 0, b, 128, 128)), 128);
+  g.setDst(g.orSlow(V128, [fast], () => r, () => slow(g, "CVTPD2PS", 0, b, 128, 128)), 128);
 };
 export const cvtdq2pd: Semantics = g => g.setDst(g.v(Op.f64x2_convert_low_i32x4_s, g.v(Op.i64x2_splat, g.src(64))), 128);
 export const cvtdq2ps: Semantics = g => {
   const b = g.src(128), limit = (x: bigint) => g.vconst(x | x << 32n, x | x << 32n);
   const small = g.vi(Op.i32x4_all_true, g.v(Op.i32x4_le_u, g.v(Op.i32x4_add, b, limit(1n << 24n)), limit(2n << 24n)));
-  g.setDst(g.ifElse(V128, g.or(32, small, mxcsrIs(g, PM | PE | RC, PM | PE)), () => g.v(Op.f32x4_convert_i32x4_s, b), () => slow(g, "CVTDQ2PS", 0, b, 128, 128)), 128);
+  g.setDst(g.orSlow(V128, [g.or(32, small, mxcsrIs(g, PM | PE | RC, PM | PE))], () => g.v(Op.f32x4_convert_i32x4_s, b), () => slow(g, "CVTDQ2PS", 0, b, 128, 128)), 128);
 };
 const LIMIT = { d: 0x41e0000000000000n, s: 0x4f000000n };
 /** CVTPS2DQ, CVTPD2DQ and the truncating ones; CVTPS2PI and kin work on `toInts` too. */
 const toInts = (g: Gen, s: Shape, truncate: boolean, b: Val, otherwise: () => Val): Val => {
   const x = truncate ? b : g.let(f1(g, s, "nearest", b)), exactly = every(g, s, cmp(g, s, "eq", truncate ? f1(g, s, "trunc", b) : x, b));
   const fast = g.and(32, every(g, s, cmp(g, s, "lt", f1(g, s, "abs", x), splat(g, s, LIMIT))), g.or(32, exactly, quietPrecision(g, truncate)));
-  return g.ifElse(V128, fast, () => g.v(s.double ? Op.i32x4_trunc_sat_f64x2_s_zero : Op.i32x4_trunc_sat_f32x4_s, x), otherwise);
+  return g.orSlow(V128, [fast], () => g.v(s.double ? Op.i32x4_trunc_sat_f64x2_s_zero : Op.i32x4_trunc_sat_f32x4_s, x), otherwise);
 };
 export const packedToInt = (s: Shape, truncate: boolean): Semantics => g => {
   const b = g.src(128);

@@ -218,6 +218,7 @@ const divide = (signed: boolean): Semantics => (g, w) => {
   if (w === 64) {                      // the 128-bit case is a helper; it records #DE on overflow
     const lo = g.let(g.reg(64, RAX)), hi = g.let(g.reg(64, RDX));
     const plain = g.let(signed ? g.and(32, g.eq(64, hi, g.sar(64, lo, g.k(64, 63))), g.ne(64, d, g.k(64, -1))) : g.eqz(64, hi));
+    g.mayFault();
     const q = g.ifElse(I64, plain, () => g.bin(quot, I64, lo, d), () => g.help(signed ? "divs128" : "divu128", hi, lo, d));
     g.faultCheck();
     const r = g.ifElse(I64, plain, () => g.bin(rem, I64, lo, d), () => g.help(signed ? "rems128" : "remu128", hi, lo, d));

@@ -213,7 +213,12 @@ export class StubGen extends Gen {
   }
   branch(cond: Val): void {
     this.ended = true; const v = this.let(cond); this.commit();
-    this.emit(v); this.code.if_(); this.goDirect(); this.code.end(); this.goOn();
+    this.emit(v); this.code.if_(); this.goDirect(); this.code.end();
+    // arrivals by falling through count too: the translator asks how often a block ran
+    const c = this.code, t = this.temp(I32);
+    c.get(REC_).i32(REC.size).op(Op.i32_add).set(t);
+    heat(c, t, CPU_, this.temp(I32), () => this.leaveAt(() => this.emitNext(), false));
+    c.get(t).op(Op.return);
   }
   skipIf(cond: Val): void { this.emit(cond); this.code.if_(); this.goOn(); this.code.end(); }
   again(cond?: Val): void {
@@ -245,6 +250,16 @@ export class StubGen extends Gen {
   sysDone(name: string, a?: Val, b?: Val): void { this.callSys(name, a, b); this.leaveNext(); }
   sysEnd(name: string, a?: Val, b?: Val): void { this.ended = true; this.callSys(name, a, b); this.commit(); this.leaveNext(); }
   end(): void { this.ended = true; this.commit(); this.leaveAt(() => this.emitNext(), false); }
+  rare(cond: Val, arm: () => void): void {
+    const { writes, fl } = this;
+    this.writes = []; this.fl = [];
+    this.emit(cond); this.code.unlikely().if_(); arm();
+    if (!this.ended) this.end();
+    this.code.end();
+    this.ended = false; this.writes = writes; this.fl = fl;
+  }
+  byHand(): boolean { return false; }
+  leap(to: Val): void { this.jump(this.let(to)); }
   afterSeg(): void {
     const c = this.code;
     if (this.form.row.form.startsWith("S") || this.form.row.form.startsWith("s2")) { c.get(CPU_); this.emit(this.num()); c.i64(2).op(Op.i64_eq).mem(Op.i32_store, CPU.shadow.at); }

@@ -1,59 +1,109 @@
 /**
- * The translator's side of the generator: operands are known, general registers are wasm locals, flags are remembered as the operands that
+ * The translator's side of the generator: operands are known, general and XMM registers are wasm locals, flags are remembered as the operands that
  * made them until somebody must have the words. A region is one function (record, cpu) -> next record or 0, called like a stub: it begins at
- * the block its record names and leaves with everything in the CPU struct. XMM registers stay in the struct.
+ * the block its record names and leaves with everything in the CPU struct. Its bytes hold no address: what belongs to the machine it runs on lies in
+ * the region's data block (RegionImage says what), which the record names too. So equal code gives equal bytes, for whoever runs it.
  */
 import { Op } from "../wasm/opcodes.ts";
-import { Code, I32, I64, type MemorySpec, Module } from "../wasm/writer.ts";
+import { Code, I32, I64, type MemorySpec, Module, V128 } from "../wasm/writer.ts";
+import type { Ty } from "../wasm/writer.ts";
 import { ALL, CF, factsOf, liveBefore } from "./analyze.ts";
 import { ADDR, type Insn, KIND } from "./decode.ts";
+import { type EntryTable, SLOT, entryTable } from "./entry-table.ts";
 import { type FlagKind, type Flags, Gen, LOADS, STORES, type Val, type W, X, helperIndex, local, tyOf } from "./gen.ts";
 import { arithOf, auxOf, ccFrom, ccOf, flagCode, resOf, withCF, withCO, wordsOf } from "./gen-flags.ts";
 import { REC } from "./layout.ts";
-import type { Block, Loop, Region } from "./region.ts";
+import { type Block, type Loop, type Region, pageOf } from "./region.ts";
+import { movx } from "./semantics-sse.ts";
 import { CPU, RCX, SEG, segAt, xmmAt } from "./state.ts";
 import { STUB_TYPE, importsOf } from "./stubs.ts";
 
-/** Locals: parameters, the block asked for, the registers, lazy flags (a, b, code), rip on the way out, budget, rip of the page, instructions done, the record to go on with (0: look LRIP up, -1: fault). */
-const REC_ = 0, CPU_ = 1, SEL = 2, R0 = 3, LA = 19, LB = 20, LRIP = 21, LBASE = 22, LCNT = 23, LKIND = 24, LBUD = 25, OUT = 26;
+/** Locals: parameters, the block asked for, the registers, lazy flags (a, b, code), rip on the way out, the home page's rip, instructions done, budget,
+ *  how to go on (OUT_*), the record to go on with, the data block, the TLB in use, pages known to be mapped, MXCSR is ordinary, position of a fault; XMM registers. */
+const REC_ = 0, CPU_ = 1, SEL = 2, R0 = 3, LA = 19, LB = 20, LRIP = 21, LBASE = 22, LCNT = 23, LKIND = 24, LBUD = 25, OUT = 26, LREC = 27, LDATA = 28, LTLB = 29, LOK = 30, LMX = 31, LPOS = 32, X0 = 33;
+/** Look LRIP up; let LREC's stub do it; leave with rip in LRIP. */
+const OUT_LOOKUP = 0, OUT_STUB = 1, OUT_LEAVE = 2;
+/** MXCSR: nearest, all masked, no FTZ or DAZ, PE set (semantics-sse-float.ts). */
+const MX_MASK = 0x1f80 | 0x6000 | 0x40 | 0x8000 | 0x20, MX_ORDINARY = 0x1f80 | 0x20;
 type Item = { first: number; last: number; loop: Loop | null };
 type Seq = { items: Item[]; labels: number[]; at: number; top: number; first: number; last: number; dispatch: boolean };
 
+/**
+ * A translated region, fit for any machine that has the same code. Its data block: for each page the machine address it must have (u32, the home
+ * page's is not looked at), the entry table's displacements, its slots (entry-table.ts), then for each exit the record of its position (u32).
+ */
+export type RegionImage = {
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  /** distances from the home page, which comes first */
+  readonly pages: readonly number[];
+  /** blocks that may be entered, by number; those on the home page also from outside */
+  readonly entries: readonly { readonly pos: number; readonly block: number }[];
+  readonly exits: readonly number[];
+  readonly nrInsns: number;
+};
+/** Offsets in the data block. */
+export type DataLayout = { readonly displacements: number; readonly slots: number; readonly exits: number; readonly size: number };
+export function dataLayout(nrPages: number, t: EntryTable, nrExits: number): DataLayout {
+  const displacements = nrPages * 4, slots = displacements + t.displacements.length + 15 & ~15, exits = slots + t.nrSlots * SLOT.size;
+  return { displacements, slots, exits, size: exits + nrExits * 4 + 7 & ~7 };
+}
+/** The most a site's jump table may have; larger regions go by the dispatcher. */
+const MAX_SPREAD = 64;
+
 export class RegionGen extends Gen {
   private r!: Region;
-  private table = 0;
-  private recAt: (off: number) => number = () => 0;
+  private table!: EntryTable;
+  private data!: DataLayout;
+  private exits: number[] = [];
   private insn!: Insn;
-  private off = 0;
+  /** position of the present instruction, and of its page */
+  private at = 0;
+  private page = 0;
   private block = 0;
   private exitLabel = 0;
+  /** where this block's faults go with LPOS set; how many do */
+  private faultLabel = 0;
+  private nrFaults = 0;
+  /** registers that the block writes: what a fault must bring up to date, wherever it is */
+  private everDirty = 0;
+  private everDirtyX = 0;
   private liveAfter = 0;
   private seqs: Seq[] = [];
+  /** registers that are read somewhere; those of this block whose place in the CPU struct is out of date */
   private used = 0;
-  private written = 0;
+  private usedX = 0;
+  private dirty = 0;
+  private dirtyX = 0;
+  private usesMxcsr = false;
   private dynFlags = 0;
   private pending: Flags | null = null;
-  private hold: ReadonlyMap<number, number> = new Map();
+  private hold: ReadonlyMap<Ty, number> = new Map();
   private writes: { i: number; v: Val }[] = [];
+  private vectors: { i: number; v: Val }[] = [];
   private stores: { at: number; w: W; v: Val }[] = [];
   private fl: (() => void)[] = [];
   private ended = false;
   private address: Val | null = null;
   private regRmw = false;
-  /** instructions of the block before the present one that are not in LCNT yet */
-  private uncounted = 0;
+  /** XMM registers whose lanes of a shape are known to be zero or normal, in this block */
+  private normals = new Map<number, string>();
+  private makesNormal: string | null = null;
+  /** the present instruction's place in its block; the last one adds the whole block to LCNT before it begins */
+  private place = 0;
+  private isLast = false;
+  private stubType = 0;
 
-  /**
-   * @param table machine address of 4096 bytes: offset in the page to 1 + block, for indirect jumps inside the region
-   * @param recAt the record of an offset, or 0
-   */
-  translate(r: Region, table: number, recAt: (off: number) => number, memory: MemorySpec, tableSize: number): Uint8Array<ArrayBuffer> {
-    const c = this.code = new Code(2);
-    this.r = r; this.table = table; this.recAt = recAt; this.used = this.written = 0; this.resetTemps(); this.seqs = [];
+  translate(r: Region, memory: MemorySpec, tableSize: number): RegionImage {
+    const m = new Module();
+    importsOf(m, memory, tableSize); this.stubType = m.type(...STUB_TYPE);
+    const c = this.code = new Code(2), entries = r.blocks.flatMap((b, block) => (b.isEntry ? [{ pos: b.start, block }] : []));
+    this.r = r; this.used = this.usedX = 0; this.usesMxcsr = false; this.resetTemps(); this.seqs = []; this.exits = [];
+    this.table = entryTable(entries.map(e => e.pos)); this.data = dataLayout(r.pages.length, this.table, 0);
     c.local(I32);
     for (let i = 0; i < 16; i++) c.local(I64);
     for (let i = LA; i <= LCNT; i++) c.local(I64);
-    for (let i = LKIND; i <= OUT; i++) c.local(I32);
+    for (let i = LKIND; i <= LPOS; i++) c.local(I32);
+    for (let i = 0; i < 16; i++) c.local(V128);
     this.dynFlags = 0; for (const b of r.blocks) if (b.isEntry) this.dynFlags |= b.flagsIn;
     this.exitLabel = c.block();
     this.seq(r.loops);
@@ -61,31 +111,40 @@ export class RegionGen extends Gen {
     this.epilogue();
     // the prologue, now that we know what is used
     const p = new Code(2);
-    p.get(REC_).mem(Op.i32_load16_u, REC.block).set(SEL);
-    for (let i = 0; i < 16; i++) if ((this.used | this.written) >> i & 1) p.get(CPU_).mem(Op.i64_load, CPU.gpr.at + i * 8).set(R0 + i);
+    p.get(REC_).mem(Op.i32_load16_u, REC.block).set(SEL).get(REC_).mem(Op.i32_load, REC.data).set(LDATA);
+    for (let i = 0; i < 16; i++) if (this.used >> i & 1) p.get(CPU_).mem(Op.i64_load, CPU.gpr.at + i * 8).set(R0 + i);
+    for (let i = 0; i < 16; i++) if (this.usedX >> i & 1) p.get(CPU_).mem(Op.v128_load, xmmAt(i)).set(X0 + i);
     p.get(CPU_).mem(Op.i64_load, CPU.fres.at).set(LA).get(CPU_).mem(Op.i64_load, CPU.faux.at).set(LB);
-    p.get(CPU_).mem(Op.i64_load, CPU.ripBase.at).set(LBASE).get(CPU_).mem(Op.i32_load, CPU.budget.at).set(LBUD);
+    p.get(CPU_).mem(Op.i64_load, CPU.ripBase.at).set(LBASE).get(CPU_).mem(Op.i32_load, CPU.budget.at).set(LBUD).get(CPU_).mem(Op.i32_load, CPU.tlb.at).set(LTLB).i32(1).set(LOK);
+    if (this.usesMxcsr) this.lookAtMxcsr(p);
     const all = new Code(2);
     all.types.push(...c.types); all.bytes(p.buf.subarray(0, p.n)).bytes(c.buf.subarray(0, c.n)); all.hints = c.hints.map(([at, v]) => [at + p.n, v]);
-    const m = new Module();
-    importsOf(m, memory, tableSize);
-    m.funcs.push({ type: m.type(...STUB_TYPE), code: all, export: "r" });
-    return m.encode();
+    m.funcs.push({ type: this.stubType, code: all, export: "r" });
+    return { bytes: m.encode(), pages: r.pages, entries, exits: this.exits, nrInsns: r.nrInsns };
   }
-  /** One for every way out: registers, flags, budget; then a record, the lookup of rip, or 0 after a fault. */
+  private lookAtMxcsr(c: Code): void { c.get(CPU_).mem(Op.i32_load, CPU.mxcsr.at).i32(MX_MASK).op(Op.i32_and).i32(MX_ORDINARY).op(Op.i32_eq).set(LMX); }
+  /** Bring the CPU struct's registers up to date: at the end of a block, and (leaving the block's state as it is) on a way out of its middle. */
+  private writeBack(): void {
+    const c = this.code;
+    for (let i = 0; i < 16; i++) if (this.dirty >> i & 1) c.get(CPU_).get(R0 + i).mem(Op.i64_store, CPU.gpr.at + i * 8);
+    for (let i = 0; i < 16; i++) if (this.dirtyX >> i & 1) c.get(CPU_).get(X0 + i).mem(Op.v128_store, xmmAt(i));
+  }
+  private flush(): void { this.writeBack(); this.dirty = this.dirtyX = 0; }
+  /** One for every way out: flags, budget; then a record's stub, the lookup of rip, or 0. */
   private epilogue(): void {
     const c = this.code;
-    for (let i = 0; i < 16; i++) if (this.written >> i & 1) c.get(CPU_).get(R0 + i).mem(Op.i64_store, CPU.gpr.at + i * 8);
     c.get(LKIND).if_();
     for (const [h, at] of [["flagRes", CPU.fres.at], ["flagAux", CPU.faux.at]] as const) c.get(CPU_).get(LKIND).get(LA).get(LB).call(helperIndex(h)).mem(Op.i64_store, at);
     c.else_().get(CPU_).get(LA).mem(Op.i64_store, CPU.fres.at).get(CPU_).get(LB).mem(Op.i64_store, CPU.faux.at).end();
     c.get(CPU_).get(LBUD).mem(Op.i32_store, CPU.budget.at);
-    c.get(CPU_).get(CPU_).mem(Op.i64_load, CPU.retired.at).get(LCNT).op(Op.i64_add).i64(1).op(Op.i64_sub).mem(Op.i64_store, CPU.retired.at);
+    // the loop that called counts one for us: for the stub, if it is one's turn
+    c.get(CPU_).get(CPU_).mem(Op.i64_load, CPU.retired.at).get(LCNT).op(Op.i64_add).get(OUT).i32(OUT_STUB).op(Op.i32_ne).op(Op.i64_extend_i32_u).op(Op.i64_sub).mem(Op.i64_store, CPU.retired.at);
     c.get(OUT).op(Op.i32_eqz).if_(); c.get(LRIP).get(CPU_).call(helperIndex("lookup")).op(Op.return).end();
-    c.get(OUT).i32(0).op(Op.i32_lt_s).if_(); c.get(CPU_).get(LRIP).mem(Op.i64_store, CPU.rip.at).get(CPU_).i32(0).mem(Op.i32_store, CPU.link.at).i32(0).op(Op.return).end();
-    c.get(OUT);
+    c.get(OUT).i32(OUT_LEAVE).op(Op.i32_eq).if_(); c.get(CPU_).get(LRIP).mem(Op.i64_store, CPU.rip.at).get(CPU_).i32(0).mem(Op.i32_store, CPU.link.at).i32(0).op(Op.return).end();
+    c.get(LREC).get(CPU_).get(LREC).mem(Op.i32_load, REC.stub).callIndirect(this.stubType);
   }
   cpu(): Code { return this.code.get(CPU_); }
+  protected override tlb(): void { this.code.get(LTLB); }
 
   // Structure --------------------------------------------------------------------
   /** A loop (or the region itself): items in address order, each reached by a forward `br`; SEL != 0 asks for block SEL - 1. */
@@ -96,12 +155,13 @@ export class RegionGen extends Gen {
       if (inner && inner.first === n) { items.push({ first: n, last: inner.last, loop: inner }); n = inner.last + 1; k++; } else { items.push({ first: n, last: n, loop: null }); n++; }
     }
     const s: Seq = { items, labels: [], at: 0, top: c.loop(), first: l.first, last: l.last, dispatch: l.dispatch };
+    const never = c.block();
     for (let k = items.length - 1; k >= 0; k--) s.labels[k] = c.block();
     if (l.dispatch) {
       if (this.seqs.length > 0) { c.get(SEL).op(Op.i32_eqz).brIf(s.labels[0]!); }
       c.get(SEL).i32(l.first + 1).op(Op.i32_sub);
-      const t: number[] = []; items.forEach((it, k) => { for (let n = it.first; n <= it.last; n++) t.push(s.labels[k]!); });
-      c.brTable(t, s.labels[0]!);
+      const t: number[] = []; items.forEach((it, k) => { for (let n = it.first; n <= it.last; n++) t.push(this.r.dispatched.has(n) ? s.labels[k]! : never); });
+      c.brTable(t, never);
     }
     this.seqs.push(s);
     items.forEach((it, k) => {
@@ -109,7 +169,7 @@ export class RegionGen extends Gen {
       if (it.loop) this.seq(it.loop); else this.doBlock(it.first);
     });
     this.seqs.pop();
-    c.op(Op.unreachable).end();
+    c.end().op(Op.unreachable).end();
   }
   /** SEL as the loops around block n expect it once we have arrived at its head or come from the dispatcher. */
   private branchTo(n: number): void {
@@ -137,22 +197,29 @@ export class RegionGen extends Gen {
   }
   private doBlock(n: number): void {
     const b = this.r.blocks[n]!, live: number[] = [], c = this.code;
-    this.block = n; this.pending = null; this.hold = new Map();
+    this.block = n; this.page = pageOf(b.start); this.pending = null; this.hold = new Map(); this.normals.clear(); this.dirty = this.dirtyX = 0;
     let l = b.exits ? ALL : 0; for (const s of b.succ) l |= this.r.blocks[s]!.flagsIn;
     for (let k = b.insns.length - 1; k >= 0; k--) { live[k] = l; l = liveBefore(b.insns[k]!, l); }
-    this.ended = false;
+    this.ended = false; this.nrFaults = this.everDirty = this.everDirtyX = 0; this.faultLabel = c.block();
     b.insns.forEach((i, k) => {
-      this.insn = i; this.off = b.offs[k]!; this.w = i.w; this.sw = i.sw; this.aw = i.aw; this.long = i.long;
+      this.insn = i; this.at = b.at[k]!; this.w = i.w; this.sw = i.sw; this.aw = i.aw; this.long = i.long;
       this.dstMem = i.dk === KIND.mem; this.srcMem = i.sk === KIND.mem; this.srcIsImm = i.sk === KIND.imm;
-      this.liveAfter = live[k]!; this.address = null; this.writes = []; this.stores = []; this.fl = []; this.regRmw = false;
+      this.liveAfter = live[k]!; this.address = null; this.writes = []; this.vectors = []; this.stores = []; this.fl = []; this.regRmw = false; this.makesNormal = null;
       if (!this.pending) this.hold = new Map();
-      this.setTempLevels(this.hold as ReadonlyMap<never, number>);
-      this.uncounted = k;
-      if (k === b.insns.length - 1) { this.uncounted = 0; c.get(LCNT).i64(b.insns.length).op(Op.i64_add).set(LCNT); }
+      this.setTempLevels(this.hold);
+      this.place = k; this.isLast = k === b.insns.length - 1;
+      if (pageOf(this.at + Math.max(i.len, 1) - 1) !== this.page) this.guard(this.page + 1, () => { this.count(k); this.exitStub(this.at); });
+      if (this.isLast) this.count(b.insns.length);
       i.row.sem(this, i.w);
       if (!this.ended) this.commit();
     });
     if (!this.ended) { this.settle(b); this.fallTo(b.end); }
+    c.end();
+    if (this.nrFaults === 0) return;
+    // a register that the block writes later holds what it held before: it must have been loaded
+    this.used |= this.everDirty; this.usedX |= this.everDirtyX; this.dirty = this.everDirty; this.dirtyX = this.everDirtyX;
+    this.writeBack();
+    this.emit(this.add(64, local(LBASE, I64), this.cast(32, 64, local(LPOS, I32), true))); c.set(LRIP).i32(OUT_LEAVE).set(OUT).br(this.exitLabel);
   }
   // Operands -----------------------------------------------------------------------
   protected emitReg(v: Val): void { this.code.get(R0 + v.k); }
@@ -167,7 +234,7 @@ export class RegionGen extends Gen {
       case KIND.mem: { const at = this.ea(); this.aligned(this.insn.row, at, w); return this.load(w, at); }
       case KIND.imm: return this.imm(w);
       case KIND.hi: return this.and(32, this.shr(32, this.reg(32, n), this.k(32, 8)), this.k(32, 255));
-      case KIND.xmm: return this.field(w, xmmAt(n));
+      case KIND.xmm: return this.xmm(w, n);
       default: return this.reg(w, n);
     }
   }
@@ -177,7 +244,7 @@ export class RegionGen extends Gen {
     if (i.index >= 0) { v = this.reg(64, i.index); if (i.scale) v = this.shl(64, v, this.k(64, i.scale)); }
     if (i.base >= 0) v = v ? this.add(64, this.reg(64, i.base), v) : this.reg(64, i.base);
     if (i.ripRel) v = local(LBASE, I64);
-    const disp = i.disp + (i.ripRel ? this.off + i.len : 0), d = i.bigDisp === null ? this.k(64, disp) : this.kbig(i.bigDisp);
+    const disp = i.disp + (i.ripRel ? this.at + i.len : 0), d = i.bigDisp === null ? this.k(64, disp) : this.kbig(i.bigDisp);
     v = v ? this.add(64, v, d) : d;
     return i.aw === 64 ? v : this.and(64, v, this.k(64, 0xffffffff));
   }
@@ -199,7 +266,7 @@ export class RegionGen extends Gen {
   num(): Val { return this.k(64, this.insn.dk === KIND.num ? this.insn.dn : this.insn.sn); }
   segSel(): Val { return this.field(16, segAt(this.insn.dk === KIND.num ? this.insn.dn : this.insn.sn) + SEG.sel.at); }
   private assign(kind: number, n: number, v: Val, w: W): void {
-    if (kind === KIND.mem) { const at = this.ea(); this.aligned(this.insn.row, at, w); this.store(w, at, v); } else if (kind === KIND.xmm) this.setField(w, xmmAt(n), v); else if (kind === KIND.hi) this.write(n, 16, v, true); else this.write(n, w, v, false);
+    if (kind === KIND.mem) { const at = this.ea(); this.aligned(this.insn.row, at, w); this.store(w, at, v); } else if (kind === KIND.xmm) this.setXmm(w, n, v); else if (kind === KIND.hi) this.write(n, 16, v, true); else this.write(n, w, v, false);
   }
   setDst(v: Val, w: W = this.w): void { this.assign(this.insn.dk, this.insn.dn, v, w); }
   setSrc(v: Val): void { this.assign(this.insn.sk, this.insn.sn, v, this.sw); }
@@ -208,7 +275,6 @@ export class RegionGen extends Gen {
   rmwAt(w: W, addr: Val): Val { return this.loadForWrite(w, addr, this.insn.lock); }
   put(v: Val): void { if (this.regRmw) { this.regRmw = false; this.setDst(v); } else this.storeBack(v); }
   private write(i: number, w: W, v: Val, high: boolean): void {
-    this.written |= 1 << i;
     const old = this.writes.find(x => x.i === i);
     if (high || w < 32) {
       const was = old ? old.v : this.reg(64, i), mask = high ? -0xff01 : w === 8 ? -0x100 : -0x10000, x = this.cast(32, 64, v);
@@ -216,12 +282,45 @@ export class RegionGen extends Gen {
     } else if (w === 32) v = this.cast(32, 64, v);
     if (old) old.v = v; else this.writes.push({ i, v });
   }
+  private xmm(w: W, i: number): Val {
+    this.usedX |= 1 << i;
+    const v = local(X0 + i, V128);
+    return w === 128 ? v : w === 64 ? this.extract(Op.i64x2_extract_lane, 0, v) : w === 32 ? this.extract(Op.i32x4_extract_lane, 0, v) : this.clean(w, this.extract(Op.i32x4_extract_lane, 0, v));
+  }
+  /** A part of the register replaces its lowest bits. */
+  private setXmm(w: W, i: number, v: Val): void {
+    const old = this.vectors.find(x => x.i === i), was = old?.v ?? local(X0 + i, V128);
+    if (w !== 128) this.usedX |= 1 << i;
+    if (w !== 128) v = this.replace(w === 64 ? Op.i64x2_replace_lane : w === 32 ? Op.i32x4_replace_lane : w === 16 ? Op.i16x8_replace_lane : Op.i8x16_replace_lane, 0, was, v);
+    if (old) old.v = v; else this.vectors.push({ i, v });
+  }
+  override isNormal(which: "dst" | "src", shape: string): boolean {
+    const i = this.insn, kind = which === "dst" ? i.dk : i.sk, known = kind === KIND.xmm ? this.normals.get(which === "dst" ? i.dn : i.sn) : undefined;
+    return known === shape || known === "PD" && shape === "SD" || known === "PS" && shape === "SS";
+  }
+  override noteNormal(shape: string): void { this.makesNormal = shape; }
+  override mxcsrIs(mask: number, value: number): Val {
+    if (mask !== MX_MASK || value !== MX_ORDINARY) return super.mxcsrIs(mask, value);
+    this.usesMxcsr = true;
+    return local(LMX, I32);
+  }
+  /** The conditions one after the other, the later ones out of the way; where none holds the instruction is left. */
+  override orSlow(_ty: Ty, fast: readonly Val[], yes: () => Val, no: () => Val): Val {
+    const c = this.code;
+    for (const v of fast) { this.emit(v); c.op(Op.i32_eqz).unlikely().if_(); }
+    this.emit(no()); c.op(Op.drop);
+    for (const _ of fast) c.end();
+    return yes();
+  }
   field(w: W, at: number): Val {
+    if (at >= CPU.xmm.at && at < CPU.xmm.at + 256) return this.xmm(w, (at - CPU.xmm.at) / 16);
     this.code.get(CPU_).mem(LOADS[w], at);
     const t = this.temp(tyOf(w)); this.code.set(t);
     return local(t, tyOf(w));
   }
-  setField(w: W, at: number, v: Val): void { this.stores.push({ at, w, v: this.let(v) }); }
+  setField(w: W, at: number, v: Val): void {
+    if (at >= CPU.xmm.at && at < CPU.xmm.at + 256) this.setXmm(w, (at - CPU.xmm.at) / 16, this.let(v)); else this.stores.push({ at, w, v: this.let(v) });
+  }
   // Flags ----------------------------------------------------------------------------
   /** Hand the pending flags to the locals, still lazy: for the next block, an exit or a fault. */
   private stash(): void {
@@ -296,56 +395,113 @@ export class RegionGen extends Gen {
       const v = p[k];
       if (v && v.op === X.reg && v.k === w.i) { const t = this.temp(I64); c.get(R0 + w.i).set(t); p[k] = local(t, I64); this.hold = this.tempLevels(); }
     }
-    for (const { at, w, v } of this.stores) { c.get(CPU_); this.emit(v); c.mem(STORES[w], at); }
+    for (const { at, w, v } of this.stores) {
+      c.get(CPU_); this.emit(v); c.mem(STORES[w], at);
+      if (at === CPU.mxcsr.at) this.lookAtMxcsr(c);
+      if (at === CPU.tlb.at) { this.emit(v); c.set(LTLB); }
+    }
+    const i = this.insn, copied = i.row.sem === movx && i.sk === KIND.xmm ? this.normals.get(i.sn) : undefined;
     for (const w of ws) this.emit(w.v);
-    for (let k = ws.length - 1; k >= 0; k--) c.set(R0 + ws[k]!.i);
-    this.writes = []; this.stores = []; this.fl = [];
+    for (const x of this.vectors) this.emit(x.v);
+    for (let k = this.vectors.length - 1; k >= 0; k--) { c.set(X0 + this.vectors[k]!.i); this.dirtyX |= 1 << this.vectors[k]!.i; this.everDirtyX |= this.dirtyX; }
+    for (let k = ws.length - 1; k >= 0; k--) { c.set(R0 + ws[k]!.i); this.dirty |= 1 << ws[k]!.i; this.everDirty |= this.dirty; }
+    for (const x of this.vectors) {
+      const known = this.makesNormal ?? copied;
+      if (known === undefined) this.normals.delete(x.i); else this.normals.set(x.i, known);
+    }
+    this.writes = []; this.vectors = []; this.stores = []; this.fl = [];
   }
-  /** Before leaving the block: flags into the locals, if a block of ours wants them. */
-  private settle(b: Block): void { for (const s of b.succ) if (this.r.blocks[s]!.flagsIn) { this.stash(); this.pending = null; return; } }
+  /** Before leaving the block: registers into the CPU struct, flags into the locals, if a block of ours wants them. */
+  private settle(b: Block): void { this.flush(); for (const s of b.succ) if (this.r.blocks[s]!.flagsIn) { this.stash(); this.pending = null; return; } }
   // Control ----------------------------------------------------------------------------
-  private atOffset(off: number): Val { return this.add(64, local(LBASE, I64), this.k(64, off)); }
+  private atPos(pos: number): Val { return this.add(64, local(LBASE, I64), this.k(64, pos)); }
   private readonly TARGET: Val = { op: X.konst, ty: I64, a: null, b: null, c: null, k: 0 };
-  here(): Val { return this.atOffset(this.off); }
-  next(): Val { return this.atOffset(this.off + this.insn.len); }
+  here(): Val { return this.atPos(this.at); }
+  next(): Val { return this.atPos(this.at + this.insn.len); }
   target(): Val { return this.TARGET; }
-  /** Out to the lookup of an offset's address. */
-  private exitAt(off: number): void { this.stash(); this.emit(this.atOffset(off)); this.code.set(LRIP).i32(0).set(OUT).br(this.exitLabel); }
-  /** Go on in sequence: in the region, at a record of the interpreter's, or by lookup. */
-  private fallTo(off: number): void {
-    const n = this.r.index.get(off), rec = n === undefined && off < 4096 ? this.recAt(off) : 0;
-    if (n !== undefined) this.branchTo(n);
-    else if (rec) { this.stash(); this.code.i32(rec).set(OUT).br(this.exitLabel); }
-    else this.exitAt(off);
+  /** Out to the lookup of a position's address. */
+  private exitAt(pos: number): void { this.writeBack(); this.stash(); this.emit(this.atPos(pos)); this.code.set(LRIP).i32(OUT_LOOKUP).set(OUT).br(this.exitLabel); }
+  /** Out to the stub of the instruction at a position, which has been decoded; on the present page. */
+  private exitStub(pos: number): void {
+    const c = this.code, page = pageOf(pos) * 4096;
+    let n = this.exits.indexOf(pos); if (n < 0) n = this.exits.push(pos) - 1;
+    this.writeBack(); this.stash();
+    if (page !== 0) { c.get(CPU_); this.emit(this.atPos(page)); c.mem(Op.i64_store, CPU.ripBase.at); }
+    c.get(LDATA).mem(Op.i32_load, this.data.exits + n * 4).set(LREC).i32(OUT_STUB).set(OUT).br(this.exitLabel);
   }
-  private go(off: number): void {
-    const n = this.r.index.get(off), c = this.code;
-    if (n === undefined) { this.exitAt(off); return; }
-    if (n <= this.block) { c.get(LBUD).i32(1).op(Op.i32_sub).tee(LBUD).i32(0).op(Op.i32_lt_s).unlikely().if_(); this.exitAt(off); c.end(); }
+  /** Make sure that a page is still mapped where it was, or leave for whoever enters it into the instruction TLB: the run loop by way of `leave`. */
+  private guard(page: number, leave: () => void): void {
+    const n = this.r.pages.indexOf(page), c = this.code;
+    c.get(LOK).i32(1 << n).op(Op.i32_and).op(Op.i32_eqz).unlikely().if_();
+    this.emit(this.atPos(page * 4096)); c.get(CPU_).get(LDATA).mem(Op.i32_load, n * 4).call(helperIndex("isMapped")).op(Op.i32_eqz).if_(); leave(); c.end();
+    c.get(LOK).i32(1 << n).op(Op.i32_or).set(LOK).end();
+  }
+  /** To a block of ours. */
+  private enter(n: number): void {
+    const { start } = this.r.blocks[n]!, page = pageOf(start);
+    if (page !== this.page && page !== 0) this.guard(page, () => this.exitAt(start));
     this.branchTo(n);
+  }
+  /** Go on in sequence: in the region, at an instruction it does not translate, or by lookup. */
+  private fallTo(pos: number): void {
+    const n = this.r.index.get(pos);
+    if (n !== undefined) this.enter(n);
+    else if (this.r.stubs.has(pos) && pageOf(pos) === this.page) this.exitStub(pos);
+    else this.exitAt(pos);
+  }
+  private go(pos: number): void {
+    const n = this.r.index.get(pos), c = this.code;
+    if (n === undefined) { this.exitAt(pos); return; }
+    if (n <= this.block) { c.get(LBUD).i32(1).op(Op.i32_sub).tee(LBUD).i32(0).op(Op.i32_lt_s).unlikely().if_(); this.exitAt(pos); c.end(); }
+    this.enter(n);
   }
   jump(to: Val): void {
     const c = this.code, b = this.r.blocks[this.block]!;
     this.ended = true;
-    if (to === this.TARGET) { this.commit(); this.settle(b); this.go(this.off + this.insn.len + this.insn.imm); return; }
-    this.emit(to); c.set(LRIP); this.commit();
+    if (to === this.TARGET) { this.commit(); this.settle(b); this.go(this.at + this.insn.len + this.insn.imm); return; }
+    this.emit(to); c.set(LRIP); this.commit(); this.flush();
     if (this.dynFlags) { this.stash(); this.pending = null; }
-    const t = this.temp(I64);
-    c.get(LBUD).i32(1).op(Op.i32_sub).tee(LBUD).i32(0).op(Op.i32_ge_s).if_();
-    c.get(LRIP).get(LBASE).op(Op.i64_sub).tee(t).i64(4096).op(Op.i64_lt_u).if_();
-    c.get(t).op(Op.i32_wrap_i64).mem(Op.i32_load8_u, this.table).tee(SEL).op(Op.i32_eqz);
-    const none = c.if_(); c.else_().get(SEL); c.brTable([none, ...this.r.blocks.map((x, n) => (x.isEntry ? this.labelOf(n) : none))], none).end();
-    c.end().end();
-    this.stash(); c.i32(0).set(OUT).br(this.exitLabel);
+    this.dispatch();
+    this.stash(); c.i32(OUT_LOOKUP).set(OUT).br(this.exitLabel);
+  }
+  /** To the block at LRIP, if the region has it; falls through if not. */
+  private dispatch(): void {
+    const c = this.code, t = this.table, entries = this.r.blocks.flatMap((b, n) => (b.isEntry ? [n] : [])), pos = this.temp(I64), e = this.temp(I32), bit = this.temp(I32);
+    if (entries.length === 0) return;
+    const none = c.block();
+    c.get(LBUD).i32(1).op(Op.i32_sub).tee(LBUD).i32(0).op(Op.i32_lt_s).unlikely().brIf(none);
+    c.get(LRIP).get(LBASE).op(Op.i64_sub).tee(pos).op(Op.i32_wrap_i64).tee(e);
+    c.i32(t.mult).op(Op.i32_mul).i32(t.shift).op(Op.i32_shr_u);
+    c.get(e).i32(t.displacements.length - 1).op(Op.i32_and).get(LDATA).op(Op.i32_add).mem(Op.i32_load8_u, this.data.displacements);
+    c.op(Op.i32_xor).i32(t.nrSlots - 1).op(Op.i32_and).i32(Math.log2(SLOT.size)).op(Op.i32_shl).get(LDATA).op(Op.i32_add).tee(e);
+    c.mem(Op.i64_load, this.data.slots + SLOT.pos).get(pos).op(Op.i64_ne).brIf(none);
+    if (this.r.pages.length > 1) {
+      c.get(e).mem(Op.i32_load, this.data.slots + SLOT.page).tee(bit).get(LOK).i32(-1).op(Op.i32_xor).op(Op.i32_and).unlikely().if_();
+      c.get(LRIP).get(CPU_).get(bit).op(Op.i32_ctz).i32(2).op(Op.i32_shl).get(LDATA).op(Op.i32_add).mem(Op.i32_load, 0).call(helperIndex("isMapped")).op(Op.i32_eqz).brIf(none);
+      c.get(LOK).get(bit).op(Op.i32_or).set(LOK).end();
+    }
+    c.get(e).mem(Op.i32_load, this.data.slots + SLOT.sel).set(SEL);
+    if (entries.length > MAX_SPREAD && this.insn.row.flow === "ret") c.br(this.seqs[0]!.top);
+    else c.get(SEL).brTable([none, ...this.r.blocks.map((x, n) => (x.isEntry ? this.labelOf(n) : none))], none);
+    c.end();
   }
   branch(cond: Val): void {
     const c = this.code, v = this.let(cond);
     this.ended = true; this.commit(); this.settle(this.r.blocks[this.block]!);
-    this.emit(v); c.if_(); this.go(this.off + this.insn.len + this.insn.imm); c.end(); this.fallTo(this.off + this.insn.len);
+    this.emit(v); c.if_(); this.go(this.at + this.insn.len + this.insn.imm); c.end(); this.fallTo(this.at + this.insn.len);
   }
-  fault(): void {
-    if (this.uncounted) this.code.get(LCNT).i64(this.uncounted).op(Op.i64_add).set(LCNT);
-    this.stash(); this.emit(this.here()); this.code.set(LRIP).i32(-1).set(OUT).br(this.exitLabel);
+  private count(n: number): void { if (n) this.code.get(LCNT).i64(n).op(Op.i64_add).set(LCNT); }
+  private readyToFault(): void { this.nrFaults++; this.stash(); this.code.i32(this.at).set(LPOS); }
+  fault(): void { this.readyToFault(); this.code.br(this.faultLabel); }
+  override mayFault(): void { this.readyToFault(); }
+  override faultCheck(): void { this.cpu().mem(Op.i32_load, CPU.fault.at).unlikely().brIf(this.faultLabel); }
+  byHand(): boolean { this.count(this.isLast ? -1 : this.place); this.exitStub(this.at); return true; }
+  rare(cond: Val, _arm: () => void): void { this.emit(cond); this.code.unlikely().if_(); this.byHand(); this.code.end(); }
+  end(): void { this.ended = true; this.commit(); this.flush(); this.stash(); this.emit(this.next()); this.code.set(LRIP).i32(OUT_LEAVE).set(OUT).br(this.exitLabel); }
+  leap(to: Val): void {
+    this.ended = true;
+    this.emit(to); this.code.set(LRIP); this.commit(); this.flush();
+    this.stash(); this.code.i32(OUT_LOOKUP).set(OUT).br(this.exitLabel);
   }
   private never(what: string): never { throw new Error(`Assertion failed: ${this.insn.row.name} was taken for translatable, but calls ${what}`); }
   skipIf(): void { this.never("skipIf"); }
@@ -353,7 +509,6 @@ export class RegionGen extends Gen {
   sys(): Val { return this.never("sys"); }
   sysEnd(): void { this.never("sysEnd"); }
   sysDone(): void { this.never("sysDone"); }
-  end(): void { this.never("end"); }
   afterSeg(): void { this.never("afterSeg"); }
   tryBulk(): void { this.never("tryBulk"); }
   dstSlot(): Val { return this.never("dstSlot"); }
