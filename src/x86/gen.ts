@@ -149,6 +149,8 @@ export abstract class Gen {
   abstract rmwAt(w: W, addr: Val): Val;
   abstract put(v: Val): void;
   protected abstract emitReg(v: Val): void;
+  /** The CPU struct's address, parameter 1 of all generated code (i32). */
+  cpuAddress(): Val { return local(1, I32); }
   /** Emit the base address of the CPU struct. */
   abstract cpu(): Code;
 

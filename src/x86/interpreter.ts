@@ -165,7 +165,7 @@ export class Interpreter implements Engine {
 
   run(budgetJumps: number): number {
     const { cpu, v } = this, w = this.at >>> 2, FAULT = w + (CPU.fault.at >> 2), EXIT_ = w + (CPU.exit.at >> 2), BUDGET = w + (CPU.budget.at >> 2), SHADOW = w + (CPU.shadow.at >> 2), LINK = w + (CPU.link.at >> 2),
-      EFL = w + (CPU.eflags.at >> 2), DR7 = w + ((CPU.dr.at + 7 * 8) >> 2), HOT = w + (CPU.hot.at >> 2), { i32 } = v, { platform } = cpu;
+      EFL = w + (CPU.eflags.at >> 2), DR7 = w + ((CPU.dr.at + 7 * 8) >> 2), HOT = w + (CPU.hot.at >> 2), IRQ = w + (CPU.irqPending.at >> 2), { i32 } = v, { platform } = cpu;
     // records are this pCPU's own: what another one left in the context names nothing here
     i32[EXIT_] = EXIT.none; i32[BUDGET] = budgetJumps; i32[LINK] = 0; i32[HOT] = 0;
     for (;;) {
@@ -179,14 +179,16 @@ export class Interpreter implements Engine {
         deliver(cpu, vector, error, "exception");
       }
       if (i32[EXIT_]) return i32[EXIT_]!;
-      if (i32[SHADOW] === 0 && i32[EFL]! & EFLAGS.IF) {
-        const vector = platform.pendingVector();
-        if (vector >= 0) {
-          platform.acknowledge(vector); i32[LINK] = 0; this.counts.interrupts++;
-          this.onDeliver?.(vector, -1, true);
-          deliver(cpu, vector, -1, "external");
+      const waiting = platform.pendingVector();
+      i32[IRQ] = waiting >= 0 ? 1 : 0;
+      if (waiting >= 0 && i32[SHADOW] === 0 && i32[EFL]! & EFLAGS.IF) {
+        if (cpu.get(CPU.stiRip) !== cpu.rip) {
+          platform.acknowledge(waiting); i32[LINK] = 0; this.counts.interrupts++;
+          this.onDeliver?.(waiting, -1, true);
+          deliver(cpu, waiting, -1, "external");
           continue;
         }
+        i32[SHADOW] = 1; cpu.set(CPU.stiRip, -1n);
       }
       if (i32[BUDGET]! < 0) { i32[EXIT_] = EXIT.slice; return EXIT.slice; }
       const link = i32[LINK]!, { flushes } = this.code.counters;

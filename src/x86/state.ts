@@ -74,7 +74,11 @@ export const CPU = struct(0x600, {
   csBase: i64(0x500),
   /** the record that has become hot, or 0 */
   hot: i32(0x508),
-  spare: bytes(0x510, 0xf0),
+  /** an interrupt waits that could not be taken: whatever lets interrupts in must leave to the run loop */
+  irqPending: i32(0x50c),
+  /** the instruction behind the last STI: no interrupt before it */
+  stiRip: i64(0x510),
+  spare: bytes(0x520, 0xe0),
 });
 
 /** A segment register with its hidden part. `attr`: bits 0-7 the descriptor's access byte, 8 AVL, 9 L, 10 D/B, 11 G, as in public/arch-x86/hvm/save.h; bit 12: unusable. `limit` is in bytes, expanded. */

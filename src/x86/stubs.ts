@@ -251,12 +251,12 @@ export class StubGen extends Gen {
   sysEnd(name: string, a?: Val, b?: Val): void { this.ended = true; this.callSys(name, a, b); this.commit(); this.leaveNext(); }
   end(): void { this.ended = true; this.commit(); this.leaveAt(() => this.emitNext(), false); }
   rare(cond: Val, arm: () => void): void {
-    const { writes, fl } = this;
+    const { writes, fl, words, off } = this;
     this.writes = []; this.fl = [];
     this.emit(cond); this.code.unlikely().if_(); arm();
     if (!this.ended) this.end();
     this.code.end();
-    this.ended = false; this.writes = writes; this.fl = fl;
+    this.ended = false; this.writes = writes; this.fl = fl; this.words = words; this.off = off;
   }
   byHand(): boolean { return false; }
   leap(to: Val): void { this.jump(this.let(to)); }

@@ -4,7 +4,7 @@ import * as s from "./semantics.ts";
 import type { Semantics } from "./semantics.ts";
 import * as c from "./semantics-control.ts";
 import * as y from "./semantics-system.ts";
-import { VECTOR } from "./state.ts";
+import { FS, GS, VECTOR } from "./state.ts";
 
 const lock: RowOptions = { lock: true }, def64: RowOptions = { size64: "default" }, near: RowOptions = { size64: "always" }, legacy: RowOptions = { mode: 32 }, sys: RowOptions = { flow: "sys" };
 const alus: [string, Semantics][] = [["add", s.add], ["or", s.or], ["adc", s.adc], ["sbb", s.sbb], ["and", s.and], ["sub", s.sub], ["xor", s.xor], ["cmp", s.cmp]];
@@ -49,7 +49,7 @@ row(0x10d, "Ev", "prefetch", s.nop); row(0x118, "Ev", "prefetch", s.nop); row(0x
 for (const o of [0x119, 0x11a, 0x11b, 0x11c, 0x11d]) row(o, "Ev", "nop", s.nop);
 row(0x98, "v", "cbw", s.cbw); row(0x99, "v", "cwd", s.cwd);
 row(0x9a, "Fv", "callf", c.farCall, { ...legacy, ...sys }); row(0xea, "Fv", "jmpf", c.farJump, { ...legacy, ...sys });
-row(0x9c, "v", "pushf", y.pushf, def64); row(0x9d, "v", "popf", y.popf, { ...def64, ...sys }); row(0x9e, "b", "sahf", s.sahf); row(0x9f, "b", "lahf", s.lahf);
+row(0x9c, "v", "pushf", y.pushf, def64); row(0x9d, "v", "popf", y.popf, def64); row(0x9e, "b", "sahf", s.sahf); row(0x9f, "b", "lahf", s.lahf);
 // String instructions: plain, then repeated
 const strings: [number, string, Semantics, number][] = [[0xa4, "movs", c.movs, 1], [0xaa, "stos", c.stos, 2], [0xac, "lods", c.lods, 0], [0x6c, "ins", c.ins, 0], [0x6e, "outs", c.outs, 0]];
 for (const [op, name, sem, bulk] of strings) for (const [o, w] of [[op, "b"], [op + 1, op < 0x80 ? "z" : "v"]] as const) {
@@ -76,7 +76,7 @@ row(0xe4, "Ib,b", "in", c.inPort("imm"), sys); row(0xe5, "Ib,z", "in", c.inPort(
 row(0xe6, "Ib,b", "out", c.outPort("imm"), sys); row(0xe7, "Ib,z", "out", c.outPort("imm"), sys); row(0xee, "b", "out", c.outPort("dx"), sys); row(0xef, "z", "out", c.outPort("dx"), sys);
 row(0xe8, "Jz", "call", c.call, { flow: "call", ...near }); row(0xe9, "Jz", "jmp", c.jmp, { flow: "jmp", ...near }); row(0xeb, "Jb", "jmp", c.jmp, { flow: "jmp", ...near });
 row(0xf4, "b", "hlt", y.plain("hlt"), sys); row(0xf5, "b", "cmc", s.cmc); row(0xf8, "b", "clc", s.clc); row(0xf9, "b", "stc", s.stc);
-row(0xfa, "b", "cli", y.cli); row(0xfb, "b", "sti", y.sti, sys); row(0xfc, "b", "cld", c.cld); row(0xfd, "b", "std", c.std);
+row(0xfa, "b", "cli", y.cli); row(0xfb, "b", "sti", y.sti); row(0xfc, "b", "cld", c.cld); row(0xfd, "b", "std", c.std);
 for (const [o, v] of [[0xf6, "b"], [0xf7, "v"]] as const) {
   for (const ext of [0, 1]) row(o, `E${v},I${v === "b" ? "b" : "z"}`, "test", s.test, { ext });
   ([["not", s.not], ["neg", s.neg], ["mul", s.mul], ["imul", s.imul1], ["div", s.div], ["idiv", s.idiv]] as [string, Semantics][]).forEach(([n, sem], i) => row(o, `E${v}`, n, sem, { ext: i + 2, lock: i < 2 }));
@@ -88,12 +88,14 @@ row(0xff, "Mv", "callf", c.farCallInd, { ext: 3, mod: "m", ...sys }); row(0xff, 
 // Two-byte opcodes
 row(0x100, "Ev", "sldt", y.sldt, { ext: 0 }); row(0x100, "Ev", "str", y.str, { ext: 1 }); row(0x100, "Ew", "lldt", y.lldt, { ext: 2, ...sys }); row(0x100, "Ew", "ltr", y.ltr, { ext: 3, ...sys });
 row(0x100, "Ew", "verr", y.verr, { ext: 4 }); row(0x100, "Ew", "verw", y.verw, { ext: 5 });
-for (const [ext, rm, name] of [[0, 1, "vmcall"], [2, 0, "xgetbv"], [2, 1, "xsetbv"], [3, 1, "vmmcall"], [7, 0, "swapgs"], [7, 1, "rdtscp"], [1, 0, "monitor"], [1, 1, "mwait"], [1, 2, "clac"], [1, 3, "stac"]] as const)
-  row(0x101, "Eb", name, name === "swapgs" || name === "xgetbv" || name === "rdtscp" ? y.quiet(name) : y.plain(name), { ext, rm, mod: "r", pfx: "np", ...(name === "swapgs" ? { mode: 64 } : {}), ...(name === "swapgs" ? {} : sys) });
+for (const [ext, rm, name] of [[0, 1, "vmcall"], [2, 0, "xgetbv"], [2, 1, "xsetbv"], [3, 1, "vmmcall"], [7, 1, "rdtscp"], [1, 0, "monitor"], [1, 1, "mwait"]] as const)
+  row(0x101, "Eb", name, name === "xgetbv" || name === "rdtscp" ? y.quiet(name) : y.plain(name), { ext, rm, mod: "r", pfx: "np", ...sys });
+for (const [rm, name] of [[2, "clac"], [3, "stac"]] as const) row(0x101, "Eb", name, y.setAc(name), { ext: 1, rm, mod: "r", pfx: "np" });
+row(0x101, "Eb", "swapgs", y.swapgs, { ext: 7, rm: 0, mod: "r", pfx: "np", mode: 64 });
 row(0x101, "M", "sgdt", y.sgdt, { ext: 0, mod: "m" }); row(0x101, "M", "sidt", y.sidt, { ext: 1, mod: "m" }); row(0x101, "M", "lgdt", y.lgdt, { ext: 2, mod: "m" }); row(0x101, "M", "lidt", y.lidt, { ext: 3, mod: "m" });
 row(0x101, "Ev", "smsw", y.smsw, { ext: 4 }); row(0x101, "Ew", "lmsw", y.lmsw, { ext: 6, ...sys }); row(0x101, "Mb", "invlpg", y.invlpg, { ext: 7, mod: "m", ...sys });
 row(0x102, "Gv,Ew", "lar", y.lar); row(0x103, "Gv,Ew", "lsl", y.lsl);
-row(0x105, "b", "syscall", y.plain("syscall"), sys); row(0x106, "b", "clts", y.plain("clts"), sys); row(0x107, "v", "sysret", y.withWidth("sysret"), { mode: 64, ...sys });
+row(0x105, "b", "syscall", y.syscall, { flow: "ret" }); row(0x106, "b", "clts", y.plain("clts"), sys); row(0x107, "v", "sysret", y.sysret, { mode: 64, flow: "ret" });
 row(0x108, "b", "invd", y.quiet("invd")); row(0x109, "b", "wbinvd", y.quiet("wbinvd")); row(0x10b, "b", "ud2", s.ud, sys); row(0x1b9, "Gv,Ev", "ud1", s.ud, sys); row(0x1ff, "Gv,Ev", "ud0", s.ud, sys);
 row(0x120, "Ry,Cy", "mov", y.movFromCr, { size64: "always" }); row(0x122, "Cy,Ry", "mov", y.movToCr, { size64: "always", ...sys });
 row(0x121, "Ry,Dy", "mov", y.movFromDr, { size64: "always" }); row(0x123, "Dy,Ry", "mov", y.movToDr, { size64: "always", ...sys });
@@ -113,7 +115,10 @@ row(0x1ae, "Md", "ldmxcsr", y.ldmxcsr, { ext: 2, mod: "m", pfx: "np", unit: "sse
 row(0x1ae, "My", "xsave", y.image("xsave", 1, true), { ext: 4, mod: "m", pfx: "np", ...sys }); row(0x1ae, "My", "xrstor", y.image("xrstor", 1, false), { ext: 5, mod: "m", pfx: "np", ...sys });
 row(0x1ae, "My", "xsaveopt", y.image("xsaveopt", 1, true), { ext: 6, mod: "m", pfx: "np", ...sys }); row(0x1ae, "Mb", "clflush", s.clflush, { ext: 7, mod: "m", pfx: "np" });
 for (const ext of [5, 6, 7]) row(0x1ae, "Ed", "fence", s.nop, { ext, mod: "r", pfx: "np" });
-for (const [ext, name] of [[0, "rdfsbase"], [1, "rdgsbase"], [2, "wrfsbase"], [3, "wrgsbase"]] as const) row(0x1ae, "Ry", name, ext < 2 ? y.rdBase(name) : y.wrBase(name), { ext, mod: "r", pfx: "F3", mode: 64 });
+for (const [n, s] of [["f", FS], ["g", GS]] as const) {
+  row(0x1ae, "Ry", `rd${n}sbase`, y.rdBase(`rd${n}sbase`, s), { ext: s - FS, mod: "r", pfx: "F3", mode: 64 });
+  row(0x1ae, "Ry", `wr${n}sbase`, y.wrBase(`wr${n}sbase`, s), { ext: s - FS + 2, mod: "r", pfx: "F3", mode: 64 });
+}
 row(0x2f0, "Gy,Eb", "crc32", s.crc32, { pfx: "F2" }); row(0x2f1, "Gy,Ev", "crc32", s.crc32, { pfx: "F2" });
 row(0x2f0, "Gv,Mv", "movbe", s.movbe, { mod: "m" }); row(0x2f1, "Mv,Gv", "movbeStore", s.movbe, { mod: "m" });
 
