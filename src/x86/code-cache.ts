@@ -8,9 +8,10 @@ import { CODEE, CODE_AT, CODE_BITS, PCPU_BYTES, RECS_AT, REC } from "./layout.ts
 import { STALE, STRADDLE, codeSlot } from "./runtime.ts";
 import { CPU, MODE, gprAt, segAt, xmmAt } from "./state.ts";
 
-export type Page = { readonly key: number; readonly at: Map<number, number>; readonly recs: number[]; /** 64-byte pieces that hold decoded bytes */ readonly pieces: Uint8Array; /** offsets published in the index */ readonly published: Set<number>; readonly generation: number;
+/** Code of one frame in one mode: the machine page and mode (key), records by offset, all records made, 64-byte pieces that hold decoded bytes (a bit each: low and high half). */
+export type Page = { readonly key: number; readonly at: Map<number, number>; readonly recs: number[]; piecesLo: number; piecesHi: number; readonly generation: number;
   /** regions with code from it */
-  readonly regions: Set<PlacedRegion> };
+  regions: Set<PlacedRegion> | null };
 /** A region in its place: table slot, the records that enter it, the pages it has code from. */
 export type PlacedRegion = { readonly slot: number; readonly recs: readonly number[]; readonly pages: readonly Page[] };
 export type CodeHooks = {
@@ -45,7 +46,7 @@ export class CodeCache {
   /** Forget everything. */
   flush(): void {
     for (const frame of this.byFrame.keys()) this.hooks.unprotect(frame);
-    for (const p of this.pages.values()) for (const r of p.regions) if (r.pages[0] === p) this.hooks.freeRegion(r.slot);
+    for (const p of this.pages.values()) for (const r of p.regions ?? []) if (r.pages[0] === p) this.hooks.freeRegion(r.slot);
     this.pages.clear(); this.byFrame.clear();
     this.next = this.base + RECS_AT; this.counters.flushes++;
     this.clearIndex();
@@ -56,7 +57,7 @@ export class CodeCache {
     let p = this.pages.get(key);
     if (p && p.generation !== generation) { this.drop(machine / 4096, p); p = undefined; }
     if (!p) {
-      p = { key, at: new Map(), recs: [], pieces: new Uint8Array(64), published: new Set(), generation, regions: new Set() };
+      p = { key, at: new Map(), recs: [], piecesLo: 0, piecesHi: 0, generation, regions: null };
       this.pages.set(key, p); this.counters.pages++;
       this.own(machine, p);
     }
@@ -100,7 +101,6 @@ export class CodeCache {
   private publish(p: Page, machine: number, off: number, rec: number): void {
     const e = (this.base + CODE_AT + codeSlot(machine + off | 0) * CODEE.size) >>> 2;
     this.v.i32[e] = machine + off; this.v.i32[e + 1] = p.key / 2 ** 32; this.v.i32[e + 2] = rec;
-    p.published.add(off);
   }
   /** Decode from `off` to the next unconditional transfer; 0 when the first instruction crosses the page's end. */
   private run(p: Page, machine: number, off: number, mode: number): number {
@@ -110,7 +110,7 @@ export class CodeCache {
       const i = decodeOrTrap(m, machine + off, machine + 4096, mode);
       if (i === null) { if (n === 0) return 0; this.write(p, jump(off, off, long), off); return first; }
       p.at.set(off, this.next); this.write(p, i, off);
-      for (let b = off >> 6; b <= (off + Math.max(i.len, 1) - 1) >> 6; b++) p.pieces[b] = 1;
+      markPieces(p, off, off + Math.max(i.len, 1) - 1);
       const { flow } = i.row;
       if (flow !== "next" && flow !== "jcc" && flow !== "rep") return first;
       off += i.len;
@@ -129,7 +129,7 @@ export class CodeCache {
     const i = decodeOrTrap(b, 0, 32, mode)!, rec = this.next;       // 32 bytes are never too few
     this.write(p, { ...blank(), long }, off); this.write(p, i, off); this.write(p, jump(off + i.len, off + i.len, long), off + i.len);
     v.i32[rec >>> 2] = v.i32[(rec + REC.stub) >>> 2] = STRADDLE; v.u32[(rec + REC.imm) >>> 2] = second;
-    p.pieces[63] = q.pieces[0] = 1; q.recs.push(rec, rec + REC.size);
+    markPieces(p, off, 4095); markPieces(q, 0, 0); q.recs.push(rec, rec + REC.size);
     p.at.set(off, rec);
     return rec;
   }
@@ -171,15 +171,15 @@ export class CodeCache {
     if (!list) return false;
     let any = false;
     const from = (machine & 4095) >> 6, to = Math.min(63, ((machine & 4095) + size - 1) >> 6);
-    for (const p of [...list]) {
-      let hit = false;
-      for (let b = from; b <= to && !hit; b++) hit = p.pieces[b] !== 0;
+    for (const p of list.length === 1 ? list : [...list]) {
+      let hit = 0;
+      for (let b = from; b <= to; b++) hit |= (b < 32 ? p.piecesLo : p.piecesHi) >>> (b & 31) & 1;
       if (hit) { this.drop(frame, p); any = true; }
     }
     return any;
   }
   /** A region is in place: it goes when one of its pages does. */
-  place(r: PlacedRegion): void { for (const p of r.pages) p.regions.add(r); }
+  place(r: PlacedRegion): void { for (const p of r.pages) (p.regions ??= new Set()).add(r); }
   /** A region is void: its records are the interpreter's again. */
   private endRegion(r: PlacedRegion): void {
     const { i32 } = this.v;
@@ -187,19 +187,22 @@ export class CodeCache {
       i32[rec >>> 2] = i32[(rec + REC.stub) >>> 2]!;
       i32[(rec + REC.heat) >>> 2] = Math.max(1, this.hooks.heat >> 2);     // it was hot: sooner than the first time
     }
-    for (const p of r.pages) p.regions.delete(r);
+    for (const p of r.pages) p.regions?.delete(r);
     this.hooks.freeRegion(r.slot);
   }
   private forget(p: Page): void {
     for (const rec of p.recs) this.v.i32[rec >>> 2] = this.v.i32[(rec + REC.stub) >>> 2] = STALE;
-    for (const r of p.regions) this.endRegion(r);
+    for (const r of p.regions ?? []) this.endRegion(r);
     const machine = p.key % 2 ** 32;
-    for (const off of p.published) {
+    for (const off of p.at.keys()) {
       const e = (this.base + CODE_AT + codeSlot(machine + off | 0) * CODEE.size) >>> 3;
       this.v.i64[e] = -1n;
     }
     this.pages.delete(p.key);
   }
+}
+function markPieces(p: Page, from: number, to: number): void {
+  for (let b = from >> 6; b <= to >> 6 && b < 64; b++) if (b < 32) p.piecesLo |= 1 << b; else p.piecesHi |= 1 << (b & 31);
 }
 /** The instruction at m[at..end), or the one that raises what its bytes deserve; null when there are too few of them. */
 function decodeOrTrap(m: Uint8Array, at: number, end: number, mode: number): Insn | null {

@@ -119,9 +119,10 @@ export class Cpu {
 
   // Faults ---------------------------------------------------------------------
   /** Leave the fault where generated code and the run loop look for it. CR2 has been set by the MMU. */
-  record(f: GuestFault): void {
-    this.v.i32[this.w + FAULT_I] = f.vector + 1;
-    this.v.i32[this.w + ERROR_I] = f.errorCode;
+  record(f: GuestFault): void { this.recordFault(f.vector, f.errorCode); }
+  recordFault(vector: number, errorCode: number): void {
+    this.v.i32[this.w + FAULT_I] = vector + 1;
+    this.v.i32[this.w + ERROR_I] = errorCode;
   }
   clearFault(): void { this.v.i32[this.w + FAULT_I] = 0; }
 

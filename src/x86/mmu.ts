@@ -3,19 +3,21 @@
  *
  * A walk reads the guest's tables as they stand (another thread may be writing them), checks everything, and only then sets A and D, by
  * compare-and-swap; if an entry has changed meanwhile it starts again. PAE's PDPTEs are checked when CR3 is loaded and read at each
- * walk, as processors with nested paging do. There are no paging-structure caches.
+ * walk, as processors with nested paging do. The tables of the
+ * last level are remembered (a paging-structure cache, SDM Vol. 3A 4.10.3), until anything is invalidated.
  *
  * A TLB entry's write tag is set only where a store may go ahead with nothing else to do: writable, D already set, no decoded code in the frame.
  */
 import { canonical, type Cpu } from "./cpu.ts";
 import { GuestFault } from "./fault.ts";
-import { CONTEXT, ITLB_AT, ITLB_BITS, ITLBE, TLB_AT, TLB_BITS, TLB_BYTES, TLB_CONTEXTS, TLBE } from "./layout.ts";
+import { CONTEXT, ITLB_AT, ITLB_BITS, ITLBE, itlbIndex, TLB_AT, TLB_BITS, TLB_BYTES, TLB_CONTEXTS, TLBE } from "./layout.ts";
 import { P2M_CODE, P2M_WRITE } from "./platform.ts";
 import { CPU, CR0, CR4, EFER, MODE, PFERR, VECTOR } from "./state.ts";
 
+const NR_TABLES = 64;
 const READ = 0, WRITE = 1, EXECUTE = 2;
 const OK = -1, AGAIN = -2;
-const TLB_MASK = (1 << TLB_BITS) - 1, ITLB_MASK = (1 << ITLB_BITS) - 1;
+const TLB_MASK = (1 << TLB_BITS) - 1;
 /** Page table entry bits, SDM Vol. 3A table 4-15 ff. */
 export const PTE = { P: 1, RW: 2, US: 4, A: 0x20, D: 0x40, PS: 0x80, G: 0x100 } as const;
 /** TLBE.flags beside TLBE.global: the entry is part of a 2 or 4 MiB page, or of a 1 GiB page. */
@@ -53,6 +55,10 @@ export class Mmu {
   /** Regions (see regionOf) of which a piece has been entered since the last flush, local and global ones apart; INVLPG elsewhere costs one look. */
   private readonly large: readonly [Set<number>, Set<number>] = [new Set(), new Set()];
   private lastRegion = -0.25;
+  /** How many entries let stores to a frame through, by the frame's lowest bits: a frame that turns into code is usually found without a search. */
+  private readonly writers = new Uint16Array(1 << 16);
+  /** the last address that fillCode was asked for */
+  private fetched = 0;
   /** For counters: page walks. */
   walks = 0;
 
@@ -60,6 +66,11 @@ export class Mmu {
   private watch: { readonly n: number; readonly from: number; readonly to: number; readonly isWriteOnly: boolean }[] = [];
   /** Bits of DR6 for the data breakpoints met by the present instruction; taken by the run loop. */
   watchHits = 0;
+
+  /** Tables of the last level met in long mode: tag (2 MiB region), machine address, and what all levels above agree on: PTE.US and RW as they stand, bit 0: NX; rights in the frame from bit 8. */
+  private readonly tableTag = new Float64Array(NR_TABLES).fill(-0.5);
+  private readonly tableAt = new Float64Array(NR_TABLES);
+  private readonly tableBits = new Int32Array(NR_TABLES);
 
   // What the last successful walk found.
   private gfn = 0;
@@ -132,7 +143,18 @@ export class Mmu {
     const reservedHi = (bits < 20 ? 0xfffff & ~((1 << bits) - 1) : 0) | (nxe ? 0 : 1 << 31) | (long ? 0 : 0x7ff00000);
     const top = long ? 4 : 3, cr3 = cpu.cr3;
     let gfn = long ? Math.floor(cr3 / 4096) % 2 ** 40 : cr3 % 4294967296 >>> 12, us = true, rw = true, nx = false, level = top, lo = 0, hi = 0;
-    for (;; level--) {
+    const region = Math.floor(linear / 2 ** 21), slot = region & NR_TABLES - 1, isKnown = this.tableTag[slot] === region && long;
+    if (isKnown) {
+      const bits = this.tableBits[slot]!, at = this.tableAt[slot]! + (l >>> 12 & 511) * 8;
+      level = 1; us = (bits & PTE.US) !== 0; rw = (bits & PTE.RW) !== 0; nx = (bits & 1) !== 0;
+      this.entryAt[1] = at; this.entryRights[1] = bits >>> 8;
+      do { lo = Atomics.load(i32, at >>> 2); hi = Atomics.load(i32, (at >>> 2) + 1); } while (lo !== Atomics.load(i32, at >>> 2));
+      this.entryLo[1] = lo;
+      if (!(lo & PTE.P)) return this.errorCode(access, context, 0);
+      if (hi & reservedHi) return this.errorCode(access, context, PFERR.P | PFERR.RSVD);
+      us &&= (lo & PTE.US) !== 0; rw &&= (lo & PTE.RW) !== 0; nx ||= nxe && hi < 0;
+    } else for (;; level--) {
+      if (level === 1) { this.tableTag[slot] = -0.5; this.tableBits[slot] = (us ? PTE.US : 0) | (rw ? PTE.RW : 0) | (nx ? 1 : 0); }
       const index = level === 1 ? l >>> 12 & 511 : level === 2 ? l >>> 21 & 511 : level === 4 ? lHi >>> 7 & 511 : long ? (l >>> 30 | lHi << 2) & 511 : l >>> 30;
       const at = this.locate(level, gfn, index * 8 + (long || level < 3 ? 0 : cr3 & 0xfe0));
       if (at === 0) lo = hi = -1;
@@ -149,7 +171,11 @@ export class Mmu {
     if (!this.permitted(access, context, us, rw, nx)) return this.errorCode(access, context, PFERR.P);
     const inPage = level === 1 ? 0 : level === 2 ? 0x1ff : 0x3ffff;
     this.gfn = (hi & 0xfffff) * 1048576 + (lo >>> 12 & ~inPage | l >>> 12 & inPage);
-    return this.mark(level, long ? 4 : 2, access, level === 1 ? 0 : level === 2 ? LARGE : HUGE);
+    const marked = this.mark(level, isKnown ? 1 : long ? 4 : 2, access, level === 1 ? 0 : level === 2 ? LARGE : HUGE);
+    if (marked === OK && level === 1 && long && !isKnown && this.entryAt[1] !== 0) {
+      this.tableTag[slot] = region; this.tableAt[slot] = this.entryAt[1]! - (l >>> 12 & 511) * 8; this.tableBits[slot]! |= this.entryRights[1]! << 8;
+    }
+    return marked;
   }
   /** Two levels of entries of four bytes, with PSE and PSE-36. */
   private walk32(linear: number, access: number, context: number): number {
@@ -185,9 +211,12 @@ export class Mmu {
   }
   /** #PF: CR2 takes the address. */
   private pageFault(linear: number, errorCode: number): never {
+    this.setCr2(linear);
+    throw new GuestFault(VECTOR.PF, errorCode);
+  }
+  private setCr2(linear: number): void {
     const at = (this.cpu.at + CPU.cr2.at) >>> 2;
     this.i32[at] = linear | 0; this.i32[at + 1] = Math.floor(linear / 4294967296) | 0;
-    throw new GuestFault(VECTOR.PF, errorCode);
   }
 
   // Data TLB -------------------------------------------------------------------
@@ -197,6 +226,7 @@ export class Mmu {
     this.large[flags & TLBE.global]!.add(region);
     this.lastRegion = region;
   }
+  private forgetTables(): void { this.tableTag.fill(-0.5); }
   private forgetLarge(global: 0 | 1): void { this.large[global].clear(); this.lastRegion = -0.25; }
   private entryOf(context: number, linear: number): number { return this.tlb + ((context * TLB_BYTES + (linear >>> 12 & TLB_MASK) * TLBE.size) >>> 2); }
   /** After a walk: fill the entry. @returns the byte's machine address, or -1 when the access must be made by hand (machine and rights say how) */
@@ -206,6 +236,8 @@ export class Mmu {
     const { i32, flags } = this, e = this.entryOf(context, linear), page = linear & ~0xfff, hi = Math.floor(linear / 4294967296) | 0;
     if (this.watch.length !== 0 && this.watch.some(b => b.from <= linear - (linear & 0xfff) + 4095 && b.to > linear - (linear & 0xfff))) return -1;
     const canWrite = this.writable && this.dirty && (rights & (P2M_WRITE | P2M_CODE)) === P2M_WRITE;
+    this.forbidWrites(e);
+    if (canWrite) this.writers[machine >>> 12 & 0xffff]!++;
     i32[e] = page; i32[e + 1] = hi;
     i32[e + 2] = canWrite ? page : 1; i32[e + 3] = canWrite ? hi : 0;
     i32[e + (TLBE.add >> 2)] = machine - page;
@@ -227,14 +259,17 @@ export class Mmu {
   plain(linear: number, write: boolean): number { return this.host(linear, write ? 1 : 0, this.cpu.context); }
 
   /**
-   * Called by generated code on a TLB miss, with the linear page's number (lo: bits 12-43, hi: bits 44-63) and access 0 or 1.
-   * @returns 0: the tag is there; 2: do the access by slowLoad or slowStore, which also find the fault, with its exact address
+   * Called by generated code on a TLB miss, with the linear page's number (lo: bits 12-43, hi: bits 44-63), and access 0 or 1 with the offset in the page above it.
+   * @returns 0: the tag is there; 1: a page fault, recorded; 2: do the access by slowLoad or slowStore, which also find other faults
    */
-  fill(lo: number, hi: number, access: number): number {
+  fill(lo: number, hi: number, how: number): number {
     const top = (hi & 0xfffff) >>> 3;
     if (top !== 0 && top !== 0x1ffff) return 2;
-    const linear = ((hi << 12 >> 12) * 4294967296 + (lo >>> 0)) * 4096, context = this.cpu.context;
-    return this.walk(linear, access & 1, context) === OK && this.enter(linear, access & 1, context) >= 0 ? 0 : 2;
+    const linear = ((hi << 12 >> 12) * 4294967296 + (lo >>> 0)) * 4096, { context } = this.cpu, code = this.walk(linear, how & 1, context);
+    if (code === OK) return this.enter(linear, how & 1, context) >= 0 ? 0 : 2;
+    this.setCr2(linear + (how >>> 1));
+    this.cpu.recordFault(VECTOR.PF, code);
+    return 1;
   }
 
   /** DR0-3 or DR7 may have changed. SDM Vol. 3B 17.2.4: DR7 enables in bits 0-7, type and length from bit 16. */
@@ -443,7 +478,8 @@ export class Mmu {
     if (code >= 0) this.pageFault(linear, code);
     const packed = cpu.platform.frameOf(this.gfn);
     if (packed === 0) throw new GuestFault(VECTOR.UD);    // a hole reads all ones, which is no instruction
-    const machine = (packed - (packed & 0xfff)) >>> 0, index = linear >>> 12 & ITLB_MASK, e = this.itlb + ((index * ITLBE.size) >>> 2);
+    this.fetched = linear;
+    const machine = (packed - (packed & 0xfff)) >>> 0, index = itlbIndex(linear), e = this.itlb + ((index * ITLBE.size) >>> 2);
     i32[e] = linear & ~0xfff | cpu.mode; i32[e + 1] = Math.floor(linear / 4294967296) | 0;
     i32[e + 2] = machine; i32[e + 3] = cpu.mode & ~MODE.user;
     this.itlbFlags[index] = this.flags;
@@ -456,7 +492,15 @@ export class Mmu {
   private drop(context: number, index: number): void {
     if (context === TLB_CONTEXTS) { const e = this.itlb + ((index * ITLBE.size) >>> 2); this.i32[e] = this.i32[e + 1] = -1; return; }
     const e = this.tlb + ((context * TLB_BYTES + index * TLBE.size) >>> 2);
-    this.i32[e] = this.i32[e + 2] = 1; this.i32[e + 1] = this.i32[e + 3] = 0;
+    this.forbidWrites(e);
+    this.i32[e] = 1; this.i32[e + 1] = 0;
+  }
+  /** Clear an entry's write tag. */
+  private forbidWrites(e: number): void {
+    const { i32 } = this;
+    if (i32[e + 2] === 1 && i32[e + 3] === 0) return;
+    this.writers[i32[e + (TLBE.frame >> 2)]! & 0xffff]!--;
+    i32[e + 2] = 1; i32[e + 3] = 0;
   }
   private flagsOf(context: number, index: number): number {
     return context === TLB_CONTEXTS ? this.itlbFlags[index]! : this.i32[this.tlb + ((context * TLB_BYTES + index * TLBE.size + TLBE.flags) >>> 2)]!;
@@ -467,7 +511,8 @@ export class Mmu {
       for (const log of this.logs[c]!) log.clear();
       for (let i = 0; i < 1 << (c < TLB_CONTEXTS ? TLB_BITS : ITLB_BITS); i++) this.drop(c, i);
     }
-    this.forgetLarge(0); this.forgetLarge(1);
+    this.writers.fill(0);
+    this.forgetLarge(0); this.forgetLarge(1); this.forgetTables();
   }
   /** Forget everything: another vCPU, another p2m, or a control bit that changes what the tables mean. */
   flushAll(): void {
@@ -475,7 +520,7 @@ export class Mmu {
       for (let n = 0; n < log.nr; n++) this.drop(c, log.entries[n]!);
       log.clear();
     }
-    this.forgetLarge(0); this.forgetLarge(1);
+    this.forgetLarge(0); this.forgetLarge(1); this.forgetTables();
   }
   /** CR3 was loaded: forget all but global pages. */
   flushLocal(): void {
@@ -487,16 +532,17 @@ export class Mmu {
       }
       log.clear();
     }
-    this.forgetLarge(0);
+    this.forgetLarge(0); this.forgetTables();
   }
   /** INVLPG: the page of `linear`, in every context, and all pieces of a large page around it. */
   invlpg(linear: number): void {
     const page = linear & ~0xfff, hi = Math.floor(linear / 4294967296) | 0;
+    this.forgetTables();
     for (let c = 0; c < TLB_CONTEXTS; c++) {
       const e = this.entryOf(c, linear);
       if (this.i32[e] === page && this.i32[e + 1] === hi) this.drop(c, linear >>> 12 & TLB_MASK);
     }
-    const i = linear >>> 12 & ITLB_MASK, e = this.itlb + ((i * ITLBE.size) >>> 2);
+    const i = itlbIndex(linear), e = this.itlb + ((i * ITLBE.size) >>> 2);
     if ((this.i32[e]! & ~0xfff) === page && this.i32[e + 1] === hi) this.drop(TLB_CONTEXTS, i);
     const small = regionOf(linear, LARGE), huge = regionOf(linear, HUGE);
     if (this.large.some((set) => set.has(small) || set.has(huge))) this.dropLarge(page, hi);
@@ -511,9 +557,11 @@ export class Mmu {
   }
   /** A frame (machine address / 4096) has code decoded now: stores to it must come to slowStore. */
   protectFrame(frame: number): void {
-    for (let c = 0; c < TLB_CONTEXTS; c++) for (const log of this.logs[c]!) for (let n = 0; n < log.nr; n++) {
-      const e = this.tlb + ((c * TLB_BYTES + log.entries[n]! * TLBE.size) >>> 2);
-      if (this.i32[e + (TLBE.frame >> 2)] === frame) { this.i32[e + 2] = 1; this.i32[e + 3] = 0; }
-    }
+    this.forgetTables();                               // one of them may have become code
+    const { i32, writers } = this, isIt = (e: number): void => { if (i32[e + (TLBE.frame >> 2)] === frame) this.forbidWrites(e); };
+    if (writers[frame & 0xffff] === 0) return;
+    for (let c = 0; c < TLB_CONTEXTS; c++) isIt(this.entryOf(c, this.fetched));
+    if (writers[frame & 0xffff] === 0) return;
+    for (let c = 0; c < TLB_CONTEXTS; c++) for (const log of this.logs[c]!) for (let n = 0; n < log.nr; n++) isIt(this.tlb + ((c * TLB_BYTES + log.entries[n]! * TLBE.size) >>> 2));
   }
 }

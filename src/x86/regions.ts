@@ -84,7 +84,7 @@ export class Regions {
         const distance = Math.floor(pos / 4096), p = pageAt(distance), rec = p?.at.get(pos - distance * 4096);
         return rec !== undefined && heat - v.i32[(rec + REC.heat) >>> 2]! >= heat / WARM_PART;
       },
-      entries: (page) => [...pageAt(page)?.published ?? []].map(off => page * 4096 + off),
+      entries: (page) => [...pageAt(page)?.at.keys() ?? []].map(off => page * 4096 + off),
     };
   }
 

@@ -1,11 +1,11 @@
 /** The fixed wasm part of a pCPU's engine: TLB slow paths, high multiply, jump lookup, segment checks and the dispatch loop. The pCPU's base is baked in. */
 import { Op } from "../wasm/opcodes.ts";
 import { Code, I32, I64, type MemorySpec, Module } from "../wasm/writer.ts";
-import { CODEE, CODE_AT, CODE_BITS, ITLBE, ITLB_AT, ITLB_BITS, REC, TLBE, TLB_BITS } from "./layout.ts";
+import { CODEE, CODE_AT, CODE_BITS, ITLBE, ITLB_AT, ITLB_BITS, ITLB_MIX, REC, TLBE, TLB_BITS } from "./layout.ts";
 import { STUB_TYPE, StubGen, heat } from "./stubs.ts";
 import { ATTR, CPU, SEG } from "./state.ts";
 
-/** What the runtime asks of TypeScript. `fill`: 0 the tag is there, else do it by hand (and find the fault). */
+/** What the runtime asks of TypeScript. `fill`: 0 the tag is there, 1 a fault was recorded, 2 do it by hand. */
 export const RUNTIME_IMPORTS = {
   fill: [[I32, I32, I32], [I32]], loadByHand: [[I64, I32], [I64]], storeByHand: [[I64, I64, I32], []], segCheckByHand: [[I32, I64, I32], []], probeByHand: [[I64, I32], []],
 } as const;
@@ -27,26 +27,32 @@ export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number
   const entry = (c: Code, a: number) => c.get(a).op(Op.i32_wrap_i64).i32(7).op(Op.i32_shr_u).i32(((1 << TLB_BITS) - 1) << 5).op(Op.i32_and).i32(cpu).mem(Op.i32_load, CPU.tlb.at).op(Op.i32_add);
   const host = (c: Code, a: number) => entry(c, a).mem(Op.i32_load, TLBE.add).get(a).op(Op.i32_wrap_i64).op(Op.i32_add);
   const crosses = (c: Code, a: number, size: number) => c.get(a).op(Op.i32_wrap_i64).i32(4095).op(Op.i32_and).get(size).op(Op.i32_add).i32(4096).op(Op.i32_gt_u);
-  const fillFor = (c: Code, a: number, write: number) => c.get(a).i64(12).op(Op.i64_shr_s).op(Op.i32_wrap_i64).get(a).i64(44).op(Op.i64_shr_s).op(Op.i32_wrap_i64).i32(write).call(fn("fill"));
+  const fillFor = (c: Code, a: number, write: number) => c.get(a).i64(12).op(Op.i64_shr_s).op(Op.i32_wrap_i64).get(a).i64(44).op(Op.i64_shr_s).op(Op.i32_wrap_i64).get(a).op(Op.i32_wrap_i64).i32(4095).op(Op.i32_and).i32(1).op(Op.i32_shl).i32(write).op(Op.i32_or).call(fn("fill"));
+  /** Offset of a linear address' entry in the instruction TLB (itlbIndex of layout.ts). */
+  const itlbEntry = (c: Code, a: number, scratch: number) => c.get(a).op(Op.i32_wrap_i64).tee(scratch).i32(12 - 4).op(Op.i32_shr_u).get(scratch).i32(12 - 4 + ITLB_MIX).op(Op.i32_shr_u).op(Op.i32_xor).i32(((1 << ITLB_BITS) - 1) << 4).op(Op.i32_and);
   const faulted = (c: Code) => c.i32(cpu).mem(Op.i32_load, CPU.fault.at);
   const bySize = (c: Code, size: number, f: (n: 1 | 2 | 4 | 8) => void) => { for (const n of [8, 4, 1, 2] as const) { c.get(size).i32(n).op(Op.i32_eq).if_(); f(n); c.op(Op.return).end(); } c.op(Op.unreachable); };
 
   define("slowLoad", [I64, I32], [I64], c => {
     crosses(c, 0, 1).if_(); c.get(0).get(1).call(fn("loadByHand")).op(Op.return).end();
-    fillFor(c, 0, 0).if_();
+    const r = c.local(I32);
+    fillFor(c, 0, 0).tee(r).if_();
+    c.get(r).i32(1).op(Op.i32_eq).if_(); c.i64(0).op(Op.return).end();
     c.get(0).get(1).call(fn("loadByHand")).op(Op.return).end();
     bySize(c, 1, n => { host(c, 0).mem({ 1: Op.i64_load8_u, 2: Op.i64_load16_u, 4: Op.i64_load32_u, 8: Op.i64_load }[n], 0); });
   });
   define("slowStore", [I64, I64, I32], [], c => {
     crosses(c, 0, 2).if_(); c.get(0).get(1).get(2).call(fn("storeByHand")).op(Op.return).end();
-    fillFor(c, 0, 1).if_();
+    const r = c.local(I32);
+    fillFor(c, 0, 1).tee(r).if_();
+    c.get(r).i32(1).op(Op.i32_eq).if_(); c.op(Op.return).end();
     c.get(0).get(1).get(2).call(fn("storeByHand")).op(Op.return).end();
     bySize(c, 2, n => { host(c, 0).get(1).mem({ 1: Op.i64_store8, 2: Op.i64_store16, 4: Op.i64_store32, 8: Op.i64_store }[n], 0); });
   });
   /** May these bytes be written? Records the fault if not. */
   define("probeWrite", [I64, I32], [], c => {
     crosses(c, 0, 1).if_(); c.get(0).get(1).call(fn("probeByHand")).op(Op.return).end();
-    fillFor(c, 0, 1).if_(); c.get(0).get(1).call(fn("probeByHand")).end();
+    fillFor(c, 0, 1).i32(2).op(Op.i32_eq).if_(); c.get(0).get(1).call(fn("probeByHand")).end();
   });
   define("slowLoad128", [I64], [], c => {
     const lo = c.local(I64), hi = c.local(I64);
@@ -72,7 +78,7 @@ export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number
     const lin = c.local(I64), e = c.local(I32), key = c.local(I64), t = c.local(I32), miss = c.block();
     c.get(1).get(1).mem(Op.i32_load, CPU.budget.at).i32(1).op(Op.i32_sub).tee(t).mem(Op.i32_store, CPU.budget.at).get(t).i32(0).op(Op.i32_lt_s).unlikely().brIf(miss);
     c.get(0).get(1).mem(Op.i64_load, CPU.csBase.at).op(Op.i64_add).set(lin);
-    c.get(lin).op(Op.i32_wrap_i64).i32(12 - 4).op(Op.i32_shr_u).i32(((1 << ITLB_BITS) - 1) << 4).op(Op.i32_and).get(1).op(Op.i32_add).tee(e).mem(Op.i64_load, ITLB_AT + ITLBE.tag);
+    itlbEntry(c, lin, t).get(1).op(Op.i32_add).tee(e).mem(Op.i64_load, ITLB_AT + ITLBE.tag);
     c.get(lin).i64(-4096).op(Op.i64_and).get(1).mem(Op.i64_load32_u, CPU.mode.at).op(Op.i64_or).op(Op.i64_ne).unlikely().brIf(miss);
     c.get(e).mem(Op.i64_load, ITLB_AT + ITLBE.key).get(lin).i64(4095).op(Op.i64_and).op(Op.i64_or).tee(key);
     c.op(Op.i32_wrap_i64).tee(t).get(t).i32(CODE_MIX).op(Op.i32_shr_u).op(Op.i32_xor).i32((1 << CODE_BITS) - 1).op(Op.i32_and).i32(4).op(Op.i32_shl).get(1).op(Op.i32_add).tee(e).mem(Op.i64_load, CODE_AT + CODEE.key);
@@ -86,7 +92,7 @@ export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number
   /** isMapped(linear address, cpu, machine page): does the instruction TLB say so, for the present mode? */
   define("isMapped", [I64, I32, I32], [I32], c => {
     const e = c.local(I32);
-    c.get(0).op(Op.i32_wrap_i64).i32(12 - 4).op(Op.i32_shr_u).i32(((1 << ITLB_BITS) - 1) << 4).op(Op.i32_and).get(1).op(Op.i32_add).tee(e).mem(Op.i64_load, ITLB_AT + ITLBE.tag);
+    itlbEntry(c, 0, e).get(1).op(Op.i32_add).tee(e).mem(Op.i64_load, ITLB_AT + ITLBE.tag);
     c.get(0).i64(-4096).op(Op.i64_and).get(1).mem(Op.i64_load32_u, CPU.mode.at).op(Op.i64_or).op(Op.i64_eq);
     c.get(e).mem(Op.i32_load, ITLB_AT + ITLBE.key).get(2).op(Op.i32_eq).op(Op.i32_and);
   });
