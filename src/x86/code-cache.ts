@@ -68,6 +68,8 @@ export class CodeCache {
     const p = this.pages.get(machine + (mode & ~MODE.user) * 2 ** 32);
     return p && p.generation === this.hooks.generation(machine / 4096) ? p : null;
   }
+  /** Has it been neither overwritten nor forgotten? */
+  isCurrent(p: Page): boolean { return this.pages.get(p.key) === p; }
   private own(machine: number, p: Page): void {
     const frame = machine / 4096, list = this.byFrame.get(frame);
     if (list) list.push(p); else this.byFrame.set(frame, [p]);

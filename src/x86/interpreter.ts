@@ -93,12 +93,9 @@ export class Interpreter implements Engine {
     this.code = new CodeCache(this.v, at, hooks);
     this.regions = new Regions(cpu, this.code, {
       memory: MEMORY, tableSize: TABLE_SIZE, heat: options.translateAfter ?? 0, makeStubs: () => this.makeStubs(),
-      install: (bytes) => {
-        const to = this.freeSlots.pop() ?? this.nextSlot++;
-        this.roomFor(this.nextSlot);
-        this.table.set(to, new WebAssembly.Instance(new WebAssembly.Module(bytes), { e: this.imports }).exports["r"] as never);
-        return to;
-      },
+      takeSlot: () => { const slot = this.freeSlots.pop() ?? this.nextSlot++; this.roomFor(this.nextSlot); return slot; },
+      freeSlot: slot => { this.freeSlots.push(slot); },
+      instantiate: bytes => { new WebAssembly.Instance(new WebAssembly.Module(bytes), { e: this.imports }); },
     });
     cpu.onCodeWrite = (machine, size) => {
       options.code?.wrote(Math.floor(machine / 4096));
@@ -166,6 +163,7 @@ export class Interpreter implements Engine {
   run(budgetJumps: number): number {
     const { cpu, v } = this, w = this.at >>> 2, FAULT = w + (CPU.fault.at >> 2), EXIT_ = w + (CPU.exit.at >> 2), BUDGET = w + (CPU.budget.at >> 2), SHADOW = w + (CPU.shadow.at >> 2), LINK = w + (CPU.link.at >> 2),
       EFL = w + (CPU.eflags.at >> 2), DR7 = w + ((CPU.dr.at + 7 * 8) >> 2), HOT = w + (CPU.hot.at >> 2), IRQ = w + (CPU.irqPending.at >> 2), { i32 } = v, { platform } = cpu;
+    this.regions.tick();
     // records are this pCPU's own: what another one left in the context names nothing here
     i32[EXIT_] = EXIT.none; i32[BUDGET] = budgetJumps; i32[LINK] = 0; i32[HOT] = 0;
     for (;;) {

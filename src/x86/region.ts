@@ -28,6 +28,8 @@ export type RegionSource = {
   insnAt(pos: number): Insn | null;
   /** Has the interpreter come here often enough to take it in? */
   isWarm(pos: number): boolean;
+  /** Does another region begin here? */
+  isCovered(pos: number): boolean;
   /** Positions on a page (a distance) that have been reached from elsewhere. */
   entries(page: number): Iterable<number>;
 };
@@ -37,6 +39,30 @@ export const LIMITS = { blocks: 120, insns: 450, pages: 12 } as const;
 export const isTranslatable = (i: Insn): boolean => factsOf(i).isLocal;
 export const pageOf = (pos: number): number => Math.floor(pos / 4096);
 const targetOf = (i: Insn, pos: number): number => pos + i.len + i.imm;
+
+/** A covered function is taken in again where it is as short as this. */
+const SMALL = { insns: 32, blocks: 8 } as const;
+/** Is what begins here a short function that calls nothing? */
+function isSmallLeaf(pos: number, source: RegionSource): boolean {
+  const seen = new Set<number>(), work = [pos];
+  let nrBlocks = 0;
+  for (let a = work.pop(); a !== undefined; a = work.pop()) {
+    if (seen.has(a)) continue;
+    if (++nrBlocks > SMALL.blocks) return false;
+    for (let at = a; !seen.has(at);) {
+      const i = source.insnAt(at);
+      if (!i || !isTranslatable(i) || seen.size >= SMALL.insns) return false;
+      seen.add(at);
+      const { flow } = i.row, next = at + i.len;
+      if (flow === "next") { at = next; continue; }
+      if (flow === "call" || flow === "callind" || flow === "ind") return false;
+      if (flow === "jcc") { if (source.isWarm(targetOf(i, at))) work.push(targetOf(i, at)); if (source.isWarm(next)) work.push(next); }
+      if (flow === "jmp") work.push(targetOf(i, at));
+      break;
+    }
+  }
+  return true;
+}
 
 /** Follow direct control flow from a hot position; where it ends in an indirect jump, go on with what such jumps have reached on its page. */
 export function discover(seed: number, source: RegionSource): Region {
@@ -55,6 +81,8 @@ export function discover(seed: number, source: RegionSource): Region {
     if (isEntry) entries.add(pos);
     if (!leaders.has(pos) && leaders.size < LIMITS.blocks && nrSeen < LIMITS.insns) { leaders.add(pos); work.push(pos); }
   };
+  /** What another region begins with is left to it, unless it is a loop's head that we come from: then the loop is ours too. */
+  const mayTake = (pos: number): boolean => pos === seed || leaders.has(pos) || !source.isCovered(pos);
   lead(seed);
   for (let a = work.shift(); a !== undefined; a = work.shift()) {
     for (let pos: number = a; !seen.has(pos) && take(pos);) {
@@ -66,10 +94,11 @@ export function discover(seed: number, source: RegionSource): Region {
         if (pageOf(next) !== pageOf(pos)) { lead(next); break; }
         pos = next; continue;
       }
-      if (flow === "jcc" || flow === "jmp" || flow === "call") { const to = targetOf(i, pos); if (flow === "jmp" || source.isWarm(to)) lead(to); }
+      if (flow === "jcc" || flow === "jmp") { const to = targetOf(i, pos); if ((flow === "jmp" || source.isWarm(to)) && mayTake(to)) lead(to); }
+      if (flow === "call") { const to = targetOf(i, pos); if (source.isWarm(to) && (mayTake(to) || isSmallLeaf(to, source))) lead(to); }
       if (flow === "ind") for (const to of source.entries(pageOf(pos))) if (source.isWarm(to)) lead(to, true);
-      if (flow === "jcc" && source.isWarm(next)) lead(next);
-      if ((flow === "call" || flow === "callind") && source.isWarm(next)) lead(next, true);
+      if (flow === "jcc" && source.isWarm(next) && mayTake(next)) lead(next);
+      if ((flow === "call" || flow === "callind") && source.isWarm(next) && mayTake(next)) lead(next, true);
       break;
     }
   }

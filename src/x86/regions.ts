@@ -11,18 +11,23 @@ import { REC } from "./layout.ts";
 import { type RegionSource, discover } from "./region.ts";
 import { STRADDLE } from "./runtime.ts";
 import { CPU, MODE } from "./state.ts";
-import { RegionGen, type RegionImage, dataLayout } from "./translate.ts";
+import { RegionGen, type RegionImage, dataLayout, regionModule } from "./translate.ts";
 import type { MemorySpec } from "../wasm/writer.ts";
 
 /** A block is taken into a region when it has been met this part of what makes it hot. */
 const WARM_PART = 8;
+/** A module is made of what waits when it is so many instructions, or has waited so long. */
+const BATCH = { insns: 2000, ms: 3 } as const;
 
 export type RegionHost = {
   readonly memory: MemorySpec; readonly tableSize: number;
   /** Arrivals that make a record hot; 0: translate everything at once, for tests. */
   readonly heat: number;
-  /** Make a module of the bytes, its function "r" into a table slot. @returns the slot */
-  install(bytes: Uint8Array<ArrayBuffer>): number;
+  /** A table slot for a region. */
+  takeSlot(): number;
+  freeSlot(slot: number): void;
+  /** Instantiate a module of regions, which puts them into their slots. */
+  instantiate(bytes: Uint8Array<ArrayBuffer>): void;
   /** Stubs for records decoded meanwhile. */
   makeStubs(): void;
 };
@@ -32,17 +37,22 @@ export class Regions {
   private readonly code: CodeCache;
   private readonly host: RegionHost;
   private readonly gen = new RegionGen();
+  private waiting: { readonly image: RegionImage; readonly pages: readonly Page[] }[] = [];
+  private nrWaiting = 0;
+  private waitsSince = 0;
+  /** records that regions which wait begin at */
+  private readonly awaited = new Set<number>();
   readonly counters = { regions: 0, regionInsns: 0, regionBytes: 0, translateMs: 0 };
 
   constructor(cpu: Cpu, code: CodeCache, host: RegionHost) { this.cpu = cpu; this.code = code; this.host = host; }
 
   /** The record of the instruction at CPU.rip has become hot. */
   heated(rec: number): void {
-    const { cpu, host } = this, { mode } = cpu, { i32 } = cpu.v;
+    const { cpu } = this, { mode } = cpu;
     if ((mode & MODE.sizeMask) !== MODE.code64) return;
     const linear = Number(BigInt.asIntN(64, cpu.rip)), machine = cpu.mmu.peekCode(linear), home = machine ? this.code.known(machine, mode) : null;
     if (!home) return;
-    if (i32[rec >>> 2] !== i32[(rec + REC.stub) >>> 2]) return;
+    if (this.isEntry(rec)) return;
     const began = performance.now(), pages = new Map<number, Page | null>([[0, home]]), base = linear - (linear & 4095);
     const pageAt = (distance: number): Page | null => {
       let p = pages.get(distance);
@@ -54,8 +64,7 @@ export class Regions {
     };
     const region = discover(linear & 4095, this.source(pageAt, mode));
     if (region.blocks.length > 0) {
-      host.makeStubs();
-      this.install(this.gen.translate(region, host.memory, host.tableSize), pageAt);
+      this.enqueue(this.gen.translate(region), region.pages.map(distance => pageAt(distance)!));
     }
     this.counters.translateMs += performance.now() - began;
   }
@@ -84,41 +93,62 @@ export class Regions {
         const distance = Math.floor(pos / 4096), p = pageAt(distance), rec = p?.at.get(pos - distance * 4096);
         return rec !== undefined && heat - v.i32[(rec + REC.heat) >>> 2]! >= heat / WARM_PART;
       },
+      isCovered: (pos) => {
+        const distance = Math.floor(pos / 4096), rec = pageAt(distance)?.at.get(pos - distance * 4096);
+        return rec !== undefined && this.isEntry(rec);
+      },
       entries: (page) => [...pageAt(page)?.at.keys() ?? []].map(off => page * 4096 + off),
     };
   }
 
-  /** Put an image in its place. What cannot be had (room, an instruction that was never met) leaves everything as it was. */
-  private install(image: RegionImage, pageAt: (distance: number) => Page | null): void {
+  /** Translated regions go to V8 several at a time: a module has a price of its own, and code that runs together then lies together. */
+  private enqueue(image: RegionImage, pages: readonly Page[]): void {
+    const page = (pos: number): Page => pages[image.pages.indexOf(Math.floor(pos / 4096))]!;
+    if (this.waiting.length === 0) this.waitsSince = performance.now();
+    this.waiting.push({ image, pages });
+    for (const { pos } of image.entries) if (pos >= 0 && pos < 4096) { const rec = page(pos).at.get(pos); if (rec !== undefined) this.awaited.add(rec); }
+    this.nrWaiting += image.nrInsns;
+    if (this.host.heat === 0 || this.nrWaiting >= BATCH.insns) this.flush();
+  }
+  /** To be called now and then: regions do not wait for others longer than a moment. */
+  tick(): void { if (this.waiting.length !== 0 && performance.now() - this.waitsSince > BATCH.ms) this.flush(); }
+  /** Make a module of what waits, and put it in its place. */
+  private flush(): void {
+    const began = performance.now(), { code, host } = this, images = this.waiting.filter(w => w.pages.every(p => code.isCurrent(p))), slots = images.map(() => host.takeSlot());
+    this.waiting = []; this.nrWaiting = 0; this.awaited.clear();
+    host.instantiate(regionModule(images.map(w => w.image), slots, host.memory, host.tableSize));
+    images.forEach(({ image, pages }, n) => this.place(image, pages, slots[n]!));
+    this.counters.translateMs += performance.now() - began;
+  }
+  /** What cannot be had (room, an instruction that was never met) leaves everything as it was. */
+  private place(image: RegionImage, pages: readonly Page[], slot: number): void {
     const { v } = this.cpu, { code, host } = this, table = entryTable(image.entries.map(e => e.pos)), layout = dataLayout(image.pages.length, table, image.exits.length);
-    const data = code.reserve(layout.size);
-    if (data === 0) return;
-    for (let n = 0; n < image.pages.length; n++) v.u32[(data + n * 4) >>> 2] = pageAt(image.pages[n]!)!.key % 2 ** 32;
+    const data = code.reserve(layout.size), recOf = (pos: number): number => code.recordAt(pages[image.pages.indexOf(Math.floor(pos / 4096))]!, pos & 4095);
+    const exits = data === 0 ? [0] : image.exits.map(recOf);
+    if (exits.includes(0)) { host.freeSlot(slot); return; }
+    for (let n = 0; n < pages.length; n++) v.u32[(data + n * 4) >>> 2] = pages[n]!.key % 2 ** 32;
     v.u8.set(table.displacements, data + layout.displacements);
     v.u8.fill(0, data + layout.slots, data + layout.exits);
     for (let n = 0; n < table.nrSlots; n++) v.dv.setBigInt64(data + layout.slots + n * SLOT.size, 1n << 62n, true);
-    for (const [slot, n] of table.slots) {
-      const { pos, block } = image.entries[n]!, at = data + layout.slots + slot * SLOT.size;
-      v.dv.setBigInt64(at + SLOT.pos, BigInt(pos), true);
-      v.i32[(at + SLOT.sel) >>> 2] = block + 1; v.i32[(at + SLOT.page) >>> 2] = 1 << image.pages.indexOf(Math.floor(pos / 4096));
+    for (const [at, n] of table.slots) {
+      const { pos, block } = image.entries[n]!, to = data + layout.slots + at * SLOT.size;
+      v.dv.setBigInt64(to + SLOT.pos, BigInt(pos), true);
+      v.i32[(to + SLOT.sel) >>> 2] = block + 1; v.i32[(to + SLOT.page) >>> 2] = 1 << image.pages.indexOf(Math.floor(pos / 4096));
     }
-    const recOf = (pos: number): number => code.recordAt(pageAt(Math.floor(pos / 4096))!, pos & 4095);
-    for (let n = 0; n < image.exits.length; n++) {
-      const rec = recOf(image.exits[n]!);
-      if (rec === 0) return;
-      v.i32[(data + layout.exits + n * 4) >>> 2] = rec;
-    }
-    const begins = image.entries.filter(e => e.pos >= 0 && e.pos < 4096).map(e => [recOf(e.pos), e.block] as const);
-    host.makeStubs();
-    const slot = host.install(image.bytes), recs: number[] = [];
-    for (const [rec, block] of begins) {
-      if (rec === 0 || v.i32[rec >>> 2] !== v.i32[(rec + REC.stub) >>> 2]) continue;        // another region begins there
+    exits.forEach((rec, n) => { v.i32[(data + layout.exits + n * 4) >>> 2] = rec; });
+    const recs: number[] = [];
+    for (const { pos, block } of image.entries) {
+      const rec = pos >= 0 && pos < 4096 ? recOf(pos) : 0;
+      if (rec === 0 || this.isEntry(rec)) continue;
       v.i32[rec >>> 2] = slot; v.u16[(rec + REC.block) >>> 1] = block + 1; v.i32[(rec + REC.data) >>> 2] = data;
       recs.push(rec);
     }
-    code.place({ slot, recs, pages: image.pages.map(distance => pageAt(distance)!) });
-    this.counters.regions++; this.counters.regionInsns += image.nrInsns; this.counters.regionBytes += image.bytes.length;
+    host.makeStubs();
+    code.place({ slot, recs, pages });
+    this.counters.regions++; this.counters.regionInsns += image.nrInsns; this.counters.regionBytes += image.code.n;
   }
+  /** A region begins at this record. */
+  private isEntry(rec: number): boolean { const { i32 } = this.cpu.v; return i32[rec >>> 2] !== i32[(rec + REC.stub) >>> 2] || this.awaited.has(rec); }
 }
 function decodeAt(m: Uint8Array, from: number, to: number, mode: number): Insn | null {
   try { return decode(m, from, to, mode); } catch (e) { if (!(e instanceof Undecodable)) throw e; return null; }

@@ -33,7 +33,8 @@ type Seq = { items: Item[]; labels: number[]; at: number; top: number; first: nu
  * page's is not looked at), the entry table's displacements, its slots (entry-table.ts), then for each exit the record of its position (u32).
  */
 export type RegionImage = {
-  readonly bytes: Uint8Array<ArrayBuffer>;
+  /** the function's body, for a module that begins with importsOf */
+  readonly code: Code;
   /** distances from the home page, which comes first */
   readonly pages: readonly number[];
   /** blocks that may be entered, by number; those on the home page also from outside */
@@ -46,6 +47,15 @@ export type DataLayout = { readonly displacements: number; readonly slots: numbe
 export function dataLayout(nrPages: number, t: EntryTable, nrExits: number): DataLayout {
   const displacements = nrPages * 4, slots = displacements + t.displacements.length + 15 & ~15, exits = slots + t.nrSlots * SLOT.size;
   return { displacements, slots, exits, size: exits + nrExits * 4 + 7 & ~7 };
+}
+/** STUB_TYPE's place in every module of generated code. */
+const STUB_TYPE_INDEX = ((): number => { const m = new Module(); importsOf(m, { min: 1, max: 1, shared: true }, 1); return m.type(...STUB_TYPE); })();
+/** A module of regions; the nth goes into the table slot slots[n]. */
+export function regionModule(images: readonly RegionImage[], slots: readonly number[], memory: MemorySpec, tableSize: number): Uint8Array<ArrayBuffer> {
+  const m = new Module();
+  importsOf(m, memory, tableSize);
+  images.forEach((image, n) => { m.funcs.push({ type: m.type(...STUB_TYPE), code: image.code }); m.elems.push([slots[n]!, n]); });
+  return m.encode();
 }
 /** The most a site's jump table may have; larger regions go by the dispatcher. */
 const MAX_SPREAD = 64;
@@ -91,11 +101,8 @@ export class RegionGen extends Gen {
   /** the present instruction's place in its block; the last one adds the whole block to LCNT before it begins */
   private place = 0;
   private isLast = false;
-  private stubType = 0;
 
-  translate(r: Region, memory: MemorySpec, tableSize: number): RegionImage {
-    const m = new Module();
-    importsOf(m, memory, tableSize); this.stubType = m.type(...STUB_TYPE);
+  translate(r: Region): RegionImage {
     const c = this.code = new Code(2), entries = r.blocks.flatMap((b, block) => (b.isEntry ? [{ pos: b.start, block }] : []));
     this.r = r; this.used = this.usedX = 0; this.usesMxcsr = false; this.resetTemps(); this.seqs = []; this.exits = [];
     this.table = entryTable(entries.map(e => e.pos)); this.data = dataLayout(r.pages.length, this.table, 0);
@@ -119,8 +126,7 @@ export class RegionGen extends Gen {
     if (this.usesMxcsr) this.lookAtMxcsr(p);
     const all = new Code(2);
     all.types.push(...c.types); all.bytes(p.buf.subarray(0, p.n)).bytes(c.buf.subarray(0, c.n)); all.hints = c.hints.map(([at, v]) => [at + p.n, v]);
-    m.funcs.push({ type: this.stubType, code: all, export: "r" });
-    return { bytes: m.encode(), pages: r.pages, entries, exits: this.exits, nrInsns: r.nrInsns };
+    return { code: all, pages: r.pages, entries, exits: this.exits, nrInsns: r.nrInsns };
   }
   private lookAtMxcsr(c: Code): void { c.get(CPU_).mem(Op.i32_load, CPU.mxcsr.at).i32(MX_MASK).op(Op.i32_and).i32(MX_ORDINARY).op(Op.i32_eq).set(LMX); }
   /** Bring the CPU struct's registers up to date: at the end of a block, and (leaving the block's state as it is) on a way out of its middle. */
@@ -141,7 +147,7 @@ export class RegionGen extends Gen {
     c.get(CPU_).get(CPU_).mem(Op.i64_load, CPU.retired.at).get(LCNT).op(Op.i64_add).get(OUT).i32(OUT_STUB).op(Op.i32_ne).op(Op.i64_extend_i32_u).op(Op.i64_sub).mem(Op.i64_store, CPU.retired.at);
     c.get(OUT).op(Op.i32_eqz).if_(); c.get(LRIP).get(CPU_).call(helperIndex("lookup")).op(Op.return).end();
     c.get(OUT).i32(OUT_LEAVE).op(Op.i32_eq).if_(); c.get(CPU_).get(LRIP).mem(Op.i64_store, CPU.rip.at).get(CPU_).i32(0).mem(Op.i32_store, CPU.link.at).i32(0).op(Op.return).end();
-    c.get(LREC).get(CPU_).get(LREC).mem(Op.i32_load, REC.stub).callIndirect(this.stubType);
+    c.get(LREC).get(CPU_).get(LREC).mem(Op.i32_load, REC.stub).callIndirect(STUB_TYPE_INDEX);
   }
   cpu(): Code { return this.code.get(CPU_); }
   protected override tlb(): void { this.code.get(LTLB); }
