@@ -49,7 +49,7 @@ export class Interpreter implements Engine {
   /** Called at each exception and interrupt that is delivered. */
   onDeliver: ((vector: number, errorCode: number, external: boolean) => void) | null = null;
   private readonly counts = { stubs: 0, misses: 0, exceptions: 0, interrupts: 0 };
-  get counters(): Readonly<Record<string, number>> { return { ...this.counts, ...this.regions.counters }; }
+  get counters(): Readonly<Record<string, number>> { return { ...this.counts, ...this.regions.counters, ...this.code.counters, walks: this.cpu.mmu.walks }; }
 
   constructor(memory: WebAssembly.Memory, at: number, platform: Platform, options: EngineOptions) {
     this.v = new Views(memory.buffer as unknown as SharedArrayBuffer); this.at = at;

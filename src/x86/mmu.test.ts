@@ -117,7 +117,9 @@ test("fill enters a read tag first and the write tag once D is set", () => {
   assert.equal((A + x.v.dv.getInt32(e + TLBE.add, true)) >>> 0, x.machine(0x6000));
   x.cpu.mmu.protectFrame(x.machine(0x6000) / 4096);
   assert.equal(tag(TLBE.write), 1n); assert.equal(tag(TLBE.read), BigInt(A));
-  assert.equal(x.cpu.mmu.fill(page + 1, 0, 0), 2, "the slow path finds the fault");
+  assert.equal(x.cpu.mmu.fill(page + 1, 0, 0x23 << 1), 1, "a page fault is recorded");
+  assert.equal(x.cpu.get(CPU.fault), 15); assert.equal(x.cpu.get(CPU.cr2), 0x401023n);
+  x.cpu.clearFault();
   assert.equal(x.cpu.mmu.fill(0, 0x8000, 0), 2);
   x.cpu.mmu.slowLoad(0x401023n, 4);
   assert.equal(x.cpu.get(CPU.fault), 15); assert.equal(x.cpu.get(CPU.cr2), 0x401023n);
@@ -144,7 +146,7 @@ test("a store to a frame with decoded code is announced; one to a frame without 
   assert.deepEqual(x.diary, ["write 7020 2 1234"]);
 });
 test("a CR3 load keeps global pages, INVLPG drops one page and every piece of a large one", () => {
-  const x = long(0x6107n, 0x7007n), hit = (a: number) => { const e = TLB_AT + (a >>> 12 & 1023) * TLBE.size; return x.v.dv.getBigInt64(e, true) === BigInt(a); };
+  const x = long(0x6107n, 0x7007n), hit = (a: number) => { const e = TLB_AT + (a >>> 12 & ((1 << TLB_BITS) - 1)) * TLBE.size; return x.v.dv.getBigInt64(e, true) === BigInt(a); };
   for (const a of [A, A + 0x1000, 0x200000, 0x203000]) x.cpu.read8(a);
   x.cpu.mmu.flushLocal();
   assert.deepEqual([hit(A), hit(A + 0x1000), hit(0x200000)], [true, false, false]);

@@ -28,6 +28,8 @@ export type RegionSource = {
   insnAt(pos: number): Insn | null;
   /** Has the interpreter come here often enough to take it in? */
   isWarm(pos: number): boolean;
+  /** Where the indirect call at a position went last, or null. */
+  calleeOf(pos: number): number | null;
   /** Does another region begin here? */
   isCovered(pos: number): boolean;
   /** Positions on a page (a distance) that have been reached from elsewhere. */
@@ -96,6 +98,8 @@ export function discover(seed: number, source: RegionSource): Region {
       }
       if (flow === "jcc" || flow === "jmp") { const to = targetOf(i, pos); if ((flow === "jmp" || source.isWarm(to)) && mayTake(to)) lead(to); }
       if (flow === "call") { const to = targetOf(i, pos); if (source.isWarm(to) && (mayTake(to) || isSmallLeaf(to, source))) lead(to); }
+      const callee = flow === "callind" ? source.calleeOf(pos) : null;
+      if (callee !== null && source.isWarm(callee) && (mayTake(callee) || isSmallLeaf(callee, source))) lead(callee, true);
       if (flow === "ind") for (const to of source.entries(pageOf(pos))) if (source.isWarm(to)) lead(to, true);
       if (flow === "jcc" && source.isWarm(next) && mayTake(next)) lead(next);
       if ((flow === "call" || flow === "callind") && source.isWarm(next) && mayTake(next)) lead(next, true);

@@ -16,6 +16,8 @@ import type { MemorySpec } from "../wasm/writer.ts";
 
 /** A block is taken into a region when it has been met this part of what makes it hot. */
 const WARM_PART = 8;
+/** Arrivals at a region from elsewhere until it is made anew with what it goes to and comes from, in units of what makes a record hot; and from then on. */
+const MERGE_AFTER = 6, MERGE_AGAIN = 200;
 /** A module is made of what waits when it is so many instructions, or has waited so long. */
 const BATCH = { insns: 2000, ms: 3 } as const;
 
@@ -37,9 +39,11 @@ export class Regions {
   private readonly code: CodeCache;
   private readonly host: RegionHost;
   private readonly gen = new RegionGen();
-  private waiting: { readonly image: RegionImage; readonly pages: readonly Page[] }[] = [];
+  private waiting: { readonly image: RegionImage; readonly pages: readonly Page[]; readonly isMerging: boolean }[] = [];
   private nrWaiting = 0;
   private waitsSince = 0;
+  /** what the region is made of that a record's others were merged into: doing it again must change something */
+  private readonly merged = new Map<number, string>();
   /** records that regions which wait begin at */
   private readonly awaited = new Set<number>();
   readonly counters = { regions: 0, regionInsns: 0, regionBytes: 0, translateMs: 0 };
@@ -52,7 +56,9 @@ export class Regions {
     if ((mode & MODE.sizeMask) !== MODE.code64) return;
     const linear = Number(BigInt.asIntN(64, cpu.rip)), machine = cpu.mmu.peekCode(linear), home = machine ? this.code.known(machine, mode) : null;
     if (!home) return;
-    if (this.isEntry(rec)) return;
+    if (this.awaited.has(rec)) return;
+    // a region that is entered so often shares a loop with others: they become one
+    const isMerging = this.isEntry(rec);
     const began = performance.now(), pages = new Map<number, Page | null>([[0, home]]), base = linear - (linear & 4095);
     const pageAt = (distance: number): Page | null => {
       let p = pages.get(distance);
@@ -62,14 +68,17 @@ export class Regions {
       }
       return p;
     };
-    const region = discover(linear & 4095, this.source(pageAt, mode));
+    const region = discover(linear & 4095, this.source(base, pageAt, mode, isMerging));
+    const blocks = isMerging ? region.blocks.map(b => b.start).join() : "";
+    if (isMerging && this.merged.get(rec) === blocks) { cpu.v.i32[(rec + REC.heat) >>> 2] = 2 ** 30; return; }
+    if (isMerging) this.merged.set(rec, blocks);
     if (region.blocks.length > 0) {
-      this.enqueue(this.gen.translate(region), region.pages.map(distance => pageAt(distance)!));
+      this.enqueue(this.gen.translate(region), region.pages.map(distance => pageAt(distance)!), isMerging);
     }
     this.counters.translateMs += performance.now() - began;
   }
 
-  private source(pageAt: (distance: number) => Page | null, mode: number): RegionSource {
+  private source(base: number, pageAt: (distance: number) => Page | null, mode: number, isMerging: boolean): RegionSource {
     const { v } = this.cpu, known = new Map<number, Insn | null>(), { heat } = this.host;
     const at = (pos: number): Insn | null => {
       const distance = Math.floor(pos / 4096), off = pos - distance * 4096, p = pageAt(distance), rec = p?.at.get(off);
@@ -91,9 +100,14 @@ export class Regions {
       isWarm: (pos) => {
         if (heat === 0) return true;
         const distance = Math.floor(pos / 4096), p = pageAt(distance), rec = p?.at.get(pos - distance * 4096);
-        return rec !== undefined && heat - v.i32[(rec + REC.heat) >>> 2]! >= heat / WARM_PART;
+        return rec !== undefined && (this.isEntry(rec) || heat - v.i32[(rec + REC.heat) >>> 2]! >= heat / WARM_PART);
+      },
+      calleeOf: (pos) => {
+        const distance = Math.floor(pos / 4096), rec = pageAt(distance)?.at.get(pos - distance * 4096), to = rec === undefined ? 0 : v.i32[(rec + REC.link) >>> 2]!;
+        return to === 0 ? null : to - (base | 0) | 0;
       },
       isCovered: (pos) => {
+        if (isMerging) return false;
         const distance = Math.floor(pos / 4096), rec = pageAt(distance)?.at.get(pos - distance * 4096);
         return rec !== undefined && this.isEntry(rec);
       },
@@ -102,10 +116,10 @@ export class Regions {
   }
 
   /** Translated regions go to V8 several at a time: a module has a price of its own, and code that runs together then lies together. */
-  private enqueue(image: RegionImage, pages: readonly Page[]): void {
+  private enqueue(image: RegionImage, pages: readonly Page[], isMerging: boolean): void {
     const page = (pos: number): Page => pages[image.pages.indexOf(Math.floor(pos / 4096))]!;
     if (this.waiting.length === 0) this.waitsSince = performance.now();
-    this.waiting.push({ image, pages });
+    this.waiting.push({ image, pages, isMerging });
     for (const { pos } of image.entries) if (pos >= 0 && pos < 4096) { const rec = page(pos).at.get(pos); if (rec !== undefined) this.awaited.add(rec); }
     this.nrWaiting += image.nrInsns;
     if (this.host.heat === 0 || this.nrWaiting >= BATCH.insns) this.flush();
@@ -117,15 +131,15 @@ export class Regions {
     const began = performance.now(), { code, host } = this, images = this.waiting.filter(w => w.pages.every(p => code.isCurrent(p))), slots = images.map(() => host.takeSlot());
     this.waiting = []; this.nrWaiting = 0; this.awaited.clear();
     host.instantiate(regionModule(images.map(w => w.image), slots, host.memory, host.tableSize));
-    images.forEach(({ image, pages }, n) => this.place(image, pages, slots[n]!));
+    images.forEach(({ image, pages, isMerging }, n) => this.place(image, pages, slots[n]!, isMerging));
     this.counters.translateMs += performance.now() - began;
   }
   /** What cannot be had (room, an instruction that was never met) leaves everything as it was. */
-  private place(image: RegionImage, pages: readonly Page[], slot: number): void {
+  private place(image: RegionImage, pages: readonly Page[], slot: number, isMerging: boolean): void {
     const { v } = this.cpu, { code, host } = this, table = entryTable(image.entries.map(e => e.pos)), layout = dataLayout(image.pages.length, table, image.exits.length);
     const data = code.reserve(layout.size), recOf = (pos: number): number => code.recordAt(pages[image.pages.indexOf(Math.floor(pos / 4096))]!, pos & 4095);
-    const exits = data === 0 ? [0] : image.exits.map(recOf);
-    if (exits.includes(0)) { host.freeSlot(slot); return; }
+    const exits = image.exits.map(({ pos, isNeeded }) => (isNeeded ? recOf(pos) : pages[image.pages.indexOf(Math.floor(pos / 4096))]!.at.get(pos & 4095) ?? 0));
+    if (data === 0 || image.exits.some((e, n) => e.isNeeded && exits[n] === 0)) { host.freeSlot(slot); return; }
     for (let n = 0; n < pages.length; n++) v.u32[(data + n * 4) >>> 2] = pages[n]!.key % 2 ** 32;
     v.u8.set(table.displacements, data + layout.displacements);
     v.u8.fill(0, data + layout.slots, data + layout.exits);
@@ -139,8 +153,8 @@ export class Regions {
     const recs: number[] = [];
     for (const { pos, block } of image.entries) {
       const rec = pos >= 0 && pos < 4096 ? recOf(pos) : 0;
-      if (rec === 0 || this.isEntry(rec)) continue;
-      v.i32[rec >>> 2] = slot; v.u16[(rec + REC.block) >>> 1] = block + 1; v.i32[(rec + REC.data) >>> 2] = data;
+      if (rec === 0 || this.isEntry(rec) && !isMerging) continue;
+      v.i32[rec >>> 2] = slot; v.i32[(rec + REC.heat) >>> 2] = host.heat * (isMerging ? MERGE_AGAIN : MERGE_AFTER) || 2 ** 30; v.u16[(rec + REC.block) >>> 1] = block + 1; v.i32[(rec + REC.data) >>> 2] = data;
       recs.push(rec);
     }
     host.makeStubs();

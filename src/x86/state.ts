@@ -78,6 +78,8 @@ export const CPU = struct(0x600, {
   irqPending: i32(0x50c),
   /** the instruction behind the last STI: no interrupt before it */
   stiRip: i64(0x510),
+  /** how fres and faux are to be read (gen-flags.ts: flagCode); 0 but between one region and the next */
+  lazy: i32(0x518),
   spare: bytes(0x520, 0xe0),
 });
 

@@ -209,6 +209,8 @@ export class StubGen extends Gen {
     this.ended = true; const c = this.code;
     if (to === this.TARGET) { this.commit(); this.goDirect(); return; }
     const t = this.let(to); this.commit();
+    // a guess for the translator: where it went last
+    if (this.form.row.flow === "callind") c.get(REC_).get(t.k).op(Op.i32_wrap_i64).mem(Op.i32_store, REC.link);
     c.get(t.k).get(CPU_).call(helperIndex("lookup")).op(Op.return);
   }
   branch(cond: Val): void {

@@ -16,13 +16,13 @@ import { REC } from "./layout.ts";
 import { type Block, type Loop, type Region, pageOf } from "./region.ts";
 import { movx } from "./semantics-sse.ts";
 import { CPU, RCX, SEG, segAt, xmmAt } from "./state.ts";
-import { STUB_TYPE, importsOf } from "./stubs.ts";
+import { STUB_TYPE, heat, importsOf } from "./stubs.ts";
 
 /** Locals: parameters, the block asked for, the registers, lazy flags (a, b, code), rip on the way out, the home page's rip, instructions done, budget,
  *  how to go on (OUT_*), the record to go on with, the data block, the TLB in use, pages known to be mapped, MXCSR is ordinary, position of a fault; XMM registers. */
 const REC_ = 0, CPU_ = 1, SEL = 2, R0 = 3, LA = 19, LB = 20, LRIP = 21, LBASE = 22, LCNT = 23, LKIND = 24, LBUD = 25, OUT = 26, LREC = 27, LDATA = 28, LTLB = 29, LOK = 30, LMX = 31, LPOS = 32, X0 = 33;
-/** Look LRIP up; let LREC's stub do it; leave with rip in LRIP. */
-const OUT_LOOKUP = 0, OUT_STUB = 1, OUT_LEAVE = 2;
+/** Look LRIP up; let LREC's stub do it; leave with rip in LRIP; go on at LREC, which lies at LRIP (0: look it up). */
+const OUT_LOOKUP = 0, OUT_STUB = 1, OUT_LEAVE = 2, OUT_GO = 3;
 /** MXCSR: nearest, all masked, no FTZ or DAZ, PE set (semantics-sse-float.ts). */
 const MX_MASK = 0x1f80 | 0x6000 | 0x40 | 0x8000 | 0x20, MX_ORDINARY = 0x1f80 | 0x20;
 type Item = { first: number; last: number; loop: Loop | null };
@@ -30,7 +30,8 @@ type Seq = { items: Item[]; labels: number[]; at: number; top: number; first: nu
 
 /**
  * A translated region, fit for any machine that has the same code. Its data block: for each page the machine address it must have (u32, the home
- * page's is not looked at), the entry table's displacements, its slots (entry-table.ts), then for each exit the record of its position (u32).
+ * page's is not looked at), the entry table's displacements, its slots (entry-table.ts), then for each exit the record of its position (u32; 0 where there is none yet and
+ * none is needed).
  */
 export type RegionImage = {
   /** the function's body, for a module that begins with importsOf */
@@ -39,7 +40,7 @@ export type RegionImage = {
   readonly pages: readonly number[];
   /** blocks that may be entered, by number; those on the home page also from outside */
   readonly entries: readonly { readonly pos: number; readonly block: number }[];
-  readonly exits: readonly number[];
+  readonly exits: readonly { readonly pos: number; readonly isNeeded: boolean }[];
   readonly nrInsns: number;
 };
 /** Offsets in the data block. */
@@ -65,6 +66,8 @@ export class RegionGen extends Gen {
   private table!: EntryTable;
   private data!: DataLayout;
   private exits: number[] = [];
+  /** exits whose record must be there */
+  private needed = new Set<number>();
   private insn!: Insn;
   /** position of the present instruction, and of its page */
   private at = 0;
@@ -104,7 +107,7 @@ export class RegionGen extends Gen {
 
   translate(r: Region): RegionImage {
     const c = this.code = new Code(2), entries = r.blocks.flatMap((b, block) => (b.isEntry ? [{ pos: b.start, block }] : []));
-    this.r = r; this.used = this.usedX = 0; this.usesMxcsr = false; this.resetTemps(); this.seqs = []; this.exits = [];
+    this.r = r; this.used = this.usedX = 0; this.usesMxcsr = false; this.resetTemps(); this.seqs = []; this.exits = []; this.needed = new Set();
     this.table = entryTable(entries.map(e => e.pos)); this.data = dataLayout(r.pages.length, this.table, 0);
     c.local(I32);
     for (let i = 0; i < 16; i++) c.local(I64);
@@ -122,11 +125,11 @@ export class RegionGen extends Gen {
     for (let i = 0; i < 16; i++) if (this.used >> i & 1) p.get(CPU_).mem(Op.i64_load, CPU.gpr.at + i * 8).set(R0 + i);
     for (let i = 0; i < 16; i++) if (this.usedX >> i & 1) p.get(CPU_).mem(Op.v128_load, xmmAt(i)).set(X0 + i);
     p.get(CPU_).mem(Op.i64_load, CPU.fres.at).set(LA).get(CPU_).mem(Op.i64_load, CPU.faux.at).set(LB);
-    p.get(CPU_).mem(Op.i64_load, CPU.ripBase.at).set(LBASE).get(CPU_).mem(Op.i32_load, CPU.budget.at).set(LBUD).get(CPU_).mem(Op.i32_load, CPU.tlb.at).set(LTLB).i32(1).set(LOK);
+    p.get(CPU_).mem(Op.i32_load, CPU.lazy.at).set(LKIND).get(CPU_).mem(Op.i64_load, CPU.ripBase.at).set(LBASE).get(CPU_).mem(Op.i32_load, CPU.budget.at).set(LBUD).get(CPU_).mem(Op.i32_load, CPU.tlb.at).set(LTLB).i32(1).set(LOK);
     if (this.usesMxcsr) this.lookAtMxcsr(p);
     const all = new Code(2);
     all.types.push(...c.types); all.bytes(p.buf.subarray(0, p.n)).bytes(c.buf.subarray(0, c.n)); all.hints = c.hints.map(([at, v]) => [at + p.n, v]);
-    return { code: all, pages: r.pages, entries, exits: this.exits, nrInsns: r.nrInsns };
+    return { code: all, pages: r.pages, entries, exits: this.exits.map(pos => ({ pos, isNeeded: this.needed.has(pos) })), nrInsns: r.nrInsns };
   }
   private lookAtMxcsr(c: Code): void { c.get(CPU_).mem(Op.i32_load, CPU.mxcsr.at).i32(MX_MASK).op(Op.i32_and).i32(MX_ORDINARY).op(Op.i32_eq).set(LMX); }
   /** Bring the CPU struct's registers up to date: at the end of a block, and (leaving the block's state as it is) on a way out of its middle. */
@@ -136,18 +139,35 @@ export class RegionGen extends Gen {
     for (let i = 0; i < 16; i++) if (this.dirtyX >> i & 1) c.get(CPU_).get(X0 + i).mem(Op.v128_store, xmmAt(i));
   }
   private flush(): void { this.writeBack(); this.dirty = this.dirtyX = 0; }
-  /** One for every way out: flags, budget; then a record's stub, the lookup of rip, or 0. */
+  /**
+   * One for every way out. Into another region goes a tail call, with the flags as lazy as they are; whoever else comes next finds them in their words.
+   * The loop that called counts one instruction for us: for the stub, if it is one's turn.
+   */
   private epilogue(): void {
     const c = this.code;
+    const retire = (less: number) => { c.get(CPU_).get(CPU_).mem(Op.i64_load, CPU.retired.at).get(LCNT).op(Op.i64_add).i64(less).op(Op.i64_sub).mem(Op.i64_store, CPU.retired.at); };
+    const is = (out: number) => c.get(OUT).i32(out).op(Op.i32_eq), become = (out: number) => c.i32(out).set(OUT);
+    is(OUT_GO).if_(); {
+      c.get(LREC).op(Op.i32_eqz).if_(); become(OUT_LOOKUP).else_();
+      c.get(LBUD).i32(1).op(Op.i32_sub).tee(LBUD).i32(0).op(Op.i32_lt_s).unlikely().if_(); become(OUT_LEAVE).else_();
+      heat(c, LREC, CPU_, SEL, () => become(OUT_LEAVE));
+      c.end().end().end();
+    }
+    c.get(CPU_).get(LBUD).mem(Op.i32_store, CPU.budget.at);
+    is(OUT_LOOKUP).if_(); c.get(LRIP).get(CPU_).call(helperIndex("lookup")).tee(LREC).op(Op.i32_eqz).if_(); become(OUT_LEAVE).end().end();
+    c.i32(1 << OUT_LOOKUP | 1 << OUT_GO).get(OUT).op(Op.i32_shr_u).i32(1).op(Op.i32_and).if_();
+    c.get(LREC).mem(Op.i32_load, REC.handler).tee(SEL).get(LREC).mem(Op.i32_load, REC.stub).op(Op.i32_ne).if_();
+    c.get(CPU_).get(LA).mem(Op.i64_store, CPU.fres.at).get(CPU_).get(LB).mem(Op.i64_store, CPU.faux.at).get(CPU_).get(LKIND).mem(Op.i32_store, CPU.lazy.at);
+    retire(0);
+    c.get(LREC).get(CPU_).get(SEL).returnCallIndirect(STUB_TYPE_INDEX).end().end();
     c.get(LKIND).if_();
     for (const [h, at] of [["flagRes", CPU.fres.at], ["flagAux", CPU.faux.at]] as const) c.get(CPU_).get(LKIND).get(LA).get(LB).call(helperIndex(h)).mem(Op.i64_store, at);
     c.else_().get(CPU_).get(LA).mem(Op.i64_store, CPU.fres.at).get(CPU_).get(LB).mem(Op.i64_store, CPU.faux.at).end();
-    c.get(CPU_).get(LBUD).mem(Op.i32_store, CPU.budget.at);
-    // the loop that called counts one for us: for the stub, if it is one's turn
-    c.get(CPU_).get(CPU_).mem(Op.i64_load, CPU.retired.at).get(LCNT).op(Op.i64_add).get(OUT).i32(OUT_STUB).op(Op.i32_ne).op(Op.i64_extend_i32_u).op(Op.i64_sub).mem(Op.i64_store, CPU.retired.at);
-    c.get(OUT).op(Op.i32_eqz).if_(); c.get(LRIP).get(CPU_).call(helperIndex("lookup")).op(Op.return).end();
-    c.get(OUT).i32(OUT_LEAVE).op(Op.i32_eq).if_(); c.get(CPU_).get(LRIP).mem(Op.i64_store, CPU.rip.at).get(CPU_).i32(0).mem(Op.i32_store, CPU.link.at).i32(0).op(Op.return).end();
-    c.get(LREC).get(CPU_).get(LREC).mem(Op.i32_load, REC.stub).callIndirect(STUB_TYPE_INDEX);
+    c.get(CPU_).i32(0).mem(Op.i32_store, CPU.lazy.at);
+    is(OUT_STUB).if_(); retire(0); c.get(LREC).get(CPU_).get(LREC).mem(Op.i32_load, REC.stub).returnCallIndirect(STUB_TYPE_INDEX).end();
+    retire(1);
+    is(OUT_LEAVE).if_(); c.get(CPU_).get(LRIP).mem(Op.i64_store, CPU.rip.at).get(CPU_).i32(0).mem(Op.i32_store, CPU.link.at).i32(0).op(Op.return).end();
+    c.get(LREC);
   }
   cpu(): Code { return this.code.get(CPU_); }
   protected override tlb(): void { this.code.get(LTLB); }
@@ -425,14 +445,25 @@ export class RegionGen extends Gen {
   here(): Val { return this.atPos(this.at); }
   next(): Val { return this.atPos(this.at + this.insn.len); }
   target(): Val { return this.TARGET; }
-  /** Out to the lookup of a position's address. */
-  private exitAt(pos: number): void { this.writeBack(); this.stash(); this.emit(this.atPos(pos)); this.code.set(LRIP).i32(OUT_LOOKUP).set(OUT).br(this.exitLabel); }
+  private exitNumber(pos: number): number { const n = this.exits.indexOf(pos); return n < 0 ? this.exits.push(pos) - 1 : n; }
+  /** CPU.ripBase for a record on the page of a position. */
+  private moveBase(pos: number): void {
+    const page = pageOf(pos) * 4096;
+    if (page !== 0) { this.code.get(CPU_); this.emit(this.atPos(page)); this.code.mem(Op.i64_store, CPU.ripBase.at); }
+  }
+  /** Out to a position: by its record where its page is known to be mapped (and the record to somebody), else by lookup. */
+  private exitAt(pos: number): void {
+    const c = this.code, page = pageOf(pos);
+    this.writeBack(); this.stash(); this.emit(this.atPos(pos)); c.set(LRIP);
+    if (page !== 0 && page !== this.page) { c.i32(OUT_LOOKUP).set(OUT).br(this.exitLabel); return; }
+    this.moveBase(pos);
+    c.get(LDATA).mem(Op.i32_load, this.data.exits + this.exitNumber(pos) * 4).set(LREC).i32(OUT_GO).set(OUT).br(this.exitLabel);
+  }
   /** Out to the stub of the instruction at a position, which has been decoded; on the present page. */
   private exitStub(pos: number): void {
-    const c = this.code, page = pageOf(pos) * 4096;
-    let n = this.exits.indexOf(pos); if (n < 0) n = this.exits.push(pos) - 1;
-    this.writeBack(); this.stash();
-    if (page !== 0) { c.get(CPU_); this.emit(this.atPos(page)); c.mem(Op.i64_store, CPU.ripBase.at); }
+    const c = this.code, n = this.exitNumber(pos);
+    this.needed.add(pos);
+    this.writeBack(); this.stash(); this.moveBase(pos);
     c.get(LDATA).mem(Op.i32_load, this.data.exits + n * 4).set(LREC).i32(OUT_STUB).set(OUT).br(this.exitLabel);
   }
   /** Make sure that a page is still mapped where it was, or leave for whoever enters it into the instruction TLB: the run loop by way of `leave`. */
