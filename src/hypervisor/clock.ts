@@ -24,6 +24,8 @@ export class Clock {
   }
   /** System time in ns; threads agree within microseconds. */
   now(): number { return Math.max(0, Math.floor((this.#originMs + performance.now()) * 1e6)); }
+  /** Address of the word (u64) that keeps the TSC from going back, whichever thread asks. */
+  get tscWord(): number { return this.#last * 8; }
   /** Time-stamp counter before TSC_ADJUST. */
   tsc(): bigint {
     const { u64 } = this.#hv.views, t = BigInt(this.now());

@@ -14,6 +14,7 @@ import { writeConring } from "./conring.ts";
 import { Hypervisor } from "./hypervisor.ts";
 import { DOMAIN, PCPU, PCPU_STATE, VCPU, VPF } from "./objects.ts";
 import { PvhPlatform } from "./platform-pvh.ts";
+import { type PcpuProfile, Profiler } from "./profile.ts";
 import { SLICE_MS } from "./scheduler.ts";
 import type { Vcpu } from "./vcpu.ts";
 import { writeRunstate, writeTimeArea } from "./vcpu_op.ts";
@@ -28,12 +29,13 @@ export class Pcpu {
   readonly index: number;
   readonly engine: Engine;
   readonly platform: PvhPlatform;
+  readonly #profiler: Profiler | null;
   /** its PCPU struct, its register file */
   readonly #at: number;
   readonly #cpu: number;
   #jumpsPerMs = FIRST_JUMPS_PER_MS;
 
-  constructor(mm: MachineMemory, index: number, makeEngine: MakeEngine) {
+  constructor(mm: MachineMemory, index: number, makeEngine: MakeEngine, options: { profile?: boolean } = {}) {
     this.hv = new Hypervisor(mm);
     this.hv.trace.pcpu = index;
     this.index = index;
@@ -42,12 +44,17 @@ export class Pcpu {
     this.platform = new PvhPlatform(this.hv, index);
     this.engine = makeEngine(mm.memory, this.#cpu, this.platform, { code: this.platform.code });
     this.platform.guest = this.engine;
+    this.platform.profiler = this.#profiler = options.profile ? new Profiler(this.hv, index, this.engine) : null;
     this.engine.onDeliver = (vector, errorCode, external) => {
+      this.#profiler?.deliver(vector, errorCode, external);
       if (external || !(this.hv.trace.on & TRACE_CLASS.exception)) return;
       const rip = CPU.rip.get(this.hv.views.dv, this.#cpu);
       this.hv.trace.emit(TRACE.exception, this.platform.d.domid, this.platform.v.id, vector, errorCode, Number(rip & 0xffffffffn) | 0, Number(rip >> 32n) | 0);
     };
   }
+
+  /** What it counted, if it is profiled. */
+  get profile(): PcpuProfile | null { return this.#profiler && { index: this.index, ...this.#profiler.profile }; }
 
   /** The loop. */
   run(): void {
@@ -94,7 +101,7 @@ export class Pcpu {
       hv.trace.emit(TRACE.vcpuRun, v.domain.domid, v.id, budget, Number(rip & 0xffffffffn) | 0, Number(rip >> 32n) | 0);
     }
     this.platform.sliceEndMs = start + Math.max(ms, 0.1);
-    const kicks = hv.load(PCPU.wake, this.#at), exit = this.engine.run(budget), took = performance.now() - start;
+    const kicks = hv.load(PCPU.wake, this.#at), exit = this.#profiler ? this.#profiler.run(v.domain.domid, budget) : this.engine.run(budget), took = performance.now() - start;
     if (exit === EXIT.slice && took > 0.1 && kicks === hv.load(PCPU.wake, this.#at)) { /* a kick spoils the count */
       this.#jumpsPerMs = Math.max(1000, Math.min(1e6, this.#jumpsPerMs + (budget / took - this.#jumpsPerMs) * 0.2));
       hv.set(PCPU.jumpsPerMs, this.#at, this.#jumpsPerMs);

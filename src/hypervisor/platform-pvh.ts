@@ -19,6 +19,7 @@ import {
   tscDeadline, X2APIC_MSRS, x2apicRead, x2apicWrite,
 } from "./lapic.ts";
 import { DOMAIN, PCPU, PCPU_REQUEST } from "./objects.ts";
+import type { Profiler } from "./profile.ts";
 import type { Vcpu } from "./vcpu.ts";
 
 /** Argument registers in order: rdi rsi rdx r10 r8 r9, and ebx ecx edx esi edi ebp. */
@@ -42,6 +43,7 @@ export class PvhPlatform implements Platform, Call {
   v!: Vcpu;
   d!: Domain;
   guest!: Engine;
+  profiler: Profiler | null = null;
   is32 = false;
   /** when, by this thread's clock, the vCPU's slice is over */
   sliceEndMs = Number.POSITIVE_INFINITY;
@@ -177,10 +179,13 @@ export class PvhPlatform implements Platform, Call {
     else {
       this.#isAgain = false;
       hv.add(PCPU.nrHypercalls, hv.pcpuAt(this.pcpu), 1);
-      result = hypercall(this, this.#u32[rax >>> 2] as number, this.#args);
+      const nr = this.#u32[rax >>> 2] as number, begun = this.profiler ? performance.now() : 0;
+      result = hypercall(this, nr, this.#args);
       this.#checkTlbs();
       /* the engine counts jumps, which says nothing of the time spent here */
-      if (performance.now() > this.sliceEndMs) Atomics.store(hv.views.i32, (this.cpu + CPU.budget.at) >>> 2, -1);
+      const now = performance.now();
+      if (now > this.sliceEndMs) Atomics.store(hv.views.i32, (this.cpu + CPU.budget.at) >>> 2, -1);
+      this.profiler?.hypercall(nr, now - begun, now > this.sliceEndMs);
       if (this.#isAgain) return;
     }
     if (this.is32) hv.views.u64[rax >>> 3] = BigInt(result >>> 0);
@@ -226,6 +231,8 @@ export class PvhPlatform implements Platform, Call {
 
   // Time and interrupts ----------------------------------------------------------
   tsc(): bigint { return this.hv.clock.tsc(); }
+  ticks(): number { return this.hv.clock.now(); }
+  get tscWord(): number { return this.hv.clock.tscWord; }
   pendingVector(): number {
     const callback = this.hv.load(DOMAIN.callbackVector, this.d.at);
     if (callback !== 0 && this.v.isUpcallPending && this.v.upcallVector === 0) return callback;

@@ -60,6 +60,8 @@ export class Fixture implements Platform {
   wrmsr(msr: number, value: bigint): boolean { if (!this.msrs.has(msr)) return false; this.msrs.set(msr, value); return true; }
   hypercall(): void { this.diary.push("hypercall"); }
   tsc(): bigint { return this.now; }
+  ticks(): number { return Number(this.tsc()); }
+  readonly tscWord = 0;
   pendingVector(): number { return -1; }
   acknowledge(vector: number): void { this.diary.push(`ack ${vector}`); }
   setTpr(tpr: number): void { this.tpr = tpr; }

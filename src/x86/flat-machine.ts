@@ -72,6 +72,8 @@ export class FlatMachine implements Platform {
   wrmsr(): boolean { return false; }
   hypercall(): void {}
   tsc(): bigint { return this.now++; }
+  ticks(): number { return Number(this.tsc()); }
+  readonly tscWord = 0;
   pendingVector(): number { return -1; }
   acknowledge(): void {}
   setTpr(): void {}

@@ -28,7 +28,7 @@ export const tyOf = (w: W): Ty => (w === 128 ? V128 : w === 64 ? I64 : I32);
 export const HELPERS = {
   slowLoad: [[I64, I32], [I64]], slowStore: [[I64, I64, I32], []], slowLoad128: [[I64], []], slowStore128: [[I64], []], probeWrite: [[I64, I32], []],
   mulhu: [[I64, I64], [I64]], mulhs: [[I64, I64], [I64]], divu128: [[I64, I64, I64], [I64]], divs128: [[I64, I64, I64], [I64]], remu128: [[I64, I64, I64], [I64]], rems128: [[I64, I64, I64], [I64]],
-  lookup: [[I64, I32], [I32]], isMapped: [[I64, I32, I32], [I32]], segCheck: [[I32, I64, I32], []], sys: [[I32, I64, I64], [I64]],
+  lookup: [[I64, I32], [I32]], isMapped: [[I64, I32, I32], [I32]], tsc: [[I32], [I64]], segCheck: [[I32, I64, I32], []], sys: [[I32, I64, I64], [I64]],
   sse: [[I32, I32, I32, I32], []], x87Reg: [[I32], [I32]], x87Load: [[I32, I64, I32], [I32]], x87Store: [[I32], []], x87StoreDone: [[I32], []], bulk: [[I32, I32], [I32]], flagRes: [[I32, I64, I64], [I64]], flagAux: [[I32, I64, I64], [I64]],
 } as const satisfies Record<string, readonly [readonly Ty[], readonly Ty[]]>;
 export type Helper = keyof typeof HELPERS;

@@ -58,6 +58,7 @@ export class Interpreter implements Engine {
     const { cpu } = this, { mmu } = cpu;
     const guarded = (f: () => void): void => { try { f(); } catch (e) { if (!(e instanceof GuestFault)) throw e; cpu.record(e); } };
     const byHand: Record<keyof typeof RUNTIME_IMPORTS, (...a: never[]) => unknown> = {
+      ticks: () => platform.ticks(),
       fill: (lo: number, hi: number, write: number) => mmu.fill(lo, hi, write),
       loadByHand: (a: bigint, size: number) => mmu.slowLoad(a, size),
       storeByHand: (a: bigint, x: bigint, size: number) => mmu.slowStore(a, x, size),
@@ -66,7 +67,7 @@ export class Interpreter implements Engine {
     };
     const load = (bytes: Uint8Array<ArrayBuffer>, e: Record<string, WebAssembly.ImportValue>) => new WebAssembly.Instance(new WebAssembly.Module(bytes), { e }).exports;
     const shared = { memory, table: this.table };
-    const rt = load(runtimeModule(MEMORY, TABLE_SIZE, at), { ...byHand as Record<string, WebAssembly.ImportValue>, ...shared });
+    const rt = load(runtimeModule(MEMORY, TABLE_SIZE, at, platform.tscWord), { ...byHand as Record<string, WebAssembly.ImportValue>, ...shared });
     this.rt = rt as never;
     const wide = (hi: bigint, lo: bigint, d: bigint, signed: boolean, rem: boolean) => {
       const n = signed ? hi << 64n | BigInt.asUintN(64, lo) : BigInt.asUintN(64, hi) << 64n | BigInt.asUintN(64, lo), dd = signed ? d : BigInt.asUintN(64, d);

@@ -21,6 +21,9 @@ export interface Platform {
   hypercall(): void;
   /** The time-stamp counter before TSC_ADJUST. */
   tsc(): bigint;
+  /** The same as generated code asks for it: whole ticks as this thread has them, and the address of the word (u64) that keeps all threads in step; 0: there is no other. */
+  ticks(): number;
+  readonly tscWord: number;
   /** The vector of the most important interrupt that may be delivered now (TPR considered), or -1. */
   pendingVector(): number;
   /** The processor takes that vector (acknowledge: IRR to ISR, or clear the upcall's latch). */

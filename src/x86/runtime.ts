@@ -1,6 +1,6 @@
 /** The fixed wasm part of a pCPU's engine: TLB slow paths, high multiply, jump lookup, segment checks and the dispatch loop. The pCPU's base is baked in. */
 import { Op } from "../wasm/opcodes.ts";
-import { Code, I32, I64, type MemorySpec, Module } from "../wasm/writer.ts";
+import { Code, F64, I32, I64, type MemorySpec, Module } from "../wasm/writer.ts";
 import { CODEE, CODE_AT, CODE_BITS, ITLBE, ITLB_AT, ITLB_BITS, ITLB_MIX, REC, TLBE, TLB_BITS } from "./layout.ts";
 import { STUB_TYPE, StubGen, heat } from "./stubs.ts";
 import { ATTR, CPU, SEG } from "./state.ts";
@@ -8,13 +8,14 @@ import { ATTR, CPU, SEG } from "./state.ts";
 /** What the runtime asks of TypeScript. `fill`: 0 the tag is there, 1 a fault was recorded, 2 do it by hand. */
 export const RUNTIME_IMPORTS = {
   fill: [[I32, I32, I32], [I32]], loadByHand: [[I64, I32], [I64]], storeByHand: [[I64, I64, I32], []], segCheckByHand: [[I32, I64, I32], []], probeByHand: [[I64, I32], []],
+  ticks: [[], [F64]],
 } as const;
 
 /** Hash of an instruction's key in the code index; the same in TypeScript: codeSlot. */
 export const CODE_MIX = 15;
 export const codeSlot = (machine: number): number => (machine ^ machine >>> CODE_MIX) & ((1 << CODE_BITS) - 1);
 
-export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number): Uint8Array<ArrayBuffer> {
+export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number, tscWord: number): Uint8Array<ArrayBuffer> {
   const m = new Module(), names = Object.keys(RUNTIME_IMPORTS);
   for (const [name, [p, r]] of Object.entries(RUNTIME_IMPORTS)) m.imports.push({ name, type: m.type(p, r) });
   m.imports.push({ name: "memory", memory }, { name: "table", table: tableSize });
@@ -106,6 +107,18 @@ export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number
     c.get(1).get(2).i32(0xffff).op(Op.i32_and).op(Op.i64_extend_i32_u).op(Op.i64_add).i64(1).op(Op.i64_sub).get(0).mem(Op.i64_load32_u, SEG.limit.at).op(Op.i64_gt_u).brIf(hand);
     c.op(Op.return).end();
     c.get(0).get(1).get(2).call(fn("segCheckByHand"));
+  });
+  /** tsc(anything): the time-stamp counter, never less than any thread has seen before (Platform.ticks). */
+  define("tsc", [I32], [I64], c => {
+    const t = c.local(I64), last = c.local(I64);
+    c.call(fn("ticks")).op(Op.i64_trunc_sat_f64_s).set(t);
+    if (tscWord) {
+      const l = c.loop();
+      c.i32(tscWord).mem(Op.i64_atomic_load, 0, 3).set(last);
+      c.get(t).get(last).op(Op.i64_le_u).if_(); c.get(last).op(Op.return).end();
+      c.i32(tscWord).get(last).get(t).mem(Op.i64_atomic_cmpxchg, 0, 3).get(last).op(Op.i64_ne).brIf(l).end();
+    }
+    c.get(t);
   });
   const stub = m.type(...STUB_TYPE);
   /** interpret(record): until a stub returns 0; counts instructions. */

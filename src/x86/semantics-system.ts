@@ -152,6 +152,13 @@ export const arpl: Semantics = g => {
   if (g.dstMem) { g.emit(less); g.code.if_(); g.setDst(raised); g.code.end(); } else g.setDst(g.select(I32, less, raised, d));
   setZF(g, less);
 };
+/** RDTSC and RDTSCP. */
+export const readTsc = (name: "rdtsc" | "rdtscp"): Semantics => g => {
+  g.rare(g.and(32, any(g, g.field(32, CPU.cr4.at), CR4.TSD), isUser(g)), () => g.sysEnd(name));
+  if (name === "rdtscp") g.setReg(64, RCX, g.and(64, g.field(64, CPU.tscAux.at), g.k(64, 0xffffffff)));
+  const t = g.let(g.add(64, g.help("tsc", g.k(32, 0)), g.field(64, CPU.tscAdjust.at)));
+  g.setReg(64, RAX, g.and(64, t, g.k(64, 0xffffffff))); g.setReg(64, RDX, g.shr(64, t, g.k(64, 32)));
+};
 /** FXSAVE and the XSAVE family: the helper moves the image. */
 export const image = (name: string, size: number, write: boolean): Semantics => (g, w) => { g.sysEnd(name, g.ea(size, write), g.k(64, w)); };
 const noFsgsbase = (g: Gen): Val => g.not1(any(g, g.field(32, CPU.cr4.at), CR4.FSGSBASE));

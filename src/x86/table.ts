@@ -88,9 +88,10 @@ row(0xff, "Mv", "callf", c.farCallInd, { ext: 3, mod: "m", ...sys }); row(0xff, 
 // Two-byte opcodes
 row(0x100, "Ev", "sldt", y.sldt, { ext: 0 }); row(0x100, "Ev", "str", y.str, { ext: 1 }); row(0x100, "Ew", "lldt", y.lldt, { ext: 2, ...sys }); row(0x100, "Ew", "ltr", y.ltr, { ext: 3, ...sys });
 row(0x100, "Ew", "verr", y.verr, { ext: 4 }); row(0x100, "Ew", "verw", y.verw, { ext: 5 });
-for (const [ext, rm, name] of [[0, 1, "vmcall"], [2, 0, "xgetbv"], [2, 1, "xsetbv"], [3, 1, "vmmcall"], [7, 1, "rdtscp"], [1, 0, "monitor"], [1, 1, "mwait"]] as const)
-  row(0x101, "Eb", name, name === "xgetbv" || name === "rdtscp" ? y.quiet(name) : y.plain(name), { ext, rm, mod: "r", pfx: "np", ...sys });
+for (const [ext, rm, name] of [[0, 1, "vmcall"], [2, 0, "xgetbv"], [2, 1, "xsetbv"], [3, 1, "vmmcall"], [1, 0, "monitor"], [1, 1, "mwait"]] as const)
+  row(0x101, "Eb", name, name === "xgetbv" ? y.quiet(name) : y.plain(name), { ext, rm, mod: "r", pfx: "np", ...sys });
 for (const [rm, name] of [[2, "clac"], [3, "stac"]] as const) row(0x101, "Eb", name, y.setAc(name), { ext: 1, rm, mod: "r", pfx: "np" });
+row(0x101, "Eb", "rdtscp", y.readTsc("rdtscp"), { ext: 7, rm: 1, mod: "r", pfx: "np" });
 row(0x101, "Eb", "swapgs", y.swapgs, { ext: 7, rm: 0, mod: "r", pfx: "np", mode: 64 });
 row(0x101, "M", "sgdt", y.sgdt, { ext: 0, mod: "m" }); row(0x101, "M", "sidt", y.sidt, { ext: 1, mod: "m" }); row(0x101, "M", "lgdt", y.lgdt, { ext: 2, mod: "m" }); row(0x101, "M", "lidt", y.lidt, { ext: 3, mod: "m" });
 row(0x101, "Ev", "smsw", y.smsw, { ext: 4 }); row(0x101, "Ew", "lmsw", y.lmsw, { ext: 6, ...sys }); row(0x101, "Mb", "invlpg", y.invlpg, { ext: 7, mod: "m", ...sys });
@@ -99,7 +100,7 @@ row(0x105, "b", "syscall", y.syscall, { flow: "ret" }); row(0x106, "b", "clts", 
 row(0x108, "b", "invd", y.quiet("invd")); row(0x109, "b", "wbinvd", y.quiet("wbinvd")); row(0x10b, "b", "ud2", s.ud, sys); row(0x1b9, "Gv,Ev", "ud1", s.ud, sys); row(0x1ff, "Gv,Ev", "ud0", s.ud, sys);
 row(0x120, "Ry,Cy", "mov", y.movFromCr, { size64: "always" }); row(0x122, "Cy,Ry", "mov", y.movToCr, { size64: "always", ...sys });
 row(0x121, "Ry,Dy", "mov", y.movFromDr, { size64: "always" }); row(0x123, "Dy,Ry", "mov", y.movToDr, { size64: "always", ...sys });
-row(0x130, "b", "wrmsr", y.plain("wrmsr"), sys); row(0x131, "b", "rdtsc", y.quiet("rdtsc")); row(0x132, "b", "rdmsr", y.quiet("rdmsr")); row(0x133, "b", "rdpmc", y.quiet("rdpmc"));
+row(0x130, "b", "wrmsr", y.plain("wrmsr"), sys); row(0x131, "b", "rdtsc", y.readTsc("rdtsc")); row(0x132, "b", "rdmsr", y.quiet("rdmsr")); row(0x133, "b", "rdpmc", y.quiet("rdpmc"));
 row(0x134, "b", "sysenter", y.plain("sysenter"), sys); row(0x135, "v", "sysexit", y.withWidth("sysexit"), sys);
 row(0x1a2, "b", "cpuid", y.quiet("cpuid")); row(0x1aa, "b", "rsm", s.ud, sys);
 row(0x1a3, "Ev,Gv", "bt", s.bt); row(0x1ab, "Ev,Gv", "bts", s.bts, lock); row(0x1b3, "Ev,Gv", "btr", s.btr, lock); row(0x1bb, "Ev,Gv", "btc", s.btc, lock);
