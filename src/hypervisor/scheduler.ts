@@ -15,6 +15,8 @@ import type { Vcpu } from "./vcpu.ts";
 
 /** How long a vCPU runs before others have their turn. */
 export const SLICE_MS = 1;
+/** How long a runnable vCPU is left to the idle pCPU that it ran on. */
+const LEFT_NS = 2_000_000;
 /** SCHEDOP_watchdog's timers by id - 1. */
 export const WATCHDOGS = ["watchdog1", "watchdog2"] as const;
 const popcount = (x: number): number => { let n = 0; for (; x !== 0; x &= x - 1) n++; return n; };
@@ -63,31 +65,37 @@ export class Scheduler {
   }
   #offState(v: Vcpu): number { return v.pauseFlags & VPF.blocked ? RUNSTATE.blocked : v.mayRun ? RUNSTATE.runnable : RUNSTATE.offline; }
 
-  /** Take the next vCPU for a pCPU. One that ran elsewhere is left to that pCPU while it has nothing else: there its code is translated, and its caches are warm. */
+  /** Take the next vCPU for a pCPU. One that ran elsewhere is left for a while to that pCPU if it has nothing else: there its code is translated, and its caches are warm. */
   pick(pcpu: number): Vcpu | null {
     const hv = this.#hv;
     if (hv.load(ROOT.nrQueued, hv.root) === 0) return null;
     return hv.withLock(ROOT.runLock, hv.root, () => {
-      for (;;) {
-        const at = hv.get(ROOT.runHead, hv.root);
-        if (at === 0) return null;
-        const last = hv.get(VCPU.lastPcpu, at) - 1;
-        if (last >= 0 && last !== pcpu && hv.load(PCPU.vcpu, hv.pcpuAt(last)) === 0 && hv.load(PCPU.state, hv.pcpuAt(last)) !== PCPU_STATE.off) {
+      for (let before = 0, at = hv.get(ROOT.runHead, hv.root); at !== 0;) {
+        const next = hv.get(VCPU.next, at), last = hv.get(VCPU.lastPcpu, at) - 1;
+        if (last >= 0 && last !== pcpu && this.#hasNothing(last) && hv.clock.now() - hv.get(VCPU.runstateEntry, at) < LEFT_NS) {
           this.#rouse(last);
-          return null;
-        }
-        this.#unlink(0, at);
-        const v = this.vcpuAt(at);
-        if (!v) continue;
-        if (!v.mayRun) {
-          this.#runstate(at, this.#offState(v));
+          before = at;
+          at = next;
           continue;
         }
-        hv.store(VCPU.onPcpu, at, pcpu + 1);
-        this.#runstate(at, RUNSTATE.running);
+        this.#unlink(before, at);
+        const v = this.vcpuAt(at);
+        at = next;
+        if (!v) continue;
+        if (!v.mayRun) {
+          this.#runstate(v.at, this.#offState(v));
+          continue;
+        }
+        hv.store(VCPU.onPcpu, v.at, pcpu + 1);
+        this.#runstate(v.at, RUNSTATE.running);
         return v;
       }
+      return null;
     });
+  }
+  #hasNothing(pcpu: number): boolean {
+    const hv = this.#hv, at = hv.pcpuAt(pcpu);
+    return hv.load(PCPU.vcpu, at) === 0 && hv.load(PCPU.state, at) !== PCPU_STATE.off;
   }
   #unlink(before: number, at: number): void {
     const hv = this.#hv, next = hv.get(VCPU.next, at);

@@ -164,7 +164,7 @@ export class CodeCache {
   reserve(bytes: number): number {
     if (this.next + bytes + (MAX_RUN + 4) * REC.size > this.base + PCPU_BYTES) return 0;
     const at = this.next;
-    this.next += bytes;
+    this.next += Math.ceil(bytes / REC.size) * REC.size;
     return at;
   }
   /** Bytes are about to be overwritten: records made from them go stale. Called by every write to a protected frame. @returns whether there were any */
