@@ -1,7 +1,7 @@
 /** The command as its user meets it: bad input of every kind ends with a precise line and the right code, before anything is started. */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
@@ -61,6 +61,7 @@ test("a wrong command line is answered with a line and code 2", async () => {
     refuses(["run", "--pcpus", "0", good], /"--pcpus" wants a whole number from 1 to 32, not "0"/),
     refuses(["run", "--pcpus"], /"--pcpus" wants N/),
     refuses(["run", "--strict=1", good], /"--strict" takes no value/),
+    refuses(["run", "--symbols", "k", good], /"--symbols" names functions of a profile; give "--profile" too/),
     refuses(["start", "x"], /takes options only/),
     refuses(["start", "--memory", "many"], /"--memory" wants a whole number/),
   ]);
@@ -119,6 +120,27 @@ test("small guests end with the codes that scripts rely on, their console on std
   setTimeout(() => child.kill("SIGINT"), 2500);
   assert.equal(await new Promise((resolve) => child.on("close", resolve)), 130, err);
   assert.match(err, /^domus: interrupted; the domain is destroyed\n$/);
+});
+
+test("--profile tells where the time went, as text or as JSON", async () => {
+  file("loops", tinyKernel([0xb9, 0x40, 0x4b, 0x4c, 0x00, 0x49, 0x75, 0xfd, 0xfa, 0xf4]));       // mov ecx, 5000000; dec ecx; jnz; cli; hlt
+  file("map", "0000000000100000 T count_down\n0000000000200000 D other\n");
+  const loops = cfg("loops", 'kernel = "loops"');
+  const [text, json, named] = [await run(["run", loops, "--profile", "--pcpus=1"]), await run(["run", loops, "--profile=p.json", "--quiet"]),
+    await run(["run", loops, "--profile", "--symbols=map", "--json", "--quiet"])];
+  assert.deepEqual([text.code, text.out], [0, ""], text.err);
+  assert.match(text.err, /^profile\n {2}pCPU 0 .* s in guests .*\n\nloops: [\d.]+ s, [\d,]+ samples; kernel 100\.0 %, user 0\.0 %, interrupts off 100\.0 %\n/);
+  for (const line of [/ 100\.0 % +[\d,]+ +100\.0 % +kernel +0x100000$/m, /^ {2}the kernel carries no symbols; --symbols FILE names its functions$/m, /^ {2}exits .*halt 1/m, /^ {2}hypercalls +none$/m,
+    /^ {2}exceptions +none$/m, /^ {2}interrupts +none$/m, /^engine$/m, /^ {2}counters +stubs \d+/m, /\bwalks \d+/]) assert.match(text.err, line);
+  assert.deepEqual([json.code, json.out, json.err], [0, "", ""]);
+  const profile = JSON.parse(readFileSync(join(folder, "p.json"), "utf8"));
+  assert.ok(profile.domains[0].samples > 1000, `${profile.domains[0].samples} samples`);
+  assert.deepEqual(profile.domains[0].exits.halt, 1);
+  assert.equal(named.code, 0, named.err);
+  assert.equal(JSON.parse(named.err).profile.domains[0].places[0].name, "count_down");
+  await refuses(["run", loops, "--profile", "--symbols", "absent"], /symbols: absent does not exist/);
+  await refuses(["run", loops, "--profile", "--symbols", "loops"], /symbols: loops: no System\.map; its lines look like/);
+  await refuses(["run", loops, "--profile=none/here.txt"], /The profile cannot be written to none\/here\.txt: /);
 });
 
 test("help and version go to stdout", async () => {

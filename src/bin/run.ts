@@ -2,6 +2,8 @@
 import { closeSync, existsSync, openSync, readFileSync, readSync, statSync, writeFileSync } from "node:fs";
 import { dirname, isAbsolute, join } from "node:path";
 import { UserError } from "../base/errors.ts";
+import { readKallsyms } from "../builder/kallsyms.ts";
+import { parseSystemMap, SymbolTable } from "../builder/symbols.ts";
 import { checkConfig, type CheckedConfig, type DomainFile, fromXl } from "../toolstack/config.ts";
 import { type CrashReport, crashText } from "../toolstack/crash.ts";
 import { planDomain } from "../toolstack/create.ts";
@@ -9,9 +11,11 @@ import type { DomainEnd } from "../toolstack/domain.ts";
 import { nodeHost } from "../toolstack/host.node.ts";
 import { createMachine, type Machine } from "../toolstack/machine.ts";
 import { ENGINES, type EngineName } from "../toolstack/pcpu-messages.ts";
+import { type ProfileReport, profileReport, profileText } from "../toolstack/profile.ts";
 import { superviseDomain } from "../toolstack/supervise.ts";
 import { applySetting, isSetting, type Place, parseXlCfg, placeText } from "../toolstack/xlcfg.ts";
 import { numberOption, type Option, optionsHelp, type Parsed, parseArgs, wordOption } from "./args.ts";
+import { openCodeCache } from "./code-cache.ts";
 import { attachConsole, copyOut, type Ending, endings, flush, linePrefixer, printLine } from "./terminal.ts";
 
 /** Options that `run` and `start` share. */
@@ -19,8 +23,11 @@ export const RUN_OPTIONS: Readonly<Record<string, Option>> = {
   strict: { help: "unknown keys are errors" },
   engine: { value: "NAME", help: `${ENGINES.join(", ")}: how guest code is executed` },
   pcpus: { value: "N", help: "physical CPUs, a thread each (default: this computer's)" },
+  "code-cache": { value: "DIR", help: "keep translated code in DIR, and begin with what is there (at most 64 MiB a version)" },
   trace: { value: "CLASSES", help: 'what to trace, "all" or names with commas between; printed on stderr at the end' },
   json: { value: "[=FILE]", help: "print the final report as JSON, on stderr or to FILE" },
+  profile: { value: "[=FILE]", help: "where guest time goes, and counters: on stderr at the end or to FILE; as JSON where FILE ends in .json, and in --json's report" },
+  symbols: { value: "FILE", help: "a System.map to name the kernel's functions in the profile by (default: the kernel's own kallsyms)" },
   quiet: { help: "no warnings, no progress, no report", short: "q" },
   help: { help: "this text", short: "h" },
 };
@@ -32,10 +39,10 @@ ends it, for it lives in this command. Several domains share the output by lines
 ${optionsHelp(RUN_OPTIONS)}
 Ends with 0 when every domain powered off, 2 when a file or image is bad (nothing was started then), 3 when a guest crashed, 130 on ^C.
 `;
-export type RunOptions = { engine: EngineName; pcpus?: number; trace: string; json?: string; quiet: boolean };
+export type RunOptions = { engine: EngineName; pcpus?: number; trace: string; json?: string; profile?: string; symbols?: string; codeCache?: string; quiet: boolean };
 
 /** No file a user means is larger; a device or an endless pipe in its place must not fill the memory. */
-const MAX_CFG_BYTES = 1 << 20, MAX_IMAGE_BYTES = 2 ** 31 - 1;
+const MAX_CFG_BYTES = 1 << 20, MAX_IMAGE_BYTES = 2 ** 31 - 1, MAX_SYMBOLS_BYTES = 1 << 28;
 
 /** Read a file or a pipe whole, never more than `most` bytes. @throws UserError with the system's reason */
 export function readWhole(path: string, what: string, most: number): Uint8Array {
@@ -77,10 +84,11 @@ function loadDomain(domain: DomainFile, file: string): CheckedConfig {
 }
 
 export const runOptions = (parsed: Parsed): RunOptions => {
-  const pcpus = numberOption(parsed, "pcpus", 1, 32), json = parsed.options.get("json");
+  const pcpus = numberOption(parsed, "pcpus", 1, 32), json = parsed.options.get("json"), profile = parsed.options.get("profile"), symbols = parsed.options.get("symbols"), codeCache = parsed.options.get("code-cache");
+  if (symbols !== undefined && profile === undefined) throw new UserError('Option "--symbols" names functions of a profile; give "--profile" too');
   return {
     engine: wordOption(parsed, "engine", ENGINES) ?? "auto", trace: parsed.options.get("trace") ?? "", quiet: parsed.options.has("quiet"),
-    ...(pcpus === undefined ? {} : { pcpus }), ...(json === undefined ? {} : { json }),
+    ...(pcpus === undefined ? {} : { pcpus }), ...(json === undefined ? {} : { json }), ...(profile === undefined ? {} : { profile }), ...(symbols === undefined ? {} : { symbols }), ...(codeCache === undefined ? {} : { codeCache }),
   };
 };
 
@@ -107,10 +115,12 @@ export async function runDomains(configs: readonly CheckedConfig[], options: Run
   const names = configs.map((c) => c.name), twice = names.find((n, i) => names.indexOf(n) !== i);
   if (twice !== undefined) throw new UserError(`Two domains are named "${twice}"; names are unique on a machine`);
   for (const c of configs) await planDomain(c).catch((e) => { throw e instanceof UserError ? new UserError(`${c.name}: ${e.message}`) : e; });
+  const symbols = options.profile === undefined ? null : await readSymbols(configs, options.symbols);
+  if (options.profile) write(options.profile, "", "profile");      // told now, not when the guest has run
   const controller = endings();
   await using machine = await createMachine({
-    host: nodeHost(), engine: options.engine, trace: options.trace, memoryMiB: configs.reduce((sum, c) => sum + c.maxmemMiB, 0), nrDomains: configs.length,
-    ...(options.pcpus === undefined ? {} : { pcpus: options.pcpus }), ...(options.quiet ? {} : { log: printLine }),
+    host: nodeHost(), engine: options.engine, trace: options.trace, profile: symbols !== null, memoryMiB: configs.reduce((sum, c) => sum + c.maxmemMiB, 0), nrDomains: configs.length,
+    ...(options.pcpus === undefined ? {} : { pcpus: options.pcpus }), ...(options.codeCache === undefined ? {} : { codeCache: openCodeCache(options.codeCache) }), ...(options.quiet ? {} : { log: printLine }),
   });
   const ends = await Promise.all(configs.map((config) => superviseDomain(machine, config, {
     attach: (domain) => (configs.length === 1 ? attachConsole(domain.console, controller) : copyLines(domain.name, domain.console.readable, controller.signal)),
@@ -120,7 +130,9 @@ export async function runDomains(configs: readonly CheckedConfig[], options: Run
   }))).catch((e): DomainEnd[] => { if (controller.signal.aborted) return []; throw e; });
   await flush(process.stdout);
   const ending = controller.signal.aborted ? (controller.signal.reason as Ending) : null;
-  finalReport(machine, ends, options);
+  if (symbols) await machine.destroy();      // pCPUs tell what they counted when they end
+  if (symbols && !options.quiet && machine.profiles.length < machine.hv.mm.nrPcpus) printLine("a pCPU did not end in time; what it counted is missing from the profile");
+  finalReport(machine, ends, options, symbols && profileReport(machine.profiles, machine.report().domains, symbols));
   await flush(process.stderr);
   if (ending) {
     if (!options.quiet) printLine(`${ending.why}; ${names.length === 1 ? "the domain is" : "the domains are"} destroyed`);
@@ -137,13 +149,27 @@ async function copyLines(name: string, readable: ReadableStream<Uint8Array>, sig
 
 const printCrash = (name: string, crash: CrashReport): void => printLine(crashText(name, crash));
 
-function finalReport(machine: Machine, ends: readonly DomainEnd[], options: RunOptions): void {
+/** Symbols of the domains' kernels, by the domains' names. */
+async function readSymbols(configs: readonly CheckedConfig[], file: string | undefined): Promise<Map<string, SymbolTable>> {
+  const symbols = new Map<string, SymbolTable>();
+  const given = file === undefined ? null : new SymbolTable(parseSystemMap(new TextDecoder("latin1").decode(readWhole(file, "symbols", MAX_SYMBOLS_BYTES)), `symbols: ${file}`));
+  for (const c of configs) {
+    const own = given ? null : readKallsyms((await planDomain(c)).kernel.image), table = given ?? (own && new SymbolTable(own));
+    if (table) symbols.set(c.name, table);
+  }
+  return symbols;
+}
+
+function write(path: string, text: string, what: string): void {
+  try { writeFileSync(path, text); } catch (e) { throw new UserError(`The ${what} cannot be written to ${path}: ${(e as Error).message}`); }
+}
+function finalReport(machine: Machine, ends: readonly DomainEnd[], options: RunOptions, profile: ProfileReport | null): void {
   if (options.trace) process.stderr.write(`${machine.traceText()}\n`);
+  if (profile && options.profile) write(options.profile, `${options.profile.endsWith(".json") ? JSON.stringify(profile) : profileText(profile)}\n`, "profile");
+  else if (profile && options.json === undefined) process.stderr.write(`${profileText(profile)}\n`);
   if (options.json === undefined) return;
   const processPeakMiB = process.resourceUsage().maxRSS / 1024;
-  const text = `${JSON.stringify({ ...machine.report(), processPeakMiB, ends: ends.map((e) => e.reason) })}\n`;
+  const text = `${JSON.stringify({ ...machine.report(), processPeakMiB, ends: ends.map((e) => e.reason), ...(profile ? { profile } : {}) })}\n`;
   if (options.json === "") process.stderr.write(text);
-  else {
-    try { writeFileSync(options.json, text); } catch (e) { throw new UserError(`The report cannot be written to ${options.json}: ${(e as Error).message}`); }
-  }
+  else write(options.json, text, "report");
 }

@@ -1,22 +1,25 @@
 /**
  * Where a pCPU's guests spend their time, counted by the pCPU itself.
  *
- * The engine can be stopped at jumps only, so samples are taken every so many jumps: code that jumps seldom (a long copy, a hash without loops) would be
- * met too seldom. Therefore the time of the next few jumps is measured at each sample, and counts for the place it began at. What entering and
- * leaving the engine adds to each of these times is unknown but the same for all, and is found in the end: the times have to add up to the whole.
+ * The engine stops at jumps only, so samples are taken every so many jumps; by their number alone, code that jumps seldom (a long copy, an unrolled hash)
+ * would seem to take no time. Therefore a run of jumps is timed at each sample, by turns a short one and a long one: the difference of their
+ * means is what the jumps between them take there, without what it costs to leave and enter the engine.
  */
 import type { Engine } from "../x86/engine.ts";
-import { CPU, EFLAGS, EXIT } from "../x86/state.ts";
+import { CPU, EFLAGS, EXIT, VECTOR } from "../x86/state.ts";
 import type { Hypervisor } from "./hypervisor.ts";
 import { PCPU } from "./objects.ts";
 
-/** Jumps between samples on average, jumps that are timed, and the longest time in ms that is believed: beyond it this thread was not running. */
-export const SAMPLE_JUMPS = 5000, TIMED_JUMPS = 16, MOST_MS = 0.1;
+/** Jumps between samples on average; jumps of the runs that are timed; the longest time in ms that is believed: beyond it this thread was not running. */
+const SAMPLE_JUMPS = 1000, SHORT_JUMPS = 1, LONG_JUMPS = 17, MOST_MS = 0.05;
 /** Places kept, of all domains; samples at others are only counted. */
 const MAX_PLACES = 65536;
 
-/** Samples of one place: rip as a signed number, CPL, whether interrupts were off, how many, and their timed jumps' ms. */
-export type Place = { readonly rip: number; readonly cpl: number; readonly isMasked: boolean; readonly samples: number; readonly timedMs: number };
+/** Samples of one place: rip as a signed number, CPL, whether interrupts were off; how many short and long runs were timed from there, and their ms. */
+export type Place = {
+  readonly rip: number; readonly cpl: number; readonly isMasked: boolean;
+  readonly nrShort: number; readonly shortMs: number; readonly nrLong: number; readonly longMs: number;
+};
 /** What a domain's vCPUs did on one pCPU. */
 export type DomainTally = {
   readonly domid: number;
@@ -39,7 +42,7 @@ export type PcpuProfile = {
   readonly domains: readonly DomainTally[];
 };
 
-type Counts = { samples: number; timedMs: number };
+type Counts = { nrShort: number; shortMs: number; nrLong: number; longMs: number };
 class Tally {
   guestMs = 0; hypercallMs = 0; nrLost = 0;
   /** by rip's low 48 bits, CPL and interrupt flag in one number */
@@ -48,7 +51,9 @@ class Tally {
   readonly exceptions = new Map<number, number>();
   readonly interrupts = new Map<number, number>();
 }
-const VECTOR_PF = 14, ERROR_BITS = 0x1f;
+/** Hypercalls of higher numbers, which there are not, are counted as one. */
+export const NR_HYPERCALLS = 64;
+const ERROR_BITS = 0x1f;
 const count = (map: Map<number, number>, key: number): void => { map.set(key, (map.get(key) ?? 0) + 1); };
 
 /** One a pCPU that is profiled. */
@@ -76,58 +81,58 @@ export class Profiler {
     let tally = this.#tallies.get(domid);
     if (!tally) this.#tallies.set(domid, tally = new Tally());
     this.#now = tally;
-    const { dv } = this.#hv.views, engine = this.#engine, kicks = this.#hv.load(PCPU.wake, this.#at), begun = performance.now();
+    const { dv } = this.#hv.views, kicks = this.#kicks, begun = performance.now();
     this.#isCut = false;
-    let exit: number;
-    for (let left = budget; ;) {
+    /** Has somebody written to the budget? Then the slice is over, and how far it came is unknown. */
+    const isCut = (): boolean => this.#isCut || kicks !== this.#kicks;
+    let exit: number = EXIT.slice;
+    for (let left = budget; left > 0 && exit === EXIT.slice && !isCut();) {
+      if (this.#left <= 0) {
+        this.#left = Math.ceil(SAMPLE_JUMPS * (0.5 + Math.random()));
+        left -= LONG_JUMPS;
+        exit = this.#sample(tally);
+        continue;
+      }
       const given = Math.min(left, this.#left);
-      exit = engine.run(given);
-      // cut short by somebody who wrote to the budget: how far it came is unknown
-      if (this.#isCut || kicks !== this.#hv.load(PCPU.wake, this.#at)) break;
+      exit = this.#engine.run(given);
+      if (isCut()) break;
       const done = given - CPU.budget.get(dv, this.#cpu);
       left -= done;
       this.#left -= done;
-      if (exit !== EXIT.slice) break;
-      if (this.#left <= 0) {
-        this.#left = Math.ceil(SAMPLE_JUMPS * (0.5 + Math.random()));
-        exit = this.#sample(tally);
-        if (exit !== EXIT.slice) break;
-        left -= TIMED_JUMPS;
-      }
-      if (left <= 0) break;
     }
     tally.guestMs += performance.now() - begun;
     return exit;
   }
+  get #kicks(): number { return this.#hv.load(PCPU.wake, this.#at); }
   get #translateMs(): number { return this.#engine.counters["translateMs"] ?? 0; }
   /** Note the place, and how long the next jumps take. */
   #sample(tally: Tally): number {
     const { dv } = this.#hv.views, rip = Number(BigInt.asUintN(48, CPU.rip.get(dv, this.#cpu)));
     const key = rip * 8 + (CPU.cpl.get(dv, this.#cpu) & 3) * 2 + (CPU.eflags.get(dv, this.#cpu) & EFLAGS.IF ? 0 : 1);
-    const translated = this.#translateMs, begun = performance.now(), exit = this.#engine.run(TIMED_JUMPS), took = performance.now() - begun;
-    const timedMs = Math.min(took - (this.#translateMs - translated), MOST_MS), known = tally.places.get(key);
-    if (known) {
-      known.samples++;
-      known.timedMs += timedMs;
-    } else if (this.#nrPlaces === MAX_PLACES) tally.nrLost++;
-    else {
-      tally.places.set(key, { samples: 1, timedMs });
+    const isLong = Math.random() < 0.5, translated = this.#translateMs, begun = performance.now();
+    const exit = this.#engine.run(isLong ? LONG_JUMPS : SHORT_JUMPS), took = performance.now() - begun;
+    const ms = Math.min(took - (this.#translateMs - translated), MOST_MS);
+    let known = tally.places.get(key);
+    if (!known) {
+      if (this.#nrPlaces === MAX_PLACES) { tally.nrLost++; return exit; }
       this.#nrPlaces++;
+      tally.places.set(key, known = { nrShort: 0, shortMs: 0, nrLong: 0, longMs: 0 });
     }
+    if (isLong) { known.nrLong++; known.longMs += ms; } else { known.nrShort++; known.shortMs += ms; }
     return exit;
   }
 
   /** A hypercall is done. @param isCut the slice ends with it */
   hypercall(nr: number, ms: number, isCut: boolean): void {
-    const known = this.#now.hypercalls.get(nr);
-    if (known) { known.count++; known.ms += ms; } else this.#now.hypercalls.set(nr, { count: 1, ms });
+    const key = Math.min(nr, NR_HYPERCALLS), known = this.#now.hypercalls.get(key);
+    if (known) { known.count++; known.ms += ms; } else this.#now.hypercalls.set(key, { count: 1, ms });
     this.#now.hypercallMs += ms;
     if (isCut) this.#isCut = true;
   }
   /** An exception or interrupt is delivered. */
   deliver(vector: number, errorCode: number, external: boolean): void {
     if (external) count(this.#now.interrupts, vector);
-    else count(this.#now.exceptions, vector * 32 + (vector === VECTOR_PF ? errorCode & ERROR_BITS : 0));
+    else count(this.#now.exceptions, vector * 32 + (vector === VECTOR.PF ? errorCode & ERROR_BITS : 0));
   }
 
   /** What was counted so far. */
@@ -136,9 +141,9 @@ export class Profiler {
       loopMs: performance.now() - this.#begunMs, idleMs: this.#hv.get(PCPU.idleMs, this.#at), counters: { ...this.#engine.counters },
       domains: [...this.#tallies].map(([domid, t]) => ({
         domid, guestMs: t.guestMs, hypercallMs: t.hypercallMs, nrLost: t.nrLost,
-        places: [...t.places].map(([key, { samples, timedMs }]) => ({ rip: signed(Math.floor(key / 8)), cpl: (key % 8) >> 1, isMasked: key % 2 === 1, samples, timedMs })),
+        places: [...t.places].map(([key, counts]) => ({ rip: signed(Math.floor(key / 8)), cpl: (key % 8) >> 1, isMasked: key % 2 === 1, ...counts })),
         hypercalls: [...t.hypercalls].map(([nr, c]) => ({ nr, ...c })),
-        exceptions: [...t.exceptions].map(([key, n]) => ({ vector: key >> 5, errorCode: key >> 5 === VECTOR_PF ? key & ERROR_BITS : -1, count: n })),
+        exceptions: [...t.exceptions].map(([key, n]) => ({ vector: key >> 5, errorCode: key >> 5 === VECTOR.PF ? key & ERROR_BITS : -1, count: n })),
         interrupts: [...t.interrupts].map(([vector, n]) => ({ vector, count: n })),
       })),
     };

@@ -3,7 +3,9 @@ import { UserError } from "../base/errors.ts";
 import { TRACE_CLASS, traceClasses } from "../base/trace.ts";
 import { Dom0 } from "../hypervisor/dom0.ts";
 import { Hypervisor } from "../hypervisor/hypervisor.ts";
+import type { PcpuProfile } from "../hypervisor/profile.ts";
 import { heapBytes, MachineMemory } from "../memory/machine.ts";
+import { ImageStore } from "../x86/image-store.ts";
 import { PCPU_BYTES } from "../x86/layout.ts";
 import { Client } from "../xenstore/client.ts";
 import { hostEntries } from "../xenstore/domain-entries.ts";
@@ -14,6 +16,17 @@ import type { Domain, DomainReport } from "./domain.ts";
 import type { Host, HostWorker } from "./host.ts";
 import type { EngineName, FromPcpu } from "./pcpu-messages.ts";
 
+/** Where translated code is kept. It is trusted as the engine's own sources are. */
+export type CodeCacheConfig = {
+  /** names what translates: what another engine made is not used */
+  readonly engine: string;
+  /** what to call it in a message */
+  readonly name: string;
+  /** as `save` was given it, or null */
+  readonly bytes: Uint8Array | null;
+  /** called when the machine is destroyed, if something new was translated */
+  save(bytes: Uint8Array): void;
+};
 export type MachineConfig = {
   host: Host;
   /** memory for guests, all together */
@@ -24,6 +37,10 @@ export type MachineConfig = {
   engine?: EngineName;
   /** trace classes, "hypercall,event" or "all"; hypercalls are always recorded, for crash reports */
   trace?: string;
+  /** count where guests spend their time; `profiles` has it when the machine is destroyed */
+  profile?: boolean;
+  /** keep translated code from one machine to the next */
+  codeCache?: CodeCacheConfig;
   /** told what went wrong without stopping anything, in one sentence */
   log?: (sentence: string) => void;
 };
@@ -31,7 +48,7 @@ export type MachineReport = { readonly pcpus: number; readonly engine: EngineNam
 
 const MIB = 2 ** 20, WASM_PAGE = 65536;
 /** How long pCPUs are waited for before they are ended by force. */
-const STOP_MS = 1000;
+const STOP_MS = 5000;
 
 /** Bytes of a machine whose guests have so much memory; its heap grows with its size. */
 function machineBytes(guestMiB: number, nrPcpus: number): number {
@@ -48,17 +65,27 @@ export class Machine implements AsyncDisposable {
   /** dom0's own connection to the store */
   readonly xs: Client;
   readonly log: (sentence: string) => void;
+  /** what each pCPU counted, where MachineConfig.profile asked for it: complete when the machine is destroyed */
+  readonly profiles: PcpuProfile[] = [];
   readonly #config: MachineConfig;
   readonly #workers: HostWorker[] = [];
   readonly #domains = new Set<Domain>();
   readonly #reports: DomainReport[] = [];
   #startMs = 0;
+  readonly #images: Uint8Array[] = [];
+  readonly #codeCache: { engine: string; bytes: Uint8Array | null } | null;
   #failure: Error | null = null;
   #destroyed: Promise<void> | null = null;
 
   constructor(config: MachineConfig) {
     this.#config = config;
     this.log = config.log ?? (() => {});
+    this.#codeCache = null;
+    if (config.codeCache) {
+      const { engine, name, bytes } = config.codeCache, store = bytes && ImageStore.decode(bytes, engine);
+      if (typeof store === "string") this.log(`The code cache ${name} is not used, ${store}; it is made anew`);
+      this.#codeCache = { engine, bytes: typeof store === "string" ? null : bytes };
+    }
     const nrPcpus = config.pcpus ?? Math.min(config.host.nrCpus, 32);
     if (!Number.isSafeInteger(nrPcpus) || nrPcpus < 1 || nrPcpus > 32) throw new UserError(`pcpus: A machine has 1 to 32 pCPUs, not ${nrPcpus}`);
     const memoryMiB = config.memoryMiB ?? 512;
@@ -85,7 +112,10 @@ export class Machine implements AsyncDisposable {
       worker.onMessage = (message: FromPcpu) => {
         switch (message.op) {
           case "ready": return resolve();
-          case "stopped": return;
+          case "stopped":
+            if (message.profile) this.profiles.push(message.profile);
+            if (message.images) this.#images.push(message.images);
+            return;
           case "failed": {
             const cause = new Error(`pCPU ${message.index} failed: ${message.message}`);
             cause.stack = message.stack;
@@ -95,7 +125,7 @@ export class Machine implements AsyncDisposable {
           default: return message satisfies never;
         }
       };
-      worker.post({ op: "start", memory: this.hv.mm.memory, index, engine: this.#config.engine ?? "auto" });
+      worker.post({ op: "start", memory: this.hv.mm.memory, index, engine: this.#config.engine ?? "auto", profile: this.#config.profile ?? false, ...(this.#codeCache ? { codeCache: this.#codeCache } : {}) });
     })));
     this.#startMs = performance.now() - begun;
   }
@@ -155,9 +185,19 @@ export class Machine implements AsyncDisposable {
       }).then(() => w.terminate())));
       this.dom0.close();
       this.xs.close();
+      this.#saveImages();
     })();
   }
   async [Symbol.asyncDispose](): Promise<void> { await this.destroy(); }
+
+  /** What the pCPUs translated, in one file for the next machine. */
+  #saveImages(): void {
+    const cache = this.#config.codeCache;
+    if (!cache || this.#images.length === 0) return;
+    const [first, ...others] = this.#images.map((bytes) => ImageStore.decode(bytes, cache.engine)).filter((s) => s instanceof ImageStore);
+    for (const store of others) first?.addAll(store);
+    if (first) cache.save(first.encode(cache.engine));
+  }
 }
 
 /**

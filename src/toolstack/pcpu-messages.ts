@@ -1,5 +1,7 @@
 /** What the main thread and a pCPU's thread say to each other (R7); everything else goes through machine memory. */
 
+import type { PcpuProfile } from "../hypervisor/profile.ts";
+
 /** Which engine executes guest code; auto: the best there is. */
 export const ENGINES = ["auto", "interpreter", "translator"] as const;
 export type EngineName = (typeof ENGINES)[number];
@@ -11,12 +13,16 @@ export type ToPcpu = {
   /** which pCPU this thread is */
   index: number;
   engine: EngineName;
+  /** count where guests spend their time */
+  profile: boolean;
+  /** translations kept from before (image-store.ts), and the name of the engine that made them; null: there are none yet. Left out: none are kept */
+  codeCache?: { engine: string; bytes: Uint8Array | null };
 };
 
 export type FromPcpu =
   /** the engine is built and the loop begins */
   | { op: "ready"; index: number; buildMs: number }
-  /** the loop has ended because the machine's stop word was set */
-  | { op: "stopped"; index: number }
+  /** the loop has ended because the machine's stop word was set; profile: what was counted, images: what was translated anew and before, where that was asked for */
+  | { op: "stopped"; index: number; profile?: PcpuProfile; images?: Uint8Array }
   /** an error of ours ended the loop; the machine is lost */
   | { op: "failed"; index: number; message: string; stack: string };

@@ -68,6 +68,7 @@ export class Code extends Bytes {
   }
   call(f: number): this { return this.u8(Op.call).u32(f); }
   callIndirect(type: number): this { return this.u8(Op.call_indirect).u32(type).u32(0); }
+  returnCallIndirect(type: number): this { return this.u8(Op.return_call_indirect).u32(type).u32(0); }
   /** The next instruction (if / br_if) is unlikely to be taken. */
   unlikely(): this { this.hints.push([this.n, 0]); return this; }
   locals(out: Bytes): void {

@@ -1,5 +1,6 @@
 /** The CPU engine's door: run a vCPU until it exits, and say why. The portable engine is ours; a KVM engine would fit here too. */
 import type { Cpu } from "./cpu.ts";
+import type { ImageStore } from "./image-store.ts";
 import { Interpreter } from "./interpreter.ts";
 import type { Platform } from "./platform.ts";
 
@@ -33,6 +34,8 @@ export type EngineOptions = {
   code?: CodeFrames;
   /** Arrivals at a block before it is translated; 0: at once (for tests); left out: never. */
   translateAfter?: number;
+  /** Translations kept from before, and a place for new ones. */
+  images?: ImageStore;
 };
 type MakeEngine = (memory: WebAssembly.Memory, at: number, platform: Platform, options?: EngineOptions) => Engine;
 export const makeInterpreter: MakeEngine = (memory, at, platform, options = {}) => new Interpreter(memory, at, platform, options);

@@ -40,6 +40,7 @@ export class Interpreter implements Engine {
   private fresh: Form[] = [];
   private readonly isTranslating: boolean;
   private readonly isEager: boolean;
+  private readonly adopts: boolean;
   private isRetrying = false;
   private readonly regions: Regions;
   private nextSlot = STRADDLE + 1;
@@ -93,7 +94,7 @@ export class Interpreter implements Engine {
     };
     this.code = new CodeCache(this.v, at, hooks);
     this.regions = new Regions(cpu, this.code, {
-      memory: MEMORY, tableSize: TABLE_SIZE, heat: options.translateAfter ?? 0, makeStubs: () => this.makeStubs(),
+      memory: MEMORY, tableSize: TABLE_SIZE, heat: options.translateAfter ?? 0, images: options.images ?? null, makeStubs: () => this.makeStubs(),
       takeSlot: () => { const slot = this.freeSlots.pop() ?? this.nextSlot++; this.roomFor(this.nextSlot); return slot; },
       freeSlot: slot => { this.freeSlots.push(slot); },
       instantiate: bytes => { new WebAssembly.Instance(new WebAssembly.Module(bytes), { e: this.imports }); },
@@ -104,6 +105,7 @@ export class Interpreter implements Engine {
       if (this.code.invalidate(machine, size) && this.isTranslating && mmu.isDirect && !this.isRetrying) throw new GuestFault(RETRY);
     };
     this.isTranslating = options.translateAfter !== undefined;
+    this.adopts = this.isTranslating && options.images !== undefined;
     this.isEager = options.translateAfter === 0;
   }
 
@@ -149,6 +151,7 @@ export class Interpreter implements Engine {
         linear = (eip + Number(cpu.get(CPU.csBase))) % 4294967296;
       }
       const machine = cpu.mmu.fillCode(linear), rec = this.code.record(linear, machine, mode);
+      if (this.adopts) this.regions.adopt(rec, linear, machine, mode);
       cpu.set(CPU.ripBase, rip - BigInt(linear & 4095));
       this.makeStubs();
       return rec;

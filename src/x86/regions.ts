@@ -8,7 +8,8 @@ import type { Cpu } from "./cpu.ts";
 import { type Insn, Undecodable, decode } from "./decode.ts";
 import { SLOT, entryTable } from "./entry-table.ts";
 import { REC } from "./layout.ts";
-import { type RegionSource, discover } from "./region.ts";
+import type { ImageStore, Piece } from "./image-store.ts";
+import { type Region, type RegionSource, discover, pageOf } from "./region.ts";
 import { STRADDLE } from "./runtime.ts";
 import { CPU, MODE } from "./state.ts";
 import { RegionGen, type RegionImage, dataLayout, regionModule } from "./translate.ts";
@@ -23,6 +24,8 @@ const BATCH = { insns: 2000, ms: 3 } as const;
 
 export type RegionHost = {
   readonly memory: MemorySpec; readonly tableSize: number;
+  /** Where images are kept and looked for, or null. */
+  readonly images: ImageStore | null;
   /** Arrivals that make a record hot; 0: translate everything at once, for tests. */
   readonly heat: number;
   /** A table slot for a region. */
@@ -46,7 +49,7 @@ export class Regions {
   private readonly merged = new Map<number, string>();
   /** records that regions which wait begin at */
   private readonly awaited = new Set<number>();
-  readonly counters = { regions: 0, regionInsns: 0, regionBytes: 0, translateMs: 0 };
+  readonly counters = { adopted: 0, regions: 0, regionInsns: 0, regionBytes: 0, translateMs: 0 };
 
   constructor(cpu: Cpu, code: CodeCache, host: RegionHost) { this.cpu = cpu; this.code = code; this.host = host; }
 
@@ -73,7 +76,44 @@ export class Regions {
     if (isMerging && this.merged.get(rec) === blocks) { cpu.v.i32[(rec + REC.heat) >>> 2] = 2 ** 30; return; }
     if (isMerging) this.merged.set(rec, blocks);
     if (region.blocks.length > 0) {
-      this.enqueue(this.gen.translate(region), region.pages.map(distance => pageAt(distance)!), isMerging);
+      const image = this.gen.translate(region);
+      this.enqueue(image, region.pages.map(distance => pageAt(distance)!), isMerging);
+      if (region.index.has(linear & 4095)) this.host.images?.add({ mode: mode & ~MODE.user, seed: linear & 4095, pieces: this.piecesOf(region, pageAt), image });
+    }
+    this.counters.translateMs += performance.now() - began;
+  }
+
+  /** The code that a region is made of, page by page. */
+  private piecesOf(region: Region, pageAt: (distance: number) => Page | null): Piece[] {
+    const spans: [from: number, to: number][] = [];
+    for (const b of region.blocks) b.insns.forEach((i, k) => {
+      for (let from = b.at[k]!, end = from + i.len; from < end;) {
+        const to = Math.min(end, (pageOf(from) + 1) * 4096), last = spans.at(-1);
+        if (last && last[1] === from && pageOf(last[0]) === pageOf(from)) last[1] = to; else spans.push([from, to]);
+        from = to;
+      }
+    });
+    const { u8 } = this.cpu.v;
+    return spans.map(([from, to]) => { const at = pageAt(pageOf(from))!.key % 2 ** 32 + (from & 4095); return { pos: from, bytes: u8.slice(at, at + to - from) }; });
+  }
+  /** The record at a linear address was met for the first time: is there an image that begins with it, made from the very bytes that are here? */
+  adopt(rec: number, linear: number, machine: number, mode: number): void {
+    const candidates = this.host.images?.candidates(mode & ~MODE.user, linear & 4095) ?? [];
+    if (candidates.length === 0 || this.isEntry(rec)) return;
+    const began = performance.now(), { cpu, code } = this, { u8 } = cpu.v, base = linear - (linear & 4095), at = new Map<number, number>([[0, machine]]);
+    const machineAt = (distance: number): number => {
+      let m = at.get(distance);
+      if (m === undefined) at.set(distance, m = cpu.mmu.peekCode(base + distance * 4096));
+      return m;
+    };
+    const isHere = ({ pos, bytes }: Piece): boolean => {
+      const m = machineAt(pageOf(pos)) + (pos & 4095);
+      return m >= 4096 && bytes.every((x, i) => u8[m + i] === x);
+    };
+    const fit = candidates.find(s => s.pieces.every(isHere));
+    if (fit) {
+      this.enqueue(fit.image, fit.image.pages.map(distance => code.page(machineAt(distance), mode)), false);
+      this.counters.adopted++;
     }
     this.counters.translateMs += performance.now() - began;
   }
