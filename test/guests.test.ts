@@ -38,9 +38,11 @@ const JUDGES: Readonly<Record<string, string>> = {
   events: "event channels of both kinds deliver what was sent, once and in order",
   timers: "timers come once, not early, and wait for IF and TPR",
 };
-for (const engine of ["interpreter", "translator"]) for (const [name, what] of Object.entries(JUDGES)) {
-  test(`${what} (guest ${name}, ${engine})`, { skip }, async () => {
-    const r = await run(name, 40, "", ["--quiet", "--engine", engine]);
+/** The translator as it is, and translating everything the first time it is met. */
+const ENGINES = [["interpreter"], ["translator"], ["translator", "--translate-after", "0"]] as const;
+for (const engine of ENGINES) for (const [name, what] of Object.entries(JUDGES)) {
+  test(`${what} (guest ${name}, ${engine.join(" ")})`, { skip }, async () => {
+    const r = await run(name, 40, "", ["--quiet", "--engine", ...engine]);
     assert.match(r.console, /Test result: SUCCESS/, r.console + r.stderr);
     assert.equal(r.code, 0, r.stderr);
   });

@@ -23,6 +23,7 @@ export const RUN_OPTIONS: Readonly<Record<string, Option>> = {
   strict: { help: "unknown keys are errors" },
   engine: { value: "NAME", help: `${ENGINES.join(", ")}: how guest code is executed` },
   pcpus: { value: "N", help: "physical CPUs, a thread each (default: this computer's)" },
+  "translate-after": { value: "N", help: "arrivals at code until it is translated (default: 10000); 0: at once" },
   "code-cache": { value: "DIR", help: "keep translated code in DIR, and begin with what is there (at most 64 MiB a version)" },
   trace: { value: "CLASSES", help: 'what to trace, "all" or names with commas between; printed on stderr at the end' },
   json: { value: "[=FILE]", help: "print the final report as JSON, on stderr or to FILE" },
@@ -39,7 +40,7 @@ ends it, for it lives in this command. Several domains share the output by lines
 ${optionsHelp(RUN_OPTIONS)}
 Ends with 0 when every domain powered off, 2 when a file or image is bad (nothing was started then), 3 when a guest crashed, 130 on ^C.
 `;
-export type RunOptions = { engine: EngineName; pcpus?: number; trace: string; json?: string; profile?: string; symbols?: string; codeCache?: string; quiet: boolean };
+export type RunOptions = { engine: EngineName; pcpus?: number; trace: string; json?: string; profile?: string; symbols?: string; codeCache?: string; translateAfter?: number; quiet: boolean };
 
 /** No file a user means is larger; a device or an endless pipe in its place must not fill the memory. */
 const MAX_CFG_BYTES = 1 << 20, MAX_IMAGE_BYTES = 2 ** 31 - 1, MAX_SYMBOLS_BYTES = 1 << 28;
@@ -84,11 +85,11 @@ function loadDomain(domain: DomainFile, file: string): CheckedConfig {
 }
 
 export const runOptions = (parsed: Parsed): RunOptions => {
-  const pcpus = numberOption(parsed, "pcpus", 1, 32), json = parsed.options.get("json"), profile = parsed.options.get("profile"), symbols = parsed.options.get("symbols"), codeCache = parsed.options.get("code-cache");
+  const pcpus = numberOption(parsed, "pcpus", 1, 32), json = parsed.options.get("json"), profile = parsed.options.get("profile"), symbols = parsed.options.get("symbols"), codeCache = parsed.options.get("code-cache"), translateAfter = numberOption(parsed, "translate-after", 0, 2 ** 30);
   if (symbols !== undefined && profile === undefined) throw new UserError('Option "--symbols" names functions of a profile; give "--profile" too');
   return {
     engine: wordOption(parsed, "engine", ENGINES) ?? "auto", trace: parsed.options.get("trace") ?? "", quiet: parsed.options.has("quiet"),
-    ...(pcpus === undefined ? {} : { pcpus }), ...(json === undefined ? {} : { json }), ...(profile === undefined ? {} : { profile }), ...(symbols === undefined ? {} : { symbols }), ...(codeCache === undefined ? {} : { codeCache }),
+    ...(pcpus === undefined ? {} : { pcpus }), ...(json === undefined ? {} : { json }), ...(profile === undefined ? {} : { profile }), ...(symbols === undefined ? {} : { symbols }), ...(codeCache === undefined ? {} : { codeCache }), ...(translateAfter === undefined ? {} : { translateAfter }),
   };
 };
 
@@ -120,7 +121,7 @@ export async function runDomains(configs: readonly CheckedConfig[], options: Run
   const controller = endings();
   await using machine = await createMachine({
     host: nodeHost(), engine: options.engine, trace: options.trace, profile: symbols !== null, memoryMiB: configs.reduce((sum, c) => sum + c.maxmemMiB, 0), nrDomains: configs.length,
-    ...(options.pcpus === undefined ? {} : { pcpus: options.pcpus }), ...(options.codeCache === undefined ? {} : { codeCache: openCodeCache(options.codeCache) }), ...(options.quiet ? {} : { log: printLine }),
+    ...(options.pcpus === undefined ? {} : { pcpus: options.pcpus }), ...(options.translateAfter === undefined ? {} : { translateAfter: options.translateAfter }), ...(options.codeCache === undefined ? {} : { codeCache: openCodeCache(options.codeCache) }), ...(options.quiet ? {} : { log: printLine }),
   });
   const ends = await Promise.all(configs.map((config) => superviseDomain(machine, config, {
     attach: (domain) => (configs.length === 1 ? attachConsole(domain.console, controller) : copyLines(domain.name, domain.console.readable, controller.signal)),

@@ -8,7 +8,6 @@ import { TRACE, TRACE_CLASS } from "../base/trace.ts";
 import { allowWaiting } from "../memory/lock.ts";
 import type { MachineMemory } from "../memory/machine.ts";
 import type { Engine, EngineOptions } from "../x86/engine.ts";
-import type { ImageStore } from "../x86/image-store.ts";
 import type { Platform } from "../x86/platform.ts";
 import { CPU, EFLAGS, EXIT } from "../x86/state.ts";
 import { writeConring } from "./conring.ts";
@@ -36,14 +35,14 @@ export class Pcpu {
   readonly #cpu: number;
   #jumpsPerMs = FIRST_JUMPS_PER_MS;
 
-  constructor(mm: MachineMemory, index: number, makeEngine: MakeEngine, options: { profile?: boolean; images?: ImageStore } = {}) {
+  constructor(mm: MachineMemory, index: number, makeEngine: MakeEngine, options: { profile?: boolean } & Pick<EngineOptions, "images" | "translateAfter"> = {}) {
     this.hv = new Hypervisor(mm);
     this.hv.trace.pcpu = index;
     this.index = index;
     this.#at = this.hv.pcpuAt(index);
     this.#cpu = mm.pcpuAt(index);
     this.platform = new PvhPlatform(this.hv, index);
-    this.engine = makeEngine(mm.memory, this.#cpu, this.platform, { code: this.platform.code, ...(options.images ? { images: options.images } : {}) });
+    this.engine = makeEngine(mm.memory, this.#cpu, this.platform, { code: this.platform.code, ...(options.images ? { images: options.images } : {}), ...(options.translateAfter === undefined ? {} : { translateAfter: options.translateAfter }) });
     this.platform.guest = this.engine;
     this.platform.profiler = this.#profiler = options.profile ? new Profiler(this.hv, index, this.engine) : null;
     this.engine.onDeliver = (vector, errorCode, external) => {

@@ -39,6 +39,8 @@ export type MachineConfig = {
   trace?: string;
   /** count where guests spend their time; `profiles` has it when the machine is destroyed */
   profile?: boolean;
+  /** arrivals at code until it is translated; 0: at once, for tests */
+  translateAfter?: number;
   /** keep translated code from one machine to the next */
   codeCache?: CodeCacheConfig;
   /** told what went wrong without stopping anything, in one sentence */
@@ -125,7 +127,7 @@ export class Machine implements AsyncDisposable {
           default: return message satisfies never;
         }
       };
-      worker.post({ op: "start", memory: this.hv.mm.memory, index, engine: this.#config.engine ?? "auto", profile: this.#config.profile ?? false, ...(this.#codeCache ? { codeCache: this.#codeCache } : {}) });
+      worker.post({ op: "start", memory: this.hv.mm.memory, index, engine: this.#config.engine ?? "auto", profile: this.#config.profile ?? false, ...(this.#config.translateAfter === undefined ? {} : { translateAfter: this.#config.translateAfter }), ...(this.#codeCache ? { codeCache: this.#codeCache } : {}) });
     })));
     this.#startMs = performance.now() - begun;
   }

@@ -13,6 +13,8 @@ export type ToPcpu = {
   /** which pCPU this thread is */
   index: number;
   engine: EngineName;
+  /** arrivals at code until it is translated (EngineOptions) */
+  translateAfter?: number;
   /** count where guests spend their time */
   profile: boolean;
   /** translations kept from before (image-store.ts), and the name of the engine that made them; null: there are none yet. Left out: none are kept */

@@ -18,7 +18,7 @@ import type { MemorySpec } from "../wasm/writer.ts";
 /** A block is taken into a region when it has been met this part of what makes it hot. */
 const WARM_PART = 8;
 /** Arrivals at a region from elsewhere until it is made anew with what it goes to and comes from, in units of what makes a record hot; and from then on. */
-const MERGE_AFTER = 6, MERGE_AGAIN = 200;
+const MERGE_AFTER = 3, MERGE_AGAIN = 100;
 /** A module is made of what waits when it is so many instructions, or has waited so long. */
 const BATCH = { insns: 2000, ms: 3 } as const;
 

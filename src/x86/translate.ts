@@ -153,7 +153,8 @@ export class RegionGen extends Gen {
       heat(c, LREC, CPU_, SEL, () => become(OUT_LEAVE));
       c.end().end().end();
     }
-    c.get(CPU_).get(LBUD).mem(Op.i32_store, CPU.budget.at);
+    // somebody may want this pCPU's attention: that is not to be lost
+    c.get(CPU_).mem(Op.i32_load, CPU.budget.at).i32(0).op(Op.i32_ge_s).if_(); c.get(CPU_).get(LBUD).mem(Op.i32_store, CPU.budget.at).end();
     is(OUT_LOOKUP).if_(); c.get(LRIP).get(CPU_).call(helperIndex("lookup")).tee(LREC).op(Op.i32_eqz).if_(); become(OUT_LEAVE).end().end();
     c.i32(1 << OUT_LOOKUP | 1 << OUT_GO).get(OUT).op(Op.i32_shr_u).i32(1).op(Op.i32_and).if_();
     c.get(LREC).mem(Op.i32_load, REC.handler).tee(SEL).get(LREC).mem(Op.i32_load, REC.stub).op(Op.i32_ne).if_();
