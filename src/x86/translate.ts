@@ -90,6 +90,8 @@ export class RegionGen extends Gen {
   private usesMxcsr = false;
   private dynFlags = 0;
   private pending: Flags | null = null;
+  /** carry (and overflow) as something has set them since, over what is pending or in the locals */
+  private over: { cf: Val; of: Val | null } | null = null;
   private hold: ReadonlyMap<Ty, number> = new Map();
   private writes: { i: number; v: Val }[] = [];
   private vectors: { i: number; v: Val }[] = [];
@@ -224,7 +226,7 @@ export class RegionGen extends Gen {
   }
   private doBlock(n: number): void {
     const b = this.r.blocks[n]!, live: number[] = [], c = this.code;
-    this.block = n; this.page = pageOf(b.start); this.pending = null; this.hold = new Map(); this.normals.clear(); this.dirty = this.dirtyX = 0;
+    this.block = n; this.page = pageOf(b.start); this.pending = this.over = null; this.hold = new Map(); this.normals.clear(); this.dirty = this.dirtyX = 0;
     let l = b.exits ? ALL : 0; for (const s of b.succ) l |= this.r.blocks[s]!.flagsIn;
     for (let k = b.insns.length - 1; k >= 0; k--) { live[k] = l; l = liveBefore(b.insns[k]!, l); }
     this.ended = false; this.nrFaults = this.everDirty = this.everDirtyX = 0; this.faultLabel = c.block();
@@ -232,7 +234,7 @@ export class RegionGen extends Gen {
       this.insn = i; this.at = b.at[k]!; this.w = i.w; this.sw = i.sw; this.aw = i.aw; this.long = i.long;
       this.dstMem = i.dk === KIND.mem; this.srcMem = i.sk === KIND.mem; this.srcIsImm = i.sk === KIND.imm;
       this.liveAfter = live[k]!; this.address = null; this.writes = []; this.vectors = []; this.stores = []; this.fl = []; this.regRmw = false; this.makesNormal = null;
-      if (!this.pending) this.hold = new Map();
+      if (!this.pending && !this.over) this.hold = new Map();
       this.setTempLevels(this.hold);
       this.place = k; this.isLast = k === b.insns.length - 1;
       if (pageOf(this.at + Math.max(i.len, 1) - 1) !== this.page) this.guard(this.page + 1, () => { this.count(k); this.exitStub(this.at); });
@@ -351,7 +353,9 @@ export class RegionGen extends Gen {
   // Flags ----------------------------------------------------------------------------
   /** Hand the pending flags to the locals, still lazy: for the next block, an exit or a fault. */
   private stash(): void {
-    const f = this.pending, c = this.code; if (!f) return;
+    const f = this.pending, c = this.code;
+    if (this.over) { this.toWords(); this.applyOver(); return; }
+    if (!f) return;
     const set = (l: number, v: Val) => { this.emit(v); c.set(l); };
     if (f.kind === "co") { set(LA, this.cast(f.w, 64, f.r)); set(LB, this.cast(32, 64, this.or(32, f.a!, this.shl(32, f.b!, this.k(32, 1))))); }
     else if (f.kind === "logic") set(LA, this.cast(f.w, 64, f.r));
@@ -362,21 +366,35 @@ export class RegionGen extends Gen {
   }
   /** The words themselves into LA and LB, for those who change a part of them. */
   private force(): void {
+    this.toWords();
+    if (this.over) this.applyOver();
+    this.pending = this.over = null;
+  }
+  /** Put carry and overflow where `over` says they are; the words are in LA and LB. Doing it twice is doing it once. */
+  private applyOver(): void {
+    const { cf, of } = this.over!;
+    this.emit(of ? withCO(this, local(LB, I64), cf, of) : withCF(this, local(LB, I64), cf)); this.code.set(LB);
+  }
+  private toWords(): void {
     const c = this.code, f = this.pending;
     if (f) { const res = this.let(resOf(this, f)), aux = this.let(auxOf(this, f)); this.emit(res); c.set(LA); this.emit(aux); c.set(LB); }
     else { c.get(LKIND).if_(); c.get(LKIND).get(LA).get(LB).call(helperIndex("flagRes")).get(LKIND).get(LA).get(LB).call(helperIndex("flagAux")).set(LB).set(LA).end(); }
-    c.i32(0).set(LKIND); this.pending = null;
+    c.i32(0).set(LKIND);
   }
   private words(): [Val, Val] {
     const p = this.pending;
-    if (p) return [this.let(resOf(this, p)), this.let(auxOf(this, p))];
+    if (p && !this.over) return [this.let(resOf(this, p)), this.let(auxOf(this, p))];
     this.force();
     const copy = (l: number): Val => { const t = this.temp(I64); this.code.get(l).set(t); return local(t, I64); };
     return [copy(LA), copy(LB)];
   }
   cc(cond: number): Val {
     if (!(this.liveAfter & CF) && !factsOf(this.insn).reads) return this.k(32, 0);       // inc, dec: carry passed on to nobody
-    const p = this.pending, direct = p && ccFrom(this, cond, p);
+    const p = this.pending, o = this.over, c = cond >> 1, inv = (v: Val) => (cond & 1 ? this.not1(v) : v);
+    if (o && c === 1) return inv(o.cf);
+    if (o?.of && c === 0) return inv(o.of);
+    // zero, sign and parity are those below
+    const direct = p && (!o || c === 2 || c === 4 || c === 5) ? ccFrom(this, cond, p) : null;
     if (direct) return direct;
     const [res, aux] = this.words();
     return ccOf(this, cond, res, aux);
@@ -387,17 +405,24 @@ export class RegionGen extends Gen {
     if (v.op === X.reg && !this.writes.some(w => w.i === v.k)) return v;
     this.emit(v); const t = this.temp(v.ty); this.code.set(t); return local(t, v.ty);
   }
+  /** The same, but what is made of temporaries alone is left to be made when somebody wants it. */
+  private keepLazy(v: Val | null): Val | null {
+    const isLazy = (x: Val | null, depth: number): boolean => !x || x.op === X.konst || x.op === X.big || x.op === X.local && x.k >= X0 + 16 || depth > 0 && x.op > 0 && isLazy(x.a, depth - 1) && isLazy(x.b, depth - 1) && isLazy(x.c, depth - 1);
+    return isLazy(v, 6) ? v : this.keep(v);
+  }
   flags(kind: FlagKind, w: W, r: Val, a: Val | null = null, b: Val | null = null, x: Val | null = null): void {
-    if (!this.liveAfter) { this.fl.push(() => { this.pending = null; }); return; }
+    if (!this.liveAfter) { this.fl.push(() => { this.pending = this.over = null; }); return; }
     this.fl.push(() => {
       const step = kind === "inc" || kind === "dec", needX = !step || this.liveAfter & CF;
-      this.pending = { kind, w, r: this.keep(r)!, a: kind === "logic" ? null : this.keep(a), b: kind === "logic" ? null : this.keep(b), x: x && needX ? this.keep(x) : step ? this.k(32, 0) : null };
+      this.over = null;
+      this.pending = { kind, w, r: this.keep(r)!, a: kind === "logic" ? null : this.keepLazy(a), b: kind === "logic" ? null : this.keepLazy(b), x: x && needX ? this.keep(x) : step ? this.k(32, 0) : null };
       this.hold = this.tempLevels();
     });
   }
   flagsIf(c: Val, w: W, r: Val | null, cf: Val, of: Val): void {
     if (!this.liveAfter || (c.op === X.konst && !c.k)) return;
     if (c.op === X.konst && r) { this.flags("co", w, r, cf, of); return; }
+    if (c.op === X.konst) { this.setOver(cf, of); return; }
     this.fl.push(() => {
       const cond = this.keep(c)!, f = this.keep(cf)!, o = this.keep(of)!, res = r && this.keep(r); this.force();
       this.emit(cond); this.code.if_();
@@ -405,14 +430,14 @@ export class RegionGen extends Gen {
       this.code.set(LB).end();
     });
   }
-  setCF(v: Val): void {
-    if (!this.liveAfter) return;
-    this.fl.push(() => { const b = this.keep(v)!; this.force(); this.emit(withCF(this, local(LB, I64), b)); this.code.set(LB); });
+  private setOver(cf: Val, of: Val | null): void {
+    this.fl.push(() => { this.over = { cf: this.keepLazy(cf)!, of: of ? this.keepLazy(of) : this.over?.of ?? null }; this.hold = this.tempLevels(); });
   }
+  setCF(v: Val): void { if (this.liveAfter) this.setOver(v, null); }
   setArith(e: Val): void {
-    if (!this.liveAfter) { this.fl.push(() => { this.pending = null; }); return; }
+    if (!this.liveAfter) { this.fl.push(() => { this.pending = this.over = null; }); return; }
     const image = this.let(e);
-    this.fl.push(() => { const [res, aux] = wordsOf(this, image), a = this.let(aux); this.emit(res); this.code.set(LA); this.emit(a); this.code.set(LB).i32(0).set(LKIND); this.pending = null; });
+    this.fl.push(() => { const [res, aux] = wordsOf(this, image), a = this.let(aux); this.emit(res); this.code.set(LA); this.emit(a); this.code.set(LB).i32(0).set(LKIND); this.pending = this.over = null; });
   }
   private commit(): void {
     const c = this.code, ws = this.writes;
@@ -439,7 +464,7 @@ export class RegionGen extends Gen {
     this.writes = []; this.vectors = []; this.stores = []; this.fl = [];
   }
   /** Before leaving the block: registers into the CPU struct, flags into the locals, if a block of ours wants them. */
-  private settle(b: Block): void { this.flush(); for (const s of b.succ) if (this.r.blocks[s]!.flagsIn) { this.stash(); this.pending = null; return; } }
+  private settle(b: Block): void { this.flush(); for (const s of b.succ) if (this.r.blocks[s]!.flagsIn) { this.stash(); this.pending = this.over = null; return; } }
   // Control ----------------------------------------------------------------------------
   private atPos(pos: number): Val { return this.add(64, local(LBASE, I64), this.k(64, pos)); }
   private readonly TARGET: Val = { op: X.konst, ty: I64, a: null, b: null, c: null, k: 0 };
@@ -498,7 +523,7 @@ export class RegionGen extends Gen {
     this.ended = true;
     if (to === this.TARGET) { this.commit(); this.settle(b); this.go(this.at + this.insn.len + this.insn.imm); return; }
     this.emit(to); c.set(LRIP); this.commit(); this.flush();
-    if (this.dynFlags) { this.stash(); this.pending = null; }
+    if (this.dynFlags) { this.stash(); this.pending = this.over = null; }
     this.dispatch();
     this.stash(); c.i32(OUT_LOOKUP).set(OUT).br(this.exitLabel);
   }
