@@ -195,8 +195,8 @@ export class Interpreter implements Engine {
       if (i32[BUDGET]! < 0) { i32[EXIT_] = EXIT.slice; return EXIT.slice; }
       const link = i32[LINK]!, { flushes } = this.code.counters;
       let rec = this.rt.resume();
-      // the first of two pages was found: the second one may be what was missing
-      if (rec === 0 || i32[(rec + REC.stub) >>> 2] === STRADDLE) {
+      // the first of two pages was found: the second one may be what was missing, or what was overwritten
+      if (rec === 0 || i32[(rec + REC.stub) >>> 2]! <= STRADDLE) {
         rec = this.find(cpu.get(CPU.rip));
         if (rec === 0) continue;
         if (this.isEager) this.regions.heated(rec);
