@@ -2,6 +2,7 @@
 import { type Difference, differences, disassemble, report } from "./compare.ts";
 import { type Batch, CASE, CODE, HEADER, type Subject } from "./format.ts";
 import type { Generator } from "./generate.ts";
+import { rowsFor, unexplained } from "./vendors.ts";
 
 export interface Failure { readonly name: string; nrFailed: number; what: Set<string>; text: string }
 export interface Campaign { nrCases: number; readonly failures: Map<string, Failure>; readonly nrByForm: Map<string, number> }
@@ -20,8 +21,12 @@ export interface CampaignOptions {
   readonly onFailure?: (f: Failure) => void;
 }
 
+/** What counts as a difference in this campaign. */
+type Look = (b: Batch, i: number, expected: DataView, actual: DataView) => readonly Difference[];
+
 export async function runCampaign(o: CampaignOptions): Promise<Campaign> {
-  const [truth, subject] = o.subjects, end = performance.now() + o.seconds * 1000;
+  const [truth, subject] = o.subjects, rows = truth.vendor === subject.vendor ? [] : rowsFor(truth.vendor ?? "");
+  const look: Look = (b, i, e, a) => unexplained(rows, b, i, differences(b, i, e, a), e, a).filter((d) => !o.ignore?.test(d.what)), end = performance.now() + o.seconds * 1000;
   const result: Campaign = { nrCases: 0, failures: new Map(), nrByForm: new Map() };
   let next = o.generator.batch(o.batchSize ?? 2048);
   while (performance.now() < end && result.nrCases < (o.cases ?? Number.POSITIVE_INFINITY) && result.failures.size < (o.maxForms ?? 1000)) {
@@ -31,11 +36,11 @@ export async function runCampaign(o: CampaignOptions): Promise<Campaign> {
     for (let i = 0; i < batch.nrCases; i++) {
       const name = batch.names[i]!.replace(/ ending in .*/, "");
       result.nrByForm.set(name, (result.nrByForm.get(name) ?? 0) + 1);
-      const d = kept(differences(batch, i, expected, actual), o.ignore);
+      const d = look(batch, i, expected, actual);
       if (!d.length) continue;
       let f = result.failures.get(name);
       if (!f) {
-        f = { name, nrFailed: 0, what: new Set(), text: await minimise(batch.pick(i), o.subjects, o.ignore) ?? await minimiseHistory(batch, i, o.subjects, o.ignore) };
+        f = { name, nrFailed: 0, what: new Set(), text: await minimise(batch.pick(i), o.subjects, look) ?? await minimiseHistory(batch, i, o.subjects, look) };
         result.failures.set(name, f);
         o.onFailure?.(f);
       }
@@ -48,11 +53,10 @@ export async function runCampaign(o: CampaignOptions): Promise<Campaign> {
 }
 
 /** Drop instructions from the end and clear registers and patch while the two still differ; then report. */
-const kept = (d: Difference[], ignore: RegExp | undefined): Difference[] => (ignore ? d.filter((x) => !ignore.test(x.what)) : d);
-async function minimise(b: Batch, subjects: readonly [Subject, Subject], ignore: RegExp | undefined): Promise<string | null> {
+async function minimise(b: Batch, subjects: readonly [Subject, Subject], look: Look): Promise<string | null> {
   const at = HEADER.sizeof;
   const differ = async (): Promise<string | null> => {
-    const e = new DataView((await subjects[0].run(b)).buffer), a = new DataView((await subjects[1].run(b)).buffer), d = kept(differences(b, 0, e, a), ignore);
+    const e = new DataView((await subjects[0].run(b)).buffer), a = new DataView((await subjects[1].run(b)).buffer), d = look(b, 0, e, a);
     return d.length ? report(b, 0, d, e, [subjects[0].name, subjects[1].name]) : null;
   };
   let text = await differ();
@@ -82,9 +86,9 @@ async function minimise(b: Batch, subjects: readonly [Subject, Subject], ignore:
 }
 
 /** A case that fails only after others: the fewest of them that are needed, by halves from the batch's beginning and then one by one. */
-async function minimiseHistory(batch: Batch, i: number, subjects: readonly [Subject, Subject], ignore: RegExp | undefined): Promise<string> {
+async function minimiseHistory(batch: Batch, i: number, subjects: readonly [Subject, Subject], look: Look): Promise<string> {
   const fails = async (list: readonly number[]): Promise<string | null> => {
-    const b = batch.pick(...list, i), k = list.length, e = new DataView((await subjects[0].run(b)).buffer), a = new DataView((await subjects[1].run(b)).buffer), d = kept(differences(b, k, e, a), ignore);
+    const b = batch.pick(...list, i), k = list.length, e = new DataView((await subjects[0].run(b)).buffer), a = new DataView((await subjects[1].run(b)).buffer), d = look(b, k, e, a);
     return d.length ? report(b, k, d, e, [subjects[0].name, subjects[1].name]) : null;
   };
   let before = Array.from({ length: i }, (_, k) => k), text = await fails(before);

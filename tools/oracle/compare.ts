@@ -4,7 +4,7 @@ import { type Batch, CASE, CHANGES_MAX, CODE, FX, NO_TRAP, RESULT, TRAP_TIMEOUT,
 
 export const GPR_NAMES = ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"] as const;
 /** RFLAGS that are compared: arithmetic, DF, NT, AC, ID. (TF and RF come and go with the tracing and the fault; IF is the host's.) */
-const FLAGS_COMPARED = 0x244cd5;
+export const FLAGS_COMPARED = 0x244cd5;
 const SS = 12, GP = 13, PF = 14;
 
 export interface Difference { readonly what: string; readonly expected: string; readonly actual: string }

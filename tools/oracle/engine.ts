@@ -71,6 +71,8 @@ export class EngineSubject implements Subject {
   #case(batch: Batch, i: number, out: DataView): void {
     const m = this.machine, { cpu } = m.engine, { dv } = m.v, b = batch.dv, at = batch.at(i), to = i * RESULT.sizeof;
     const code = batch.code(i), offset = CASE.codeOffset.get(b, at), start = CODE + offset, end = start + code.length;
+    // an earlier case's wild store may have left something behind this one's end
+    this.#putCode(end - CODE, FILLER.subarray(0, BEHIND));
     this.#putCode(offset, code);
     m.reset(3);
     cpu.setSeg(GS, 0x2b, WINDOW, 0xffffffff, 0xcf3);
@@ -98,10 +100,12 @@ export class EngineSubject implements Subject {
     RESULT.rip.set(out, to, rip);
     out.setUint32(to + RESULT.rflags.at, flags, true);
     storeFx(dv, cpu.at, out, to + RESULT.fx.at);
-    this.#putCode(offset, FILLER.subarray(0, code.length));
+    this.#putCode(offset, FILLER.subarray(0, code.length + BEHIND));
   }
 }
 const FILLER = new Uint8Array(128).fill(INT3);
+/** Bytes behind the code that native.c overwrites with its jump out and then fills. */
+const BEHIND = 14;
 
 /** Set the no-execute bit of a mapped page, as the host's window has it. */
 function noExecute(m: FlatMachine, linear: number): void {

@@ -89,6 +89,8 @@ export class Batch {
 /** Something that executes cases: this machine's processor, or one of our engines. Returns nrCases × RESULT. */
 export interface Subject {
   readonly name: string;
+  /** The processor's maker, where it is a processor. */
+  readonly vendor?: string;
   run(batch: Batch): Promise<Uint8Array<ArrayBuffer>>;
   close(): void;
 }

@@ -222,7 +222,7 @@ export class Generator {
       w.pinned = fixed;
       w.encode(f, { avoid: fixed, tame: true });
       name = f.name;
-      undef = f.shift ? undef | (f.countBy === "cl" ? ARITH : shiftLeeway(f.shift, w.imm0 & (f.opSize === 8 ? 63 : 31), f.opSize * 8)) : (fixup >= 0 ? undef : undef & ~f.writes) | f.undef;
+      undef = f.shift ? undef | (f.countBy === "cl" ? ARITH : shiftLeeway(f.shift, f.countBy === "one" ? 1 : w.imm0 & (f.opSize === 8 ? 63 : 31), f.opSize * 8)) : (fixup >= 0 ? undef : undef & ~f.writes) | f.undef;
       fsw |= f.fswUndef;
       leeway.flagsAtFault |= undef;
       if (fixup >= 0) { w.dv.setUint8(w.at + CASE.code.at + fixup - 1, w.len - fixup); fixup = -1; }

@@ -1,6 +1,6 @@
 /** The native subject: builds native.c with the C compiler and keeps one such process. */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
-import { existsSync, mkdirSync, statSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, statSync } from "node:fs";
 import { tmpdir, userInfo } from "node:os";
 import { join } from "node:path";
 import { UserError } from "../../src/base/errors.ts";
@@ -25,8 +25,14 @@ export function nativeMissing(): string | false {
   try { buildNative(); return false; } catch (e) { return (e as Error).message; }
 }
 
+/** What CPUID leaf 0 calls the maker of this machine's processor ("GenuineIntel", "AuthenticAMD"), or "" where that cannot be read. */
+export function hostVendor(): string {
+  try { return /^vendor_id\s*:\s*(\S+)/m.exec(readFileSync("/proc/cpuinfo", "latin1"))?.[1] ?? ""; } catch { return ""; }
+}
+
 export class Native implements Subject {
   readonly name = "native";
+  readonly vendor = hostVendor();
   #child: ChildProcess;
   #want: { into: Uint8Array<ArrayBuffer>; at: number; done: (r: Uint8Array<ArrayBuffer>) => void; fail: (e: Error) => void } | null = null;
   constructor() {
