@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
-import { existsSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import { fileURLToPath } from "node:url";
+import { images, imagesMissing } from "../../test/guest.ts";
 import { readKernel } from "./bzimage.ts";
 import type { ElfImage } from "./elf.ts";
 import { readKallsyms } from "./kallsyms.ts";
@@ -78,9 +78,8 @@ test("an image without symbols, or with damaged ones, gives null", () => {
   }
 });
 
-const path = ["cloud", "generic"].map((flavour) => fileURLToPath(new URL(`../../var/start/vmlinuz-${flavour}`, import.meta.url))).find(existsSync);
-test("Debian's kernel names its functions", { skip: path ? false : "npm start fetches Debian's kernel; it has not been here" }, () => {
-  const symbols = readKallsyms(readKernel(readFileSync(path!), path!).image)!;
+test("Debian's kernel names its functions", { skip: imagesMissing() }, () => {
+  const path = images().kernel, symbols = readKallsyms(readKernel(readFileSync(path), path).image)!;
   assert.ok(symbols.length > 50_000, `${symbols.length} symbols`);
   symbols.forEach((s, i) => {
     assert.ok(i === 0 || s.address >= symbols[i - 1]!.address, `${s.name} is out of order`);
