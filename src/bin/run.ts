@@ -16,6 +16,7 @@ import { superviseDomain } from "../toolstack/supervise.ts";
 import { applySetting, isSetting, type Place, parseXlCfg, placeText } from "../toolstack/xlcfg.ts";
 import { numberOption, type Option, optionsHelp, type Parsed, parseArgs, wordOption } from "./args.ts";
 import { openCodeCache } from "./code-cache.ts";
+import { TRANSLATE_AFTER } from "../x86/engine.ts";
 import { attachConsole, copyOut, type Ending, endings, flush, linePrefixer, printLine } from "./terminal.ts";
 
 /** Options that `run` and `start` share. */
@@ -23,7 +24,7 @@ export const RUN_OPTIONS: Readonly<Record<string, Option>> = {
   strict: { help: "unknown keys are errors" },
   engine: { value: "NAME", help: `${ENGINES.join(", ")}: how guest code is executed` },
   pcpus: { value: "N", help: "physical CPUs, a thread each (default: this computer's)" },
-  "translate-after": { value: "N", help: "arrivals at code until it is translated (default: 10000); 0: at once" },
+  "translate-after": { value: "N", help: `arrivals at code until it is translated (default: ${TRANSLATE_AFTER}); 0: at once` },
   "code-cache": { value: "DIR", help: "keep translated code in DIR, and begin with what is there (at most 64 MiB a version)" },
   trace: { value: "CLASSES", help: 'what to trace, "all" or names with commas between; printed on stderr at the end' },
   json: { value: "[=FILE]", help: "print the final report as JSON, on stderr or to FILE" },

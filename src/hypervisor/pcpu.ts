@@ -35,14 +35,14 @@ export class Pcpu {
   readonly #cpu: number;
   #jumpsPerMs = FIRST_JUMPS_PER_MS;
 
-  constructor(mm: MachineMemory, index: number, makeEngine: MakeEngine, options: { profile?: boolean } & Pick<EngineOptions, "images" | "translateAfter"> = {}) {
+  constructor(mm: MachineMemory, index: number, makeEngine: MakeEngine, options: { profile?: boolean; engine?: Omit<EngineOptions, "code"> } = {}) {
     this.hv = new Hypervisor(mm);
     this.hv.trace.pcpu = index;
     this.index = index;
     this.#at = this.hv.pcpuAt(index);
     this.#cpu = mm.pcpuAt(index);
     this.platform = new PvhPlatform(this.hv, index);
-    this.engine = makeEngine(mm.memory, this.#cpu, this.platform, { code: this.platform.code, ...(options.images ? { images: options.images } : {}), ...(options.translateAfter === undefined ? {} : { translateAfter: options.translateAfter }) });
+    this.engine = makeEngine(mm.memory, this.#cpu, this.platform, { ...options.engine, code: this.platform.code });
     this.platform.guest = this.engine;
     this.platform.profiler = this.#profiler = options.profile ? new Profiler(this.hv, index, this.engine) : null;
     this.engine.onDeliver = (vector, errorCode, external) => {

@@ -84,9 +84,9 @@ export class Machine implements AsyncDisposable {
     this.log = config.log ?? (() => {});
     this.#codeCache = null;
     if (config.codeCache) {
-      const { engine, name, bytes } = config.codeCache, store = bytes && ImageStore.decode(bytes, engine);
-      if (typeof store === "string") this.log(`The code cache ${name} is not used, ${store}; it is made anew`);
-      this.#codeCache = { engine, bytes: typeof store === "string" ? null : bytes };
+      const { engine, name, bytes } = config.codeCache, flaw = bytes && ImageStore.flaw(bytes);
+      if (flaw) this.log(`The code cache ${name} is not used, ${flaw}; it is made anew`);
+      this.#codeCache = { engine, bytes: flaw ? null : bytes };
     }
     const nrPcpus = config.pcpus ?? Math.min(config.host.nrCpus, 32);
     if (!Number.isSafeInteger(nrPcpus) || nrPcpus < 1 || nrPcpus > 32) throw new UserError(`pcpus: A machine has 1 to 32 pCPUs, not ${nrPcpus}`);
@@ -196,6 +196,7 @@ export class Machine implements AsyncDisposable {
   #saveImages(): void {
     const cache = this.#config.codeCache;
     if (!cache || this.#images.length === 0) return;
+    if (this.#images.length === 1) return cache.save(this.#images[0]!);
     const [first, ...others] = this.#images.map((bytes) => ImageStore.decode(bytes, cache.engine)).filter((s) => s instanceof ImageStore);
     for (const store of others) first?.addAll(store);
     if (first) cache.save(first.encode(cache.engine));

@@ -18,7 +18,7 @@ export function servePcpu(message: ToPcpu, answer: (message: FromPcpu) => void):
     const begun = performance.now();
     const images = message.codeCache && storeOf(message.codeCache);
     const pcpu = new Pcpu(MachineMemory.attach(message.memory), index, message.engine === "interpreter" ? makeInterpreter : makeTranslator,
-      { profile: message.profile, ...(images ? { images } : {}), ...(message.translateAfter === undefined ? {} : { translateAfter: message.translateAfter }) });
+      { profile: message.profile, engine: { ...(images ? { images } : {}), ...(message.translateAfter === undefined ? {} : { translateAfter: message.translateAfter }) } });
     answer({ op: "ready", index, buildMs: performance.now() - begun });
     pcpu.run();
     const { profile } = pcpu;

@@ -20,6 +20,8 @@ export type CodeHooks = {
   unprotect(frame: number): void;
   /** Arrivals at a record until it is worth translating. */
   readonly heat: number;
+  /** Everything was forgotten: addresses of records mean nothing any more. */
+  flushed(): void;
   /** A region's code is gone. */
   freeRegion(slot: number): void;
   /** Grows when somebody else has written to the frame. */
@@ -50,6 +52,7 @@ export class CodeCache {
     this.pages.clear(); this.byFrame.clear();
     this.next = this.base + RECS_AT; this.counters.flushes++;
     this.clearIndex();
+    this.hooks.flushed();
   }
   page(machine: number, mode: number): Page {
     const key = machine + (mode & ~MODE.user) * 2 ** 32;
@@ -85,20 +88,20 @@ export class CodeCache {
     let rec = p.at.get(off);
     const isAcross = rec !== undefined && this.v.i32[(rec + REC.stub) >>> 2]! <= STRADDLE;
     if (rec === undefined || isAcross) {
-      if (this.isFull) { this.flush(); return this.record(linear, machine, mode); }
+      if (this.isFull()) { this.flush(); return this.record(linear, machine, mode); }
       if (!isAcross) rec = this.run(p, machine, off, mode);
       if (!rec || isAcross) rec = this.across(linear, machine, mode, rec ?? 0);
     }
     this.publish(this.page(machine, mode), machine, off, rec);
     return rec;
   }
-  /** The next decoding may not have room. */
-  private get isFull(): boolean { return this.next + (MAX_RUN + 4) * REC.size > this.base + PCPU_BYTES; }
+  /** With so many bytes taken, the next decoding may not have room. */
+  private isFull(bytes = 0): boolean { return this.next + bytes + (MAX_RUN + 4) * REC.size > this.base + PCPU_BYTES; }
   /** The record of an instruction of that page, decoded if need be; 0 where there is no room, or it goes on into the next page and was never met. */
   recordAt(p: Page, off: number): number {
     const machine = p.key % 2 ** 32, mode = Math.floor(p.key / 2 ** 32), known = p.at.get(off);
     if (known !== undefined) return known;
-    return this.isFull ? 0 : this.run(p, machine, off, mode);
+    return this.isFull() ? 0 : this.run(p, machine, off, mode);
   }
   private publish(p: Page, machine: number, off: number, rec: number): void {
     const e = (this.base + CODE_AT + codeSlot(machine + off | 0) * CODEE.size) >>> 2;
@@ -126,9 +129,7 @@ export class CodeCache {
     const off = linear & 4095, second = this.hooks.fetch(linear - off + 4096), long = (mode & MODE.sizeMask) === MODE.code64, { v } = this;
     const p = this.page(machine, mode), q = this.page(second, mode);         // either may be forgotten here, and `old` with it
     if (old !== 0 && v.i32[(old + REC.stub) >>> 2] === STRADDLE && v.u32[(old + REC.imm) >>> 2] === second) return old;
-    const b = new Uint8Array(32), n = 4096 - off;
-    b.set(v.u8.subarray(machine + off, machine + 4096)); b.set(v.u8.subarray(second, second + 32 - n), n);
-    const i = decodeOrTrap(b, 0, 32, mode)!, rec = this.next;       // 32 bytes are never too few
+    const i = decodeOrTrap(bytesAcross(v.u8, machine + off, second), 0, ACROSS, mode)!, rec = this.next;       // never too few bytes
     this.write(p, { ...blank(), long }, off); this.write(p, i, off); this.write(p, jump(off + i.len, off + i.len, long), off + i.len);
     v.i32[rec >>> 2] = v.i32[(rec + REC.stub) >>> 2] = STRADDLE; v.u32[(rec + REC.imm) >>> 2] = second;
     markPieces(p, off, 4095); markPieces(q, 0, 0); q.recs.push(rec, rec + REC.size);
@@ -162,7 +163,7 @@ export class CodeCache {
   }
   /** Room for a table of a region's, or 0 when there is none left (the next decoding flushes). */
   reserve(bytes: number): number {
-    if (this.next + bytes + (MAX_RUN + 4) * REC.size > this.base + PCPU_BYTES) return 0;
+    if (this.isFull(bytes)) return 0;
     const at = this.next;
     this.next += Math.ceil(bytes / REC.size) * REC.size;
     return at;
@@ -202,6 +203,13 @@ export class CodeCache {
     }
     this.pages.delete(p.key);
   }
+}
+/** Enough for any instruction: the bytes from a machine address to its page's end, then those of the page that follows in linear addresses. */
+export const ACROSS = 32;
+export function bytesAcross(m: Uint8Array, from: number, second: number): Uint8Array {
+  const b = new Uint8Array(ACROSS), n = 4096 - (from & 4095);
+  b.set(m.subarray(from, from + n)); b.set(m.subarray(second, second + ACROSS - n), n);
+  return b;
 }
 function markPieces(p: Page, from: number, to: number): void {
   for (let b = from >> 6; b <= to >> 6 && b < 64; b++) if (b < 32) p.piecesLo |= 1 << b; else p.piecesHi |= 1 << (b & 31);

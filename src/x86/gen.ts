@@ -28,7 +28,7 @@ export const tyOf = (w: W): Ty => (w === 128 ? V128 : w === 64 ? I64 : I32);
 export const HELPERS = {
   slowLoad: [[I64, I32], [I64]], slowStore: [[I64, I64, I32], []], slowLoad128: [[I64], []], slowStore128: [[I64], []], probeWrite: [[I64, I32], []],
   mulhu: [[I64, I64], [I64]], mulhs: [[I64, I64], [I64]], divu128: [[I64, I64, I64], [I64]], divs128: [[I64, I64, I64], [I64]], remu128: [[I64, I64, I64], [I64]], rems128: [[I64, I64, I64], [I64]],
-  lookup: [[I64, I32], [I32]], isMapped: [[I64, I32, I32], [I32]], tsc: [[I32], [I64]], segCheck: [[I32, I64, I32], []], sys: [[I32, I64, I64], [I64]],
+  lookup: [[I64, I32], [I32]], isMapped: [[I64, I32, I32], [I32]], tsc: [[], [I64]], segCheck: [[I32, I64, I32], []], sys: [[I32, I64, I64], [I64]],
   sse: [[I32, I32, I32, I32], []], x87Reg: [[I32], [I32]], x87Load: [[I32, I64, I32], [I32]], x87Store: [[I32], []], x87StoreDone: [[I32], []], bulk: [[I32, I32], [I32]], flagRes: [[I32, I64, I64], [I64]], flagAux: [[I32, I64, I64], [I64]],
 } as const satisfies Record<string, readonly [readonly Ty[], readonly Ty[]]>;
 export type Helper = keyof typeof HELPERS;
@@ -212,7 +212,7 @@ export abstract class Gen {
   /** c ? a : b, both evaluated. */
   select(ty: Ty, c: Val, a: Val, b: Val): Val { return node(Op.select, ty, a, b, 0, c); }
   sel(w: W, c: Val, a: Val, b: Val): Val { return this.select(tyOf(w), c, a, b); }
-  help(f: Helper, a: Val, b: Val | null = null, c: Val | null = null): Val { return node(X.call, (HELPERS[f][1][0] ?? I32) as Ty, a, b, helperIndex(f), c); }
+  help(f: Helper, a: Val | null = null, b: Val | null = null, c: Val | null = null): Val { return node(X.call, (HELPERS[f][1][0] ?? I32) as Ty, a, b, helperIndex(f), c); }
   // SIMD and floating point: opcode, operands, and for lanes and shuffles an immediate
   v(op: number, a: Val, b: Val | null = null, c: Val | null = null): Val { return node(op, V128, a, b, 0, c); }
   /** A v128 operation with a scalar result (bitmask, any_true). */
@@ -235,7 +235,7 @@ export abstract class Gen {
       case X.big: c.i64big(bigs.get(v.k)!); return;
       case X.local: c.get(v.k); return;
       case X.reg: this.emitReg(v); return;
-      case X.call: this.emit(v.a!); if (v.b) this.emit(v.b); if (v.c) this.emit(v.c); c.call(v.k); return;
+      case X.call: if (v.a) this.emit(v.a); if (v.b) this.emit(v.b); if (v.c) this.emit(v.c); c.call(v.k); return;
       case X.lane: this.emit(v.a!); if (v.b) this.emit(v.b); c.op(v.c!.op).u8(v.k); return;
       case X.shuffle: this.emit(v.a!); this.emit(v.b!); c.op(Op.i8x16_shuffle).bytes(literals[v.k]!); return;
       case X.vconst: c.op(Op.v128_const).bytes(literals[v.k]!); return;

@@ -40,7 +40,6 @@ export class Interpreter implements Engine {
   private fresh: Form[] = [];
   private readonly isTranslating: boolean;
   private readonly isEager: boolean;
-  private readonly adopts: boolean;
   private isRetrying = false;
   private readonly regions: Regions;
   private nextSlot = STRADDLE + 1;
@@ -83,20 +82,24 @@ export class Interpreter implements Engine {
       sys: (index: number, a: bigint, b: bigint) => callSys(cpu, index, a, b),
       bulk: (kind: number, w: number) => (kind === 1 ? bulkMovs(cpu, w) : bulkStos(cpu, w)),
     } as Record<string, WebAssembly.ImportValue>;
+    const freeSlot = (slot: number): void => { this.table.set(slot, null); this.freeSlots.push(slot); };
+    this.isTranslating = options.translateAfter !== undefined;
+    this.isEager = options.translateAfter === 0;
     const hooks: CodeHooks = {
       protect: frame => { options.code?.mark(frame); mmu.protectFrame(frame); },
       unprotect: frame => options.code?.unmark(frame),
       generation: frame => options.code?.generation(frame) ?? 0,
       heat: options.translateAfter ?? 0,
-      freeRegion: slot => { this.table.set(slot, null); this.freeSlots.push(slot); },
+      freeRegion: freeSlot,
+      flushed: () => this.regions.flushed(),
       stubOf: (i, cross) => this.stubOf(i, cross),
       fetch: linear => mmu.fillCode(linear),
     };
     this.code = new CodeCache(this.v, at, hooks);
     this.regions = new Regions(cpu, this.code, {
-      memory: MEMORY, tableSize: TABLE_SIZE, heat: options.translateAfter ?? 0, images: options.images ?? null, makeStubs: () => this.makeStubs(),
+      memory: MEMORY, tableSize: TABLE_SIZE, heat: options.translateAfter ?? 0, images: this.isTranslating && options.images || null, makeStubs: () => this.makeStubs(),
       takeSlot: () => { const slot = this.freeSlots.pop() ?? this.nextSlot++; this.roomFor(this.nextSlot); return slot; },
-      freeSlot: slot => { this.freeSlots.push(slot); },
+      freeSlot,
       instantiate: bytes => { new WebAssembly.Instance(new WebAssembly.Module(bytes), { e: this.imports }); },
     });
     cpu.onCodeWrite = (machine, size) => {
@@ -104,9 +107,6 @@ export class Interpreter implements Engine {
       // a region cannot notice that it has been overwritten: the store is undone, and made again by the interpreter
       if (this.code.invalidate(machine, size) && this.isTranslating && mmu.isDirect && !this.isRetrying) throw new GuestFault(RETRY);
     };
-    this.isTranslating = options.translateAfter !== undefined;
-    this.adopts = this.isTranslating && options.images !== undefined;
-    this.isEager = options.translateAfter === 0;
   }
 
   private stubOf(i: Insn, cross: boolean): number {
@@ -151,7 +151,7 @@ export class Interpreter implements Engine {
         linear = (eip + Number(cpu.get(CPU.csBase))) % 4294967296;
       }
       const machine = cpu.mmu.fillCode(linear), rec = this.code.record(linear, machine, mode);
-      if (this.adopts) this.regions.adopt(rec, linear, machine, mode);
+      this.regions.adopt(rec, linear, machine, mode);
       cpu.set(CPU.ripBase, rip - BigInt(linear & 4095));
       this.makeStubs();
       return rec;

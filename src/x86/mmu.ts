@@ -145,18 +145,14 @@ export class Mmu {
     let gfn = long ? Math.floor(cr3 / 4096) % 2 ** 40 : cr3 % 4294967296 >>> 12, us = true, rw = true, nx = false, level = top, lo = 0, hi = 0;
     const region = Math.floor(linear / 2 ** 21), slot = region & NR_TABLES - 1, isKnown = this.tableTag[slot] === region && long;
     if (isKnown) {
-      const bits = this.tableBits[slot]!, at = this.tableAt[slot]! + (l >>> 12 & 511) * 8;
+      const bits = this.tableBits[slot]!;
       level = 1; us = (bits & PTE.US) !== 0; rw = (bits & PTE.RW) !== 0; nx = (bits & 1) !== 0;
-      this.entryAt[1] = at; this.entryRights[1] = bits >>> 8;
-      do { lo = Atomics.load(i32, at >>> 2); hi = Atomics.load(i32, (at >>> 2) + 1); } while (lo !== Atomics.load(i32, at >>> 2));
-      this.entryLo[1] = lo;
-      if (!(lo & PTE.P)) return this.errorCode(access, context, 0);
-      if (hi & reservedHi) return this.errorCode(access, context, PFERR.P | PFERR.RSVD);
-      us &&= (lo & PTE.US) !== 0; rw &&= (lo & PTE.RW) !== 0; nx ||= nxe && hi < 0;
-    } else for (;; level--) {
-      if (level === 1) { this.tableTag[slot] = -0.5; this.tableBits[slot] = (us ? PTE.US : 0) | (rw ? PTE.RW : 0) | (nx ? 1 : 0); }
+      this.entryAt[1] = this.tableAt[slot]! + (l >>> 12 & 511) * 8; this.entryRights[1] = bits >>> 8;
+    }
+    for (;; level--) {
+      if (level === 1 && !isKnown) { this.tableTag[slot] = -0.5; this.tableBits[slot] = (us ? PTE.US : 0) | (rw ? PTE.RW : 0) | (nx ? 1 : 0); }
       const index = level === 1 ? l >>> 12 & 511 : level === 2 ? l >>> 21 & 511 : level === 4 ? lHi >>> 7 & 511 : long ? (l >>> 30 | lHi << 2) & 511 : l >>> 30;
-      const at = this.locate(level, gfn, index * 8 + (long || level < 3 ? 0 : cr3 & 0xfe0));
+      const at = isKnown ? this.entryAt[1]! : this.locate(level, gfn, index * 8 + (long || level < 3 ? 0 : cr3 & 0xfe0));
       if (at === 0) lo = hi = -1;
       else do { lo = Atomics.load(i32, at >>> 2); hi = Atomics.load(i32, (at >>> 2) + 1); } while (lo !== Atomics.load(i32, at >>> 2));
       this.entryLo[level] = lo;

@@ -1,9 +1,9 @@
 /**
  * The translator at work: a record that has become hot becomes the seed of a region, whose image is put in the place of the records it begins at. A
- * region is never widened, since that would throw away what V8 has optimised: where it is left often, the way out becomes hot in its turn, and
- * the seed of a region that may well lead back into the same loop.
+ * region is not widened, since that would throw away what V8 has optimised: where it is left often, the way out becomes hot in its turn, and the
+ * seed of another one. Only where regions go to each other all the time is one made of them.
  */
-import type { CodeCache, Page } from "./code-cache.ts";
+import { ACROSS, bytesAcross, type CodeCache, type Page } from "./code-cache.ts";
 import type { Cpu } from "./cpu.ts";
 import { type Insn, Undecodable, decode } from "./decode.ts";
 import { SLOT, entryTable } from "./entry-table.ts";
@@ -58,8 +58,7 @@ export class Regions {
     const { cpu } = this, { mode } = cpu;
     if ((mode & MODE.sizeMask) !== MODE.code64) return;
     const linear = Number(BigInt.asIntN(64, cpu.rip)), machine = cpu.mmu.peekCode(linear), home = machine ? this.code.known(machine, mode) : null;
-    if (!home) return;
-    if (this.awaited.has(rec)) return;
+    if (!home || this.awaited.has(rec)) return;
     // a region that is entered so often shares a loop with others: they become one
     const isMerging = this.isEntry(rec);
     const began = performance.now(), pages = new Map<number, Page | null>([[0, home]]), base = linear - (linear & 4095);
@@ -94,7 +93,7 @@ export class Regions {
       }
     });
     const { u8 } = this.cpu.v;
-    return spans.map(([from, to]) => { const at = pageAt(pageOf(from))!.key % 2 ** 32 + (from & 4095); return { pos: from, bytes: u8.slice(at, at + to - from) }; });
+    return spans.map(([from, to]) => { const at = machineOf(pageAt(pageOf(from))!) + (from & 4095); return { pos: from, bytes: u8.slice(at, at + to - from) }; });
   }
   /** The record at a linear address was met for the first time: is there an image that begins with it, made from the very bytes that are here? */
   adopt(rec: number, linear: number, machine: number, mode: number): void {
@@ -120,16 +119,15 @@ export class Regions {
 
   private source(base: number, pageAt: (distance: number) => Page | null, mode: number, isMerging: boolean): RegionSource {
     const { v } = this.cpu, known = new Map<number, Insn | null>(), { heat } = this.host;
+    const recAt = (pos: number): number | undefined => pageAt(pageOf(pos))?.at.get(pos & 4095);
     const at = (pos: number): Insn | null => {
-      const distance = Math.floor(pos / 4096), off = pos - distance * 4096, p = pageAt(distance), rec = p?.at.get(off);
-      if (!p || rec === undefined) return null;
-      const machine = p.key % 2 ** 32;
-      if (v.i32[(rec + REC.stub) >>> 2]! > STRADDLE) return decodeAt(v.u8, machine + off, machine + 4096, mode);
-      const q = pageAt(distance + 1);
-      if (!q || v.i32[(rec + REC.stub) >>> 2] !== STRADDLE || v.u32[(rec + REC.imm) >>> 2] !== q.key % 2 ** 32) return null;
-      const b = new Uint8Array(32), n = 4096 - off;
-      b.set(v.u8.subarray(machine + off, machine + 4096)); b.set(v.u8.subarray(q.key % 2 ** 32, q.key % 2 ** 32 + 32 - n), n);
-      return decodeAt(b, 0, 32, mode);
+      const rec = recAt(pos);
+      if (rec === undefined) return null;
+      const page = machineOf(pageAt(pageOf(pos))!), from = page + (pos & 4095), stub = v.i32[(rec + REC.stub) >>> 2]!;
+      if (stub > STRADDLE) return decodeAt(v.u8, from, page + 4096, mode);
+      const next = pageAt(pageOf(pos) + 1);
+      if (!next || stub !== STRADDLE || v.u32[(rec + REC.imm) >>> 2] !== machineOf(next)) return null;
+      return decodeAt(bytesAcross(v.u8, from, machineOf(next)), 0, ACROSS, mode);
     };
     return {
       insnAt: (pos) => {
@@ -139,17 +137,16 @@ export class Regions {
       },
       isWarm: (pos) => {
         if (heat === 0) return true;
-        const distance = Math.floor(pos / 4096), p = pageAt(distance), rec = p?.at.get(pos - distance * 4096);
+        const rec = recAt(pos);
         return rec !== undefined && (this.isEntry(rec) || heat - v.i32[(rec + REC.heat) >>> 2]! >= heat / WARM_PART);
       },
       calleeOf: (pos) => {
-        const distance = Math.floor(pos / 4096), rec = pageAt(distance)?.at.get(pos - distance * 4096), to = rec === undefined ? 0 : v.i32[(rec + REC.link) >>> 2]!;
+        const rec = recAt(pos), to = rec === undefined ? 0 : v.i32[(rec + REC.link) >>> 2]!;
         return to === 0 ? null : to - (base | 0) | 0;
       },
       isCovered: (pos) => {
-        if (isMerging) return false;
-        const distance = Math.floor(pos / 4096), rec = pageAt(distance)?.at.get(pos - distance * 4096);
-        return rec !== undefined && this.isEntry(rec);
+        const rec = recAt(pos);
+        return !isMerging && rec !== undefined && this.isEntry(rec);
       },
       entries: (page) => [...pageAt(page)?.at.keys() ?? []].map(off => page * 4096 + off),
     };
@@ -157,10 +154,9 @@ export class Regions {
 
   /** Translated regions go to V8 several at a time: a module has a price of its own, and code that runs together then lies together. */
   private enqueue(image: RegionImage, pages: readonly Page[], isMerging: boolean): void {
-    const page = (pos: number): Page => pages[image.pages.indexOf(Math.floor(pos / 4096))]!;
     if (this.waiting.length === 0) this.waitsSince = performance.now();
     this.waiting.push({ image, pages, isMerging });
-    for (const { pos } of image.entries) if (pos >= 0 && pos < 4096) { const rec = page(pos).at.get(pos); if (rec !== undefined) this.awaited.add(rec); }
+    for (const { pos } of image.entries) { const rec = pageOf(pos) === 0 ? pages[0]!.at.get(pos) : undefined; if (rec !== undefined) this.awaited.add(rec); }
     this.nrWaiting += image.nrInsns;
     if (this.host.heat === 0 || this.nrWaiting >= BATCH.insns) this.flush();
   }
@@ -170,6 +166,7 @@ export class Regions {
   private flush(): void {
     const began = performance.now(), { code, host } = this, images = this.waiting.filter(w => w.pages.every(p => code.isCurrent(p))), slots = images.map(() => host.takeSlot());
     this.waiting = []; this.nrWaiting = 0; this.awaited.clear();
+    if (images.length === 0) return;
     host.instantiate(regionModule(images.map(w => w.image), slots, host.memory, host.tableSize));
     images.forEach(({ image, pages, isMerging }, n) => this.place(image, pages, slots[n]!, isMerging));
     this.counters.translateMs += performance.now() - began;
@@ -177,22 +174,21 @@ export class Regions {
   /** What cannot be had (room, an instruction that was never met) leaves everything as it was. */
   private place(image: RegionImage, pages: readonly Page[], slot: number, isMerging: boolean): void {
     const { v } = this.cpu, { code, host } = this, table = entryTable(image.entries.map(e => e.pos)), layout = dataLayout(image.pages.length, table, image.exits.length);
-    const data = code.reserve(layout.size), recOf = (pos: number): number => code.recordAt(pages[image.pages.indexOf(Math.floor(pos / 4096))]!, pos & 4095);
-    const exits = image.exits.map(({ pos, isNeeded }) => (isNeeded ? recOf(pos) : pages[image.pages.indexOf(Math.floor(pos / 4096))]!.at.get(pos & 4095) ?? 0));
+    const data = code.reserve(layout.size), pageNr = (pos: number): number => image.pages.indexOf(pageOf(pos));
+    const exits = image.exits.map(({ pos, isNeeded }) => { const p = pages[pageNr(pos)]!; return isNeeded ? code.recordAt(p, pos & 4095) : p.at.get(pos & 4095) ?? 0; });
     if (data === 0 || image.exits.some((e, n) => e.isNeeded && exits[n] === 0)) { host.freeSlot(slot); return; }
-    for (let n = 0; n < pages.length; n++) v.u32[(data + n * 4) >>> 2] = pages[n]!.key % 2 ** 32;
+    for (let n = 0; n < pages.length; n++) v.u32[(data + n * 4) >>> 2] = machineOf(pages[n]!);
     v.u8.set(table.displacements, data + layout.displacements);
-    v.u8.fill(0, data + layout.slots, data + layout.exits);
     for (let n = 0; n < table.nrSlots; n++) v.dv.setBigInt64(data + layout.slots + n * SLOT.size, 1n << 62n, true);
     for (const [at, n] of table.slots) {
       const { pos, block } = image.entries[n]!, to = data + layout.slots + at * SLOT.size;
       v.dv.setBigInt64(to + SLOT.pos, BigInt(pos), true);
-      v.i32[(to + SLOT.sel) >>> 2] = block + 1; v.i32[(to + SLOT.page) >>> 2] = 1 << image.pages.indexOf(Math.floor(pos / 4096));
+      v.i32[(to + SLOT.sel) >>> 2] = block + 1; v.i32[(to + SLOT.page) >>> 2] = 1 << pageNr(pos);
     }
     exits.forEach((rec, n) => { v.i32[(data + layout.exits + n * 4) >>> 2] = rec; });
     const recs: number[] = [];
     for (const { pos, block } of image.entries) {
-      const rec = pos >= 0 && pos < 4096 ? recOf(pos) : 0;
+      const rec = pageOf(pos) === 0 ? code.recordAt(pages[0]!, pos) : 0;
       if (rec === 0 || this.isEntry(rec) && !isMerging) continue;
       v.i32[rec >>> 2] = slot; v.i32[(rec + REC.heat) >>> 2] = host.heat * (isMerging ? MERGE_AGAIN : MERGE_AFTER) || 2 ** 30; v.u16[(rec + REC.block) >>> 1] = block + 1; v.i32[(rec + REC.data) >>> 2] = data;
       recs.push(rec);
@@ -201,9 +197,12 @@ export class Regions {
     code.place({ slot, recs, pages });
     this.counters.regions++; this.counters.regionInsns += image.nrInsns; this.counters.regionBytes += image.code.n;
   }
+  /** The code cache has forgotten everything. */
+  flushed(): void { this.waiting = []; this.nrWaiting = 0; this.awaited.clear(); this.merged.clear(); }
   /** A region begins at this record. */
   private isEntry(rec: number): boolean { const { i32 } = this.cpu.v; return i32[rec >>> 2] !== i32[(rec + REC.stub) >>> 2] || this.awaited.has(rec); }
 }
+const machineOf = (p: Page): number => p.key % 2 ** 32;
 function decodeAt(m: Uint8Array, from: number, to: number, mode: number): Insn | null {
   try { return decode(m, from, to, mode); } catch (e) { if (!(e instanceof Undecodable)) throw e; return null; }
 }

@@ -108,8 +108,8 @@ export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number
     c.op(Op.return).end();
     c.get(0).get(1).get(2).call(fn("segCheckByHand"));
   });
-  /** tsc(anything): the time-stamp counter, never less than any thread has seen before (Platform.ticks). */
-  define("tsc", [I32], [I64], c => {
+  /** The time-stamp counter, never less than any thread has seen before (Platform.ticks). */
+  define("tsc", [], [I64], c => {
     const t = c.local(I64), last = c.local(I64);
     c.call(fn("ticks")).op(Op.i64_trunc_sat_f64_s).set(t);
     if (tscWord) {

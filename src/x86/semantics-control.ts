@@ -35,8 +35,10 @@ export const leave: Semantics = (g, w) => { const s = new Stack(g, g.long ? g.re
 
 /** The target of an indirect near transfer. */
 const widen = (g: Gen, w: W, v: Val) => g.let(g.cast(w, 64, v));
+/** A 64-bit address that is not canonical (SDM Vol. 1 3.3.7.1). */
+export const notCanonical = (g: Gen, a: Val): Val => g.ne(64, a, g.sar(64, g.shl(64, a, g.k(64, 16)), g.k(64, 16)));
 /** In 64-bit mode a target must be canonical; a CALL has written its return address by then, but moved nothing. */
-const canonical = (g: Gen, w: W, t: Val) => { if (g.long && w === 64) g.trapIf(g.ne(64, t, g.sar(64, g.shl(64, t, g.k(64, 16)), g.k(64, 16))), VECTOR.GP, 0); };
+const canonical = (g: Gen, w: W, t: Val) => { if (g.long && w === 64) g.trapIf(notCanonical(g, t), VECTOR.GP, 0); };
 export const call: Semantics = (g, w) => { pushValue(g, w, g.cast(64, w, g.next())); g.jump(g.target()); };
 export const callInd: Semantics = (g, w) => { const t = widen(g, w, g.dst()); pushValue(g, w, g.cast(64, w, g.next())); canonical(g, w, t); g.jump(t); };
 export const ret: Semantics = (g, w) => { const s = new Stack(g), t = widen(g, w, s.pop(w)); canonical(g, w, t); s.done(); g.jump(t); };

@@ -15,12 +15,12 @@ import { SSE } from "./sse-float.ts";
 import { CPU, EFLAGS } from "./state.ts";
 
 const MASKS = 0x1f80, PM = 0x1000, PE = 0x20, RC = 0x6000, DAZ = 0x40, FTZ = 0x8000;
-const mxcsrIs = (g: Gen, mask: number, value: number): Val => g.mxcsrIs(mask, value);
 /** Nearest, everything masked, no FTZ or DAZ: exact results leave MXCSR alone. With PE set, inexact ones do too. */
-const masked = (g: Gen): Val => mxcsrIs(g, MASKS | RC | DAZ | FTZ, MASKS);
-const ordinary = (g: Gen): Val => mxcsrIs(g, MASKS | RC | DAZ | FTZ | PE, MASKS | PE);
+const masked = (g: Gen): Val => g.mxcsrIs(MASKS | RC | DAZ | FTZ, MASKS);
+export const MXCSR_ORDINARY = { mask: MASKS | RC | DAZ | FTZ | PE, value: MASKS | PE } as const;
+const ordinary = (g: Gen): Val => g.mxcsrIs(MXCSR_ORDINARY.mask, MXCSR_ORDINARY.value);
 /** The same where nothing but inexactness can happen; truncation does not look at RC. */
-const quietPrecision = (g: Gen, truncate: boolean): Val => mxcsrIs(g, PM | PE | DAZ | (truncate ? 0 : RC), PM | PE);
+const quietPrecision = (g: Gen, truncate: boolean): Val => g.mxcsrIs(PM | PE | DAZ | (truncate ? 0 : RC), PM | PE);
 
 /** A value for code that is not reached. */
 const nothing = (g: Gen, w: W): Val => (w === 128 ? g.vconst(0n, 0n) : g.k(w, 0));
@@ -188,8 +188,8 @@ export const round = (s: Shape): Semantics => g => {
   const r = g.let(f1(g, s, imm & 4 ? "nearest" : (["nearest", "floor", "ceil", "trunc"] as const)[imm & 3]!, b));
   let fast = every(g, s, plain(g, s, b));
   const exactly = every(g, s, cmp(g, s, "eq", r, b));
-  if (imm & 4) fast = g.and(32, fast, mxcsrIs(g, RC, 0));
-  if (!(imm & 8)) fast = g.and(32, fast, g.or(32, exactly, mxcsrIs(g, PM | PE, PM | PE)));
+  if (imm & 4) fast = g.and(32, fast, g.mxcsrIs(RC, 0));
+  if (!(imm & 8)) fast = g.and(32, fast, g.or(32, exactly, g.mxcsrIs(PM | PE, PM | PE)));
   choose(g, s, [fast], () => bits(g, s, r), `ROUND${s.suffix}`, imm & 15, raw);
 };
 
@@ -203,7 +203,7 @@ export const fromInt = (s: Shape): Semantics => g => {
   if (s.double && !wide) return g.setDst(r(), 64);
   const exactTo = s.double ? 2 ** 53 : 2 ** 24, w: W = wide ? 64 : 32;
   const small = g.leu(w, g.add(w, v, g.k(w, exactTo)), g.k(w, 2 * exactTo));
-  g.setDst(g.orSlow(tyOf(s.w), [g.or(32, small, mxcsrIs(g, PM | PE | RC, PM | PE))], r, () => slow(g, `CVTSI2${s.suffix}${w}`, 0, v, w, s.w)), s.w);
+  g.setDst(g.orSlow(tyOf(s.w), [g.or(32, small, g.mxcsrIs(PM | PE | RC, PM | PE))], r, () => slow(g, `CVTSI2${s.suffix}${w}`, 0, v, w, s.w)), s.w);
 };
 /** CVTSS2SI, CVTTSD2SI and kin. */
 export const toInt = (s: Shape, truncate: boolean): Semantics => (g, w) => {
@@ -238,7 +238,7 @@ export const cvtdq2pd: Semantics = g => g.setDst(g.v(Op.f64x2_convert_low_i32x4_
 export const cvtdq2ps: Semantics = g => {
   const b = g.src(128), limit = (x: bigint) => g.vconst(x | x << 32n, x | x << 32n);
   const small = g.vi(Op.i32x4_all_true, g.v(Op.i32x4_le_u, g.v(Op.i32x4_add, b, limit(1n << 24n)), limit(2n << 24n)));
-  g.setDst(g.orSlow(V128, [g.or(32, small, mxcsrIs(g, PM | PE | RC, PM | PE))], () => g.v(Op.f32x4_convert_i32x4_s, b), () => slow(g, "CVTDQ2PS", 0, b, 128, 128)), 128);
+  g.setDst(g.orSlow(V128, [g.or(32, small, g.mxcsrIs(PM | PE | RC, PM | PE))], () => g.v(Op.f32x4_convert_i32x4_s, b), () => slow(g, "CVTDQ2PS", 0, b, 128, 128)), 128);
 };
 const LIMIT = { d: 0x41e0000000000000n, s: 0x4f000000n };
 /** CVTPS2DQ, CVTPD2DQ and the truncating ones; CVTPS2PI and kin work on `toInts` too. */

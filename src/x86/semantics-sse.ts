@@ -87,8 +87,8 @@ export const pslldq: Semantics = g => { const n = Math.min(g.known(), 16); g.set
 export const psrldq: Semantics = g => { const n = Math.min(g.known(), 16); g.setDst(g.shuffle(Array.from({ length: 16 }, (_, i) => n + i), g.dst(128), zero(g)), 128); };
 
 // Elements ----------------------------------------------------------------------------------------------------------------
-const EXTRACT = { 8: Op.i8x16_extract_lane_u, 16: Op.i16x8_extract_lane_u, 32: Op.i32x4_extract_lane, 64: Op.i64x2_extract_lane } as const;
-const REPLACE = { 8: Op.i8x16_replace_lane, 16: Op.i16x8_replace_lane, 32: Op.i32x4_replace_lane, 64: Op.i64x2_replace_lane } as const;
+export const EXTRACT = { 8: Op.i8x16_extract_lane_u, 16: Op.i16x8_extract_lane_u, 32: Op.i32x4_extract_lane, 64: Op.i64x2_extract_lane } as const;
+export const REPLACE = { 8: Op.i8x16_replace_lane, 16: Op.i16x8_replace_lane, 32: Op.i32x4_replace_lane, 64: Op.i64x2_replace_lane } as const;
 const elements = (w: 8 | 16 | 32 | 64) => 128 / w - 1;
 /** PEXTRB, PEXTRW, EXTRACTPS; width of PEXTRD/PEXTRQ by the operand. A register takes the element zero-extended. */
 export const pextr = (e: 8 | 16 | 32 | 0): Semantics => (g, w) => {

@@ -3,7 +3,7 @@ import { I32, I64 } from "../wasm/writer.ts";
 import { type Gen, type Val, type W, X } from "./gen.ts";
 import { CONTEXT, TLB_AT, TLB_BYTES } from "./layout.ts";
 import { type Semantics, setZF } from "./semantics.ts";
-import { Stack } from "./semantics-control.ts";
+import { Stack, notCanonical } from "./semantics-control.ts";
 import { CPU, CR4, CS, EFER, EFLAGS, GS, LDTR, MODE, RAX, RCX, RDX, SEG, SS, TR, VECTOR, segAt } from "./state.ts";
 
 /** A helper without operands after which everything may have changed. */
@@ -89,8 +89,8 @@ const SYSRET_FLAGS = 0x3c7fd7 & ~(EFLAGS.RF | EFLAGS.VM);
 export const sysret: Semantics = (g, w) => {
   const helped = () => g.sysEnd("sysret", g.k(64, w));
   if (!g.long || w !== 64) { helped(); return; }
-  const to = g.let(g.reg(64, RCX)), x = g.let(g.cast(64, 32, g.reg(64, R11))), canonical = g.eq(64, to, g.sar(64, g.shl(64, to, g.k(64, 16)), g.k(64, 16)));
-  g.rare(g.or(32, g.or(32, g.or(32, isUser(g), noSce(g)), g.or(32, any(g, x, EFLAGS.TF | EFLAGS.RF), g.not1(canonical))), g.and(32, any(g, x, EFLAGS.IF), mustLook(g))), helped);
+  const to = g.let(g.reg(64, RCX)), x = g.let(g.cast(64, 32, g.reg(64, R11)));
+  g.rare(g.or(32, g.or(32, g.or(32, isUser(g), noSce(g)), g.or(32, any(g, x, EFLAGS.TF | EFLAGS.RF), notCanonical(g, to))), g.and(32, any(g, x, EFLAGS.IF), mustLook(g))), helped);
   const f = g.let(g.or(32, g.and(32, eflags(g), g.k(32, ~(SYSRET_FLAGS | EFLAGS.RF | EFLAGS.VM))), g.and(32, x, g.k(32, SYSRET_FLAGS)))), base = g.let(g.shr(32, g.field(32, STAR_HIGH), g.k(32, 16)));
   putFlags(g, g.let(g.or(32, f, g.k(32, EFLAGS.fixed))));
   flat64(g, g.or(32, g.add(32, base, g.k(32, 16)), g.k(32, 3)), g.or(32, g.add(32, base, g.k(32, 8)), g.k(32, 3)), 3, f);
@@ -156,7 +156,7 @@ export const arpl: Semantics = g => {
 export const readTsc = (name: "rdtsc" | "rdtscp"): Semantics => g => {
   g.rare(g.and(32, any(g, g.field(32, CPU.cr4.at), CR4.TSD), isUser(g)), () => g.sysEnd(name));
   if (name === "rdtscp") g.setReg(64, RCX, g.and(64, g.field(64, CPU.tscAux.at), g.k(64, 0xffffffff)));
-  const t = g.let(g.add(64, g.help("tsc", g.k(32, 0)), g.field(64, CPU.tscAdjust.at)));
+  const t = g.let(g.add(64, g.help("tsc"), g.field(64, CPU.tscAdjust.at)));
   g.setReg(64, RAX, g.and(64, t, g.k(64, 0xffffffff))); g.setReg(64, RDX, g.shr(64, t, g.k(64, 32)));
 };
 /** FXSAVE and the XSAVE family: the helper moves the image. */
@@ -164,8 +164,8 @@ export const image = (name: string, size: number, write: boolean): Semantics => 
 const noFsgsbase = (g: Gen): Val => g.not1(any(g, g.field(32, CPU.cr4.at), CR4.FSGSBASE));
 export const rdBase = (name: "rdfsbase" | "rdgsbase", s: number): Semantics => (g, w) => { g.rare(noFsgsbase(g), () => { g.sysEnd(name); }); g.setDst(g.cast(64, w, g.field(64, segAt(s)))); };
 export const wrBase = (name: "wrfsbase" | "wrgsbase", s: number): Semantics => (g, w) => {
-  const v = g.let(g.cast(w, 64, g.dst())), canonical = g.eq(64, v, g.sar(64, g.shl(64, v, g.k(64, 16)), g.k(64, 16)));
-  g.rare(g.or(32, noFsgsbase(g), g.not1(canonical)), () => { g.sysEnd(name, v, g.k(64, w)); });
+  const v = g.let(g.cast(w, 64, g.dst()));
+  g.rare(g.or(32, noFsgsbase(g), notCanonical(g, v)), () => { g.sysEnd(name, v, g.k(64, w)); });
   g.setField(64, segAt(s), v);
 };
 /** SYSCALL leaves through LSTAR; SYSRET's width is the operand's. */

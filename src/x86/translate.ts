@@ -14,7 +14,8 @@ import { type FlagKind, type Flags, Gen, LOADS, STORES, type Val, type W, X, hel
 import { arithOf, auxOf, ccFrom, ccOf, flagCode, resOf, withCF, withCO, wordsOf } from "./gen-flags.ts";
 import { REC } from "./layout.ts";
 import { type Block, type Loop, type Region, pageOf } from "./region.ts";
-import { movx } from "./semantics-sse.ts";
+import { EXTRACT, REPLACE, movx } from "./semantics-sse.ts";
+import { MXCSR_ORDINARY } from "./semantics-sse-float.ts";
 import { CPU, RCX, SEG, segAt, xmmAt } from "./state.ts";
 import { STUB_TYPE, heat, importsOf } from "./stubs.ts";
 
@@ -23,8 +24,6 @@ import { STUB_TYPE, heat, importsOf } from "./stubs.ts";
 const REC_ = 0, CPU_ = 1, SEL = 2, R0 = 3, LA = 19, LB = 20, LRIP = 21, LBASE = 22, LCNT = 23, LKIND = 24, LBUD = 25, OUT = 26, LREC = 27, LDATA = 28, LTLB = 29, LOK = 30, LMX = 31, LPOS = 32, X0 = 33;
 /** Look LRIP up; let LREC's stub do it; leave with rip in LRIP; go on at LREC, which lies at LRIP (0: look it up). */
 const OUT_LOOKUP = 0, OUT_STUB = 1, OUT_LEAVE = 2, OUT_GO = 3;
-/** MXCSR: nearest, all masked, no FTZ or DAZ, PE set (semantics-sse-float.ts). */
-const MX_MASK = 0x1f80 | 0x6000 | 0x40 | 0x8000 | 0x20, MX_ORDINARY = 0x1f80 | 0x20;
 type Item = { first: number; last: number; loop: Loop | null };
 type Seq = { items: Item[]; labels: number[]; at: number; top: number; first: number; last: number; dispatch: boolean };
 
@@ -47,7 +46,7 @@ export type RegionImage = {
 export type DataLayout = { readonly displacements: number; readonly slots: number; readonly exits: number; readonly size: number };
 export function dataLayout(nrPages: number, t: EntryTable, nrExits: number): DataLayout {
   const displacements = nrPages * 4, slots = displacements + t.displacements.length + 15 & ~15, exits = slots + t.nrSlots * SLOT.size;
-  return { displacements, slots, exits, size: exits + nrExits * 4 + 7 & ~7 };
+  return { displacements, slots, exits, size: exits + nrExits * 4 };
 }
 /** STUB_TYPE's place in every module of generated code. */
 const STUB_TYPE_INDEX = ((): number => { const m = new Module(); importsOf(m, { min: 1, max: 1, shared: true }, 1); return m.type(...STUB_TYPE); })();
@@ -58,6 +57,8 @@ export function regionModule(images: readonly RegionImage[], slots: readonly num
   images.forEach((image, n) => { m.funcs.push({ type: m.type(...STUB_TYPE), code: image.code }); m.elems.push([slots[n]!, n]); });
   return m.encode();
 }
+/** The XMM register whose place in the CPU struct that is, or null. */
+const xmmOf = (at: number): number | null => (at >= CPU.xmm.at && at < CPU.xmm.at + 256 ? (at - CPU.xmm.at) / 16 : null);
 /** The most a site's jump table may have; larger regions go by the dispatcher. */
 const MAX_SPREAD = 64;
 
@@ -133,7 +134,7 @@ export class RegionGen extends Gen {
     all.types.push(...c.types); all.bytes(p.buf.subarray(0, p.n)).bytes(c.buf.subarray(0, c.n)); all.hints = c.hints.map(([at, v]) => [at + p.n, v]);
     return { code: all, pages: r.pages, entries, exits: this.exits.map(pos => ({ pos, isNeeded: this.needed.has(pos) })), nrInsns: r.nrInsns };
   }
-  private lookAtMxcsr(c: Code): void { c.get(CPU_).mem(Op.i32_load, CPU.mxcsr.at).i32(MX_MASK).op(Op.i32_and).i32(MX_ORDINARY).op(Op.i32_eq).set(LMX); }
+  private lookAtMxcsr(c: Code): void { c.get(CPU_).mem(Op.i32_load, CPU.mxcsr.at).i32(MXCSR_ORDINARY.mask).op(Op.i32_and).i32(MXCSR_ORDINARY.value).op(Op.i32_eq).set(LMX); }
   /** Bring the CPU struct's registers up to date: at the end of a block, and (leaving the block's state as it is) on a way out of its middle. */
   private writeBack(): void {
     const c = this.code;
@@ -147,11 +148,11 @@ export class RegionGen extends Gen {
    */
   private epilogue(): void {
     const c = this.code;
-    const retire = (less: number) => { c.get(CPU_).get(CPU_).mem(Op.i64_load, CPU.retired.at).get(LCNT).op(Op.i64_add).i64(less).op(Op.i64_sub).mem(Op.i64_store, CPU.retired.at); };
+    const retire = (less: number) => { c.get(CPU_).get(CPU_).mem(Op.i64_load, CPU.retired.at).get(LCNT).op(Op.i64_add); if (less) c.i64(less).op(Op.i64_sub); c.mem(Op.i64_store, CPU.retired.at); };
     const is = (out: number) => c.get(OUT).i32(out).op(Op.i32_eq), become = (out: number) => c.i32(out).set(OUT);
     is(OUT_GO).if_(); {
       c.get(LREC).op(Op.i32_eqz).if_(); become(OUT_LOOKUP).else_();
-      c.get(LBUD).i32(1).op(Op.i32_sub).tee(LBUD).i32(0).op(Op.i32_lt_s).unlikely().if_(); become(OUT_LEAVE).else_();
+      this.spend(); c.if_(); become(OUT_LEAVE).else_();
       heat(c, LREC, CPU_, SEL, () => become(OUT_LEAVE));
       c.end().end().end();
     }
@@ -248,7 +249,7 @@ export class RegionGen extends Gen {
     // a register that the block writes later holds what it held before: it must have been loaded
     this.used |= this.everDirty; this.usedX |= this.everDirtyX; this.dirty = this.everDirty; this.dirtyX = this.everDirtyX;
     this.writeBack();
-    this.emit(this.add(64, local(LBASE, I64), this.cast(32, 64, local(LPOS, I32), true))); c.set(LRIP).i32(OUT_LEAVE).set(OUT).br(this.exitLabel);
+    this.emit(this.add(64, local(LBASE, I64), this.cast(32, 64, local(LPOS, I32), true))); c.set(LRIP); this.out(OUT_LEAVE);
   }
   // Operands -----------------------------------------------------------------------
   protected emitReg(v: Val): void { this.code.get(R0 + v.k); }
@@ -314,13 +315,12 @@ export class RegionGen extends Gen {
   private xmm(w: W, i: number): Val {
     this.usedX |= 1 << i;
     const v = local(X0 + i, V128);
-    return w === 128 ? v : w === 64 ? this.extract(Op.i64x2_extract_lane, 0, v) : w === 32 ? this.extract(Op.i32x4_extract_lane, 0, v) : this.clean(w, this.extract(Op.i32x4_extract_lane, 0, v));
+    return w === 128 ? v : this.extract(EXTRACT[w], 0, v);
   }
   /** A part of the register replaces its lowest bits. */
   private setXmm(w: W, i: number, v: Val): void {
     const old = this.vectors.find(x => x.i === i), was = old?.v ?? local(X0 + i, V128);
-    if (w !== 128) this.usedX |= 1 << i;
-    if (w !== 128) v = this.replace(w === 64 ? Op.i64x2_replace_lane : w === 32 ? Op.i32x4_replace_lane : w === 16 ? Op.i16x8_replace_lane : Op.i8x16_replace_lane, 0, was, v);
+    if (w !== 128) { this.usedX |= 1 << i; v = this.replace(REPLACE[w], 0, was, v); }
     if (old) old.v = v; else this.vectors.push({ i, v });
   }
   override isNormal(which: "dst" | "src", shape: string): boolean {
@@ -329,7 +329,7 @@ export class RegionGen extends Gen {
   }
   override noteNormal(shape: string): void { this.makesNormal = shape; }
   override mxcsrIs(mask: number, value: number): Val {
-    if (mask !== MX_MASK || value !== MX_ORDINARY) return super.mxcsrIs(mask, value);
+    if (mask !== MXCSR_ORDINARY.mask || value !== MXCSR_ORDINARY.value) return super.mxcsrIs(mask, value);
     this.usesMxcsr = true;
     return local(LMX, I32);
   }
@@ -342,13 +342,15 @@ export class RegionGen extends Gen {
     return yes();
   }
   field(w: W, at: number): Val {
-    if (at >= CPU.xmm.at && at < CPU.xmm.at + 256) return this.xmm(w, (at - CPU.xmm.at) / 16);
+    const x = xmmOf(at);
+    if (x !== null) return this.xmm(w, x);
     this.code.get(CPU_).mem(LOADS[w], at);
     const t = this.temp(tyOf(w)); this.code.set(t);
     return local(t, tyOf(w));
   }
   setField(w: W, at: number, v: Val): void {
-    if (at >= CPU.xmm.at && at < CPU.xmm.at + 256) this.setXmm(w, (at - CPU.xmm.at) / 16, this.let(v)); else this.stores.push({ at, w, v: this.let(v) });
+    const x = xmmOf(at);
+    if (x !== null) this.setXmm(w, x, this.let(v)); else this.stores.push({ at, w, v: this.let(v) });
   }
   // Flags ----------------------------------------------------------------------------
   /** Hand the pending flags to the locals, still lazy: for the next block, an exit or a fault. */
@@ -471,6 +473,10 @@ export class RegionGen extends Gen {
   here(): Val { return this.atPos(this.at); }
   next(): Val { return this.atPos(this.at + this.insn.len); }
   target(): Val { return this.TARGET; }
+  /** Emit whether the budget is spent, with this jump. */
+  private spend(): void { this.code.get(LBUD).i32(1).op(Op.i32_sub).tee(LBUD).i32(0).op(Op.i32_lt_s).unlikely(); }
+  /** To the one way out; what it needs beside `how` has been set. */
+  private out(how: number): void { this.code.i32(how).set(OUT).br(this.exitLabel); }
   private exitNumber(pos: number): number { const n = this.exits.indexOf(pos); return n < 0 ? this.exits.push(pos) - 1 : n; }
   /** CPU.ripBase for a record on the page of a position. */
   private moveBase(pos: number): void {
@@ -481,16 +487,16 @@ export class RegionGen extends Gen {
   private exitAt(pos: number): void {
     const c = this.code, page = pageOf(pos);
     this.writeBack(); this.stash(); this.emit(this.atPos(pos)); c.set(LRIP);
-    if (page !== 0 && page !== this.page) { c.i32(OUT_LOOKUP).set(OUT).br(this.exitLabel); return; }
+    if (page !== 0 && page !== this.page) { this.out(OUT_LOOKUP); return; }
     this.moveBase(pos);
-    c.get(LDATA).mem(Op.i32_load, this.data.exits + this.exitNumber(pos) * 4).set(LREC).i32(OUT_GO).set(OUT).br(this.exitLabel);
+    c.get(LDATA).mem(Op.i32_load, this.data.exits + this.exitNumber(pos) * 4).set(LREC); this.out(OUT_GO);
   }
   /** Out to the stub of the instruction at a position, which has been decoded; on the present page. */
   private exitStub(pos: number): void {
     const c = this.code, n = this.exitNumber(pos);
     this.needed.add(pos);
     this.writeBack(); this.stash(); this.moveBase(pos);
-    c.get(LDATA).mem(Op.i32_load, this.data.exits + n * 4).set(LREC).i32(OUT_STUB).set(OUT).br(this.exitLabel);
+    c.get(LDATA).mem(Op.i32_load, this.data.exits + n * 4).set(LREC); this.out(OUT_STUB);
   }
   /** Make sure that a page is still mapped where it was, or leave for whoever enters it into the instruction TLB: the run loop by way of `leave`. */
   private guard(page: number, leave: () => void): void {
@@ -515,7 +521,7 @@ export class RegionGen extends Gen {
   private go(pos: number): void {
     const n = this.r.index.get(pos), c = this.code;
     if (n === undefined) { this.exitAt(pos); return; }
-    if (n <= this.block) { c.get(LBUD).i32(1).op(Op.i32_sub).tee(LBUD).i32(0).op(Op.i32_lt_s).unlikely().if_(); this.exitAt(pos); c.end(); }
+    if (n <= this.block) { this.spend(); c.if_(); this.exitAt(pos); c.end(); }
     this.enter(n);
   }
   jump(to: Val): void {
@@ -525,14 +531,14 @@ export class RegionGen extends Gen {
     this.emit(to); c.set(LRIP); this.commit(); this.flush();
     if (this.dynFlags) { this.stash(); this.pending = this.over = null; }
     this.dispatch();
-    this.stash(); c.i32(OUT_LOOKUP).set(OUT).br(this.exitLabel);
+    this.stash(); this.out(OUT_LOOKUP);
   }
   /** To the block at LRIP, if the region has it; falls through if not. */
   private dispatch(): void {
-    const c = this.code, t = this.table, entries = this.r.blocks.flatMap((b, n) => (b.isEntry ? [n] : [])), pos = this.temp(I64), e = this.temp(I32), bit = this.temp(I32);
-    if (entries.length === 0) return;
+    const c = this.code, t = this.table, nrEntries = t.slots.length, pos = this.temp(I64), e = this.temp(I32), bit = this.temp(I32);
+    if (nrEntries === 0) return;
     const none = c.block();
-    c.get(LBUD).i32(1).op(Op.i32_sub).tee(LBUD).i32(0).op(Op.i32_lt_s).unlikely().brIf(none);
+    this.spend(); c.brIf(none);
     c.get(LRIP).get(LBASE).op(Op.i64_sub).tee(pos).op(Op.i32_wrap_i64).tee(e);
     c.i32(t.mult).op(Op.i32_mul).i32(t.shift).op(Op.i32_shr_u);
     c.get(e).i32(t.displacements.length - 1).op(Op.i32_and).get(LDATA).op(Op.i32_add).mem(Op.i32_load8_u, this.data.displacements);
@@ -544,7 +550,7 @@ export class RegionGen extends Gen {
       c.get(LOK).get(bit).op(Op.i32_or).set(LOK).end();
     }
     c.get(e).mem(Op.i32_load, this.data.slots + SLOT.sel).set(SEL);
-    if (entries.length > MAX_SPREAD && this.insn.row.flow === "ret") c.br(this.seqs[0]!.top);
+    if (nrEntries > MAX_SPREAD && this.insn.row.flow === "ret") c.br(this.seqs[0]!.top);
     else c.get(SEL).brTable([none, ...this.r.blocks.map((x, n) => (x.isEntry ? this.labelOf(n) : none))], none);
     c.end();
   }
@@ -554,17 +560,16 @@ export class RegionGen extends Gen {
     this.emit(v); c.if_(); this.go(this.at + this.insn.len + this.insn.imm); c.end(); this.fallTo(this.at + this.insn.len);
   }
   private count(n: number): void { if (n) this.code.get(LCNT).i64(n).op(Op.i64_add).set(LCNT); }
-  private readyToFault(): void { this.nrFaults++; this.stash(); this.code.i32(this.at).set(LPOS); }
-  fault(): void { this.readyToFault(); this.code.br(this.faultLabel); }
-  override mayFault(): void { this.readyToFault(); }
+  override mayFault(): void { this.nrFaults++; this.stash(); this.code.i32(this.at).set(LPOS); }
+  fault(): void { this.mayFault(); this.code.br(this.faultLabel); }
   override faultCheck(): void { this.cpu().mem(Op.i32_load, CPU.fault.at).unlikely().brIf(this.faultLabel); }
   byHand(): boolean { this.count(this.isLast ? -1 : this.place); this.exitStub(this.at); return true; }
   rare(cond: Val, _arm: () => void): void { this.emit(cond); this.code.unlikely().if_(); this.byHand(); this.code.end(); }
-  end(): void { this.ended = true; this.commit(); this.flush(); this.stash(); this.emit(this.next()); this.code.set(LRIP).i32(OUT_LEAVE).set(OUT).br(this.exitLabel); }
+  end(): void { this.ended = true; this.commit(); this.flush(); this.stash(); this.emit(this.next()); this.code.set(LRIP); this.out(OUT_LEAVE); }
   leap(to: Val): void {
     this.ended = true;
     this.emit(to); this.code.set(LRIP); this.commit(); this.flush();
-    this.stash(); this.code.i32(OUT_LOOKUP).set(OUT).br(this.exitLabel);
+    this.stash(); this.out(OUT_LOOKUP);
   }
   private never(what: string): never { throw new Error(`Assertion failed: ${this.insn.row.name} was taken for translatable, but calls ${what}`); }
   skipIf(): void { this.never("skipIf"); }
