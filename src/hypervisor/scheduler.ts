@@ -15,8 +15,8 @@ import type { Vcpu } from "./vcpu.ts";
 
 /** How long a vCPU runs before others have their turn. */
 export const SLICE_MS = 1;
-/** How long a runnable vCPU is left to the idle pCPU that it ran on. */
-const LEFT_NS = 2_000_000;
+/** How long a runnable vCPU is left to the idle pCPU that it ran on: longer than a host takes to let a thread run again, and less than it takes to translate its code anew. */
+const LEFT_NS = 50_000_000;
 /** SCHEDOP_watchdog's timers by id - 1. */
 export const WATCHDOGS = ["watchdog1", "watchdog2"] as const;
 const popcount = (x: number): number => { let n = 0; for (; x !== 0; x &= x - 1) n++; return n; };
@@ -71,9 +71,9 @@ export class Scheduler {
     if (hv.load(ROOT.nrQueued, hv.root) === 0) return null;
     return hv.withLock(ROOT.runLock, hv.root, () => {
       for (let before = 0, at = hv.get(ROOT.runHead, hv.root); at !== 0;) {
-        const next = hv.get(VCPU.next, at), last = hv.get(VCPU.lastPcpu, at) - 1;
-        if (last >= 0 && last !== pcpu && this.#hasNothing(last) && hv.clock.now() - hv.get(VCPU.runstateEntry, at) < LEFT_NS) {
-          this.#rouse(last);
+        const next = hv.get(VCPU.next, at);
+        if (this.#leftForNs(at, pcpu) > 0) {
+          this.#rouse(hv.get(VCPU.lastPcpu, at) - 1);
           before = at;
           at = next;
           continue;
@@ -92,6 +92,20 @@ export class Scheduler {
       }
       return null;
     });
+  }
+  /** Ns for which a queued vCPU is still left to another pCPU. */
+  #leftForNs(at: number, pcpu: number): number {
+    const hv = this.#hv, last = hv.get(VCPU.lastPcpu, at) - 1;
+    return last >= 0 && last !== pcpu && this.#hasNothing(last) ? Math.max(0, hv.get(VCPU.runstateEntry, at) + LEFT_NS - hv.clock.now()) : 0;
+  }
+  /** Ns until there is something in the queue that this pCPU may take; 0: now. */
+  #nothingForNs(pcpu: number): number {
+    const hv = this.#hv;
+    let least = Number.POSITIVE_INFINITY;
+    if (hv.load(ROOT.nrQueued, hv.root) !== 0) hv.withLock(ROOT.runLock, hv.root, () => {
+      for (let at = hv.get(ROOT.runHead, hv.root); at !== 0; at = hv.get(VCPU.next, at)) least = Math.min(least, this.#leftForNs(at, pcpu));
+    });
+    return least;
   }
   #hasNothing(pcpu: number): boolean {
     const hv = this.#hv, at = hv.pcpuAt(pcpu);
@@ -190,9 +204,10 @@ export class Scheduler {
     hv.store(PCPU.state, at, PCPU_STATE.idle);
     hv.or(ROOT.idlePcpus, hv.root, bit);
     const keeper = Atomics.compareExchange(hv.views.i32, (hv.root + ROOT.timerKeeper.at) >>> 2, 0, pcpu + 1);
-    if (hv.load(ROOT.nrQueued, hv.root) === 0 && !hv.stopped) {
+    const nothingForNs = this.#nothingForNs(pcpu);
+    if (nothingForNs > 0 && !hv.stopped) {
       const next = this.nextDeadline, start = performance.now();
-      let timeoutMs = 1000;
+      let timeoutMs = Math.min(1000, nothingForNs / 1e6);
       if (keeper === 0) {
         hv.set(ROOT.keeperDeadline, hv.root, next);
         timeoutMs = Math.min(timeoutMs, Math.max(0, (next - hv.clock.now()) / 1e6));
