@@ -270,15 +270,12 @@ export abstract class Gen {
   orSlow(ty: Ty, fast: readonly Val[], yes: () => Val, no: () => Val): Val { return this.ifElse(ty, fast.reduce((x, y) => this.or(32, x, y)), yes, no); }
 
   // Memory ------------------------------------------------------------------------------------------------------------------
-  /** TLB probe: branches to `slow` on a miss or a page crossing; the entry's address is in the local returned. */
+  /** TLB probe: branches to `slow` where the bytes do not lie within the page that the entry's tag names (a miss or a page crossing); the entry's address is in the local returned. */
   private probe(a: Val, size: number, tag: number, slow: number): number {
     const c = this.code, e = this.temp(I32);
     this.emit(a); c.op(Op.i32_wrap_i64).i32(12 - 5).op(Op.i32_shr_u).i32(((1 << TLB_BITS) - 1) << 5).op(Op.i32_and);
-    this.tlb(); c.op(Op.i32_add).tee(e);
-    c.mem(Op.i64_load, tag);
-    this.emit(a); if (size > 1) c.i64(size - 1).op(Op.i64_add);
-    c.i64(-4096).op(Op.i64_and).op(Op.i64_ne);
-    c.unlikely().brIf(slow);
+    this.tlb(); c.op(Op.i32_add).set(e);
+    this.emit(a); c.get(e).mem(Op.i64_load, tag).op(Op.i64_sub).i64(4096 - size).op(Op.i64_gt_u).unlikely().brIf(slow);
     return e;
   }
   /** Emit the address of the TLB in use. */

@@ -7,17 +7,17 @@ export const CONTEXT = { kernel: 0, kernelAc: 1, user: 2 } as const;
 /** Entry: tag for reads (i64 linear page address), tag for writes (i64), addend (i32: host address - low half of linear address), machine frame (u32), flags (u32). */
 export const TLBE = { size: 32, read: 0, write: 8, add: 16, frame: 20, flags: 24, global: 1 } as const;
 export const TLB_BYTES = TLBE.size << TLB_BITS;
-/** A tag that no page address equals. */
-export const NO_TAG = 1n;
+/** Low half of a tag that no address can hit which looks into that entry: the page beside, in the entry's own place. Its high half is zero. */
+export const noTag = (index: number): number => (index ^ 1) << 12;
 export const TLB_END = TLB_AT + TLB_CONTEXTS * TLB_BYTES;
 
 /** Instruction TLB: linear page | CPU.mode to the page's key. Entry: tag i64, key i64. */
-export const ITLB_AT = TLB_END, ITLB_BITS = 11, ITLBE = { size: 16, tag: 0, key: 8 } as const;
-/** Its index mixes higher bits in: a kernel's hot pages lie 2 MiB apart more often than chance has it. The same in wasm: runtime.ts. */
-export const ITLB_MIX = 9;
+export const ITLB_AT = TLB_END, ITLB_BITS = 12, ITLBE = { size: 16, tag: 0, key: 8 } as const;
+/** Its index mixes higher bits in, of other 16 MiB: a kernel's text, which is less, has no two pages in one entry. The same in wasm: runtime.ts. */
+export const ITLB_MIX = 12;
 export const itlbIndex = (linear: number): number => (linear >>> 12 ^ linear >>> 12 + ITLB_MIX) & (1 << ITLB_BITS) - 1;
 /** Code cache index: key of an instruction (machine address + code size << 32) to its record. Entry: key i64, record u32. */
-export const CODE_AT = ITLB_AT + (ITLBE.size << ITLB_BITS), CODE_BITS = 16, CODEE = { size: 16, key: 0, rec: 8 } as const;
+export const CODE_AT = ITLB_AT + (ITLBE.size << ITLB_BITS), CODE_BITS = 18, CODEE = { size: 16, key: 0, rec: 8 } as const;
 export const RECS_AT = CODE_AT + (CODEE.size << CODE_BITS);
 /** A pCPU's whole area in bytes; multiple of 64 KiB. Pages never touched cost nothing. */
 export const PCPU_BYTES = 32 << 20;

@@ -10,7 +10,7 @@
  */
 import { canonical, type Cpu } from "./cpu.ts";
 import { GuestFault } from "./fault.ts";
-import { CONTEXT, ITLB_AT, ITLB_BITS, ITLBE, itlbIndex, TLB_AT, TLB_BITS, TLB_BYTES, TLB_CONTEXTS, TLBE } from "./layout.ts";
+import { CONTEXT, ITLB_AT, ITLB_BITS, ITLBE, itlbIndex, noTag, TLB_AT, TLB_BITS, TLB_BYTES, TLB_CONTEXTS, TLBE } from "./layout.ts";
 import { P2M_CODE, P2M_WRITE } from "./platform.ts";
 import { CPU, CR0, CR4, EFER, MODE, PFERR, VECTOR } from "./state.ts";
 
@@ -235,7 +235,7 @@ export class Mmu {
     this.forbidWrites(e);
     if (canWrite) this.writers[machine >>> 12 & 0xffff]!++;
     i32[e] = page; i32[e + 1] = hi;
-    i32[e + 2] = canWrite ? page : 1; i32[e + 3] = canWrite ? hi : 0;
+    if (canWrite) { i32[e + 2] = page; i32[e + 3] = hi; }
     i32[e + (TLBE.add >> 2)] = machine - page;
     i32[e + (TLBE.frame >> 2)] = machine / 4096;
     i32[e + (TLBE.flags >> 2)] = flags;
@@ -470,13 +470,15 @@ export class Mmu {
   /** Translate for execution at the present privilege and fill the instruction TLB's entry (tag: page | CPU.mode; key: machine page + (CPU.mode without the user bit) << 32; an empty tag is -1). @returns the page's machine address. @throws GuestFault */
   fillCode(linear: number): number {
     if (linear >= 2 ** 47 || linear < -(2 ** 47)) throw new GuestFault(VECTOR.GP, 0);
-    const { cpu, i32 } = this, context = cpu.context, code = this.walk(linear, EXECUTE, context);
+    const { cpu, i32 } = this, index = itlbIndex(linear), e = this.itlb + ((index * ITLBE.size) >>> 2), tag = linear & ~0xfff | cpu.mode, hi = Math.floor(linear / 4294967296) | 0;
+    this.fetched = linear;
+    if (i32[e] === tag && i32[e + 1] === hi) return i32[e + 2]! >>> 0;
+    const code = this.walk(linear, EXECUTE, cpu.context);
     if (code >= 0) this.pageFault(linear, code);
     const packed = cpu.platform.frameOf(this.gfn);
     if (packed === 0) throw new GuestFault(VECTOR.UD);    // a hole reads all ones, which is no instruction
-    this.fetched = linear;
-    const machine = (packed - (packed & 0xfff)) >>> 0, index = itlbIndex(linear), e = this.itlb + ((index * ITLBE.size) >>> 2);
-    i32[e] = linear & ~0xfff | cpu.mode; i32[e + 1] = Math.floor(linear / 4294967296) | 0;
+    const machine = (packed - (packed & 0xfff)) >>> 0;
+    i32[e] = tag; i32[e + 1] = hi;
     i32[e + 2] = machine; i32[e + 3] = cpu.mode & ~MODE.user;
     this.itlbFlags[index] = this.flags;
     if (this.flags & (LARGE | HUGE)) this.noteLarge(linear, this.flags);
@@ -489,14 +491,15 @@ export class Mmu {
     if (context === TLB_CONTEXTS) { const e = this.itlb + ((index * ITLBE.size) >>> 2); this.i32[e] = this.i32[e + 1] = -1; return; }
     const e = this.tlb + ((context * TLB_BYTES + index * TLBE.size) >>> 2);
     this.forbidWrites(e);
-    this.i32[e] = 1; this.i32[e + 1] = 0;
+    this.i32[e] = noTag(index); this.i32[e + 1] = 0;
   }
+  private noTagFor(e: number): number { return noTag((e - this.tlb) / (TLBE.size >> 2) & TLB_MASK); }
   /** Clear an entry's write tag. */
   private forbidWrites(e: number): void {
-    const { i32 } = this;
-    if (i32[e + 2] === 1 && i32[e + 3] === 0) return;
+    const { i32 } = this, none = this.noTagFor(e);
+    if (i32[e + 2] === none && i32[e + 3] === 0) return;
     this.writers[i32[e + (TLBE.frame >> 2)]! & 0xffff]!--;
-    i32[e + 2] = 1; i32[e + 3] = 0;
+    i32[e + 2] = none; i32[e + 3] = 0;
   }
   private flagsOf(context: number, index: number): number {
     return context === TLB_CONTEXTS ? this.itlbFlags[index]! : this.i32[this.tlb + ((context * TLB_BYTES + index * TLBE.size + TLBE.flags) >>> 2)]!;
