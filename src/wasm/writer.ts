@@ -67,10 +67,18 @@ export class Code extends Bytes {
     return this.u32(this.depth - dflt);
   }
   call(f: number): this { return this.u8(Op.call).u32(f); }
+  returnCall(f: number): this { return this.u8(Op.return_call).u32(f); }
   callIndirect(type: number): this { return this.u8(Op.call_indirect).u32(type).u32(0); }
   returnCallIndirect(type: number): this { return this.u8(Op.return_call_indirect).u32(type).u32(0); }
   /** The next instruction (if / br_if) is unlikely to be taken. */
   unlikely(): this { this.hints.push([this.n, 0]); return this; }
+  /** Put code, which has no labels of its own that reach out of it, before what begins at byte `at`. */
+  insert(at: number, x: Bytes): void {
+    this.bytes(x.buf.subarray(0, x.n));
+    this.buf.copyWithin(at + x.n, at, this.n - x.n);
+    this.buf.set(x.buf.subarray(0, x.n), at);
+    for (let k = this.hints.length - 1; k >= 0 && this.hints[k]![0] >= at; k--) this.hints[k]![0] += x.n;
+  }
   locals(out: Bytes): void {
     const runs: [number, Ty][] = [];
     for (const t of this.types) { const r = runs[runs.length - 1]; if (r && r[1] === t) r[0]++; else runs.push([1, t]); }

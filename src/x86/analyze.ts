@@ -64,7 +64,7 @@ class Analyzer extends Gen {
   override writable(): void { this.touch(); }
   override trap(): void { this.touch(); }
   override trapIf(): void { this.touch(); }
-  override faultCheck(): void { this.touch(); }
+  override faultIf(): void { this.touch(); }
   override ifElse(ty: Ty, _c: Val, yes: () => Val, no: () => Val): Val { yes(); no(); return local(0, ty); }
   private foreign(): Val { this.facts.isLocal = false; return valOf(64); }
   sys(): Val { return this.foreign(); }

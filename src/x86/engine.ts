@@ -1,4 +1,5 @@
 /** The CPU engine's door: run a vCPU until it exits, and say why. The portable engine is ours; a KVM engine would fit here too. */
+import type { Shape } from "./translate.ts";
 import type { Cpu } from "./cpu.ts";
 import type { ImageStore } from "./image-store.ts";
 import { Interpreter } from "./interpreter.ts";
@@ -34,6 +35,8 @@ export type EngineOptions = {
   code?: CodeFrames;
   /** Arrivals at a block before it is translated; 0: at once (for tests); left out: never. */
   translateAfter?: number;
+  /** Regions are made in this shape only (for tests); left out: as it pays. */
+  shape?: Shape;
   /** Translations kept from before, and a place for new ones. */
   images?: ImageStore;
 };

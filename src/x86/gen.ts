@@ -24,12 +24,13 @@ const node = (op: number, ty: Ty, a: Val | null, b: Val | null, k: number, c: Va
 export const local = (l: number, ty: Ty): Val => node(X.local, ty, null, null, l);
 export const tyOf = (w: W): Ty => (w === 128 ? V128 : w === 64 ? I64 : I32);
 
-/** Functions every generated module imports, in this order, with their wasm types. */
+/** Functions every generated module imports, in this order, with their wasm types. The slow ways to memory say whether they have recorded a fault, last. */
 export const HELPERS = {
-  slowLoad: [[I64, I32], [I64]], slowStore: [[I64, I64, I32], []], slowLoad128: [[I64], []], slowStore128: [[I64], []], probeWrite: [[I64, I32], []],
+  slowLoad: [[I64, I32], [I64, I32]], slowStore: [[I64, I64, I32], [I32]], slowLoad128: [[I64], [I32]], slowStore128: [[I64], [I32]], probeWrite: [[I64, I32], [I32]],
   mulhu: [[I64, I64], [I64]], mulhs: [[I64, I64], [I64]], divu128: [[I64, I64, I64], [I64]], divs128: [[I64, I64, I64], [I64]], remu128: [[I64, I64, I64], [I64]], rems128: [[I64, I64, I64], [I64]],
   lookup: [[I64, I32], [I32]], isMapped: [[I64, I32, I32], [I32]], tsc: [[], [I64]], segCheck: [[I32, I64, I32], []], sys: [[I32, I64, I64], [I64]],
   sse: [[I32, I32, I32, I32], []], x87Reg: [[I32], [I32]], x87Load: [[I32, I64, I32], [I32]], x87Store: [[I32], []], x87StoreDone: [[I32], []], bulk: [[I32, I32], [I32]], flagRes: [[I32, I64, I64], [I64]], flagAux: [[I32, I64, I64], [I64]],
+  leaveTo: [[I64, I32, I32, I32, I32], [I32]], leaveToStub: [[I64, I32, I32, I32, I32], [I32]], leave: [[I64, I32, I32, I32], [I32]],
 } as const satisfies Record<string, readonly [readonly Ty[], readonly Ty[]]>;
 export type Helper = keyof typeof HELPERS;
 const HELPER_NAMES = Object.keys(HELPERS) as Helper[];
@@ -286,10 +287,16 @@ export abstract class Gen {
     const c = this.code, a = this.let(addr), ty = tyOf(w), out = this.temp(ty), done = c.block(), slow = c.block(), e = this.probe(a, w / 8, TLBE.read, slow);
     this.host(a, e); c.mem(LOADS[w], 0).set(out).br(done).end();
     this.mayFault(); this.emit(a);
-    if (w === 128) { c.call(helperIndex("slowLoad128")); this.faultCheck(); this.cpu().mem(Op.v128_load, CPU.wide.at).set(out); c.end(); return local(out, ty); }
-    c.i32(w / 8).call(helperIndex("slowLoad")); if (w < 64) c.op(Op.i32_wrap_i64); c.set(out);
-    this.faultCheck(); c.end();
+    if (w === 128) { c.call(helperIndex("slowLoad128")); this.faultIf(); this.cpu().mem(Op.v128_load, CPU.wide.at).set(out); c.end(); return local(out, ty); }
+    this.slowLoad(w, out); c.end();
     return local(out, ty);
+  }
+  /** With the address on the stack. */
+  private slowLoad(w: W, out: number): void {
+    const c = this.code;
+    c.i32(w / 8).call(helperIndex("slowLoad")); this.faultIf();
+    if (w < 64) c.op(Op.i32_wrap_i64);
+    c.set(out);
   }
   /** Write w bits at a linear address, now. */
   store(w: W, addr: Val, v: Val): void {
@@ -300,9 +307,9 @@ export abstract class Gen {
   private slowStore(w: W, a: Val, x: Val): void {
     const c = this.code;
     this.mayFault();
-    if (w === 128) { this.cpu(); this.emit(x); c.mem(Op.v128_store, CPU.wide.at); this.emit(a); c.call(helperIndex("slowStore128")); this.faultCheck(); return; }
+    if (w === 128) { this.cpu(); this.emit(x); c.mem(Op.v128_store, CPU.wide.at); this.emit(a); c.call(helperIndex("slowStore128")); this.faultIf(); return; }
     this.emit(a); this.emit(x); if (w < 64) c.op(Op.i64_extend_i32_u);
-    c.i32(w / 8).call(helperIndex("slowStore")); this.faultCheck();
+    c.i32(w / 8).call(helperIndex("slowStore")); this.faultIf();
   }
   /** State of the read-modify-write that is open. */
   private open: { w: W; addr: Val; host: number; atomic: number; loop: number; old: Val } | null = null;
@@ -311,7 +318,7 @@ export abstract class Gen {
   protected loadForWrite(w: W, addr: Val, lock: boolean): Val {
     const c = this.code, a = this.let(addr), host = this.temp(I32), out = this.temp(tyOf(w)), atomic = this.temp(I32), done = c.block(), slow = c.block(), e = this.probe(a, w / 8, TLBE.write, slow);
     this.host(a, e); c.set(host).br(done).end();
-    this.mayFault(); this.emit(a); c.i32(w / 8).call(helperIndex("probeWrite")); this.faultCheck(); c.i32(0).set(host); c.end();
+    this.mayFault(); this.emit(a); c.i32(w / 8).call(helperIndex("probeWrite")); this.faultIf(); c.i32(0).set(host); c.end();
     let loop = 0;
     if (lock && w !== 128) {
       c.get(host).i32(0).op(Op.i32_ne).get(host).i32(w / 8 - 1).op(Op.i32_and).op(Op.i32_eqz).op(Op.i32_and).set(atomic);
@@ -319,14 +326,14 @@ export abstract class Gen {
       c.get(atomic).if_(); c.get(host).mem(ATOMIC_LOADS[w], 0, Math.log2(w / 8)).set(out).else_();
     }
     c.get(host).if_(); c.get(host).mem(LOADS[w], 0).set(out).else_();
-    this.mayFault(); this.emit(a); c.i32(w / 8).call(helperIndex("slowLoad")); if (w < 64) c.op(Op.i32_wrap_i64); c.set(out); this.faultCheck(); c.end();
+    this.mayFault(); this.emit(a); this.slowLoad(w, out); c.end();
     if (loop) c.end();
     const old = local(out, tyOf(w));
     this.open = { w, addr: a, host, atomic, loop, old };
     return old;
   }
   /** Check that bytes may be written, before anything else happens. */
-  writable(addr: Val, size: number): void { this.mayFault(); this.emit(addr); this.code.i32(size).call(helperIndex("probeWrite")); this.faultCheck(); }
+  writable(addr: Val, size: number): void { this.mayFault(); this.emit(addr); this.code.i32(size).call(helperIndex("probeWrite")); this.faultIf(); }
   /** Write what loadForWrite read. */
   protected storeBack(v: Val): void {
     const { w, addr, host, atomic, loop, old } = this.open!, c = this.code, x = this.let(v);
@@ -341,10 +348,12 @@ export abstract class Gen {
   }
   /** A 16-byte SSE operand in memory must be aligned, unless the row's form says otherwise (u for x). */
   protected aligned(row: Row, at: Val, w: W): void { if (w === 128 && row.unit === "sse" && /[WM]x/.test(row.form)) this.trapIf(this.cast(64, 32, this.and(64, at, this.k(64, 15))), VECTOR.GP, 0); }
-  /** A helper is about to be called that may record a fault; a faultCheck follows. */
+  /** A helper is about to be called that may record a fault; a faultIf or faultCheck follows. */
   mayFault(): void {}
-  /** After a helper that may have recorded a fault. */
-  faultCheck(): void { this.cpu().mem(Op.i32_load, CPU.fault.at).unlikely().if_(); this.fault(); this.code.end(); }
+  /** With the answer on the stack of a helper that says so. */
+  faultIf(): void { this.code.unlikely().if_(); this.fault(); this.code.end(); }
+  /** After a helper that may have recorded a fault, and does not say so. */
+  faultCheck(): void { this.cpu().mem(Op.i32_load, CPU.fault.at); this.faultIf(); }
   /** Raise an exception when cond holds; errorCode -1: the vector has none. */
   trapIf(cond: Val, vector: number, errorCode = -1): void {
     const c = this.code; this.emit(cond); c.unlikely().if_(); this.trap(vector, errorCode); c.end();

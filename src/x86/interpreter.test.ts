@@ -1,19 +1,19 @@
 import assert from "node:assert/strict";
 import { test as nodeTest } from "node:test";
-import { makeInterpreter } from "./engine.ts";
+import { type EngineOptions, makeInterpreter } from "./engine.ts";
 import { getFlags, setFlags } from "./flags.ts";
 import { FlatMachine } from "./flat-machine.ts";
 import { CPU, EFLAGS, EXIT, RAX, RBX, RCX, RDI, RSI, RSP, VECTOR } from "./state.ts";
 
-/** Every test runs on the interpreter, and with each block translated before it is first executed. */
-let translateAfter: number | undefined;
+/** Every test runs on the interpreter, and with each block translated before it is first executed, in both shapes. */
+let options: EngineOptions = {};
 const test = (what: string, body: () => void): void => {
-  for (const [name, after] of [["interpreter", undefined], ["translator", 0]] as const) nodeTest(`${what} (${name})`, () => { translateAfter = after; body(); });
+  for (const [name, o] of [["interpreter", {}], ["lean regions", { translateAfter: 0, shape: "lean" }], ["wide regions", { translateAfter: 0, shape: "wide" }]] as const) nodeTest(`${what} (${name})`, () => { options = o; body(); });
 };
 const CODE = 0x400000, DATA = 0x600000;
 /** A machine with `code` (hex) at CODE, two code pages and three data pages, the last of them read-only; the next page is not there. */
 function machine(code: string, at = CODE): FlatMachine {
-  const m = new FlatMachine(8 << 20, (memory, base, platform, o) => makeInterpreter(memory, base, platform, { ...o, ...(translateAfter === undefined ? {} : { translateAfter }) }));
+  const m = new FlatMachine(8 << 20, (memory, base, platform, o) => makeInterpreter(memory, base, platform, { ...o, ...options }));
   for (let i = 0; i < 2; i++) m.map(CODE + i * 4096, 0x10000 + i * 4096);
   for (let i = 0; i < 3; i++) m.map(DATA + i * 4096, 0x20000 + i * 4096, { writable: i < 2 });
   m.write(0x10000 + at - CODE, Uint8Array.from(code.replaceAll(" ", "").match(/../g) ?? [], x => Number.parseInt(x, 16)));

@@ -97,7 +97,7 @@ export class Interpreter implements Engine {
     };
     this.code = new CodeCache(this.v, at, hooks);
     this.regions = new Regions(cpu, this.code, {
-      memory: MEMORY, tableSize: TABLE_SIZE, heat: options.translateAfter ?? 0, images: this.isTranslating && options.images || null, makeStubs: () => this.makeStubs(),
+      memory: MEMORY, tableSize: TABLE_SIZE, heat: options.translateAfter ?? 0, shape: options.shape, images: this.isTranslating && options.images || null, makeStubs: () => this.makeStubs(),
       takeSlot: () => { const slot = this.freeSlots.pop() ?? this.nextSlot++; this.roomFor(this.nextSlot); return slot; },
       freeSlot,
       instantiate: bytes => { new WebAssembly.Instance(new WebAssembly.Module(bytes), { e: this.imports }); },
@@ -166,12 +166,13 @@ export class Interpreter implements Engine {
 
   run(budgetJumps: number): number {
     const { cpu, v } = this, w = this.at >>> 2, FAULT = w + (CPU.fault.at >> 2), EXIT_ = w + (CPU.exit.at >> 2), BUDGET = w + (CPU.budget.at >> 2), SHADOW = w + (CPU.shadow.at >> 2), LINK = w + (CPU.link.at >> 2),
-      EFL = w + (CPU.eflags.at >> 2), DR7 = w + ((CPU.dr.at + 7 * 8) >> 2), HOT = w + (CPU.hot.at >> 2), IRQ = w + (CPU.irqPending.at >> 2), { i32 } = v, { platform } = cpu;
+      EFL = w + (CPU.eflags.at >> 2), DR7 = w + ((CPU.dr.at + 7 * 8) >> 2), HOT = w + (CPU.hot.at >> 2), STAYED = w + (CPU.stayed.at >> 2), IRQ = w + (CPU.irqPending.at >> 2), { i32 } = v, { platform } = cpu;
     this.regions.tick();
     // records are this pCPU's own: what another one left in the context names nothing here
-    i32[EXIT_] = EXIT.none; i32[BUDGET] = budgetJumps; i32[LINK] = 0; i32[HOT] = 0;
+    i32[EXIT_] = EXIT.none; i32[BUDGET] = budgetJumps; i32[LINK] = 0; i32[HOT] = 0; i32[STAYED] = 0;
     for (;;) {
-      if (i32[HOT]) { const hot = i32[HOT]!; i32[HOT] = 0; this.regions.heated(hot); }
+      if (i32[HOT]) { const hot = i32[HOT]!; i32[HOT] = 0; this.regions.heated(hot, cpu.rip); }
+      if (i32[STAYED]) { const stayed = i32[STAYED]!; i32[STAYED] = 0; this.regions.heated(stayed, cpu.get(CPU.stayedRip)); }
       if (i32[FAULT] === RETRY + 1) { i32[FAULT] = 0; i32[LINK] = 0; this.isRetrying = true; }
       if (i32[FAULT]) {
         const vector = i32[FAULT]! - 1 === VECTOR.GP && cpu.isNonCanonical && this.usesStack() ? VECTOR.SS : i32[FAULT]! - 1, error = cpu.get(CPU.errorCode);
@@ -199,7 +200,7 @@ export class Interpreter implements Engine {
       if (rec === 0 || i32[(rec + REC.stub) >>> 2]! <= STRADDLE) {
         rec = this.find(cpu.get(CPU.rip));
         if (rec === 0) continue;
-        if (this.isEager) this.regions.heated(rec);
+        if (this.isEager) this.regions.heated(rec, cpu.rip);
       }
       if (link) { i32[LINK] = 0; if (this.code.counters.flushes === flushes) i32[(link + REC.link) >>> 2] = rec; }
       if (i32[SHADOW] || i32[EFL]! & (EFLAGS.TF | EFLAGS.RF) || i32[DR7]! & 0xff || this.onStep || this.isRetrying) this.step(rec); else this.rt.interpret(rec);

@@ -20,12 +20,12 @@ export const itlbIndex = (linear: number): number => (linear >>> 12 ^ linear >>>
 export const CODE_AT = ITLB_AT + (ITLBE.size << ITLB_BITS), CODE_BITS = 18, CODEE = { size: 16, key: 0, rec: 8 } as const;
 export const RECS_AT = CODE_AT + (CODEE.size << CODE_BITS);
 /** A pCPU's whole area in bytes; multiple of 64 KiB. Pages never touched cost nothing. */
-export const PCPU_BYTES = 32 << 20;
+export const PCPU_BYTES = 64 << 20;
 
 /** A decoded instruction. handler: table slot that executes it (its stub, a region that begins here, or `stale`); stub: its stub. d, s: addresses of operand
  *  slots in the CPU struct (or plain numbers, by form); seg: address of the segment; block: 1 + the block of the region that begins here; heat: arrivals
- *  left until it is worth translating; data: the region's data block. A record is one line of the cache. */
-export const REC = { size: 64, handler: 0, d: 4, s: 6, base: 8, index: 10, scale: 12, len: 13, off: 14, imm: 16, disp: 24, link: 32, seg: 36, block: 38, heat: 40, stub: 44, data: 48 } as const;
+ *  left until it is worth translating; data: the region's data block; stay: how much longer, in long stays, until that region is worth making wide. A record is one line of the cache. */
+export const REC = { size: 64, handler: 0, d: 4, s: 6, base: 8, index: 10, scale: 12, len: 13, off: 14, imm: 16, disp: 24, link: 32, seg: 36, block: 38, heat: 40, stub: 44, data: 48, stay: 52 } as const;
 
 if (RECS_AT % REC.size) throw new Error("Records are not aligned");
 if (CPU.sizeof > TLB_AT) throw new Error("The CPU struct reaches into the TLB");

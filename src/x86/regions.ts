@@ -12,13 +12,17 @@ import type { ImageStore, Piece } from "./image-store.ts";
 import { type Region, type RegionSource, discover, pageOf } from "./region.ts";
 import { STRADDLE } from "./runtime.ts";
 import { CPU, MODE } from "./state.ts";
-import { RegionGen, type RegionImage, dataLayout, regionModule } from "./translate.ts";
+import { RegionGen, type RegionImage, STAY_SHIFT, type Shape, dataLayout, regionModule } from "./translate.ts";
 import type { MemorySpec } from "../wasm/writer.ts";
 
 /** A block is taken into a region when it has been met this part of what makes it hot. */
 const WARM_PART = 8;
-/** Arrivals at a region from elsewhere until it is made anew with what it goes to and comes from, in units of what makes a record hot; and from then on. */
-const MERGE_AFTER = 3, MERGE_AGAIN = 100;
+/** Arrivals at a region from elsewhere until it is made anew with what it goes to and comes from; and from then on. */
+const MERGE_AFTER = 60_000, MERGE_AGAIN = 1_000_000;
+/** What long stays must have executed in a lean region until it is made wide, in instructions >>> STAY_SHIFT. */
+const WIDE_AFTER = 2_000_000 >>> STAY_SHIFT;
+/** Counted down to no end in any time. */
+const NEVER = 2 ** 30;
 /** A module is made of what waits when it is so many instructions, or has waited so long. */
 const BATCH = { insns: 2000, ms: 3 } as const;
 
@@ -26,6 +30,8 @@ export type RegionHost = {
   readonly memory: MemorySpec; readonly tableSize: number;
   /** Where images are kept and looked for, or null. */
   readonly images: ImageStore | null;
+  /** The only shape that regions shall have, for tests. */
+  readonly shape: Shape | undefined;
   /** Arrivals that make a record hot; 0: translate everything at once, for tests. */
   readonly heat: number;
   /** A table slot for a region. */
@@ -37,12 +43,15 @@ export type RegionHost = {
   makeStubs(): void;
 };
 
+/** A region on its way to its place. isMerging: in the place of others. */
+type Placing = { readonly image: RegionImage; readonly pages: readonly Page[]; readonly shape: Shape; readonly isMerging: boolean };
+
 export class Regions {
   private readonly cpu: Cpu;
   private readonly code: CodeCache;
   private readonly host: RegionHost;
   private readonly gen = new RegionGen();
-  private waiting: { readonly image: RegionImage; readonly pages: readonly Page[]; readonly isMerging: boolean }[] = [];
+  private waiting: Placing[] = [];
   private nrWaiting = 0;
   private waitsSince = 0;
   /** what the region is made of that a record's others were merged into: doing it again must change something */
@@ -53,14 +62,14 @@ export class Regions {
 
   constructor(cpu: Cpu, code: CodeCache, host: RegionHost) { this.cpu = cpu; this.code = code; this.host = host; }
 
-  /** The record of the instruction at CPU.rip has become hot. */
-  heated(rec: number): void {
+  /** The record of the instruction at rip has become hot. */
+  heated(rec: number, rip: bigint): void {
     const { cpu } = this, { mode } = cpu;
     if ((mode & MODE.sizeMask) !== MODE.code64) return;
-    const linear = Number(BigInt.asIntN(64, cpu.rip)), machine = cpu.mmu.peekCode(linear), home = machine ? this.code.known(machine, mode) : null;
+    const linear = Number(BigInt.asIntN(64, rip)), machine = cpu.mmu.peekCode(linear), home = machine ? this.code.known(machine, mode) : null;
     if (!home || this.awaited.has(rec)) return;
     // a region that is entered so often shares a loop with others: they become one
-    const isMerging = this.isEntry(rec);
+    const isMerging = this.isEntry(rec), { i32 } = cpu.v, shape = this.host.shape ?? (isMerging && i32[(rec + REC.stay) >>> 2]! <= 0 ? "wide" : "lean");
     const began = performance.now(), pages = new Map<number, Page | null>([[0, home]]), base = linear - (linear & 4095);
     const pageAt = (distance: number): Page | null => {
       let p = pages.get(distance);
@@ -71,12 +80,12 @@ export class Regions {
       return p;
     };
     const region = discover(linear & 4095, this.source(base, pageAt, mode, isMerging));
-    const blocks = isMerging ? region.blocks.map(b => b.start).join() : "";
-    if (isMerging && this.merged.get(rec) === blocks) { cpu.v.i32[(rec + REC.heat) >>> 2] = 2 ** 30; return; }
-    if (isMerging) this.merged.set(rec, blocks);
+    const made = isMerging ? `${shape} ${region.blocks.map(b => b.start).join()}` : "";
+    if (isMerging && this.merged.get(rec) === made) { i32[(rec + REC.heat) >>> 2] = i32[(rec + REC.stay) >>> 2] = NEVER; return; }
+    if (isMerging) this.merged.set(rec, made);
     if (region.blocks.length > 0) {
-      const image = this.gen.translate(region);
-      this.enqueue(image, region.pages.map(distance => pageAt(distance)!), isMerging);
+      const image = this.gen.translate(region, shape);
+      this.enqueue({ image, pages: region.pages.map(distance => pageAt(distance)!), shape, isMerging });
       if (region.index.has(linear & 4095)) this.host.images?.add({ mode: mode & ~MODE.user, seed: linear & 4095, pieces: this.piecesOf(region, pageAt), image });
     }
     this.counters.translateMs += performance.now() - began;
@@ -111,7 +120,7 @@ export class Regions {
     };
     const fit = candidates.find(s => s.pieces.every(isHere));
     if (fit) {
-      this.enqueue(fit.image, fit.image.pages.map(distance => code.page(machineAt(distance), mode)), false);
+      this.enqueue({ image: fit.image, pages: fit.image.pages.map(distance => code.page(machineAt(distance), mode)), shape: "lean", isMerging: false });
       this.counters.adopted++;
     }
     this.counters.translateMs += performance.now() - began;
@@ -153,9 +162,10 @@ export class Regions {
   }
 
   /** Translated regions go to V8 several at a time: a module has a price of its own, and code that runs together then lies together. */
-  private enqueue(image: RegionImage, pages: readonly Page[], isMerging: boolean): void {
+  private enqueue(p: Placing): void {
+    const { image, pages } = p;
     if (this.waiting.length === 0) this.waitsSince = performance.now();
-    this.waiting.push({ image, pages, isMerging });
+    this.waiting.push(p);
     for (const { pos } of image.entries) { const rec = pageOf(pos) === 0 ? pages[0]!.at.get(pos) : undefined; if (rec !== undefined) this.awaited.add(rec); }
     this.nrWaiting += image.nrInsns;
     if (this.host.heat === 0 || this.nrWaiting >= BATCH.insns) this.flush();
@@ -168,12 +178,12 @@ export class Regions {
     this.waiting = []; this.nrWaiting = 0; this.awaited.clear();
     if (images.length === 0) return;
     host.instantiate(regionModule(images.map(w => w.image), slots, host.memory, host.tableSize));
-    images.forEach(({ image, pages, isMerging }, n) => this.place(image, pages, slots[n]!, isMerging));
+    images.forEach((p, n) => this.place(p, slots[n]!));
     this.counters.translateMs += performance.now() - began;
   }
   /** What cannot be had (room, an instruction that was never met) leaves everything as it was. */
-  private place(image: RegionImage, pages: readonly Page[], slot: number, isMerging: boolean): void {
-    const { v } = this.cpu, { code, host } = this, table = entryTable(image.entries.map(e => e.pos)), layout = dataLayout(image.pages.length, table, image.exits.length);
+  private place({ image, pages, shape, isMerging }: Placing, slot: number): void {
+    const { v } = this.cpu, { code, host } = this, isEager = host.heat === 0, table = entryTable(image.entries.map(e => e.pos)), layout = dataLayout(image.pages.length, table, image.exits.length);
     const data = code.reserve(layout.size), pageNr = (pos: number): number => image.pages.indexOf(pageOf(pos));
     const exits = image.exits.map(({ pos, isNeeded }) => { const p = pages[pageNr(pos)]!; return isNeeded ? code.recordAt(p, pos & 4095) : p.at.get(pos & 4095) ?? 0; });
     if (data === 0 || image.exits.some((e, n) => e.isNeeded && exits[n] === 0)) { host.freeSlot(slot); return; }
@@ -190,7 +200,7 @@ export class Regions {
     for (const { pos, block } of image.entries) {
       const rec = pageOf(pos) === 0 ? code.recordAt(pages[0]!, pos) : 0;
       if (rec === 0 || this.isEntry(rec) && !isMerging) continue;
-      v.i32[rec >>> 2] = slot; v.i32[(rec + REC.heat) >>> 2] = host.heat * (isMerging ? MERGE_AGAIN : MERGE_AFTER) || 2 ** 30; v.u16[(rec + REC.block) >>> 1] = block + 1; v.i32[(rec + REC.data) >>> 2] = data;
+      v.i32[rec >>> 2] = slot; v.i32[(rec + REC.heat) >>> 2] = isEager ? NEVER : isMerging ? MERGE_AGAIN : MERGE_AFTER; v.i32[(rec + REC.stay) >>> 2] = isEager || shape === "wide" ? NEVER : WIDE_AFTER; v.u16[(rec + REC.block) >>> 1] = block + 1; v.i32[(rec + REC.data) >>> 2] = data;
       recs.push(rec);
     }
     host.makeStubs();

@@ -34,36 +34,38 @@ export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number
   const faulted = (c: Code) => c.i32(cpu).mem(Op.i32_load, CPU.fault.at);
   const bySize = (c: Code, size: number, f: (n: 1 | 2 | 4 | 8) => void) => { for (const n of [8, 4, 1, 2] as const) { c.get(size).i32(n).op(Op.i32_eq).if_(); f(n); c.op(Op.return).end(); } c.op(Op.unreachable); };
 
-  define("slowLoad", [I64, I32], [I64], c => {
-    crosses(c, 0, 1).if_(); c.get(0).get(1).call(fn("loadByHand")).op(Op.return).end();
-    const r = c.local(I32);
+  define("slowLoad", [I64, I32], [I64, I32], c => {
+    const r = c.local(I32), byHand = () => { c.get(0).get(1).call(fn("loadByHand")); faulted(c).op(Op.return); };
+    crosses(c, 0, 1).if_(); byHand(); c.end();
     fillFor(c, 0, 0).tee(r).if_();
-    c.get(r).i32(1).op(Op.i32_eq).if_(); c.i64(0).op(Op.return).end();
-    c.get(0).get(1).call(fn("loadByHand")).op(Op.return).end();
-    bySize(c, 1, n => { host(c, 0).mem({ 1: Op.i64_load8_u, 2: Op.i64_load16_u, 4: Op.i64_load32_u, 8: Op.i64_load }[n], 0); });
+    c.get(r).i32(1).op(Op.i32_eq).if_(); c.i64(0).i32(1).op(Op.return).end();
+    byHand(); c.end();
+    bySize(c, 1, n => { host(c, 0).mem({ 1: Op.i64_load8_u, 2: Op.i64_load16_u, 4: Op.i64_load32_u, 8: Op.i64_load }[n], 0).i32(0); });
   });
-  define("slowStore", [I64, I64, I32], [], c => {
-    crosses(c, 0, 2).if_(); c.get(0).get(1).get(2).call(fn("storeByHand")).op(Op.return).end();
-    const r = c.local(I32);
+  define("slowStore", [I64, I64, I32], [I32], c => {
+    const r = c.local(I32), byHand = () => { c.get(0).get(1).get(2).call(fn("storeByHand")); faulted(c).op(Op.return); };
+    crosses(c, 0, 2).if_(); byHand(); c.end();
     fillFor(c, 0, 1).tee(r).if_();
-    c.get(r).i32(1).op(Op.i32_eq).if_(); c.op(Op.return).end();
-    c.get(0).get(1).get(2).call(fn("storeByHand")).op(Op.return).end();
-    bySize(c, 2, n => { host(c, 0).get(1).mem({ 1: Op.i64_store8, 2: Op.i64_store16, 4: Op.i64_store32, 8: Op.i64_store }[n], 0); });
+    c.get(r).i32(1).op(Op.i32_eq).if_(); c.i32(1).op(Op.return).end();
+    byHand(); c.end();
+    bySize(c, 2, n => { host(c, 0).get(1).mem({ 1: Op.i64_store8, 2: Op.i64_store16, 4: Op.i64_store32, 8: Op.i64_store }[n], 0).i32(0); });
   });
   /** May these bytes be written? Records the fault if not. */
-  define("probeWrite", [I64, I32], [], c => {
-    crosses(c, 0, 1).if_(); c.get(0).get(1).call(fn("probeByHand")).op(Op.return).end();
-    fillFor(c, 0, 1).i32(2).op(Op.i32_eq).if_(); c.get(0).get(1).call(fn("probeByHand")).end();
+  define("probeWrite", [I64, I32], [I32], c => {
+    const r = c.local(I32), byHand = () => { c.get(0).get(1).call(fn("probeByHand")); faulted(c).op(Op.return); };
+    crosses(c, 0, 1).if_(); byHand(); c.end();
+    fillFor(c, 0, 1).tee(r).i32(2).op(Op.i32_eq).if_(); byHand(); c.end();
+    c.get(r);
   });
-  define("slowLoad128", [I64], [], c => {
+  define("slowLoad128", [I64], [I32], c => {
     const lo = c.local(I64), hi = c.local(I64);
-    c.get(0).i32(8).call(own("slowLoad")).set(lo); faulted(c).if_(); c.op(Op.return).end();
-    c.get(0).i64(8).op(Op.i64_add).i32(8).call(own("slowLoad")).set(hi);
-    c.i32(cpu).get(lo).mem(Op.i64_store, CPU.wide.at).i32(cpu).get(hi).mem(Op.i64_store, CPU.wide.at + 8);
+    c.get(0).i32(8).call(own("slowLoad")).if_(); c.i32(1).op(Op.return).end().set(lo);
+    c.get(0).i64(8).op(Op.i64_add).i32(8).call(own("slowLoad")).if_(); c.i32(1).op(Op.return).end().set(hi);
+    c.i32(cpu).get(lo).mem(Op.i64_store, CPU.wide.at).i32(cpu).get(hi).mem(Op.i64_store, CPU.wide.at + 8).i32(0);
   });
-  define("slowStore128", [I64], [], c => {
-    c.get(0).i32(16).call(own("probeWrite")); faulted(c).if_(); c.op(Op.return).end();
-    c.get(0).i32(cpu).mem(Op.i64_load, CPU.wide.at).i32(8).call(own("slowStore")); faulted(c).if_(); c.op(Op.return).end();
+  define("slowStore128", [I64], [I32], c => {
+    c.get(0).i32(16).call(own("probeWrite")).if_(); c.i32(1).op(Op.return).end();
+    c.get(0).i32(cpu).mem(Op.i64_load, CPU.wide.at).i32(8).call(own("slowStore")).if_(); c.i32(1).op(Op.return).end();
     c.get(0).i64(8).op(Op.i64_add).i32(cpu).mem(Op.i64_load, CPU.wide.at + 8).i32(8).call(own("slowStore"));
   });
   const mulhu = (c: Code) => { // schoolbook on 32-bit halves
@@ -134,7 +136,52 @@ export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number
     c.get(0).i32(cpu).get(0).mem(Op.i32_load, REC.stub).callIndirect(stub);
   });
   const g = new StubGen();
-  for (const word of ["res", "aux"] as const) { m.funcs.push({ type: m.type([I32, I64, I64], [I64]), code: g.flagHelper(word), export: word === "res" ? "flagRes" : "flagAux" }); exports.push(word); }
+  for (const word of ["res", "aux"] as const) {
+    const name = word === "res" ? "flagRes" : "flagAux";
+    m.funcs.push({ type: m.type([I32, I64, I64], [I64]), code: g.flagHelper(word), export: name }); exports.push(name);
+  }
+  // Ways out of a region (translate.ts), for all regions the same, so that their code stays in the processor's caches. Registers are in their places, flags as lazy as
+  // CPU.lazy says; rip, the record there, budget and the number of instructions done are given.
+  /** Flags become the words that the interpreter and TypeScript know. */
+  define("settleFlags", [], [], c => {
+    const kind = c.local(I32), a = c.local(I64), b = c.local(I64);
+    c.i32(cpu).mem(Op.i32_load, CPU.lazy.at).tee(kind).if_();
+    c.i32(cpu).mem(Op.i64_load, CPU.fres.at).set(a).i32(cpu).mem(Op.i64_load, CPU.faux.at).set(b);
+    for (const [f, at] of [["flagRes", CPU.fres.at], ["flagAux", CPU.faux.at]] as const) c.i32(cpu).get(kind).get(a).get(b).call(own(f)).mem(Op.i64_store, at);
+    c.i32(cpu).i32(0).mem(Op.i32_store, CPU.lazy.at).end();
+  });
+  /** The loop that called the region counts one instruction for it: `less`, unless another handler is called in its place. */
+  const retire = (c: Code, n: number, less: number) => { c.i32(cpu).i32(cpu).mem(Op.i64_load, CPU.retired.at).get(n).op(Op.i64_extend_i32_u).op(Op.i64_add); if (less) c.i64(less).op(Op.i64_sub); c.mem(Op.i64_store, CPU.retired.at); };
+  /** Somebody may want this pCPU's attention (a budget of -1): that is not to be lost. */
+  const keepBudget = (c: Code, budget: number) => { c.i32(cpu).mem(Op.i32_load, CPU.budget.at).i32(0).op(Op.i32_ge_s).if_(); c.i32(cpu).get(budget).mem(Op.i32_store, CPU.budget.at).end(); };
+  const moveBase = (c: Code) => c.i32(cpu).get(0).i64(-4096).op(Op.i64_and).mem(Op.i64_store, CPU.ripBase.at);
+  /** leave(rip, cpu, budget, done): to the run loop. */
+  define("leave", [I64, I32, I32, I32], [I32], c => {
+    keepBudget(c, 2);
+    retire(c, 3, 1); c.call(own("settleFlags"));
+    c.i32(cpu).get(0).mem(Op.i64_store, CPU.rip.at).i32(cpu).i32(0).mem(Op.i32_store, CPU.link.at).i32(0);
+  });
+  /** leaveTo(rip, record or 0, cpu, budget, done): to whatever executes the instruction at rip; a region goes on with the flags as they are. */
+  define("leaveTo", [I64, I32, I32, I32, I32], [I32], c => {
+    const t = c.local(I32), leave = () => { c.get(0).get(2).get(3).get(4).returnCall(own("leave")); };
+    c.get(1).if_(); {
+      c.get(3).i32(1).op(Op.i32_sub).tee(3).i32(0).op(Op.i32_lt_s).unlikely().if_(); leave(); c.end();
+      heat(c, 1, 2, t, leave);
+      keepBudget(c, 3); moveBase(c);
+      c.else_();
+      keepBudget(c, 3);
+      c.get(0).get(2).call(own("lookup")).tee(1).op(Op.i32_eqz).if_(); retire(c, 4, 1); c.call(own("settleFlags")).i32(0).op(Op.return).end();
+    } c.end();
+    c.get(1).mem(Op.i32_load, REC.handler).tee(t).get(1).mem(Op.i32_load, REC.stub).op(Op.i32_ne).if_();
+    retire(c, 4, 0); c.get(1).get(2).get(t).returnCallIndirect(stub).end();
+    retire(c, 4, 1); c.call(own("settleFlags")).get(1);
+  });
+  /** leaveToStub(rip, record, cpu, budget, done): let the interpreter's stub do this instruction. */
+  define("leaveToStub", [I64, I32, I32, I32, I32], [I32], c => {
+    keepBudget(c, 3);
+    moveBase(c); retire(c, 4, 0); c.call(own("settleFlags"));
+    c.get(1).get(2).get(1).mem(Op.i32_load, REC.stub).returnCallIndirect(stub);
+  });
   /** The handler of a record whose bytes have been overwritten: leave at its own address. */
   define("stale", [I32, I32], [I32], c => {
     c.get(1).get(1).mem(Op.i64_load, CPU.ripBase.at).get(0).mem(Op.i64_load16_u, REC.off).op(Op.i64_add).mem(Op.i64_store, CPU.rip.at).get(1).i32(0).mem(Op.i32_store, CPU.link.at).i32(0);

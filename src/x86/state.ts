@@ -80,7 +80,9 @@ export const CPU = struct(0x600, {
   stiRip: i64(0x510),
   /** how fres and faux are to be read (gen-flags.ts: flagCode); 0 but between one region and the next */
   lazy: i32(0x518),
-  spare: bytes(0x520, 0xe0),
+  /** the record of a lean region that has been stayed in for long, or 0, and its rip */
+  stayed: i32(0x51c), stayedRip: i64(0x520),
+  spare: bytes(0x528, 0xd8),
 });
 
 /** A segment register with its hidden part. `attr`: bits 0-7 the descriptor's access byte, 8 AVL, 9 L, 10 D/B, 11 G, as in public/arch-x86/hvm/save.h; bit 12: unusable. `limit` is in bytes, expanded. */

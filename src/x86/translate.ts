@@ -17,13 +17,22 @@ import { type Block, type Loop, type Region, pageOf } from "./region.ts";
 import { EXTRACT, REPLACE, movx } from "./semantics-sse.ts";
 import { MXCSR_ORDINARY } from "./semantics-sse-float.ts";
 import { CPU, RCX, SEG, segAt, xmmAt } from "./state.ts";
-import { STUB_TYPE, heat, importsOf } from "./stubs.ts";
+import { STUB_TYPE, importsOf } from "./stubs.ts";
 
 /** Locals: parameters, the block asked for, the registers, lazy flags (a, b, code), rip on the way out, the home page's rip, instructions done, budget,
- *  how to go on (OUT_*), the record to go on with, the data block, the TLB in use, pages known to be mapped, MXCSR is ordinary, position of a fault; XMM registers. */
-const REC_ = 0, CPU_ = 1, SEL = 2, R0 = 3, LA = 19, LB = 20, LRIP = 21, LBASE = 22, LCNT = 23, LKIND = 24, LBUD = 25, OUT = 26, LREC = 27, LDATA = 28, LTLB = 29, LOK = 30, LMX = 31, LPOS = 32, X0 = 33;
-/** Look LRIP up; let LREC's stub do it; leave with rip in LRIP; go on at LREC, which lies at LRIP (0: look it up). */
-const OUT_LOOKUP = 0, OUT_STUB = 1, OUT_LEAVE = 2, OUT_GO = 3;
+ *  the record to go on with, the data block, the TLB in use, pages known to be mapped, MXCSR is ordinary, position of a fault; XMM registers. */
+const REC_ = 0, CPU_ = 1, SEL = 2, R0 = 3, LA = 19, LB = 20, LRIP = 21, LBASE = 22, LCNT = 23, LKIND = 24, LBUD = 25, LREC = 26, LDATA = 27, LTLB = 28, LOK = 29, LMX = 30, LPOS = 31, X0 = 32;
+/** SEL for: find the block at LRIP. */
+const FIND = -1;
+/** Where a region's flags lie between it and whoever comes next. */
+const FLAG_PLACES = [[LA, CPU.fres.at, Op.i64_load, Op.i64_store], [LB, CPU.faux.at, Op.i64_load, Op.i64_store], [LKIND, CPU.lazy.at, Op.i32_load, Op.i32_store]] as const;
+/** Long stays count for REC.stay, in units of so many instructions (a power of 2). */
+export const STAY_SHIFT = 6;
+/**
+ * What a region is made for. wide: registers and flags are locals over the whole region, jump tables at each site; for what loops. lean: registers are loaded by each
+ * block that reads them, flags lie in memory between blocks, one jump table: a third of the code, for what runs now and then, above all kernels' paths.
+ */
+export type Shape = "lean" | "wide";
 type Item = { first: number; last: number; loop: Loop | null };
 type Seq = { items: Item[]; labels: number[]; at: number; top: number; first: number; last: number; dispatch: boolean };
 
@@ -59,6 +68,7 @@ export function regionModule(images: readonly RegionImage[], slots: readonly num
 }
 /** The XMM register whose place in the CPU struct that is, or null. */
 const xmmOf = (at: number): number | null => (at >= CPU.xmm.at && at < CPU.xmm.at + 256 ? (at - CPU.xmm.at) / 16 : null);
+const isDynamic = (flow: string): boolean => flow === "ret" || flow === "ind" || flow === "callind";
 /** The most a site's jump table may have; larger regions go by the dispatcher. */
 const MAX_SPREAD = 64;
 
@@ -74,7 +84,11 @@ export class RegionGen extends Gen {
   private at = 0;
   private page = 0;
   private block = 0;
-  private exitLabel = 0;
+  private isLean = false;
+  /** the ways out: to LREC at LRIP (0: look it up), to LREC's stub, to the run loop */
+  private toRecord = 0;
+  private toStub = 0;
+  private toLoop = 0;
   /** where this block's faults go with LPOS set; how many do */
   private faultLabel = 0;
   private nrFaults = 0;
@@ -88,6 +102,9 @@ export class RegionGen extends Gen {
   private usedX = 0;
   private dirty = 0;
   private dirtyX = 0;
+  /** lean: the block reads flags from before it; the locals have words that memory has not */
+  private usesFlags = false;
+  private flagsInLocals = false;
   private usesMxcsr = false;
   private dynFlags = 0;
   private pending: Flags | null = null;
@@ -108,27 +125,25 @@ export class RegionGen extends Gen {
   private place = 0;
   private isLast = false;
 
-  translate(r: Region): RegionImage {
+  translate(r: Region, shape: Shape): RegionImage {
     const c = this.code = new Code(2), entries = r.blocks.flatMap((b, block) => (b.isEntry ? [{ pos: b.start, block }] : []));
+    this.isLean = shape === "lean";
     this.r = r; this.used = this.usedX = 0; this.usesMxcsr = false; this.resetTemps(); this.seqs = []; this.exits = []; this.needed = new Set();
     this.table = entryTable(entries.map(e => e.pos)); this.data = dataLayout(r.pages.length, this.table, 0);
     c.local(I32);
     for (let i = 0; i < 16; i++) c.local(I64);
-    for (let i = LA; i <= LCNT; i++) c.local(I64);
-    for (let i = LKIND; i <= LPOS; i++) c.local(I32);
+    for (let i = LA; i <= LBASE; i++) c.local(I64);
+    for (let i = LCNT; i <= LPOS; i++) c.local(I32);
     for (let i = 0; i < 16; i++) c.local(V128);
     this.dynFlags = 0; for (const b of r.blocks) if (b.isEntry) this.dynFlags |= b.flagsIn;
-    this.exitLabel = c.block();
+    this.toLoop = c.block(); this.toStub = c.block(); this.toRecord = c.block();
     this.seq(r.loops);
-    c.end();
     this.epilogue();
     // the prologue, now that we know what is used
     const p = new Code(2);
     p.get(REC_).mem(Op.i32_load16_u, REC.block).set(SEL).get(REC_).mem(Op.i32_load, REC.data).set(LDATA);
-    for (let i = 0; i < 16; i++) if (this.used >> i & 1) p.get(CPU_).mem(Op.i64_load, CPU.gpr.at + i * 8).set(R0 + i);
-    for (let i = 0; i < 16; i++) if (this.usedX >> i & 1) p.get(CPU_).mem(Op.v128_load, xmmAt(i)).set(X0 + i);
-    p.get(CPU_).mem(Op.i64_load, CPU.fres.at).set(LA).get(CPU_).mem(Op.i64_load, CPU.faux.at).set(LB);
-    p.get(CPU_).mem(Op.i32_load, CPU.lazy.at).set(LKIND).get(CPU_).mem(Op.i64_load, CPU.ripBase.at).set(LBASE).get(CPU_).mem(Op.i32_load, CPU.budget.at).set(LBUD).get(CPU_).mem(Op.i32_load, CPU.tlb.at).set(LTLB).i32(1).set(LOK);
+    if (!this.isLean) { this.loadRegisters(p, this.used, this.usedX); this.loadFlags(p); }
+    p.get(CPU_).mem(Op.i64_load, CPU.ripBase.at).set(LBASE).get(CPU_).mem(Op.i32_load, CPU.budget.at).set(LBUD).get(CPU_).mem(Op.i32_load, CPU.tlb.at).set(LTLB).i32(1).set(LOK);
     if (this.usesMxcsr) this.lookAtMxcsr(p);
     const all = new Code(2);
     all.types.push(...c.types); all.bytes(p.buf.subarray(0, p.n)).bytes(c.buf.subarray(0, c.n)); all.hints = c.hints.map(([at, v]) => [at + p.n, v]);
@@ -142,36 +157,26 @@ export class RegionGen extends Gen {
     for (let i = 0; i < 16; i++) if (this.dirtyX >> i & 1) c.get(CPU_).get(X0 + i).mem(Op.v128_store, xmmAt(i));
   }
   private flush(): void { this.writeBack(); this.dirty = this.dirtyX = 0; }
-  /**
-   * One for every way out. Into another region goes a tail call, with the flags as lazy as they are; whoever else comes next finds them in their words.
-   * The loop that called counts one instruction for us: for the stub, if it is one's turn.
-   */
+  private loadRegisters(c: Code, gprs: number, xmms: number): void {
+    for (let i = 0; i < 16; i++) if (gprs >> i & 1) c.get(CPU_).mem(Op.i64_load, CPU.gpr.at + i * 8).set(R0 + i);
+    for (let i = 0; i < 16; i++) if (xmms >> i & 1) c.get(CPU_).mem(Op.v128_load, xmmAt(i)).set(X0 + i);
+  }
+  private loadFlags(c: Code): void { for (const [l, at, load] of FLAG_PLACES) c.get(CPU_).mem(load, at).set(l); }
+  private storeFlags(): void { for (const [l, at, , store] of FLAG_PLACES) this.code.get(CPU_).get(l).mem(store, at); }
+  /** The ways out end in code that all regions share (runtime.ts). */
   private epilogue(): void {
     const c = this.code;
-    const retire = (less: number) => { c.get(CPU_).get(CPU_).mem(Op.i64_load, CPU.retired.at).get(LCNT).op(Op.i64_add); if (less) c.i64(less).op(Op.i64_sub); c.mem(Op.i64_store, CPU.retired.at); };
-    const is = (out: number) => c.get(OUT).i32(out).op(Op.i32_eq), become = (out: number) => c.i32(out).set(OUT);
-    is(OUT_GO).if_(); {
-      c.get(LREC).op(Op.i32_eqz).if_(); become(OUT_LOOKUP).else_();
-      this.spend(); c.if_(); become(OUT_LEAVE).else_();
-      heat(c, LREC, CPU_, SEL, () => become(OUT_LEAVE));
-      c.end().end().end();
-    }
-    // somebody may want this pCPU's attention: that is not to be lost
-    c.get(CPU_).mem(Op.i32_load, CPU.budget.at).i32(0).op(Op.i32_ge_s).if_(); c.get(CPU_).get(LBUD).mem(Op.i32_store, CPU.budget.at).end();
-    is(OUT_LOOKUP).if_(); c.get(LRIP).get(CPU_).call(helperIndex("lookup")).tee(LREC).op(Op.i32_eqz).if_(); become(OUT_LEAVE).end().end();
-    c.i32(1 << OUT_LOOKUP | 1 << OUT_GO).get(OUT).op(Op.i32_shr_u).i32(1).op(Op.i32_and).if_();
-    c.get(LREC).mem(Op.i32_load, REC.handler).tee(SEL).get(LREC).mem(Op.i32_load, REC.stub).op(Op.i32_ne).if_();
-    c.get(CPU_).get(LA).mem(Op.i64_store, CPU.fres.at).get(CPU_).get(LB).mem(Op.i64_store, CPU.faux.at).get(CPU_).get(LKIND).mem(Op.i32_store, CPU.lazy.at);
-    retire(0);
-    c.get(LREC).get(CPU_).get(SEL).returnCallIndirect(STUB_TYPE_INDEX).end().end();
-    c.get(LKIND).if_();
-    for (const [h, at] of [["flagRes", CPU.fres.at], ["flagAux", CPU.faux.at]] as const) c.get(CPU_).get(LKIND).get(LA).get(LB).call(helperIndex(h)).mem(Op.i64_store, at);
-    c.else_().get(CPU_).get(LA).mem(Op.i64_store, CPU.fres.at).get(CPU_).get(LB).mem(Op.i64_store, CPU.faux.at).end();
-    c.get(CPU_).i32(0).mem(Op.i32_store, CPU.lazy.at);
-    is(OUT_STUB).if_(); retire(0); c.get(LREC).get(CPU_).get(LREC).mem(Op.i32_load, REC.stub).returnCallIndirect(STUB_TYPE_INDEX).end();
-    retire(1);
-    is(OUT_LEAVE).if_(); c.get(CPU_).get(LRIP).mem(Op.i64_store, CPU.rip.at).get(CPU_).i32(0).mem(Op.i32_store, CPU.link.at).i32(0).op(Op.return).end();
-    c.get(LREC);
+    const goodbye = (h: "leaveTo" | "leaveToStub" | "leave") => {
+      c.end();
+      if (!this.isLean) this.storeFlags();
+      c.get(LCNT).i32(STAY_SHIFT).op(Op.i32_shr_u).tee(SEL).unlikely().if_();
+      c.get(REC_).get(REC_).mem(Op.i32_load, REC.stay).get(SEL).op(Op.i32_sub).tee(SEL).mem(Op.i32_store, REC.stay);
+      c.get(SEL).i32(0).op(Op.i32_le_s).if_();
+      c.get(CPU_).get(REC_).mem(Op.i32_store, CPU.stayed.at).get(CPU_).get(LBASE).get(REC_).mem(Op.i64_load16_u, REC.off).op(Op.i64_add).mem(Op.i64_store, CPU.stayedRip.at).end().end();
+      c.get(LRIP); if (h !== "leave") c.get(LREC);
+      c.get(CPU_).get(LBUD).get(LCNT).returnCall(helperIndex(h));
+    };
+    goodbye("leaveTo"); goodbye("leaveToStub"); goodbye("leave");
   }
   cpu(): Code { return this.code.get(CPU_); }
   protected override tlb(): void { this.code.get(LTLB); }
@@ -185,6 +190,9 @@ export class RegionGen extends Gen {
       if (inner && inner.first === n) { items.push({ first: n, last: inner.last, loop: inner }); n = inner.last + 1; k++; } else { items.push({ first: n, last: n, loop: null }); n++; }
     }
     const s: Seq = { items, labels: [], at: 0, top: c.loop(), first: l.first, last: l.last, dispatch: l.dispatch };
+    if (this.isLean && this.seqs.length === 0 && this.r.blocks.some(b => isDynamic(b.insns.at(-1)!.row.flow))) {
+      c.get(SEL).i32(FIND).op(Op.i32_eq).if_(); this.find(this.toRecord); c.end();
+    }
     const never = c.block();
     for (let k = items.length - 1; k >= 0; k--) s.labels[k] = c.block();
     if (l.dispatch) {
@@ -231,6 +239,8 @@ export class RegionGen extends Gen {
     let l = b.exits ? ALL : 0; for (const s of b.succ) l |= this.r.blocks[s]!.flagsIn;
     for (let k = b.insns.length - 1; k >= 0; k--) { live[k] = l; l = liveBefore(b.insns[k]!, l); }
     this.ended = false; this.nrFaults = this.everDirty = this.everDirtyX = 0; this.faultLabel = c.block();
+    const head = c.n;
+    if (this.isLean) { this.used = this.usedX = 0; this.usesFlags = this.flagsInLocals = false; }
     b.insns.forEach((i, k) => {
       this.insn = i; this.at = b.at[k]!; this.w = i.w; this.sw = i.sw; this.aw = i.aw; this.long = i.long;
       this.dstMem = i.dk === KIND.mem; this.srcMem = i.sk === KIND.mem; this.srcIsImm = i.sk === KIND.imm;
@@ -245,17 +255,24 @@ export class RegionGen extends Gen {
     });
     if (!this.ended) { this.settle(b); this.fallTo(b.end); }
     c.end();
+    // a register that the block writes later holds at a fault what it held before: it must have been loaded
+    if (this.nrFaults > 0) { this.used |= this.everDirty; this.usedX |= this.everDirtyX; }
+    if (this.isLean) {
+      const loads = new Code(2);
+      this.loadRegisters(loads, this.used, this.usedX);
+      if (this.usesFlags) this.loadFlags(loads);
+      c.insert(head, loads);
+    }
     if (this.nrFaults === 0) return;
-    // a register that the block writes later holds what it held before: it must have been loaded
-    this.used |= this.everDirty; this.usedX |= this.everDirtyX; this.dirty = this.everDirty; this.dirtyX = this.everDirtyX;
+    this.dirty = this.everDirty; this.dirtyX = this.everDirtyX;
     this.writeBack();
-    this.emit(this.add(64, local(LBASE, I64), this.cast(32, 64, local(LPOS, I32), true))); c.set(LRIP); this.out(OUT_LEAVE);
+    this.emit(this.add(64, local(LBASE, I64), this.cast(32, 64, local(LPOS, I32), true))); c.set(LRIP).br(this.toLoop);
   }
   // Operands -----------------------------------------------------------------------
   protected emitReg(v: Val): void { this.code.get(R0 + v.k); }
   override let(v: Val): Val { return v.op === X.reg ? v : super.let(v); }
   reg(w: W, i: number): Val {
-    this.used |= 1 << i;
+    if (!this.isLean || !(this.everDirty >> i & 1)) this.used |= 1 << i;
     const r: Val = { op: X.reg, ty: I64, a: null, b: null, c: null, k: i };
     return w === 64 ? r : this.cast(64, w, r);
   }
@@ -313,14 +330,14 @@ export class RegionGen extends Gen {
     if (old) old.v = v; else this.writes.push({ i, v });
   }
   private xmm(w: W, i: number): Val {
-    this.usedX |= 1 << i;
+    if (!this.isLean || !(this.everDirtyX >> i & 1)) this.usedX |= 1 << i;
     const v = local(X0 + i, V128);
     return w === 128 ? v : this.extract(EXTRACT[w], 0, v);
   }
   /** A part of the register replaces its lowest bits. */
   private setXmm(w: W, i: number, v: Val): void {
     const old = this.vectors.find(x => x.i === i), was = old?.v ?? local(X0 + i, V128);
-    if (w !== 128) { this.usedX |= 1 << i; v = this.replace(REPLACE[w], 0, was, v); }
+    if (w !== 128) { if (!old) this.xmm(128, i); v = this.replace(REPLACE[w], 0, was, v); }
     if (old) old.v = v; else this.vectors.push({ i, v });
   }
   override isNormal(which: "dst" | "src", shape: string): boolean {
@@ -356,21 +373,25 @@ export class RegionGen extends Gen {
   /** Hand the pending flags to the locals, still lazy: for the next block, an exit or a fault. */
   private stash(): void {
     const f = this.pending, c = this.code;
-    if (this.over) { this.toWords(); this.applyOver(); return; }
-    if (!f) return;
-    const set = (l: number, v: Val) => { this.emit(v); c.set(l); };
+    if (this.over) { this.toWords(); this.applyOver(); if (this.isLean) this.storeFlags(); return; }
+    if (!f) { if (this.flagsInLocals) this.storeFlags(); return; }
+    const set = (l: typeof LA | typeof LB | typeof LKIND, v: Val) => {
+      if (!this.isLean) { this.emit(v); c.set(l); return; }
+      c.get(CPU_); this.emit(v); c.mem(l === LKIND ? Op.i32_store : Op.i64_store, FLAG_PLACES.find(p => p[0] === l)![1]);
+    };
     if (f.kind === "co") { set(LA, this.cast(f.w, 64, f.r)); set(LB, this.cast(32, 64, this.or(32, f.a!, this.shl(32, f.b!, this.k(32, 1))))); }
     else if (f.kind === "logic") set(LA, this.cast(f.w, 64, f.r));
     else if (f.kind === "inc" || f.kind === "dec") { set(LA, this.cast(f.w, 64, f.r)); set(LB, this.cast(32, 64, f.x!)); }
-    else if (f.x) { const res = this.let(resOf(this, f)), aux = this.let(auxOf(this, f)); set(LA, res); set(LB, aux); c.i32(0).set(LKIND); return; }
+    else if (f.x) { const res = this.let(resOf(this, f)), aux = this.let(auxOf(this, f)); set(LA, res); set(LB, aux); set(LKIND, this.k(32, 0)); return; }
     else { set(LA, this.cast(f.w, 64, f.a!)); set(LB, this.cast(f.w, 64, f.b!)); }
-    c.i32(flagCode(f.kind, f.w)).set(LKIND);
+    set(LKIND, this.k(32, flagCode(f.kind, f.w)));
   }
   /** The words themselves into LA and LB, for those who change a part of them. */
   private force(): void {
     this.toWords();
     if (this.over) this.applyOver();
     this.pending = this.over = null;
+    this.flagsInLocals = this.isLean;
   }
   /** Put carry and overflow where `over` says they are; the words are in LA and LB. Doing it twice is doing it once. */
   private applyOver(): void {
@@ -380,7 +401,10 @@ export class RegionGen extends Gen {
   private toWords(): void {
     const c = this.code, f = this.pending;
     if (f) { const res = this.let(resOf(this, f)), aux = this.let(auxOf(this, f)); this.emit(res); c.set(LA); this.emit(aux); c.set(LB); }
-    else { c.get(LKIND).if_(); c.get(LKIND).get(LA).get(LB).call(helperIndex("flagRes")).get(LKIND).get(LA).get(LB).call(helperIndex("flagAux")).set(LB).set(LA).end(); }
+    else {
+      if (!this.flagsInLocals) this.usesFlags = true;
+      c.get(LKIND).if_(); c.get(LKIND).get(LA).get(LB).call(helperIndex("flagRes")).get(LKIND).get(LA).get(LB).call(helperIndex("flagAux")).set(LB).set(LA).end();
+    }
     c.i32(0).set(LKIND);
   }
   private words(): [Val, Val] {
@@ -413,10 +437,10 @@ export class RegionGen extends Gen {
     return isLazy(v, 6) ? v : this.keep(v);
   }
   flags(kind: FlagKind, w: W, r: Val, a: Val | null = null, b: Val | null = null, x: Val | null = null): void {
-    if (!this.liveAfter) { this.fl.push(() => { this.pending = this.over = null; }); return; }
+    if (!this.liveAfter) { this.fl.push(() => { this.pending = this.over = null; this.flagsInLocals = false; }); return; }
     this.fl.push(() => {
       const step = kind === "inc" || kind === "dec", needX = !step || this.liveAfter & CF;
-      this.over = null;
+      this.over = null; this.flagsInLocals = false;
       this.pending = { kind, w, r: this.keep(r)!, a: kind === "logic" ? null : this.keepLazy(a), b: kind === "logic" ? null : this.keepLazy(b), x: x && needX ? this.keep(x) : step ? this.k(32, 0) : null };
       this.hold = this.tempLevels();
     });
@@ -437,9 +461,9 @@ export class RegionGen extends Gen {
   }
   setCF(v: Val): void { if (this.liveAfter) this.setOver(v, null); }
   setArith(e: Val): void {
-    if (!this.liveAfter) { this.fl.push(() => { this.pending = this.over = null; }); return; }
+    if (!this.liveAfter) { this.fl.push(() => { this.pending = this.over = null; this.flagsInLocals = false; }); return; }
     const image = this.let(e);
-    this.fl.push(() => { const [res, aux] = wordsOf(this, image), a = this.let(aux); this.emit(res); this.code.set(LA); this.emit(a); this.code.set(LB).i32(0).set(LKIND); this.pending = this.over = null; });
+    this.fl.push(() => { const [res, aux] = wordsOf(this, image), a = this.let(aux); this.emit(res); this.code.set(LA); this.emit(a); this.code.set(LB).i32(0).set(LKIND); this.pending = this.over = null; this.flagsInLocals = this.isLean; });
   }
   private commit(): void {
     const c = this.code, ws = this.writes;
@@ -475,28 +499,20 @@ export class RegionGen extends Gen {
   target(): Val { return this.TARGET; }
   /** Emit whether the budget is spent, with this jump. */
   private spend(): void { this.code.get(LBUD).i32(1).op(Op.i32_sub).tee(LBUD).i32(0).op(Op.i32_lt_s).unlikely(); }
-  /** To the one way out; what it needs beside `how` has been set. */
-  private out(how: number): void { this.code.i32(how).set(OUT).br(this.exitLabel); }
   private exitNumber(pos: number): number { const n = this.exits.indexOf(pos); return n < 0 ? this.exits.push(pos) - 1 : n; }
-  /** CPU.ripBase for a record on the page of a position. */
-  private moveBase(pos: number): void {
-    const page = pageOf(pos) * 4096;
-    if (page !== 0) { this.code.get(CPU_); this.emit(this.atPos(page)); this.code.mem(Op.i64_store, CPU.ripBase.at); }
-  }
   /** Out to a position: by its record where its page is known to be mapped (and the record to somebody), else by lookup. */
   private exitAt(pos: number): void {
     const c = this.code, page = pageOf(pos);
     this.writeBack(); this.stash(); this.emit(this.atPos(pos)); c.set(LRIP);
-    if (page !== 0 && page !== this.page) { this.out(OUT_LOOKUP); return; }
-    this.moveBase(pos);
-    c.get(LDATA).mem(Op.i32_load, this.data.exits + this.exitNumber(pos) * 4).set(LREC); this.out(OUT_GO);
+    if (page !== 0 && page !== this.page) c.i32(0); else c.get(LDATA).mem(Op.i32_load, this.data.exits + this.exitNumber(pos) * 4);
+    c.set(LREC).br(this.toRecord);
   }
   /** Out to the stub of the instruction at a position, which has been decoded; on the present page. */
   private exitStub(pos: number): void {
     const c = this.code, n = this.exitNumber(pos);
     this.needed.add(pos);
-    this.writeBack(); this.stash(); this.moveBase(pos);
-    c.get(LDATA).mem(Op.i32_load, this.data.exits + n * 4).set(LREC); this.out(OUT_STUB);
+    this.writeBack(); this.stash(); this.emit(this.atPos(pos)); c.set(LRIP);
+    c.get(LDATA).mem(Op.i32_load, this.data.exits + n * 4).set(LREC).br(this.toStub);
   }
   /** Make sure that a page is still mapped where it was, or leave for whoever enters it into the instruction TLB: the run loop by way of `leave`. */
   private guard(page: number, leave: () => void): void {
@@ -529,15 +545,26 @@ export class RegionGen extends Gen {
     this.ended = true;
     if (to === this.TARGET) { this.commit(); this.settle(b); this.go(this.at + this.insn.len + this.insn.imm); return; }
     this.emit(to); c.set(LRIP); this.commit(); this.flush();
+    if (this.isLean) { this.stash(); c.i32(FIND).set(SEL).br(this.seqs[0]!.top); return; }
     if (this.dynFlags) { this.stash(); this.pending = this.over = null; }
     this.dispatch();
-    this.stash(); this.out(OUT_LOOKUP);
+    this.stash(); c.i32(0).set(LREC).br(this.toRecord);
   }
   /** To the block at LRIP, if the region has it; falls through if not. */
   private dispatch(): void {
-    const c = this.code, t = this.table, nrEntries = t.slots.length, pos = this.temp(I64), e = this.temp(I32), bit = this.temp(I32);
+    const c = this.code, nrEntries = this.table.slots.length;
     if (nrEntries === 0) return;
     const none = c.block();
+    this.find(none);
+    if (nrEntries > MAX_SPREAD && this.insn.row.flow === "ret") c.br(this.seqs[0]!.top);
+    else c.get(SEL).brTable([none, ...this.r.blocks.map((x, n) => (x.isEntry ? this.labelOf(n) : none))], none);
+    c.end();
+  }
+  /** SEL for the block at LRIP; to `none` with LREC 0 if the region has none there that may be entered. */
+  private find(none: number): void {
+    const c = this.code, t = this.table, pos = this.temp(I64), e = this.temp(I32), bit = this.temp(I32);
+    c.i32(0).set(LREC);
+    if (t.slots.length === 0) { c.br(none); return; }
     this.spend(); c.brIf(none);
     c.get(LRIP).get(LBASE).op(Op.i64_sub).tee(pos).op(Op.i32_wrap_i64).tee(e);
     c.i32(t.mult).op(Op.i32_mul).i32(t.shift).op(Op.i32_shr_u);
@@ -550,26 +577,23 @@ export class RegionGen extends Gen {
       c.get(LOK).get(bit).op(Op.i32_or).set(LOK).end();
     }
     c.get(e).mem(Op.i32_load, this.data.slots + SLOT.sel).set(SEL);
-    if (nrEntries > MAX_SPREAD && this.insn.row.flow === "ret") c.br(this.seqs[0]!.top);
-    else c.get(SEL).brTable([none, ...this.r.blocks.map((x, n) => (x.isEntry ? this.labelOf(n) : none))], none);
-    c.end();
   }
   branch(cond: Val): void {
     const c = this.code, v = this.let(cond);
     this.ended = true; this.commit(); this.settle(this.r.blocks[this.block]!);
     this.emit(v); c.if_(); this.go(this.at + this.insn.len + this.insn.imm); c.end(); this.fallTo(this.at + this.insn.len);
   }
-  private count(n: number): void { if (n) this.code.get(LCNT).i64(n).op(Op.i64_add).set(LCNT); }
+  private count(n: number): void { if (n) this.code.get(LCNT).i32(n).op(Op.i32_add).set(LCNT); }
   override mayFault(): void { this.nrFaults++; this.stash(); this.code.i32(this.at).set(LPOS); }
   fault(): void { this.mayFault(); this.code.br(this.faultLabel); }
-  override faultCheck(): void { this.cpu().mem(Op.i32_load, CPU.fault.at).unlikely().brIf(this.faultLabel); }
+  override faultIf(): void { this.code.unlikely().brIf(this.faultLabel); }
   byHand(): boolean { this.count(this.isLast ? -1 : this.place); this.exitStub(this.at); return true; }
   rare(cond: Val, _arm: () => void): void { this.emit(cond); this.code.unlikely().if_(); this.byHand(); this.code.end(); }
-  end(): void { this.ended = true; this.commit(); this.flush(); this.stash(); this.emit(this.next()); this.code.set(LRIP); this.out(OUT_LEAVE); }
+  end(): void { this.ended = true; this.commit(); this.flush(); this.stash(); this.emit(this.next()); this.code.set(LRIP).br(this.toLoop); }
   leap(to: Val): void {
     this.ended = true;
     this.emit(to); this.code.set(LRIP); this.commit(); this.flush();
-    this.stash(); this.out(OUT_LOOKUP);
+    this.stash(); this.code.i32(0).set(LREC).br(this.toRecord);
   }
   private never(what: string): never { throw new Error(`Assertion failed: ${this.insn.row.name} was taken for translatable, but calls ${what}`); }
   skipIf(): void { this.never("skipIf"); }

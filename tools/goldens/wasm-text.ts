@@ -115,7 +115,7 @@ function walk(m: WasmModule, f: WasmFunction, names: TextNames, written: Readonl
     const place = names.place?.(flat(address), offset), end = `]${align ? ` align ${align}` : ""}`;
     return place === undefined ? tree(`${name}[`, [address], `${offset ? ` + ${offset}` : ""}${end}`) : tree(`${name}[${place}${end}`);
   };
-  const invoke = (head: string, args: readonly Tree[], type: WasmType): void => { if (type.results) stack.push(tree(head, args, ")")); else statement(head, args, ")"); };
+  const invoke = (head: string, args: readonly Tree[], type: WasmType): void => { if (type.results === 1) { stack.push(tree(head, args, ")")); return; } statement(type.results ? `push ${head}` : head, args, ")"); for (let i = 0; i < type.results; i++) stack.push(POP); };
   const enter = (kind: string): void => {
     const ty = r.u8(), results = ty === VOID ? 0 : 1, at = r.at - 2, cond = kind === "if" ? [pop()] : [];
     statement(`${kind} @${frames.length}${f.unlikely.has(at) ? " unlikely" : ""}${cond.length ? " " : ""}`, cond);
@@ -153,6 +153,12 @@ function walk(m: WasmModule, f: WasmFunction, names: TextNames, written: Readonl
       case Op.call: {
         const n = r.u32(), callee = m.imports[n] ?? m.functions[n - m.imports.length]!;
         invoke(`${callee.name}(`, popAll(callee.type.params), callee.type);
+        continue;
+      }
+      case Op.return_call: {
+        const n = r.u32(), callee = m.imports[n] ?? m.functions[n - m.imports.length]!;
+        statement(`return ${callee.name}(`, popAll(callee.type.params), ")");
+        die();
         continue;
       }
       case Op.call_indirect: { const type = m.types[r.u32()]!; r.u32(); const to = pop(); invoke(`table[${flat(to)}](`, popAll(type.params), type); continue; }
