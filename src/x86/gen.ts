@@ -271,24 +271,32 @@ export abstract class Gen {
   orSlow(ty: Ty, fast: readonly Val[], yes: () => Val, no: () => Val): Val { return this.ifElse(ty, fast.reduce((x, y) => this.or(32, x, y)), yes, no); }
 
   // Memory ------------------------------------------------------------------------------------------------------------------
-  /** TLB probe: branches to `slow` where the bytes do not lie within the page that the entry's tag names (a miss or a page crossing); the entry's address is in the local returned. */
-  private probe(a: Val, size: number, tag: number, slow: number): number {
+  /**
+   * TLB probe for `size` bytes at a: leaves a machine address on the stack and returns what the access is to add to it, or branches to `slow` where the bytes do not
+   * lie within the page that the entry's tag names (a miss or a page crossing). What `noteOffset` and `noteHost` emit sees the offset in the page (i64) and the machine address.
+   */
+  protected reach(a: Val, size: number, write: boolean, slow: number, noteOffset?: () => void, noteHost?: () => void): number {
     const c = this.code, e = this.temp(I32);
     this.emit(a); c.op(Op.i32_wrap_i64).i32(12 - 5).op(Op.i32_shr_u).i32(((1 << TLB_BITS) - 1) << 5).op(Op.i32_and);
     this.tlb(); c.op(Op.i32_add).set(e);
-    this.emit(a); c.get(e).mem(Op.i64_load, tag).op(Op.i64_sub).i64(4096 - size).op(Op.i64_gt_u).unlikely().brIf(slow);
-    return e;
+    this.emit(a); c.get(e).mem(Op.i64_load, write ? TLBE.write : TLBE.read).op(Op.i64_sub);
+    noteOffset?.();
+    c.i64(4096 - size).op(Op.i64_gt_u).unlikely().brIf(slow);
+    c.get(e).mem(Op.i32_load, TLBE.add); this.emit(a); c.op(Op.i32_wrap_i64).op(Op.i32_add);
+    noteHost?.();
+    return 0;
   }
+  /** On the slow way, after the access: what `reach` has noted is not to be used. */
+  protected missed(): void {}
   /** Emit the address of the TLB in use. */
   protected tlb(): void { this.cpu().mem(Op.i32_load, CPU.tlb.at); }
-  private host(a: Val, e: number): void { const c = this.code; c.get(e).mem(Op.i32_load, TLBE.add); this.emit(a); c.op(Op.i32_wrap_i64).op(Op.i32_add); }
   /** Read w bits at a linear address. */
   load(w: W, addr: Val): Val {
-    const c = this.code, a = this.let(addr), ty = tyOf(w), out = this.temp(ty), done = c.block(), slow = c.block(), e = this.probe(a, w / 8, TLBE.read, slow);
-    this.host(a, e); c.mem(LOADS[w], 0).set(out).br(done).end();
+    const c = this.code, a = this.let(addr), ty = tyOf(w), out = this.temp(ty), done = c.block(), slow = c.block();
+    c.mem(LOADS[w], this.reach(a, w / 8, false, slow)).set(out).br(done).end();
     this.mayFault(); this.emit(a);
-    if (w === 128) { c.call(helperIndex("slowLoad128")); this.faultIf(); this.cpu().mem(Op.v128_load, CPU.wide.at).set(out); c.end(); return local(out, ty); }
-    this.slowLoad(w, out); c.end();
+    if (w === 128) { c.call(helperIndex("slowLoad128")); this.faultIf(); this.missed(); this.cpu().mem(Op.v128_load, CPU.wide.at).set(out); c.end(); return local(out, ty); }
+    this.slowLoad(w, out); this.missed(); c.end();
     return local(out, ty);
   }
   /** With the address on the stack. */
@@ -300,9 +308,9 @@ export abstract class Gen {
   }
   /** Write w bits at a linear address, now. */
   store(w: W, addr: Val, v: Val): void {
-    const c = this.code, a = this.let(addr), x = this.let(v), done = c.block(), slow = c.block(), e = this.probe(a, w / 8, TLBE.write, slow);
-    this.host(a, e); this.emit(x); c.mem(STORES[w], 0).br(done).end();
-    this.slowStore(w, a, x); c.end();
+    const c = this.code, a = this.let(addr), x = this.let(v), done = c.block(), slow = c.block(), at = this.reach(a, w / 8, true, slow);
+    this.emit(x); c.mem(STORES[w], at).br(done).end();
+    this.slowStore(w, a, x); this.missed(); c.end();
   }
   private slowStore(w: W, a: Val, x: Val): void {
     const c = this.code;
@@ -316,9 +324,10 @@ export abstract class Gen {
   /** Read for a later `storeBack`: checked for writing first. Locked: repeated until nobody else wrote between. A locked access that is not
    *  aligned, or goes the slow way, is not atomic. */
   protected loadForWrite(w: W, addr: Val, lock: boolean): Val {
-    const c = this.code, a = this.let(addr), host = this.temp(I32), out = this.temp(tyOf(w)), atomic = this.temp(I32), done = c.block(), slow = c.block(), e = this.probe(a, w / 8, TLBE.write, slow);
-    this.host(a, e); c.set(host).br(done).end();
-    this.mayFault(); this.emit(a); c.i32(w / 8).call(helperIndex("probeWrite")); this.faultIf(); c.i32(0).set(host); c.end();
+    const c = this.code, a = this.let(addr), host = this.temp(I32), out = this.temp(tyOf(w)), atomic = this.temp(I32), done = c.block(), slow = c.block(), at = this.reach(a, w / 8, true, slow);
+    if (at) c.i32(at).op(Op.i32_add);
+    c.set(host).br(done).end();
+    this.mayFault(); this.emit(a); c.i32(w / 8).call(helperIndex("probeWrite")); this.faultIf(); this.missed(); c.i32(0).set(host); c.end();
     let loop = 0;
     if (lock && w !== 128) {
       c.get(host).i32(0).op(Op.i32_ne).get(host).i32(w / 8 - 1).op(Op.i32_and).op(Op.i32_eqz).op(Op.i32_and).set(atomic);

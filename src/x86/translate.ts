@@ -16,7 +16,7 @@ import { REC } from "./layout.ts";
 import { type Block, type Loop, type Region, pageOf } from "./region.ts";
 import { EXTRACT, REPLACE, movx } from "./semantics-sse.ts";
 import { MXCSR_ORDINARY } from "./semantics-sse-float.ts";
-import { CPU, RCX, SEG, segAt, xmmAt } from "./state.ts";
+import { CPU, RCX, RSP, SEG, segAt, xmmAt } from "./state.ts";
 import { STUB_TYPE, importsOf } from "./stubs.ts";
 
 /** Locals: parameters, the block asked for, the registers, lazy flags (a, b, code), rip on the way out, the home page's rip, instructions done, budget,
@@ -33,6 +33,14 @@ export const STAY_SHIFT = 6;
  * block that reads them, flags lie in memory between blocks, one jump table: a third of the code, for what runs now and then, above all kernels' paths.
  */
 export type Shape = "lean" | "wide";
+/** A value as a sum: something the block has met, and a number. */
+type Term = { readonly root: number; readonly plus: number };
+/** A page that was probed at a term's address: locals with that address' offset in the page (far more where the probe missed) and its machine address. */
+type Reached = Term & { readonly canWrite: boolean; readonly off: number; readonly host: number };
+/** An offset in no page, whatever is added. */
+const NO_OFFSET = 2 ** 40;
+/** Pages that a block remembers at a time: each takes two registers of the host. */
+const MAX_REACHED = 3;
 type Item = { first: number; last: number; loop: Loop | null };
 type Seq = { items: Item[]; labels: number[]; at: number; top: number; first: number; last: number; dispatch: boolean };
 
@@ -68,6 +76,7 @@ export function regionModule(images: readonly RegionImage[], slots: readonly num
 }
 /** The XMM register whose place in the CPU struct that is, or null. */
 const xmmOf = (at: number): number | null => (at >= CPU.xmm.at && at < CPU.xmm.at + 256 ? (at - CPU.xmm.at) / 16 : null);
+const USES_STACK: ReadonlySet<string> = new Set(["push", "pop", "call", "ret", "leave"]);
 const isDynamic = (flow: string): boolean => flow === "ret" || flow === "ind" || flow === "callind";
 /** The most a site's jump table may have; larger regions go by the dispatcher. */
 const MAX_SPREAD = 64;
@@ -105,6 +114,15 @@ export class RegionGen extends Gen {
   /** lean: the block reads flags from before it; the locals have words that memory has not */
   private usesFlags = false;
   private flagsInLocals = false;
+  /** what registers are in terms of values the block has met, and values kept in temporaries; pages probed in this block, at its outermost level */
+  private terms: Term[] = [];
+  private readonly termOf = new Map<Val, Term>();
+  private nrRoots = 0;
+  private reached: Reached[] = [];
+  private fresh: Reached | null = null;
+  private blockDepth = 0;
+  /** locals for what `reached` remembers: offsets and machine addresses */
+  private readonly reachLocals: { off: number; host: number }[] = [];
   private usesMxcsr = false;
   private dynFlags = 0;
   private pending: Flags | null = null;
@@ -128,7 +146,7 @@ export class RegionGen extends Gen {
   translate(r: Region, shape: Shape): RegionImage {
     const c = this.code = new Code(2), entries = r.blocks.flatMap((b, block) => (b.isEntry ? [{ pos: b.start, block }] : []));
     this.isLean = shape === "lean";
-    this.r = r; this.used = this.usedX = 0; this.usesMxcsr = false; this.resetTemps(); this.seqs = []; this.exits = []; this.needed = new Set();
+    this.r = r; this.used = this.usedX = 0; this.usesMxcsr = false; this.reachLocals.length = 0; this.resetTemps(); this.seqs = []; this.exits = []; this.needed = new Set();
     this.table = entryTable(entries.map(e => e.pos)); this.data = dataLayout(r.pages.length, this.table, 0);
     c.local(I32);
     for (let i = 0; i < 16; i++) c.local(I64);
@@ -240,6 +258,8 @@ export class RegionGen extends Gen {
     for (let k = b.insns.length - 1; k >= 0; k--) { live[k] = l; l = liveBefore(b.insns[k]!, l); }
     this.ended = false; this.nrFaults = this.everDirty = this.everDirtyX = 0; this.faultLabel = c.block();
     const head = c.n;
+    this.blockDepth = c.depth; this.reached = []; this.termOf.clear(); this.nrRoots = 16;
+    for (let i = 0; i < 16; i++) this.terms[i] = { root: i, plus: 0 };
     if (this.isLean) { this.used = this.usedX = 0; this.usesFlags = this.flagsInLocals = false; }
     b.insns.forEach((i, k) => {
       this.insn = i; this.at = b.at[k]!; this.w = i.w; this.sw = i.sw; this.aw = i.aw; this.long = i.long;
@@ -270,7 +290,54 @@ export class RegionGen extends Gen {
   }
   // Operands -----------------------------------------------------------------------
   protected emitReg(v: Val): void { this.code.get(R0 + v.k); }
-  override let(v: Val): Val { return v.op === X.reg ? v : super.let(v); }
+  override let(v: Val): Val {
+    if (v.op === X.reg) return v;
+    const t = this.term(v), out = super.let(v);
+    if (t && out !== v) this.termOf.set(out, t);
+    return out;
+  }
+  // Pages met before --------------------------------------------------------------------
+  private term(v: Val): Term | null {
+    if (v.op === X.reg) return this.terms[v.k]!;
+    if (v.op === X.local) return this.termOf.get(v) ?? null;
+    if ((v.op !== Op.i64_add && v.op !== Op.i64_sub) || v.b!.op !== X.konst) return null;
+    const t = this.term(v.a!);
+    return t && { root: t.root, plus: t.plus + (v.op === Op.i64_add ? v.b!.k : -v.b!.k) };
+  }
+  /** Will this block address by that value again? Only a guess: what is remembered for nobody costs two registers. */
+  private isWanted(root: number): boolean {
+    const { insns } = this.r.blocks[this.block]!, stack = this.terms[RSP]!.root === root;
+    for (let k = this.place; k < insns.length; k++) {
+      const i = insns[k]!, isLater = k > this.place;
+      if (stack && isLater && USES_STACK.has(i.row.name)) return true;
+      if (isLater && i.addr === ADDR.base && i.base >= 0 && this.terms[i.base]!.root === root && (i.dk === KIND.mem || i.sk === KIND.mem) && i.row.name !== "lea") return true;
+    }
+    return false;
+  }
+  /** Bytes on a page that this block has probed already need no probe, only a look whether they are still on it. */
+  protected override reach(a: Val, size: number, write: boolean, slow: number): number {
+    const c = this.code, t = this.term(a);
+    this.fresh = null;
+    const known = t && this.reached.find(r => r.root === t.root && (r.canWrite || !write) && Math.abs(t.plus - r.plus) < 4096);
+    if (known) {
+      const by = t.plus - known.plus;
+      c.get(known.off); if (by) c.i64(by).op(Op.i64_add);
+      c.i64(4096 - size).op(Op.i64_gt_u).unlikely().brIf(slow).get(known.host);
+      if (by >= 0) return by;
+      c.i32(by).op(Op.i32_add);
+      return 0;
+    }
+    // the two blocks of the access are open; in an arm, what comes after it does not know
+    if (!t || c.depth !== this.blockDepth + 2 || !this.isWanted(t.root)) return super.reach(a, size, write, slow);
+    this.reached = this.reached.filter(r => r.root !== t.root);
+    if (this.reached.length === MAX_REACHED) this.reached.shift();
+    const free = [...Array(MAX_REACHED).keys()].map(n => this.reachLocals[n] ??= { off: c.local(I64), host: c.local(I32) }).find(l => !this.reached.some(r => r.off === l.off))!;
+    super.reach(a, size, write, slow, () => c.tee(free.off), () => c.tee(free.host));
+    this.fresh = { ...t, canWrite: write, ...free };
+    this.reached.push(this.fresh);
+    return 0;
+  }
+  protected override missed(): void { if (this.fresh) this.code.i64(NO_OFFSET).set(this.fresh.off); }
   reg(w: W, i: number): Val {
     if (!this.isLean || !(this.everDirty >> i & 1)) this.used |= 1 << i;
     const r: Val = { op: X.reg, ty: I64, a: null, b: null, c: null, k: i };
@@ -476,13 +543,15 @@ export class RegionGen extends Gen {
     for (const { at, w, v } of this.stores) {
       c.get(CPU_); this.emit(v); c.mem(STORES[w], at);
       if (at === CPU.mxcsr.at) this.lookAtMxcsr(c);
-      if (at === CPU.tlb.at) { this.emit(v); c.set(LTLB); }
+      if (at === CPU.tlb.at) { this.emit(v); c.set(LTLB); this.reached = []; }      // other rights
     }
     const i = this.insn, copied = i.row.sem === movx && i.sk === KIND.xmm ? this.normals.get(i.sn) : undefined;
     for (const w of ws) this.emit(w.v);
     for (const x of this.vectors) this.emit(x.v);
     for (let k = this.vectors.length - 1; k >= 0; k--) { c.set(X0 + this.vectors[k]!.i); this.dirtyX |= 1 << this.vectors[k]!.i; this.everDirtyX |= this.dirtyX; }
     for (let k = ws.length - 1; k >= 0; k--) { c.set(R0 + ws[k]!.i); this.dirty |= 1 << ws[k]!.i; this.everDirty |= this.dirty; }
+    const terms = ws.map(w => this.term(w.v));
+    ws.forEach((w, n) => { this.terms[w.i] = terms[n] ?? { root: this.nrRoots++, plus: 0 }; });
     for (const x of this.vectors) {
       const known = this.makesNormal ?? copied;
       if (known === undefined) this.normals.delete(x.i); else this.normals.set(x.i, known);
