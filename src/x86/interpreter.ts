@@ -92,6 +92,7 @@ export class Interpreter implements Engine {
       heat: options.translateAfter ?? 0,
       freeRegion: freeSlot,
       flushed: () => this.regions.flushed(),
+      replaced: () => mmu.forgetAllJumps(),
       stubOf: (i, cross) => this.stubOf(i, cross),
       fetch: linear => mmu.fillCode(linear),
     };

@@ -10,7 +10,7 @@
  */
 import { canonical, type Cpu } from "./cpu.ts";
 import { GuestFault } from "./fault.ts";
-import { CONTEXT, ITLB_AT, ITLB_BITS, ITLBE, itlbIndex, noTag, TLB_AT, TLB_BITS, TLB_BYTES, TLB_CONTEXTS, TLBE } from "./layout.ts";
+import { CONTEXT, ITLB_AT, ITLB_BITS, ITLBE, itlbIndex, JUMP_BITS, JUMP_TAG_STEP, JUMPE, JUMPS_AT, noTag, TLB_AT, TLB_BITS, TLB_BYTES, TLB_CONTEXTS, TLBE } from "./layout.ts";
 import { P2M_CODE, P2M_WRITE } from "./platform.ts";
 import { CPU, CR0, CR4, EFER, MODE, PFERR, VECTOR } from "./state.ts";
 
@@ -57,6 +57,11 @@ export class Mmu {
   private lastRegion = -0.25;
   /** How many entries let stores to a frame through, by the frame's lowest bits: a frame that turns into code is usually found without a search. */
   private readonly writers = new Uint16Array(1 << 16);
+  private readonly jumps: number;
+  private readonly jumpTags: number;
+  private nrForgotten = 0;
+  /** code has been met in the upper half on a page that is not global */
+  private hasLocalUpper = false;
   /** the last address that fillCode was asked for */
   private fetched = 0;
   /** For counters: page walks. */
@@ -87,7 +92,7 @@ export class Mmu {
 
   constructor(cpu: Cpu) {
     this.cpu = cpu; this.i32 = cpu.v.i32; this.dv = cpu.v.dv;
-    this.tlb = (cpu.at + TLB_AT) >>> 2; this.itlb = (cpu.at + ITLB_AT) >>> 2;
+    this.jumps = (cpu.at + JUMPS_AT) >>> 2; this.jumpTags = (cpu.at + CPU.jumpTags.at) >>> 2; this.tlb = (cpu.at + TLB_AT) >>> 2; this.itlb = (cpu.at + ITLB_AT) >>> 2;
     this.logs = Array.from({ length: TLB_CONTEXTS + 1 }, (_, i) => [new FillLog(1 << (i < TLB_CONTEXTS ? TLB_BITS : ITLB_BITS)), new FillLog(1 << (i < TLB_CONTEXTS ? TLB_BITS : ITLB_BITS))] as const);
     this.reset();
   }
@@ -216,6 +221,14 @@ export class Mmu {
   }
 
   // Data TLB -------------------------------------------------------------------
+  /** Forget the jumps of one half of the addresses (0 lower, 1 upper). */
+  private forgetJumps(half: 0 | 1): void {
+    // counted here: the register file is another vCPU's now and then
+    if (++this.nrForgotten === 2 ** 31 / JUMP_TAG_STEP) { this.nrForgotten = 1; this.i32.fill(0, this.jumps, this.jumps + (JUMPE.size << JUMP_BITS >> 2)); }
+    this.i32[this.jumpTags + half] = this.nrForgotten * JUMP_TAG_STEP;
+  }
+  /** Records have changed: forget the jumps to them. */
+  forgetAllJumps(): void { this.forgetJumps(0); this.forgetJumps(1); }
   private noteLarge(linear: number, flags: number): void {
     const region = regionOf(linear, flags);
     if (region === this.lastRegion) return;
@@ -481,6 +494,8 @@ export class Mmu {
     i32[e] = tag; i32[e + 1] = hi;
     i32[e + 2] = machine; i32[e + 3] = cpu.mode & ~MODE.user;
     this.itlbFlags[index] = this.flags;
+    // the entry's place may have held a page that jumps are remembered to: that mapping still stands until it is invalidated
+    if (linear < 0 && !(this.flags & TLBE.global)) this.hasLocalUpper = true;
     if (this.flags & (LARGE | HUGE)) this.noteLarge(linear, this.flags);
     this.logs[TLB_CONTEXTS]![this.flags & TLBE.global]!.add(index);
     return machine;
@@ -511,7 +526,7 @@ export class Mmu {
       for (let i = 0; i < 1 << (c < TLB_CONTEXTS ? TLB_BITS : ITLB_BITS); i++) this.drop(c, i);
     }
     this.writers.fill(0);
-    this.forgetLarge(0); this.forgetLarge(1); this.forgetTables();
+    this.forgetLarge(0); this.forgetLarge(1); this.forgetTables(); this.forgetAllJumps();
   }
   /** Forget everything: another vCPU, another p2m, or a control bit that changes what the tables mean. */
   flushAll(): void {
@@ -519,7 +534,7 @@ export class Mmu {
       for (let n = 0; n < log.nr; n++) this.drop(c, log.entries[n]!);
       log.clear();
     }
-    this.forgetLarge(0); this.forgetLarge(1); this.forgetTables();
+    this.forgetLarge(0); this.forgetLarge(1); this.forgetTables(); this.forgetAllJumps();
   }
   /** CR3 was loaded: forget all but global pages. */
   flushLocal(): void {
@@ -531,12 +546,13 @@ export class Mmu {
       }
       log.clear();
     }
-    this.forgetLarge(0); this.forgetTables();
+    this.forgetLarge(0); this.forgetTables(); this.forgetJumps(0);
+    if (this.hasLocalUpper) { this.forgetJumps(1); this.hasLocalUpper = false; }
   }
   /** INVLPG: the page of `linear`, in every context, and all pieces of a large page around it. */
   invlpg(linear: number): void {
     const page = linear & ~0xfff, hi = Math.floor(linear / 4294967296) | 0;
-    this.forgetTables();
+    this.forgetTables(); this.forgetAllJumps();
     for (let c = 0; c < TLB_CONTEXTS; c++) {
       const e = this.entryOf(c, linear);
       if (this.i32[e] === page && this.i32[e + 1] === hi) this.drop(c, linear >>> 12 & TLB_MASK);

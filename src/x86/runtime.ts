@@ -1,7 +1,7 @@
 /** The fixed wasm part of a pCPU's engine: TLB slow paths, high multiply, jump lookup, segment checks and the dispatch loop. The pCPU's base is baked in. */
 import { Op } from "../wasm/opcodes.ts";
 import { Code, F64, I32, I64, type MemorySpec, Module } from "../wasm/writer.ts";
-import { CODEE, CODE_AT, CODE_BITS, ITLBE, ITLB_AT, ITLB_BITS, ITLB_MIX, REC, TLBE, TLB_BITS } from "./layout.ts";
+import { CODEE, CODE_AT, CODE_BITS, JUMPE, JUMPS_AT, JUMP_BITS, ITLBE, ITLB_AT, ITLB_BITS, ITLB_MIX, REC, TLBE, TLB_BITS } from "./layout.ts";
 import { STUB_TYPE, StubGen, heat } from "./stubs.ts";
 import { ATTR, CPU, SEG } from "./state.ts";
 
@@ -82,16 +82,22 @@ export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number
   define("mulhs", [I64, I64], [I64], c => { mulhu(c); for (const [x, y] of [[0, 1], [1, 0]] as const) c.get(x).i64(63).op(Op.i64_shr_s).get(y).op(Op.i64_and).op(Op.i64_sub); });
   /** lookup(rip, cpu): the record at rip, with ripBase moved; 0 (rip stored) when the budget is spent or the run loop must find it. */
   define("lookup", [I64, I32], [I32], c => {
-    const lin = c.local(I64), e = c.local(I32), key = c.local(I64), t = c.local(I32), miss = c.block();
+    const lin = c.local(I64), e = c.local(I32), key = c.local(I64), t = c.local(I32), jump = c.local(I32), tag = c.local(I32), miss = c.block(), found = c.block();
     c.get(1).get(1).mem(Op.i32_load, CPU.budget.at).i32(1).op(Op.i32_sub).tee(t).mem(Op.i32_store, CPU.budget.at).get(t).i32(0).op(Op.i32_lt_s).unlikely().brIf(miss);
-    c.get(0).get(1).mem(Op.i64_load, CPU.csBase.at).op(Op.i64_add).set(lin);
+    c.get(0).get(1).mem(Op.i64_load, CPU.csBase.at).op(Op.i64_add).tee(lin).i64(63).op(Op.i64_shr_u).op(Op.i32_wrap_i64).i32(2).op(Op.i32_shl).get(1).op(Op.i32_add).mem(Op.i32_load, CPU.jumpTags.at);
+    c.get(1).mem(Op.i32_load, CPU.mode.at).op(Op.i32_or).set(tag);
+    c.get(lin).op(Op.i32_wrap_i64).tee(t).get(t).i32(JUMP_BITS).op(Op.i32_shr_u).op(Op.i32_xor).i32((1 << JUMP_BITS) - 1).op(Op.i32_and).i32(Math.log2(JUMPE.size)).op(Op.i32_shl).get(1).op(Op.i32_add).tee(jump);
+    c.mem(Op.i64_load, JUMPS_AT + JUMPE.linear).get(lin).op(Op.i64_eq).get(jump).mem(Op.i32_load, JUMPS_AT + JUMPE.tag).get(tag).op(Op.i32_eq).op(Op.i32_and).if_();
+    c.get(jump).mem(Op.i32_load, JUMPS_AT + JUMPE.rec).set(t).br(found).end();
     itlbEntry(c, lin, t).get(1).op(Op.i32_add).tee(e).mem(Op.i64_load, ITLB_AT + ITLBE.tag);
     c.get(lin).i64(-4096).op(Op.i64_and).get(1).mem(Op.i64_load32_u, CPU.mode.at).op(Op.i64_or).op(Op.i64_ne).unlikely().brIf(miss);
     c.get(e).mem(Op.i64_load, ITLB_AT + ITLBE.key).get(lin).i64(4095).op(Op.i64_and).op(Op.i64_or).tee(key);
     c.op(Op.i32_wrap_i64).tee(t).get(t).i32(CODE_MIX).op(Op.i32_shr_u).op(Op.i32_xor).i32((1 << CODE_BITS) - 1).op(Op.i32_and).i32(4).op(Op.i32_shl).get(1).op(Op.i32_add).tee(e).mem(Op.i64_load, CODE_AT + CODEE.key);
     c.get(key).op(Op.i64_ne).unlikely().brIf(miss);
-    c.get(1).get(0).get(lin).i64(4095).op(Op.i64_and).op(Op.i64_sub).mem(Op.i64_store, CPU.ripBase.at);
     c.get(e).mem(Op.i32_load, CODE_AT + CODEE.rec).set(t);
+    c.get(jump).get(lin).mem(Op.i64_store, JUMPS_AT + JUMPE.linear).get(jump).get(t).mem(Op.i32_store, JUMPS_AT + JUMPE.rec).get(jump).get(tag).mem(Op.i32_store, JUMPS_AT + JUMPE.tag);
+    c.end();
+    c.get(1).get(0).get(lin).i64(4095).op(Op.i64_and).op(Op.i64_sub).mem(Op.i64_store, CPU.ripBase.at);
     heat(c, t, 1, e, () => c.br(miss));
     c.get(t).op(Op.return).end();
     c.get(1).get(0).mem(Op.i64_store, CPU.rip.at).get(1).i32(0).mem(Op.i32_store, CPU.link.at).i32(0);

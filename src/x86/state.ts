@@ -82,7 +82,9 @@ export const CPU = struct(0x600, {
   lazy: i32(0x518),
   /** the record of a lean region that has been stayed in for long, or 0, and its rip */
   stayed: i32(0x51c), stayedRip: i64(0x520),
-  spare: bytes(0x528, 0xd8),
+  /** tags of the jumps remembered (layout.ts) to addresses of the lower and of the upper half */
+  jumpTags: bytes(0x528, 8),
+  spare: bytes(0x530, 0xd0),
 });
 
 /** A segment register with its hidden part. `attr`: bits 0-7 the descriptor's access byte, 8 AVL, 9 L, 10 D/B, 11 G, as in public/arch-x86/hvm/save.h; bit 12: unusable. `limit` is in bytes, expanded. */
