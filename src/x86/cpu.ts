@@ -32,10 +32,13 @@ export class Cpu {
   onCodeWrite: (machine: number, size: number) => void = () => {};
   /** The last fault was an address that is not canonical: the run loop finds out whether it was the stack's (#SS). */
   isNonCanonical = false;
+  /** Copies as if by way of a buffer; the engine puts WebAssembly's own in its place: a view of shared memory does it byte by byte. */
+  bulk: { copyBytes(to: number, from: number, n: number): void; fillBytes(at: number, byte: number, n: number): void };
   private readonly w: number;
 
   constructor(v: Views, at: number, platform: Platform) {
-    this.v = v; this.at = at; this.platform = platform; this.w = at >>> 2;
+    this.v = v; this.bulk = { copyBytes: (to, from, n) => { v.u8.copyWithin(to, from, from + n); }, fillBytes: (to, byte, n) => { v.u8.fill(byte, to, to + n); } };
+    this.at = at; this.platform = platform; this.w = at >>> 2;
     this.mmu = new Mmu(this);
   }
 

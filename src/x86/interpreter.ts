@@ -26,7 +26,7 @@ const MEMORY: MemorySpec = { min: 1, max: 65536, shared: true };
 const STACK_INSNS: readonly string[] = ["push", "pop", "call", "ret", "leave", "enter", "pushf", "popf"];
 /** Not a vector: the instruction shall be executed once more, by its stub. */
 const RETRY = 255;
-type Runtime = { interpret(rec: number): void; step(rec: number): number; resume(): number };
+type Runtime = Cpu["bulk"] & { interpret(rec: number): void; step(rec: number): number; resume(): number };
 
 export class Interpreter implements Engine {
   readonly cpu: Cpu;
@@ -68,7 +68,7 @@ export class Interpreter implements Engine {
     const load = (bytes: Uint8Array<ArrayBuffer>, e: Record<string, WebAssembly.ImportValue>) => new WebAssembly.Instance(new WebAssembly.Module(bytes), { e }).exports;
     const shared = { memory, table: this.table };
     const rt = load(runtimeModule(MEMORY, TABLE_SIZE, at, platform.tscWord), { ...byHand as Record<string, WebAssembly.ImportValue>, ...shared });
-    this.rt = rt as never;
+    this.rt = rt as never; cpu.bulk = this.rt;
     const wide = (hi: bigint, lo: bigint, d: bigint, signed: boolean, rem: boolean) => {
       const n = signed ? hi << 64n | BigInt.asUintN(64, lo) : BigInt.asUintN(64, hi) << 64n | BigInt.asUintN(64, lo), dd = signed ? d : BigInt.asUintN(64, d);
       const q = n / dd;

@@ -159,7 +159,7 @@ export class Mmu {
       const index = level === 1 ? l >>> 12 & 511 : level === 2 ? l >>> 21 & 511 : level === 4 ? lHi >>> 7 & 511 : long ? (l >>> 30 | lHi << 2) & 511 : l >>> 30;
       const at = isKnown ? this.entryAt[1]! : this.locate(level, gfn, index * 8 + (long || level < 3 ? 0 : cr3 & 0xfe0));
       if (at === 0) lo = hi = -1;
-      else do { lo = Atomics.load(i32, at >>> 2); hi = Atomics.load(i32, (at >>> 2) + 1); } while (lo !== Atomics.load(i32, at >>> 2));
+      else do { lo = i32[at >>> 2]!; hi = i32[(at >>> 2) + 1]!; } while (lo !== Atomics.load(i32, at >>> 2));       // halves of one entry: nobody wrote between
       this.entryLo[level] = lo;
       if (!(lo & PTE.P)) return this.errorCode(access, context, 0);
       const pdpte = !long && level === 3, ps = level > 1 && level < 4 && !pdpte && lo & PTE.PS;

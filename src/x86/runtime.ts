@@ -72,6 +72,8 @@ export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number
     c.get(0).i32(cpu).mem(Op.i64_load, CPU.wide.at).i32(8).call(own("slowStore")).if_(); c.i32(1).op(Op.return).end();
     c.get(0).i64(8).op(Op.i64_add).i32(cpu).mem(Op.i64_load, CPU.wide.at + 8).i32(8).call(own("slowStore"));
   });
+  define("copyBytes", [I32, I32, I32], [], c => { c.get(0).get(1).get(2).op(Op.memory_copy).u8(0).u8(0); });
+  define("fillBytes", [I32, I32, I32], [], c => { c.get(0).get(1).get(2).op(Op.memory_fill).u8(0); });
   const mulhu = (c: Code) => { // schoolbook on 32-bit halves
     const t = c.local(I64), u = c.local(I64), lo = (x: number) => c.get(x).i64(0xffffffff).op(Op.i64_and), hi = (x: number) => c.get(x).i64(32).op(Op.i64_shr_u);
     lo(0); lo(1); c.op(Op.i64_mul).i64(32).op(Op.i64_shr_u); hi(0); lo(1); c.op(Op.i64_mul).op(Op.i64_add).set(t);

@@ -34,25 +34,25 @@ export function bulkMovs(cpu: Cpu, width: number): number {
   const bytes = width >> 3, left = count(cpu), from = offset(cpu, RSI), to = offset(cpu, RDI);
   const n = Math.min(left, room(from, bytes), room(to, bytes));
   if (n < 2 || cpu.eflags & EFLAGS.DF || !isFlat(cpu, DS, false) || !isFlat(cpu, ES, true)) return 0;
-  const src = plain(cpu, from, false), dst = src < 0 ? -1 : plain(cpu, to, true), { u8 } = cpu.v, total = n * bytes;
+  const src = plain(cpu, from, false), dst = src < 0 ? -1 : plain(cpu, to, true), { bulk } = cpu, total = n * bytes;
   if (dst < 0) return 0;
-  if (dst > src && dst < src + total) for (let i = 0; i < total; i += bytes) u8.copyWithin(dst + i, src + i, src + i + bytes);
-  else u8.copyWithin(dst, src, src + total);
+  if (dst > src && dst < src + total) for (let i = 0; i < total; i += bytes) bulk.copyBytes(dst + i, src + i, bytes);
+  else bulk.copyBytes(dst, src, total);
   put(cpu, RSI, from + total); put(cpu, RDI, to + total); advance(cpu, n);
   return n;
 }
 export function bulkStos(cpu: Cpu, width: number): number {
   const bytes = width >> 3, left = count(cpu), to = offset(cpu, RDI), n = Math.min(left, room(to, bytes));
   if (n < 2 || cpu.eflags & EFLAGS.DF || !isFlat(cpu, ES, true)) return 0;
-  const dst = plain(cpu, to, true), { u8 } = cpu.v, total = n * bytes;
+  const dst = plain(cpu, to, true), { bulk, v: { u8 } } = cpu, total = n * bytes;
   if (dst < 0) return 0;
   const rax = cpu.at + RAX * 8, first = u8[rax]!;
   let same = true;
   for (let i = 1; i < bytes; i++) same &&= u8[rax + i] === first;
-  if (same) u8.fill(first, dst, dst + total);
+  if (same) bulk.fillBytes(dst, first, total);
   else {
-    u8.copyWithin(dst, rax, rax + bytes);
-    for (let done = bytes; done < total; done *= 2) u8.copyWithin(dst + done, dst, dst + Math.min(done, total - done));
+    bulk.copyBytes(dst, rax, bytes);
+    for (let done = bytes; done < total; done *= 2) bulk.copyBytes(dst + done, dst, Math.min(done, total - done));
   }
   put(cpu, RDI, to + total); advance(cpu, n);
   return n;
