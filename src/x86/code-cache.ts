@@ -40,7 +40,8 @@ export class CodeCache {
   private readonly base: number;
   private readonly hooks: CodeHooks;
   private next: number;
-  private readonly pages = new Map<number, Page>();
+  /** Nothing is deleted: what is overwritten again and again would leave a chain of deleted entries in the map, to be walked at each insertion. */
+  private readonly pages = new Map<number, Page | null>();
   private readonly byFrame = new Map<number, Page[]>();
   counters = { records: 0, pages: 0, invalidations: 0, flushes: 0 };
 
@@ -49,8 +50,8 @@ export class CodeCache {
   private clearIndex(): void { for (let i = 0; i < 1 << CODE_BITS; i++) this.v.i64[(this.base + CODE_AT + i * CODEE.size) >>> 3] = -1n; }
   /** Forget everything. */
   flush(): void {
-    for (const frame of this.byFrame.keys()) this.hooks.unprotect(frame);
-    for (const p of this.pages.values()) for (const r of p.regions ?? []) if (r.pages[0] === p) this.hooks.freeRegion(r.slot);
+    for (const [frame, list] of this.byFrame) if (list.length > 0) this.hooks.unprotect(frame);
+    for (const p of this.pages.values()) for (const r of p?.regions ?? []) if (r.pages[0] === p) this.hooks.freeRegion(r.slot);
     this.pages.clear(); this.byFrame.clear();
     this.next = this.base + RECS_AT; this.counters.flushes++;
     this.clearIndex();
@@ -61,7 +62,7 @@ export class CodeCache {
     const key = machine + (mode & ~MODE.user) * 2 ** 32;
     const generation = this.hooks.generation(machine / 4096);
     let p = this.pages.get(key);
-    if (p && p.generation !== generation) { this.drop(machine / 4096, p); p = undefined; }
+    if (p && p.generation !== generation) { this.drop(machine / 4096, p); p = null; }
     if (!p) {
       p = { key, at: new Map(), recs: [], piecesLo: 0, piecesHi: 0, generation, regions: null };
       this.pages.set(key, p); this.counters.pages++;
@@ -163,7 +164,7 @@ export class CodeCache {
     this.forget(p);
     if (!list) return;
     list.splice(list.indexOf(p), 1);
-    if (list.length === 0) { this.byFrame.delete(frame); this.hooks.unprotect(frame); }
+    if (list.length === 0) this.hooks.unprotect(frame);
   }
   /** Room for a table of a region's, or 0 when there is none left (the next decoding flushes). */
   reserve(bytes: number): number {
@@ -175,7 +176,7 @@ export class CodeCache {
   /** Bytes are about to be overwritten: records made from them go stale. Called by every write to a protected frame. @returns whether there were any */
   invalidate(machine: number, size: number): boolean {
     const frame = Math.floor(machine / 4096), list = this.byFrame.get(frame);
-    if (!list) return false;
+    if (!list || list.length === 0) return false;
     let any = false;
     const from = (machine & 4095) >> 6, to = Math.min(63, ((machine & 4095) + size - 1) >> 6);
     for (const p of list.length === 1 ? list : [...list]) {
@@ -206,7 +207,7 @@ export class CodeCache {
       const e = (this.base + CODE_AT + codeSlot(machine + off | 0) * CODEE.size) >>> 3;
       this.v.i64[e] = -1n;
     }
-    this.pages.delete(p.key);
+    this.pages.set(p.key, null);
   }
 }
 /** Enough for any instruction: the bytes from a machine address to its page's end, then those of the page that follows in linear addresses. */

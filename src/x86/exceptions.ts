@@ -114,7 +114,7 @@ function enterLong(cpu: Cpu, vector: number, errorCode: number, cause: Cause, ri
   stack.push(8, frame);
   stack.commit();
   if (isInner) nullSegment(cpu, SS, cpl, cpl);
-  putSegment(cpu, CS, { ...cs, sel: gate.sel & 0xfffc | cpl });
+  cpu.setSeg(CS, gate.sel & 0xfffc | cpl, cs.base, cs.limit, cs.attr);
   setFlags(cpu, 0, CLEARED | (gate.type === SYSTEM.interruptGate32 ? EFLAGS.IF : 0));
   cpu.setMode();
   go(cpu, BigInt(handler));

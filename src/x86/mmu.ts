@@ -55,8 +55,8 @@ export class Mmu {
   /** Regions (see regionOf) of which a piece has been entered since the last flush, local and global ones apart; INVLPG elsewhere costs one look. */
   private readonly large: readonly [Set<number>, Set<number>] = [new Set(), new Set()];
   private lastRegion = -0.25;
-  /** How many entries let stores to a frame through, by the frame's lowest bits: a frame that turns into code is usually found without a search. */
-  private readonly writers = new Uint16Array(1 << 16);
+  /** How many entries let stores to a frame through: a frame that turns into code is usually found without a search. */
+  private readonly writers = new Uint16Array(1 << 20);
   private readonly jumps: number;
   private readonly jumpTags: number;
   private nrForgotten = 0;
@@ -246,7 +246,7 @@ export class Mmu {
     if (this.watch.length !== 0 && this.watch.some(b => b.from <= linear - (linear & 0xfff) + 4095 && b.to > linear - (linear & 0xfff))) return -1;
     const canWrite = this.writable && this.dirty && (rights & (P2M_WRITE | P2M_CODE)) === P2M_WRITE;
     this.forbidWrites(e);
-    if (canWrite) this.writers[machine >>> 12 & 0xffff]!++;
+    if (canWrite) this.writers[machine >>> 12]!++;
     i32[e] = page; i32[e + 1] = hi;
     if (canWrite) { i32[e + 2] = page; i32[e + 3] = hi; }
     i32[e + (TLBE.add >> 2)] = machine - page;
@@ -264,8 +264,8 @@ export class Mmu {
     if (code >= 0) this.pageFault(linear, code);
     return this.enter(linear, write, context);
   }
-  /** Machine address for a whole-page operation of strings.ts, at the present privilege; -1: not plain memory. @throws GuestFault */
-  plain(linear: number, write: boolean): number { return this.host(linear, write ? 1 : 0, this.cpu.context); }
+  /** Machine address for operations within a page (strings.ts, stack.ts); -1: not plain memory. @throws GuestFault */
+  plain(linear: number, write: boolean, context = this.cpu.context): number { return this.host(linear, write ? 1 : 0, context); }
 
   /**
    * Called by generated code on a TLB miss, with the linear page's number (lo: bits 12-43, hi: bits 44-63), and access 0 or 1 with the offset in the page above it.
@@ -513,7 +513,7 @@ export class Mmu {
   private forbidWrites(e: number): void {
     const { i32 } = this, none = this.noTagFor(e);
     if (i32[e + 2] === none && i32[e + 3] === 0) return;
-    this.writers[i32[e + (TLBE.frame >> 2)]! & 0xffff]!--;
+    this.writers[i32[e + (TLBE.frame >> 2)]!]!--;
     i32[e + 2] = none; i32[e + 3] = 0;
   }
   private flagsOf(context: number, index: number): number {
@@ -574,9 +574,9 @@ export class Mmu {
   protectFrame(frame: number): void {
     this.forgetTables();                               // one of them may have become code
     const { i32, writers } = this, isIt = (e: number): void => { if (i32[e + (TLBE.frame >> 2)] === frame) this.forbidWrites(e); };
-    if (writers[frame & 0xffff] === 0) return;
+    if (writers[frame] === 0) return;
     for (let c = 0; c < TLB_CONTEXTS; c++) isIt(this.entryOf(c, this.fetched));
-    if (writers[frame & 0xffff] === 0) return;
+    if (writers[frame] === 0) return;
     for (let c = 0; c < TLB_CONTEXTS; c++) for (const log of this.logs[c]!) for (let n = 0; n < log.nr; n++) isIt(this.tlb + ((c * TLB_BYTES + log.entries[n]! * TLBE.size) >>> 2));
   }
 }

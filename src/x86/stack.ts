@@ -36,7 +36,20 @@ export class Stack {
   }
   /** Push `values` in order, each `size` bytes (2, 4, 8). Commit the new sp with `commit` once nothing can fail. */
   push(size: number, values: readonly (number | bigint)[]): void {
-    const { mmu } = this.cpu;
+    const { mmu } = this.cpu, total = size * values.length;
+    // the usual case by one look: a 64-bit frame within a page of plain memory
+    if (size === 8 && !this.ss && (this.sp & 0xfff) >= total) {
+      const top = mmu.plain(this.linear(this.sp - 8, 8), true, this.context), { dv } = this.cpu.v;
+      if (top >= 0) {
+        values.forEach((x, n) => {
+          const at = top - n * 8;
+          if (typeof x === "bigint") dv.setBigUint64(at, BigInt.asUintN(64, x), true);
+          else { dv.setInt32(at, x | 0, true); dv.setInt32(at + 4, Math.floor(x / 4294967296) | 0, true); }
+        });
+        this.sp -= total;
+        return;
+      }
+    }
     this.probe(size, values.length);
     for (const x of values) {
       this.sp -= size;
