@@ -43,6 +43,6 @@ export type EngineOptions = {
 type MakeEngine = (memory: WebAssembly.Memory, at: number, platform: Platform, options?: EngineOptions) => Engine;
 export const makeInterpreter: MakeEngine = (memory, at, platform, options = {}) => new Interpreter(memory, at, platform, options);
 /** Arrivals at a block before it pays to translate it: measured on a boot and on fork + exec, see docs/translator.md. */
-export const TRANSLATE_AFTER = 4000;
+export const TRANSLATE_AFTER = 3000;
 /** The interpreter, with hot code translated. */
 export const makeTranslator: MakeEngine = (memory, at, platform, options = {}) => new Interpreter(memory, at, platform, { translateAfter: TRANSLATE_AFTER, ...options });

@@ -69,6 +69,45 @@ test("a store that faults leaves registers, flags and the other page untouched",
   assert.equal(getFlags(cpu) & EFLAGS.CF, 1);
   assert.deepEqual(m.v.u8.slice(m.ram + 0x22000 - 8, m.ram + 0x22008), before);
 });
+test("pushes go down over a page's end and stop at one that is not there", () => {
+  const m = machine(`50 51 52 ${CC}`), { cpu } = m.engine;
+  cpu.setGpr(RAX, 0x1111n); cpu.setGpr(RCX, 0x2222n); cpu.setGpr(RSP, BigInt(DATA + 12));
+  const f = run(m);
+  assert.deepEqual([f.vector, f.errorCode, f.rip, cpu.get(CPU.cr2), cpu.gpr(RSP)], [VECTOR.PF, 6, BigInt(CODE + 1), BigInt(DATA - 4), BigInt(DATA + 4)]);
+  assert.equal(m.v.dv.getBigUint64(m.ram + 0x20004, true), 0x1111n);
+});
+test("a page that was read is not thereby one to write", () => {
+  const m = machine(`48 8b 07  48 89 47 08  ${CC}`), { cpu } = m.engine;
+  cpu.setGpr(RDI, BigInt(DATA + 0x2000));
+  const f = run(m);
+  assert.deepEqual([f.vector, f.errorCode, f.rip, cpu.get(CPU.cr2)], [VECTOR.PF, 7, BigInt(CODE + 3), BigInt(DATA + 0x2008)]);
+});
+test("accesses by one register find each its own page, and both where they cross", () => {
+  // mov rax,[rdi] ; mov rcx,[rdi+16] ; mov rbx,[rdi-16] ; mov rsi,[rdi+4] ; mov [rdi+12],eax ; mov [rdi-4],ecx
+  const m = machine(`48 8b 07  48 8b 4f 10  48 8b 5f f0  48 8b 77 04  89 47 0c  89 4f fc  ${CC}`), { cpu } = m.engine, near = m.ram + 0x21000 - 8, far = m.ram + 0x30000;
+  m.map(DATA + 4096, 0x30000);
+  cpu.setGpr(RDI, BigInt(DATA + 4096 - 8));
+  m.v.dv.setBigUint64(near, 0x1122334455667788n, true); m.v.dv.setBigUint64(near - 16, 3n, true);
+  m.v.dv.setBigUint64(far, 0x99aabbccddeeff00n, true); m.v.dv.setBigUint64(far + 8, 0x2222222222222222n, true);
+  run(m);
+  assert.deepEqual([RAX, RCX, RBX, RSI].map(i => cpu.gpr(i)), [0x1122334455667788n, 0x2222222222222222n, 3n, 0xddeeff0011223344n]);
+  assert.deepEqual([m.v.dv.getUint32(far + 4, true), m.v.dv.getUint32(near - 4, true)], [0x55667788, 0x22222222]);
+});
+test("a jump that went somewhere before goes where the page is now", () => {
+  const m = machine(`ff d0 ff d0 ff d0 ${CC}`), { cpu } = m.engine, f = CODE + 0x10000;
+  for (const [gpa, n] of [[0x30000, 1], [0x31000, 2], [0x32000, 3]] as const) m.write(gpa, Uint8Array.from([0x80, 0xc1, n, 0xc3]));       // add cl, n ; ret
+  const go = (gpa: number): bigint => {
+    m.map(f, gpa);
+    cpu.set(CPU.exit, EXIT.none); cpu.rip = BigInt(CODE); cpu.setGpr(RCX, 0n); cpu.setGpr(RAX, BigInt(f)); cpu.setGpr(RSP, BigInt(DATA + 0x1000));
+    run(m);
+    return cpu.gpr(RCX);
+  };
+  assert.equal(go(0x30000), 3n);
+  cpu.mmu.invlpg(f);
+  assert.equal(go(0x31000), 6n);
+  cpu.mmu.flushLocal();
+  assert.equal(go(0x32000), 9n);
+});
 test("a repeated string instruction stops at a fault with its registers where it got to", () => {
   const m = machine(`f3 aa ${CC}`), { cpu } = m.engine;
   cpu.setGpr(RDI, BigInt(DATA + 8192 - 10)); cpu.setGpr(RCX, 100n); cpu.setGpr(RAX, 0x55n);
