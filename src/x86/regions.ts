@@ -17,8 +17,8 @@ import type { MemorySpec } from "../wasm/writer.ts";
 
 /** A block is taken into a region when it has been met this part of what makes it hot. */
 const WARM_PART = 8;
-/** Arrivals at a region from elsewhere until it is made anew with what it goes to and comes from; and from then on. */
-const MERGE_AFTER = 60_000, MERGE_AGAIN = 1_000_000;
+/** Arrivals at a region from elsewhere until it is made anew with what it goes to and comes from, and how many times more for each time that has been done: V8 begins anew too. */
+const MERGE_AFTER = 60_000, MERGE_STEP = 8, MERGE_AT_MOST = 4_000_000;
 /** What long stays must have executed in a lean region until it is made wide, in instructions >>> STAY_SHIFT. */
 const WIDE_AFTER = 2_000_000 >>> STAY_SHIFT;
 /** Counted down to no end in any time. */
@@ -56,6 +56,10 @@ export class Regions {
   private waitsSince = 0;
   /** what the region is made of that a record's others were merged into: doing it again must change something */
   private readonly merged = new Map<number, string>();
+  /** how often the region that a record begins was merged from others */
+  private readonly generations = new Map<number, number>();
+  /** records that wide regions begin at: what they are merged into is wide too */
+  private readonly wide = new Set<number>();
   /** records that regions which wait begin at */
   private readonly awaited = new Set<number>();
   readonly counters = { adopted: 0, regions: 0, regionInsns: 0, regionBytes: 0, translateMs: 0 };
@@ -69,7 +73,7 @@ export class Regions {
     const linear = Number(BigInt.asIntN(64, rip)), machine = cpu.mmu.peekCode(linear), home = machine ? this.code.known(machine, mode) : null;
     if (!home || this.awaited.has(rec)) return;
     // a region that is entered so often shares a loop with others: they become one
-    const isMerging = this.isEntry(rec), { i32 } = cpu.v, shape = this.host.shape ?? (isMerging && i32[(rec + REC.stay) >>> 2]! <= 0 ? "wide" : "lean");
+    const isMerging = this.isEntry(rec), { i32 } = cpu.v, shape = this.host.shape ?? (isMerging && (i32[(rec + REC.stay) >>> 2]! <= 0 || this.wide.has(rec)) ? "wide" : "lean");
     const began = performance.now(), pages = new Map<number, Page | null>([[0, home]]), base = linear - (linear & 4095);
     const pageAt = (distance: number): Page | null => {
       let p = pages.get(distance);
@@ -196,11 +200,13 @@ export class Regions {
       v.i32[(to + SLOT.sel) >>> 2] = block + 1; v.i32[(to + SLOT.page) >>> 2] = 1 << pageNr(pos);
     }
     exits.forEach((rec, n) => { v.i32[(data + layout.exits + n * 4) >>> 2] = rec; });
-    const recs: number[] = [];
-    for (const { pos, block } of image.entries) {
-      const rec = pageOf(pos) === 0 ? code.recordAt(pages[0]!, pos) : 0;
+    const found = image.entries.map(({ pos, block }) => ({ rec: pageOf(pos) === 0 ? code.recordAt(pages[0]!, pos) : 0, block })), recs: number[] = [];
+    const generation = isMerging ? 1 + Math.max(0, ...found.map(({ rec }) => this.generations.get(rec) ?? 0)) : 0, heat = isEager ? NEVER : Math.min(MERGE_AT_MOST, MERGE_AFTER * MERGE_STEP ** generation);
+    for (const { rec, block } of found) {
       if (rec === 0 || this.isEntry(rec) && !isMerging) continue;
-      v.i32[rec >>> 2] = slot; v.i32[(rec + REC.heat) >>> 2] = isEager ? NEVER : isMerging ? MERGE_AGAIN : MERGE_AFTER; v.i32[(rec + REC.stay) >>> 2] = isEager || shape === "wide" ? NEVER : WIDE_AFTER; v.u16[(rec + REC.block) >>> 1] = block + 1; v.i32[(rec + REC.data) >>> 2] = data;
+      if (isMerging) this.generations.set(rec, generation);
+      if (shape === "wide") this.wide.add(rec); else this.wide.delete(rec);
+      v.i32[rec >>> 2] = slot; v.i32[(rec + REC.heat) >>> 2] = heat; v.i32[(rec + REC.stay) >>> 2] = isEager || shape === "wide" ? NEVER : WIDE_AFTER; v.u16[(rec + REC.block) >>> 1] = block + 1; v.i32[(rec + REC.data) >>> 2] = data;
       recs.push(rec);
     }
     host.makeStubs();
@@ -208,7 +214,7 @@ export class Regions {
     this.counters.regions++; this.counters.regionInsns += image.nrInsns; this.counters.regionBytes += image.code.n;
   }
   /** The code cache has forgotten everything. */
-  flushed(): void { this.waiting = []; this.nrWaiting = 0; this.awaited.clear(); this.merged.clear(); }
+  flushed(): void { this.waiting = []; this.nrWaiting = 0; this.awaited.clear(); this.merged.clear(); this.generations.clear(); this.wide.clear(); }
   /** A region begins at this record. */
   private isEntry(rec: number): boolean { const { i32 } = this.cpu.v; return i32[rec >>> 2] !== i32[(rec + REC.stub) >>> 2] || this.awaited.has(rec); }
 }
