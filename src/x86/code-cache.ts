@@ -176,7 +176,7 @@ export class CodeCache {
   /** Bytes are about to be overwritten: records made from them go stale. Called by every write to a protected frame. @returns whether there were any */
   invalidate(machine: number, size: number): boolean {
     const frame = Math.floor(machine / 4096), list = this.byFrame.get(frame);
-    if (!list || list.length === 0) return false;
+    if (!list) return false;
     let any = false;
     const from = (machine & 4095) >> 6, to = Math.min(63, ((machine & 4095) + size - 1) >> 6);
     for (const p of list.length === 1 ? list : [...list]) {

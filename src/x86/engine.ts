@@ -1,9 +1,9 @@
 /** The CPU engine's door: run a vCPU until it exits, and say why. The portable engine is ours; a KVM engine would fit here too. */
-import type { Shape } from "./translate.ts";
 import type { Cpu } from "./cpu.ts";
 import type { ImageStore } from "./image-store.ts";
 import { Interpreter } from "./interpreter.ts";
 import type { Platform } from "./platform.ts";
+import type { Shape } from "./translate.ts";
 
 export interface Engine {
   readonly cpu: Cpu;

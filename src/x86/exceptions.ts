@@ -114,7 +114,7 @@ function enterLong(cpu: Cpu, vector: number, errorCode: number, cause: Cause, ri
   stack.push(8, frame);
   stack.commit();
   if (isInner) nullSegment(cpu, SS, cpl, cpl);
-  cpu.setSeg(CS, gate.sel & 0xfffc | cpl, cs.base, cs.limit, cs.attr);
+  putSegment(cpu, CS, cs, gate.sel & 0xfffc | cpl);
   setFlags(cpu, 0, CLEARED | (gate.type === SYSTEM.interruptGate32 ? EFLAGS.IF : 0));
   cpu.setMode();
   go(cpu, BigInt(handler));
@@ -156,7 +156,7 @@ function enterProtected(cpu: Cpu, vector: number, errorCode: number, cause: Caus
     stack.push(size, frame.map(cut(size)));
     stack.commit();
   }
-  putSegment(cpu, CS, { ...cs, sel: gate.sel & 0xfffc | cpl });
+  putSegment(cpu, CS, cs, gate.sel & 0xfffc | cpl);
   setFlags(cpu, 0, CLEARED | (gate.type & 1 ? 0 : EFLAGS.IF));
   cpu.setMode();
   go(cpu, BigInt(size === 2 ? gate.offset & 0xffff : gate.offset));

@@ -6,7 +6,7 @@ import { ImageStore, type StoredImage } from "./image-store.ts";
 function image(seed: number, byte: number, text: readonly number[]): StoredImage {
   const code = new Code(2);
   code.types.push(I32, I64); code.hints = [[3, 0]]; code.bytes(Uint8Array.from(text));
-  return { mode: 2, seed, pieces: [{ pos: seed, bytes: Uint8Array.of(byte, 0x90) }, { pos: -4096, bytes: Uint8Array.of(1) }], image: { code, pages: [0, -1], entries: [{ pos: seed, block: 0 }], exits: [{ pos: -4000, isNeeded: true }, { pos: 5, isNeeded: false }], nrInsns: 3 } };
+  return { mode: 2, seed, pieces: [{ pos: seed, bytes: Uint8Array.of(byte, 0x90) }, { pos: -4096, bytes: Uint8Array.of(1) }], image: { shape: "wide", code, pages: [0, -1], entries: [{ pos: seed, block: 0 }], exits: [{ pos: -4000, isNeeded: true }, { pos: 5, isNeeded: false }], nrInsns: 3 } };
 }
 test("a store comes back from its bytes as it was, for the same engine", () => {
   const store = new ImageStore();

@@ -4,13 +4,13 @@
  * What is stored is trusted like the engine's own sources (it is code); a file that is cut or damaged is refused whole.
  */
 import { Bytes, Code, type Ty } from "../wasm/writer.ts";
-import type { RegionImage } from "./translate.ts";
+import type { RegionImage, Shape } from "./translate.ts";
 
 /** Code that an image was made from: a piece of a page, by position. */
 export type Piece = { readonly pos: number; readonly bytes: Uint8Array };
 export type StoredImage = { readonly mode: number; /** offset in the page */ readonly seed: number; readonly pieces: readonly Piece[]; readonly image: RegionImage };
 
-const MAGIC = 0x676d4944, VERSION = 2, SUM_BYTES = 4;
+const MAGIC = 0x676d4944, VERSION = 3, SUM_BYTES = 4;
 /** Bytes of images that a store holds at most. */
 export const STORE_BYTES = 64 << 20;
 
@@ -44,8 +44,8 @@ export class ImageStore {
     const b = new Bytes();
     b.u32(MAGIC).u32(VERSION).str(engine).u32(this.nrImages);
     for (const list of this.bySeed.values()) for (const s of [...list].reverse()) {
-      const { code, pages, entries, exits, nrInsns } = s.image;
-      b.u32(s.mode).u32(s.seed).u32(s.pieces.length);
+      const { shape, code, pages, entries, exits, nrInsns } = s.image;
+      b.u32(s.mode).u32(s.seed).str(shape).u32(s.pieces.length);
       for (const p of s.pieces) b.s(p.pos).u32(p.bytes.length).bytes(p.bytes);
       b.u32(pages.length); for (const p of pages) b.s(p);
       b.u32(entries.length); for (const e of entries) b.s(e.pos).u32(e.block);
@@ -73,12 +73,12 @@ export class ImageStore {
       r.u32();
       if (r.u32() !== VERSION || r.str() !== engine) return store;
       for (let n = r.u32(); n > 0; n--) {
-        const mode = r.u32(), seed = r.u32(), pieces = r.list((): Piece => ({ pos: r.s(), bytes: r.bytes() })), pages = r.list(() => r.s());
+        const mode = r.u32(), seed = r.u32(), shape = r.str() as Shape, pieces = r.list((): Piece => ({ pos: r.s(), bytes: r.bytes() })), pages = r.list(() => r.s());
         const entries = r.list(() => ({ pos: r.s(), block: r.u32() })), exits = r.list(() => ({ pos: r.s(), isNeeded: r.u32() === 1 })), nrInsns = r.u32(), code = new Code(2);
         code.types.push(...r.list(() => r.u8() as Ty));
         code.hints = r.list((): [number, number] => [r.u32(), r.u32()]);
         code.bytes(r.bytes());
-        store.add({ mode, seed, pieces, image: { code, pages, entries, exits, nrInsns } });
+        store.add({ mode, seed, pieces, image: { shape, code, pages, entries, exits, nrInsns } });
       }
     } catch (e) {
       if (!(e instanceof RangeError)) throw e;

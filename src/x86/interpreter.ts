@@ -14,6 +14,7 @@ import { fpHelpers } from "./fp-glue.ts";
 import { CONTEXT, REC } from "./layout.ts";
 import type { Platform } from "./platform.ts";
 import { Regions } from "./regions.ts";
+import { STACK_INSNS } from "./rows.ts";
 import { RUNTIME_IMPORTS, STRADDLE, runtimeModule } from "./runtime.ts";
 import { ATTR, CPU, CS, EFLAGS, EXIT, MODE, RSP, SEG, SS, VECTOR, segAt } from "./state.ts";
 import { bulkMovs, bulkStos } from "./strings.ts";
@@ -23,7 +24,6 @@ import { callSys } from "./system.ts";
 const TABLE_SIZE = 32768;
 /** The widest limits: the same bytes then serve every machine. */
 const MEMORY: MemorySpec = { min: 1, max: 65536, shared: true };
-const STACK_INSNS: readonly string[] = ["push", "pop", "call", "ret", "leave", "enter", "pushf", "popf"];
 /** Not a vector: the instruction shall be executed once more, by its stub. */
 const RETRY = 255;
 type Runtime = Cpu["bulk"] & { interpret(rec: number): void; step(rec: number): number; resume(): number };

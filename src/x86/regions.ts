@@ -44,7 +44,7 @@ export type RegionHost = {
 };
 
 /** A region on its way to its place. isMerging: in the place of others. */
-type Placing = { readonly image: RegionImage; readonly pages: readonly Page[]; readonly shape: Shape; readonly isMerging: boolean };
+type Placing = { readonly image: RegionImage; readonly pages: readonly Page[]; readonly isMerging: boolean };
 
 export class Regions {
   private readonly cpu: Cpu;
@@ -89,7 +89,7 @@ export class Regions {
     if (isMerging) this.merged.set(rec, made);
     if (region.blocks.length > 0) {
       const image = this.gen.translate(region, shape);
-      this.enqueue({ image, pages: region.pages.map(distance => pageAt(distance)!), shape, isMerging });
+      this.enqueue({ image, pages: region.pages.map(distance => pageAt(distance)!), isMerging });
       if (region.index.has(linear & 4095)) this.host.images?.add({ mode: mode & ~MODE.user, seed: linear & 4095, pieces: this.piecesOf(region, pageAt), image });
     }
     this.counters.translateMs += performance.now() - began;
@@ -124,7 +124,7 @@ export class Regions {
     };
     const fit = candidates.find(s => s.pieces.every(isHere));
     if (fit) {
-      this.enqueue({ image: fit.image, pages: fit.image.pages.map(distance => code.page(machineAt(distance), mode)), shape: "lean", isMerging: false });
+      this.enqueue({ image: fit.image, pages: fit.image.pages.map(distance => code.page(machineAt(distance), mode)), isMerging: false });
       this.counters.adopted++;
     }
     this.counters.translateMs += performance.now() - began;
@@ -186,8 +186,8 @@ export class Regions {
     this.counters.translateMs += performance.now() - began;
   }
   /** What cannot be had (room, an instruction that was never met) leaves everything as it was. */
-  private place({ image, pages, shape, isMerging }: Placing, slot: number): void {
-    const { v } = this.cpu, { code, host } = this, isEager = host.heat === 0, table = entryTable(image.entries.map(e => e.pos)), layout = dataLayout(image.pages.length, table, image.exits.length);
+  private place({ image, pages, isMerging }: Placing, slot: number): void {
+    const { v } = this.cpu, { code, host } = this, { shape } = image, isEager = host.heat === 0, table = entryTable(image.entries.map(e => e.pos)), layout = dataLayout(image.pages.length, table, image.exits.length);
     const data = code.reserve(layout.size), pageNr = (pos: number): number => image.pages.indexOf(pageOf(pos));
     const exits = image.exits.map(({ pos, isNeeded }) => { const p = pages[pageNr(pos)]!; return isNeeded ? code.recordAt(p, pos & 4095) : p.at.get(pos & 4095) ?? 0; });
     if (data === 0 || image.exits.some((e, n) => e.isNeeded && exits[n] === 0)) { host.freeSlot(slot); return; }

@@ -5,6 +5,8 @@
 import type { Semantics } from "./semantics.ts";
 
 export type Flow = "next" | "jcc" | "jmp" | "call" | "ret" | "ind" | "callind" | "rep" | "sys";
+/** Names of the rows that push or pop. */
+export const STACK_INSNS: readonly string[] = ["push", "pop", "call", "ret", "leave", "enter", "pushf", "popf"];
 export type Row = {
   /** place in the table */ index: number;
   /** opcode; 0x100: 0F map, 0x200: 0F38, 0x300: 0F3A */

@@ -27,10 +27,13 @@ export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number
   const own = (name: string) => names.length + exports.indexOf(name);
   const entry = (c: Code, a: number) => c.get(a).op(Op.i32_wrap_i64).i32(7).op(Op.i32_shr_u).i32(((1 << TLB_BITS) - 1) << 5).op(Op.i32_and).i32(cpu).mem(Op.i32_load, CPU.tlb.at).op(Op.i32_add);
   const host = (c: Code, a: number) => entry(c, a).mem(Op.i32_load, TLBE.add).get(a).op(Op.i32_wrap_i64).op(Op.i32_add);
-  /** Is it there after all? A region comes here too where it remembers a miss. */
-  const isIn = (c: Code, a: number, tag: number) => entry(c, a).mem(Op.i64_load, tag).get(a).i64(-4096).op(Op.i64_and).op(Op.i64_eq);
   const crosses = (c: Code, a: number, size: number) => c.get(a).op(Op.i32_wrap_i64).i32(4095).op(Op.i32_and).get(size).op(Op.i32_add).i32(4096).op(Op.i32_gt_u);
-  const fillFor = (c: Code, a: number, write: number) => c.get(a).i64(12).op(Op.i64_shr_s).op(Op.i32_wrap_i64).get(a).i64(44).op(Op.i64_shr_s).op(Op.i32_wrap_i64).get(a).op(Op.i32_wrap_i64).i32(4095).op(Op.i32_and).i32(1).op(Op.i32_shl).i32(write).op(Op.i32_or).call(fn("fill"));
+  /** See that the tag is there (RUNTIME_IMPORTS.fill says how it went); it may be already, since a region comes here too where it remembers a miss. */
+  const fillFor = (c: Code, a: number, write: 0 | 1) => {
+    entry(c, a).mem(Op.i64_load, write ? TLBE.write : TLBE.read).get(a).i64(-4096).op(Op.i64_and).op(Op.i64_eq).if_(I32); c.i32(0).else_();
+    c.get(a).i64(12).op(Op.i64_shr_s).op(Op.i32_wrap_i64).get(a).i64(44).op(Op.i64_shr_s).op(Op.i32_wrap_i64).get(a).op(Op.i32_wrap_i64).i32(4095).op(Op.i32_and).i32(1).op(Op.i32_shl).i32(write).op(Op.i32_or).call(fn("fill"));
+    return c.end();
+  };
   /** Offset of a linear address' entry in the instruction TLB (itlbIndex of layout.ts). */
   const itlbEntry = (c: Code, a: number, scratch: number) => c.get(a).op(Op.i32_wrap_i64).tee(scratch).i32(12 - 4).op(Op.i32_shr_u).get(scratch).i32(12 - 4 + ITLB_MIX).op(Op.i32_shr_u).op(Op.i32_xor).i32(((1 << ITLB_BITS) - 1) << 4).op(Op.i32_and);
   const faulted = (c: Code) => c.i32(cpu).mem(Op.i32_load, CPU.fault.at);
@@ -39,19 +42,17 @@ export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number
   define("slowLoad", [I64, I32], [I64, I32], c => {
     const r = c.local(I32), byHand = () => { c.get(0).get(1).call(fn("loadByHand")); faulted(c).op(Op.return); };
     crosses(c, 0, 1).if_(); byHand(); c.end();
-    isIn(c, 0, TLBE.read).op(Op.i32_eqz).if_();
     fillFor(c, 0, 0).tee(r).if_();
     c.get(r).i32(1).op(Op.i32_eq).if_(); c.i64(0).i32(1).op(Op.return).end();
-    byHand(); c.end().end();
+    byHand(); c.end();
     bySize(c, 1, n => { host(c, 0).mem({ 1: Op.i64_load8_u, 2: Op.i64_load16_u, 4: Op.i64_load32_u, 8: Op.i64_load }[n], 0).i32(0); });
   });
   define("slowStore", [I64, I64, I32], [I32], c => {
     const r = c.local(I32), byHand = () => { c.get(0).get(1).get(2).call(fn("storeByHand")); faulted(c).op(Op.return); };
     crosses(c, 0, 2).if_(); byHand(); c.end();
-    isIn(c, 0, TLBE.write).op(Op.i32_eqz).if_();
     fillFor(c, 0, 1).tee(r).if_();
     c.get(r).i32(1).op(Op.i32_eq).if_(); c.i32(1).op(Op.return).end();
-    byHand(); c.end().end();
+    byHand(); c.end();
     bySize(c, 2, n => { host(c, 0).get(1).mem({ 1: Op.i64_store8, 2: Op.i64_store16, 4: Op.i64_store32, 8: Op.i64_store }[n], 0).i32(0); });
   });
   /** May these bytes be written? Records the fault if not. */
@@ -148,8 +149,7 @@ export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number
     c.get(0).i32(cpu).get(0).mem(Op.i32_load, REC.stub).callIndirect(stub);
   });
   const g = new StubGen();
-  for (const word of ["res", "aux"] as const) {
-    const name = word === "res" ? "flagRes" : "flagAux";
+  for (const [word, name] of [["res", "flagRes"], ["aux", "flagAux"]] as const) {
     m.funcs.push({ type: m.type([I32, I64, I64], [I64]), code: g.flagHelper(word), export: name }); exports.push(name);
   }
   // Ways out of a region (translate.ts), for all regions the same, so that their code stays in the processor's caches. Registers are in their places, flags as lazy as

@@ -28,7 +28,7 @@ export const gp = (errorCode: number): GuestFault => new GuestFault(VECTOR.GP, e
 export const selFault = (vector: number, sel: number, ext = 0): GuestFault => new GuestFault(vector, sel & 0xfffc | ext);
 
 export const segmentOf = (cpu: Cpu, s: number): Segment => ({ sel: cpu.segSel(s), base: cpu.segBase(s), limit: cpu.segLimit(s), attr: cpu.segAttr(s) });
-export const putSegment = (cpu: Cpu, s: number, x: Segment): void => cpu.setSeg(s, x.sel, x.base, x.limit, x.attr);
+export const putSegment = (cpu: Cpu, s: number, x: Segment, sel = x.sel): void => cpu.setSeg(s, sel, x.base, x.limit, x.attr);
 
 /** The descriptor a selector names, null when it lies beyond its table. @throws GuestFault (#PF) when the table is not mapped */
 export function descriptor(cpu: Cpu, sel: number): Descriptor | null {

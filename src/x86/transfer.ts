@@ -19,7 +19,7 @@ function checkTarget(cpu: Cpu, cs: Descriptor, rip: number): void {
   if (is64Code(cpu, cs) ? !isCanonical(rip) : rip > cs.limit || rip < 0) throw gp(0);
 }
 function enterCode(cpu: Cpu, cs: Descriptor, cpl: number, rip: number): void {
-  cpu.setSeg(CS, cs.sel & 0xfffc | cpl, cs.base, cs.limit, cs.attr);
+  putSegment(cpu, CS, cs, cs.sel & 0xfffc | cpl);
   cpu.nextRip = BigInt(rip);
   cpu.setMode();
 }

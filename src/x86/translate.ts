@@ -14,6 +14,7 @@ import { type FlagKind, type Flags, Gen, LOADS, STORES, type Val, type W, X, hel
 import { arithOf, auxOf, ccFrom, ccOf, flagCode, resOf, withCF, withCO, wordsOf } from "./gen-flags.ts";
 import { REC } from "./layout.ts";
 import { type Block, type Loop, type Region, pageOf } from "./region.ts";
+import { STACK_INSNS } from "./rows.ts";
 import { EXTRACT, REPLACE, movx } from "./semantics-sse.ts";
 import { MXCSR_ORDINARY } from "./semantics-sse-float.ts";
 import { CPU, RCX, RSP, SEG, segAt, xmmAt } from "./state.ts";
@@ -50,6 +51,7 @@ type Seq = { items: Item[]; labels: number[]; at: number; top: number; first: nu
  * none is needed).
  */
 export type RegionImage = {
+  readonly shape: Shape;
   /** the function's body, for a module that begins with importsOf */
   readonly code: Code;
   /** distances from the home page, which comes first */
@@ -65,8 +67,6 @@ export function dataLayout(nrPages: number, t: EntryTable, nrExits: number): Dat
   const displacements = nrPages * 4, slots = displacements + t.displacements.length + 15 & ~15, exits = slots + t.nrSlots * SLOT.size;
   return { displacements, slots, exits, size: exits + nrExits * 4 };
 }
-/** STUB_TYPE's place in every module of generated code. */
-const STUB_TYPE_INDEX = ((): number => { const m = new Module(); importsOf(m, { min: 1, max: 1, shared: true }, 1); return m.type(...STUB_TYPE); })();
 /** A module of regions; the nth goes into the table slot slots[n]. */
 export function regionModule(images: readonly RegionImage[], slots: readonly number[], memory: MemorySpec, tableSize: number): Uint8Array<ArrayBuffer> {
   const m = new Module();
@@ -76,7 +76,6 @@ export function regionModule(images: readonly RegionImage[], slots: readonly num
 }
 /** The XMM register whose place in the CPU struct that is, or null. */
 const xmmOf = (at: number): number | null => (at >= CPU.xmm.at && at < CPU.xmm.at + 256 ? (at - CPU.xmm.at) / 16 : null);
-const USES_STACK: ReadonlySet<string> = new Set(["push", "pop", "call", "ret", "leave"]);
 const isDynamic = (flow: string): boolean => flow === "ret" || flow === "ind" || flow === "callind";
 /** The most a site's jump table may have; larger regions go by the dispatcher. */
 const MAX_SPREAD = 64;
@@ -165,7 +164,7 @@ export class RegionGen extends Gen {
     if (this.usesMxcsr) this.lookAtMxcsr(p);
     const all = new Code(2);
     all.types.push(...c.types); all.bytes(p.buf.subarray(0, p.n)).bytes(c.buf.subarray(0, c.n)); all.hints = c.hints.map(([at, v]) => [at + p.n, v]);
-    return { code: all, pages: r.pages, entries, exits: this.exits.map(pos => ({ pos, isNeeded: this.needed.has(pos) })), nrInsns: r.nrInsns };
+    return { shape, code: all, pages: r.pages, entries, exits: this.exits.map(pos => ({ pos, isNeeded: this.needed.has(pos) })), nrInsns: r.nrInsns };
   }
   private lookAtMxcsr(c: Code): void { c.get(CPU_).mem(Op.i32_load, CPU.mxcsr.at).i32(MXCSR_ORDINARY.mask).op(Op.i32_and).i32(MXCSR_ORDINARY.value).op(Op.i32_eq).set(LMX); }
   /** Bring the CPU struct's registers up to date: at the end of a block, and (leaving the block's state as it is) on a way out of its middle. */
@@ -306,13 +305,9 @@ export class RegionGen extends Gen {
   }
   /** Will this block address by that value again? Only a guess: what is remembered for nobody costs two registers. */
   private isWanted(root: number): boolean {
-    const { insns } = this.r.blocks[this.block]!, stack = this.terms[RSP]!.root === root;
-    for (let k = this.place; k < insns.length; k++) {
-      const i = insns[k]!, isLater = k > this.place;
-      if (stack && isLater && USES_STACK.has(i.row.name)) return true;
-      if (isLater && i.addr === ADDR.base && i.base >= 0 && this.terms[i.base]!.root === root && (i.dk === KIND.mem || i.sk === KIND.mem) && i.row.name !== "lea") return true;
-    }
-    return false;
+    const isStack = this.terms[RSP]!.root === root;
+    return this.r.blocks[this.block]!.insns.slice(this.place + 1).some(i => isStack && STACK_INSNS.includes(i.row.name)
+      || i.addr === ADDR.base && i.base >= 0 && this.terms[i.base]!.root === root && (i.dk === KIND.mem || i.sk === KIND.mem) && i.row.name !== "lea");
   }
   /** Bytes on a page that this block has probed already need no probe, only a look whether they are still on it. */
   protected override reach(a: Val, size: number, write: boolean, slow: number): number {
@@ -444,7 +439,8 @@ export class RegionGen extends Gen {
     if (!f) { if (this.flagsInLocals) this.storeFlags(); return; }
     const set = (l: typeof LA | typeof LB | typeof LKIND, v: Val) => {
       if (!this.isLean) { this.emit(v); c.set(l); return; }
-      c.get(CPU_); this.emit(v); c.mem(l === LKIND ? Op.i32_store : Op.i64_store, FLAG_PLACES.find(p => p[0] === l)![1]);
+      const [, at, , store] = FLAG_PLACES.find(p => p[0] === l)!;
+      c.get(CPU_); this.emit(v); c.mem(store, at);
     };
     if (f.kind === "co") { set(LA, this.cast(f.w, 64, f.r)); set(LB, this.cast(32, 64, this.or(32, f.a!, this.shl(32, f.b!, this.k(32, 1))))); }
     else if (f.kind === "logic") set(LA, this.cast(f.w, 64, f.r));
