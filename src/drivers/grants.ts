@@ -1,0 +1,24 @@
+/**
+ * A guest's granted pages as its back ends reach them. In the machine this stands on domain 0's mapping of grants, in a test on a plain shared memory.
+ */
+
+/** A granted frame, mapped until it is given to `unmap`. */
+export type MappedPage = {
+  /** byte address of the frame in machine memory */
+  readonly at: number;
+  /** the grant it was mapped by */
+  readonly ref: number;
+  readonly isReadonly: boolean;
+};
+
+/** The grants of one domain. */
+export interface GrantAccess {
+  /** the whole of machine memory */
+  readonly words: Int32Array;
+  /** the same memory */
+  readonly bytes: Uint8Array;
+  /** Map what the guest granted by `ref`, any number. @returns the page, or the GNTST_* that says why not (grant_table.h) */
+  map(ref: number, isReadonly: boolean): MappedPage | number;
+  /** Give a page back, once: the guest may revoke the grant afterwards. A page not mapped read-only counts as written. */
+  unmap(page: MappedPage): void;
+}
