@@ -77,6 +77,17 @@ export const MODULES: Readonly<Record<string, ModuleNames>> = {
   "io/xs_wire": { header: "io/xs_wire.h", ours: ["XSD_ERRORS"] },
   "io/console": { header: "io/console.h" },
   "io/xenbus": { header: "io/xenbus.h", constants: { XenbusState: "XenbusState" } },
+  "io/blkif": { header: "io/blkif.h", constants: { BLKIF_SLOT_BYTES: "sizeof(union blkif_sring_entry)" } },
+  "io/netif": {
+    header: "io/netif.h",
+    types: { NetifExtraInfoMcast: "struct netif_extra_info", NetifExtraInfoHash: "struct netif_extra_info" },
+    fields: {
+      "NetifExtraInfo.gso_size": "u.gso.size", "NetifExtraInfo.gso_type": "u.gso.type", "NetifExtraInfo.gso_pad": "u.gso.pad",
+      "NetifExtraInfo.gso_features": "u.gso.features", "NetifExtraInfoMcast.addr": "u.mcast.addr",
+      "NetifExtraInfoHash.hash_type": "u.hash.type", "NetifExtraInfoHash.algorithm": "u.hash.algorithm", "NetifExtraInfoHash.value": "u.hash.value",
+    },
+    constants: { NETIF_TX_SLOT_BYTES: "sizeof(union netif_tx_sring_entry)", NETIF_RX_SLOT_BYTES: "sizeof(union netif_rx_sring_entry)" },
+  },
   "start_info": { header: "arch-x86/hvm/start_info.h" },
   "elfnote": { header: "elfnote.h" },
   "io/protocols": { header: "io/protocols.h" },
