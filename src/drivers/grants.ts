@@ -21,4 +21,6 @@ export interface GrantAccess {
   map(ref: number, isReadonly: boolean): MappedPage | number;
   /** Give a page back, once: the guest may revoke the grant afterwards. A page not mapped read-only counts as written. */
   unmap(page: MappedPage): void;
+  /** Say that a page that stays mapped was written to, before the guest is told: it may have held code. */
+  wrote(page: MappedPage): void;
 }

@@ -1,5 +1,7 @@
 /** What a domain is made from: the typed form that the library takes, its checks, and the way from an xl.cfg to it. */
 import { UserError } from "../base/errors.ts";
+import type { OnFull } from "../drivers/block/device.ts";
+import type { Disk } from "../storage/disk.ts";
 import { faultAt, type Place, parseNumber, placeText, type Setting, type XlValue } from "./xlcfg.ts";
 import { nearest, XL_KEYS } from "./xlkeys.ts";
 
@@ -25,10 +27,25 @@ export interface DomainConfig {
   vcpus?: number;
   /** 8-4-4-4-12 hexadecimal digits; made up where absent */
   uuid?: string;
+  /** block devices, opened by the caller and closed by it when the domain has ended for good */
+  disks?: readonly DiskConfig[];
   onPoweroff?: EventAction;
   onReboot?: EventAction;
   onCrash?: EventAction;
 }
+/** A block device of a domain. */
+export type DiskConfig = {
+  /** "xvda", "sdb1", "hdc" or a number: what the guest's driver makes a name from */
+  readonly vdev: string;
+  readonly disk: Disk;
+  readonly isReadonly?: boolean;
+  readonly isCdrom?: boolean;
+  /** pass on what the guest says it needs no more; default: yes */
+  readonly discards?: boolean;
+  /** when the disk's medium is full: keep the guest's write until there is room (default), or give the guest an error */
+  readonly onFull?: OnFull;
+};
+
 /** A configuration that passed `checkConfig`: every field filled in. */
 export type CheckedConfig = Required<Omit<DomainConfig, "ramdisk">> & { readonly ramdisk: Uint8Array | null };
 
@@ -85,7 +102,7 @@ export function checkConfig(config: DomainConfig): CheckedConfig {
   }
   return {
     name: config.name, type: "pvh", kernel: config.kernel, ramdisk: config.ramdisk ?? null, cmdline,
-    kernelName: config.kernelName ?? "kernel", ramdiskName: config.ramdiskName ?? "ramdisk", memoryMiB, maxmemMiB, vcpus, uuid,
+    kernelName: config.kernelName ?? "kernel", ramdiskName: config.ramdiskName ?? "ramdisk", memoryMiB, maxmemMiB, vcpus, uuid, disks: config.disks ?? [],
     onPoweroff: config.onPoweroff ?? "destroy", onReboot: config.onReboot ?? "restart", onCrash: config.onCrash ?? "destroy",
   };
 }

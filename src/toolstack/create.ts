@@ -8,7 +8,9 @@ import { Domain as HvDomain } from "../hypervisor/domain.ts";
 import { MachineMemoryExhausted } from "../memory/frames.ts";
 import { guestStoreEntries, guestStoreRoots } from "../xenstore/domain-entries.ts";
 import { StoreRing } from "../xenstore/ring.ts";
+import { attachDisk } from "./block.ts";
 import type { CheckedConfig } from "./config.ts";
+import { Devices } from "./devices.ts";
 import { Domain } from "./domain.ts";
 import type { Machine } from "./machine.ts";
 
@@ -91,10 +93,14 @@ export async function buildDomain(machine: Machine, config: CheckedConfig): Prom
     consoleEnd.onEvent(() => streams.back.poll());
     undo.push(() => streams.close());
 
+    const devices = new Devices(xs, hd.domid, machine.log);
+    undo.push(() => devices.close());
+    for (const disk of config.disks) attachDisk(devices, dom0, hd.domid, disk, machine.log);
+
     dom0.onDebugConsole(hd.domid, debugLines((line) => machine.log(`(d${hd.domid}) ${line}`)));
 
     hd.vcpu(0)!.setContext(pvhContext(plan.entry, plan.startInfoGpa));
-    return new Domain(config, { hv: hd, streams, release });
+    return new Domain(config, { hv: hd, streams, devices, release });
   } catch (e) {
     await release();
     if (e instanceof MachineMemoryExhausted) throw new UserError(`${config.name}: The machine has no ${config.memoryMiB} MiB left (${hv.mm.frames.nrFree >>> 8} MiB are free)`, { cause: e });

@@ -6,6 +6,7 @@ import { VCPU } from "../hypervisor/objects.ts";
 import { CPU, EXIT } from "../x86/state.ts";
 import type { CheckedConfig } from "./config.ts";
 import { type CrashReport, crashReport } from "./crash.ts";
+import type { Devices } from "./devices.ts";
 import { BANNER } from "./initramfs.ts";
 
 /** Why a domain ended: the guest's own word (public/sched.h SHUTDOWN_*), or ours. */
@@ -26,7 +27,7 @@ export type DomainReport = {
 };
 
 /** What the machine gives a domain it has built. */
-export type DomainParts = { readonly hv: HvDomain; readonly streams: ConsoleStreams; /** close rings and ports, remove store nodes, give memory back */ release(): Promise<void> };
+export type DomainParts = { readonly hv: HvDomain; readonly streams: ConsoleStreams; readonly devices: Devices; /** close rings and ports, remove store nodes, give memory back */ release(): Promise<void> };
 
 const REASONS = new Map<number, EndReason>([[SHUTDOWN.poweroff, "poweroff"], [SHUTDOWN.reboot, "reboot"], [SHUTDOWN.suspend, "suspend"], [SHUTDOWN.crash, "crash"],
   [SHUTDOWN.watchdog, "watchdog"], [SHUTDOWN.soft_reset, "soft_reset"]]);
@@ -74,6 +75,9 @@ export class Domain implements AsyncDisposable {
       },
     });
   }
+
+  /** its split devices */
+  get devices(): Devices { return this.#parts.devices; }
 
   /** Let it run; it is built paused. */
   begin(): void {

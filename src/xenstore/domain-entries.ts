@@ -4,6 +4,7 @@
  */
 import { XenbusState } from "../abi/io/xenbus.ts";
 import type { Entry } from "./client.ts";
+import { backPath, backPerms, frontPerms, nodes, recordPath } from "./device-entries.ts";
 import { domainPath } from "./path.ts";
 
 export type DomainNodes = {
@@ -29,7 +30,6 @@ export type DomainNodes = {
 
 export const vmPath = (uuid: string): string => `/vm/${uuid}`;
 export const libxlPath = (domid: number): string => `/libxl/${domid}`;
-const consoleBackend = (domid: number): string => `${domainPath(0)}/backend/console/${domid}/0`;
 
 /** Nodes of the store itself and of dom0; once a machine. */
 export function hostEntries(): Entry[] {
@@ -72,17 +72,14 @@ export function guestStoreEntries(d: DomainNodes): Entry[] {
 
 /** Console 0. Its front end has no state: the guest finds ring and port in its start info or its HVM parameters. */
 function consoleEntries(d: DomainNodes): Entry[] {
-  const front = `${domainPath(d.domid)}/console`, back = consoleBackend(d.domid), record = `${libxlPath(d.domid)}/device/console/0`;
-  const frontPerms = [`n${d.domid}`, "r0"], backPerms = ["n0", `r${d.domid}`];
-  const nodes = (root: string, perms: string[], values: Record<string, string | number>): Entry[] =>
-    Object.entries(values).map(([name, value]) => ({ path: `${root}/${name}`, value: String(value), perms }));
+  const front = `${domainPath(d.domid)}/console`, back = backPath(d.domid, "console", 0), record = recordPath(d.domid, "console", 0);
   return [
     { path: record }, ...nodes(record, ["n0"], { frontend: front, backend: back }),
-    { path: front, perms: frontPerms },
-    ...nodes(front, frontPerms, { backend: back, "backend-id": 0 }),
-    ...nodes(front, backPerms, { limit: 1048576, type: "xenconsoled", output: "pty", tty: "", port: d.console.port, "ring-ref": d.console.gfn }),
-    { path: back, perms: backPerms },
-    ...nodes(back, backPerms, { frontend: front, "frontend-id": d.domid, online: 1, state: XenbusState.Initialising, protocol: "vt100" }),
+    { path: front, perms: frontPerms(d.domid) },
+    ...nodes(front, frontPerms(d.domid), { backend: back, "backend-id": 0 }),
+    ...nodes(front, backPerms(d.domid), { limit: 1048576, type: "xenconsoled", output: "pty", tty: "", port: d.console.port, "ring-ref": d.console.gfn }),
+    { path: back, perms: backPerms(d.domid) },
+    ...nodes(back, backPerms(d.domid), { frontend: front, "frontend-id": d.domid, online: 1, state: XenbusState.Initialising, protocol: "vt100" }),
   ];
 }
 

@@ -1,0 +1,180 @@
+/**
+ * A split driver's back end as xenstore sees it: the two ends' states, what the back end offers, when it connects and lets go. One object a device,
+ * whatever its kind; what the kind does stands behind `BackDriver`.
+ *
+ *     back end   Initialising  InitWait             Connected     Closing  Closed   (online: InitWait again; else gone)
+ *     front end                Initialising ...  Initialised/Connected     Closing ...  Closed
+ *
+ * @see public/io/xenbus.h, and docs/misc/xenstore-paths.pandoc for the paths
+ */
+import { XenbusState } from "../abi/io/xenbus.ts";
+import type { Client } from "../xenstore/client.ts";
+import { backPath, type DeviceName, frontPath } from "../xenstore/device-entries.ts";
+import { FrontRefusal } from "./ring.ts";
+
+/** The front end's own keys, read once at connecting. Everything in them is the guest's word. */
+export type FrontKeys = {
+  text(key: string): string | undefined;
+  /** @returns `otherwise` where there is no such key @throws FrontRefusal where it is no whole number of the range */
+  number(key: string, least: number, most: number, otherwise?: number): number;
+};
+
+/** A kind of device. All calls are made one after the other. */
+export interface BackDriver {
+  /** "vbd", "vif": the class in paths */
+  readonly kind: string;
+  /** keys to write before the front end is waited for */
+  offer(): Readonly<Record<string, string | number>>;
+  /** Map rings and bind events. @throws FrontRefusal with nothing left behind */
+  connect(front: FrontKeys): void | Promise<void>;
+  /** Let go of all that `connect` took, when requests in flight have ended. Called also where `connect` was not. */
+  disconnect(): void | Promise<void>;
+  /** the guest has broken a ring: set by XenbusBack, called by the driver */
+  onBroken: (why: string) => void;
+}
+
+/** The back end of one device. */
+export class XenbusBack {
+  readonly device: DeviceName;
+  readonly path: string;
+  readonly frontPath: string;
+  readonly driver: BackDriver;
+  readonly #xs: Client;
+  readonly #log: (sentence: string) => void;
+  readonly #watch: Disposable;
+  #state: number = XenbusState.Unknown;
+  #isConnected = false;
+  #isClosed = false;
+  /** steps run one after the other; one more is asked for while one runs */
+  #running: Promise<void> | null = null;
+  #again = false;
+  #gone = Promise.withResolvers<void>();
+
+  /** The nodes of both ends exist already, see `deviceEntries`. Begins at once. */
+  constructor(xs: Client, domid: number, devid: number, driver: BackDriver, log: (sentence: string) => void) {
+    this.device = { domid, kind: driver.kind, devid };
+    this.driver = driver;
+    this.path = backPath(domid, driver.kind, devid);
+    this.frontPath = frontPath(domid, driver.kind, devid);
+    this.#xs = xs;
+    this.#log = log;
+    driver.onBroken = (why) => { void this.#fail(why); };
+    for (const [key, value] of Object.entries(driver.offer())) xs.write(`${this.path}/${key}`, String(value));
+    this.#setState(XenbusState.InitWait);
+    this.#watch = xs.watch(`${this.frontPath}/state`, () => { void this.poll(); });
+  }
+
+  get name(): string { return `d${this.device.domid} ${this.device.kind} ${this.device.devid}`; }
+  get state(): number { return this.#state; }
+  get isConnected(): boolean { return this.#isConnected; }
+
+  #setState(state: number): void {
+    if (this.#isClosed) return;
+    this.#state = state;
+    if (this.#xs.read(`${this.path}/state`) !== undefined) this.#xs.write(`${this.path}/state`, String(state));
+  }
+  /** Change keys of a connected device and have the front end look again: a resized disk, another medium. */
+  update(keys: Readonly<Record<string, string | number>>): void {
+    if (this.#isClosed || this.#xs.read(`${this.path}/state`) === undefined) return;
+    this.#xs.transaction((t) => {
+      for (const [key, value] of Object.entries(keys)) t.write(`${this.path}/${key}`, String(value));
+      t.write(`${this.path}/state`, String(this.#state));
+    });
+  }
+
+  /** Look at the front end's state and follow it. @returns when done */
+  poll(): Promise<void> {
+    this.#again = true;
+    return this.#running ??= (async () => {
+      try {
+        while (this.#again && !this.#isClosed) {
+          this.#again = false;
+          await this.#step();
+        }
+      } finally {
+        this.#running = null;
+      }
+    })();
+  }
+  async #step(): Promise<void> {
+    const state = Number(this.#xs.read(`${this.frontPath}/state`) ?? XenbusState.Unknown);
+    switch (state) {
+      case XenbusState.Initialising:
+        if (this.#state === XenbusState.Closed || this.#state === XenbusState.Closing || this.#isConnected) {
+          await this.#disconnect();       // it begins anew without having closed: another kernel, or a driver reloaded
+          this.#setState(XenbusState.InitWait);
+        }
+        return;
+      case XenbusState.Initialised: case XenbusState.Connected:
+        if (this.#isConnected || this.#state !== XenbusState.InitWait) return;
+        return this.#connect();
+      case XenbusState.Closing:
+        if (this.#state === XenbusState.Closed) return;
+        this.#setState(XenbusState.Closing);
+        return this.#disconnect();
+      case XenbusState.Closed: case XenbusState.Unknown:
+        if (state === XenbusState.Unknown && !this.#isConnected) return;
+        await this.#disconnect();
+        this.#setState(XenbusState.Closed);
+        if (state === XenbusState.Unknown || this.#xs.read(`${this.path}/online`) !== "1") this.#gone.resolve();
+        return;
+      default: return;
+    }
+  }
+  async #connect(): Promise<void> {
+    const text = (key: string): string | undefined => {
+      const value = this.#xs.read(`${this.frontPath}/${key}`);
+      return value === undefined || value.length > 64 ? undefined : value;
+    };
+    const number = (key: string, least: number, most: number, otherwise?: number): number => {
+      const value = text(key);
+      if (value === undefined && otherwise !== undefined) return otherwise;
+      const n = value !== undefined && /^\d{1,10}$/.test(value) ? Number(value) : Number.NaN;
+      if (!(n >= least && n <= most)) throw new FrontRefusal(`the front end's ${key} is ${value === undefined ? "missing" : `"${value}"`}; a number from ${least} to ${most} is wanted`);
+      return n;
+    };
+    try {
+      await this.driver.connect({ text, number });
+      this.#isConnected = true;
+      this.#setState(XenbusState.Connected);
+    } catch (e) {
+      if (!(e instanceof FrontRefusal)) throw e;
+      await this.#fail(e.message);
+    }
+  }
+  async #disconnect(): Promise<void> {
+    this.#isConnected = false;
+    await this.driver.disconnect();
+  }
+  /** The guest's end is beyond use: close, say why, and wait for it to begin anew. */
+  async #fail(why: string): Promise<void> {
+    if (this.#isClosed) return;
+    this.#log(`${this.name}: ${why}; the device is closed`);
+    const error = this.path.replace("/backend/", "/error/backend/");
+    this.#xs.write(`${error}/error`, why);
+    this.#setState(XenbusState.Closing);
+    await this.#disconnect();
+  }
+
+  /** Ask the front end to let go, as a detach does. @returns when it has, or false after `timeoutMs` */
+  async detach(timeoutMs: number): Promise<boolean> {
+    this.#xs.write(`${this.path}/online`, "0");
+    if (this.#isConnected) this.#setState(XenbusState.Closing);
+    else this.#gone.resolve();
+    void this.poll();
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const late = new Promise<false>((done) => { timer = setTimeout(done, timeoutMs, false); });
+    const done = await Promise.race([this.#gone.promise.then(() => true), late]);
+    clearTimeout(timer);
+    return done;
+  }
+  /** End it, whatever the front end does: the domain is going, or a detach is forced. */
+  async close(): Promise<void> {
+    if (this.#isClosed) return;
+    this.#watch[Symbol.dispose]();
+    this.#isClosed = true;
+    await this.#running;
+    await this.#disconnect();
+    this.#gone.resolve();
+  }
+}

@@ -1,0 +1,21 @@
+/** Giving a domain a block device: libxl's nodes for it (libxl_disk.c device_disk_add) and the back end behind them. */
+import { BlockBack } from "../drivers/block/back.ts";
+import { dom0Bind, dom0Grants } from "../drivers/dom0.ts";
+import type { Dom0 } from "../hypervisor/dom0.ts";
+import type { DiskConfig } from "./config.ts";
+import type { Devices } from "./devices.ts";
+import { vdevNumber } from "./xldisk.ts";
+
+/** Attach a disk; the domain may run already. @throws UserError for a name that is none or is taken */
+export function attachDisk(devices: Devices, dom0: Dom0, domid: number, config: DiskConfig, log: (sentence: string) => void): void {
+  const { disk, vdev } = config, devid = vdevNumber(vdev), type = config.isCdrom ? "cdrom" : "disk";
+  const driver = new BlockBack({
+    name: `d${domid} ${vdev}`, disk, grants: dom0Grants(dom0, domid), bind: dom0Bind(dom0, domid), isReadonly: (config.isReadonly ?? false) || (config.isCdrom ?? false), isCdrom: config.isCdrom ?? false,
+    ...(config.discards === undefined ? {} : { discards: config.discards }), ...(config.onFull === undefined ? {} : { onFull: config.onFull }), log,
+  });
+  const back = devices.add(devid, { driver, release: () => driver.release() }, { "virtual-device": devid, "device-type": type }, {
+    removable: config.isCdrom ? 1 : 0, bootable: 1, dev: vdev, type: "qdisk", mode: driver.isReadonly ? "r" : "w", "device-type": type, params: `${disk.format}:${disk.name}`,
+    "discard-enable": driver.isReadonly || config.discards === false ? 0 : 1,
+  });
+  driver.onUpdate = (keys) => back.update(keys);
+}
