@@ -65,7 +65,12 @@ function freePort(d: Domain): number {
   }
   return -ENOSPC;
 }
-const locked = <T>(d: Domain, section: () => T): T => d.hv.withLock(DOMAIN.eventLock, d.at, section);
+/** Hold the domain's eventLock. Dom0 hears of its events afterwards. */
+function locked<T>(d: Domain, section: () => T): T {
+  const result = d.hv.withLock(DOMAIN.eventLock, d.at, section);
+  d.hv.ringDom0();
+  return result;
+}
 function lockedBoth<T>(a: Domain, b: Domain, section: () => T): T {
   if (a.at === b.at) return locked(a, section);
   const [first, second] = a.domid < b.domid ? [a, b] : [b, a];
@@ -81,7 +86,7 @@ export function markEventsPending(v: Vcpu): void {
 }
 /** Bring the upcall to the vCPU: through its local APIC where it asked for that, else the callback vector is found pending. */
 export function assertUpcall(v: Vcpu): void {
-  if (v.domain.domid === 0) return v.hv.wakeDom0();
+  if (v.domain.domid === 0) return v.hv.noteDom0();
   const vector = v.hv.get(VCPU.upcallVector, v.at);
   if (vector !== 0) lapicSetIrq(v, vector);
   else v.kick();
