@@ -64,6 +64,9 @@ export class GuestPages implements GrantAccess {
     if (!this.#mapped.delete(page) || !g) this.faults.push(`page of grant ${page.ref} unmapped twice`);
     else g.nrMapped--;
   }
+  wrote(page: MappedPage): void {
+    if (!this.#mapped.has(page) || page.isReadonly) this.faults.push(`page of grant ${page.ref} written without a right`);
+  }
 }
 
 /** The front end's half of a ring: public/io/ring.h. Trusts the back end: tests check what it did. */
