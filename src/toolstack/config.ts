@@ -1,6 +1,8 @@
 /** What a domain is made from: the typed form that the library takes, its checks, and the way from an xl.cfg to it. */
 import { UserError } from "../base/errors.ts";
 import type { OnFull } from "../drivers/block/device.ts";
+import type { Rate } from "../network/rate.ts";
+import type { VlanOptions } from "../network/vlan.ts";
 import type { Disk } from "../storage/disk.ts";
 import { faultAt, type Place, parseNumber, placeText, type Setting, type XlValue } from "./xlcfg.ts";
 import { nearest, XL_KEYS } from "./xlkeys.ts";
@@ -29,6 +31,7 @@ export interface DomainConfig {
   uuid?: string;
   /** block devices, opened by the caller and closed by it when the domain has ended for good */
   disks?: readonly DiskConfig[];
+  vifs?: readonly VifConfig[];
   onPoweroff?: EventAction;
   onReboot?: EventAction;
   onCrash?: EventAction;
@@ -44,6 +47,26 @@ export type DiskConfig = {
   readonly discards?: boolean;
   /** when the disk's medium is full: keep the guest's write until there is room (default), or give the guest an error */
   readonly onFull?: OnFull;
+};
+
+/** A network interface of a domain. */
+export type VifConfig = {
+  /** "00:16:3e:01:02:03" */
+  readonly mac: string;
+  /** default: xenbr0. A bridge is made when it is first named. */
+  readonly bridge?: string;
+  /** name of the bridge's port; default: vifDOMID.DEVID */
+  readonly vifname?: string;
+  /** addresses the guest may send from, and with them only its own `mac`; default: any */
+  readonly ips?: readonly string[];
+  readonly vlan?: VlanOptions;
+  readonly isIsolated?: boolean;
+  /** limit on what the guest sends */
+  readonly rate?: Rate;
+  /** bytes of IP payload */
+  readonly mtu?: number;
+  /** host ports that lead to the guest, "tcp:127.0.0.1:2222-22" */
+  readonly forwards?: readonly string[];
 };
 
 /** A configuration that passed `checkConfig`: every field filled in. */
@@ -102,7 +125,7 @@ export function checkConfig(config: DomainConfig): CheckedConfig {
   }
   return {
     name: config.name, type: "pvh", kernel: config.kernel, ramdisk: config.ramdisk ?? null, cmdline,
-    kernelName: config.kernelName ?? "kernel", ramdiskName: config.ramdiskName ?? "ramdisk", memoryMiB, maxmemMiB, vcpus, uuid, disks: config.disks ?? [],
+    kernelName: config.kernelName ?? "kernel", ramdiskName: config.ramdiskName ?? "ramdisk", memoryMiB, maxmemMiB, vcpus, uuid, disks: config.disks ?? [], vifs: config.vifs ?? [],
     onPoweroff: config.onPoweroff ?? "destroy", onReboot: config.onReboot ?? "restart", onCrash: config.onCrash ?? "destroy",
   };
 }

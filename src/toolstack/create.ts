@@ -12,6 +12,7 @@ import { attachDisk } from "./block.ts";
 import type { CheckedConfig } from "./config.ts";
 import { Devices } from "./devices.ts";
 import { Domain } from "./domain.ts";
+import { attachVif } from "./vif.ts";
 import type { Machine } from "./machine.ts";
 
 /** What a domain costs the machine beyond its memory: p2m, ACPI and special pages, event channels, grant frames; generously. */
@@ -96,6 +97,7 @@ export async function buildDomain(machine: Machine, config: CheckedConfig): Prom
     const devices = new Devices(xs, hd.domid, machine.log);
     undo.push(() => devices.close());
     for (const disk of config.disks) attachDisk(devices, dom0, hd.domid, disk, machine.log);
+    for (const [devid, vif] of config.vifs.entries()) await attachVif(devices, machine.networks, dom0, hd.domid, devid, vif, machine.log);
 
     dom0.onDebugConsole(hd.domid, debugLines((line) => machine.log(`(d${hd.domid}) ${line}`)));
 

@@ -14,6 +14,7 @@ import { type CheckedConfig, checkConfig, type DomainConfig } from "./config.ts"
 import { buildDomain, DOMAIN_OVERHEAD_MIB } from "./create.ts";
 import type { Domain, DomainReport } from "./domain.ts";
 import type { Host, HostWorker } from "./host.ts";
+import { Networks, type UplinkMaker } from "./networks.ts";
 import type { EngineName, FromPcpu } from "./pcpu-messages.ts";
 
 /** Where translated code is kept. It is trusted as the engine's own sources are. */
@@ -43,6 +44,8 @@ export type MachineConfig = {
   translateAfter?: number;
   /** keep translated code from one machine to the next */
   codeCache?: CodeCacheConfig;
+  /** the way out of each bridge; default: none, guests on a bridge see each other only */
+  uplink?: UplinkMaker;
   /** told what went wrong without stopping anything, in one sentence */
   log?: (sentence: string) => void;
 };
@@ -66,6 +69,7 @@ export class Machine implements AsyncDisposable {
   readonly store: Store;
   /** dom0's own connection to the store */
   readonly xs: Client;
+  readonly networks: Networks;
   readonly log: (sentence: string) => void;
   /** what each pCPU counted, where MachineConfig.profile asked for it: complete when the machine is destroyed */
   readonly profiles: PcpuProfile[] = [];
@@ -98,6 +102,7 @@ export class Machine implements AsyncDisposable {
     this.hv = new Hypervisor(MachineMemory.create({ bytes, nrPcpus, pcpuBytes: PCPU_BYTES }));
     this.hv.trace.on = bits | TRACE_CLASS.hypercall;
     this.dom0 = new Dom0(this.hv);
+    this.networks = new Networks(config.uplink, this.log);
     this.store = new Store();
     this.xs = new Client(this.store);
     this.xs.writeAll(hostEntries());
@@ -185,6 +190,7 @@ export class Machine implements AsyncDisposable {
         w.onMessage = (m) => { handled(m); if (m.op === "stopped") { clearTimeout(timer); resolve(); } };
         w.onDeath = () => { clearTimeout(timer); resolve(); };
       }).then(() => w.terminate())));
+      await this.networks.close();
       this.dom0.close();
       this.xs.close();
       this.#saveImages();
