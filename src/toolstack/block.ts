@@ -1,4 +1,5 @@
 /** Giving a domain a block device: libxl's nodes for it (libxl_disk.c device_disk_add) and the back end behind them. */
+import { UserError } from "../base/errors.ts";
 import { BlockBack } from "../drivers/block/back.ts";
 import { dom0Bind, dom0Grants } from "../drivers/dom0.ts";
 import type { Dom0 } from "../hypervisor/dom0.ts";
@@ -9,6 +10,7 @@ import { vdevNumber } from "./xldisk.ts";
 /** Attach a disk; the domain may run already. @throws UserError for a name that is none or is taken */
 export function attachDisk(devices: Devices, dom0: Dom0, domid: number, config: DiskConfig, log: (sentence: string) => void): void {
   const { disk, vdev } = config, devid = vdevNumber(vdev), type = config.isCdrom ? "cdrom" : "disk";
+  if (devid === null) throw new UserError(`"${vdev}" is no name of a virtual disk; write one like "xvda"`);
   const driver = new BlockBack({
     name: `d${domid} ${vdev}`, disk, grants: dom0Grants(dom0, domid), bind: dom0Bind(dom0, domid), isReadonly: (config.isReadonly ?? false) || (config.isCdrom ?? false), isCdrom: config.isCdrom ?? false,
     ...(config.discards === undefined ? {} : { discards: config.discards }), ...(config.onFull === undefined ? {} : { onFull: config.onFull }), log,
