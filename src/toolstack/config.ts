@@ -5,6 +5,8 @@ import type { Rate } from "../network/rate.ts";
 import type { VlanOptions } from "../network/vlan.ts";
 import type { Disk } from "../storage/disk.ts";
 import { faultAt, type Place, parseNumber, placeText, type Setting, type XlValue } from "./xlcfg.ts";
+import { xlDevices } from "./xldevices.ts";
+import type { DiskSpec } from "./xldisk.ts";
 import { nearest, XL_KEYS } from "./xlkeys.ts";
 
 /** What is done when a domain ends, xl.cfg(5) "Event Actions". */
@@ -51,6 +53,8 @@ export type DiskConfig = {
 
 /** A network interface of a domain. */
 export type VifConfig = {
+  /** default: its place in the list */
+  readonly devid?: number;
   /** "00:16:3e:01:02:03" */
   readonly mac: string;
   /** default: xenbr0. A bridge is made when it is first named. */
@@ -132,9 +136,11 @@ export function checkConfig(config: DomainConfig): CheckedConfig {
 
 /** A domain as an xl.cfg describes it: files by path, with the places that messages about them name. */
 export type DomainFile = {
-  readonly config: Omit<DomainConfig, "kernel" | "ramdisk">;
+  readonly config: Omit<DomainConfig, "kernel" | "ramdisk" | "disks">;
   readonly kernel: { readonly path: string; readonly place: Place };
   readonly ramdisk: { readonly path: string; readonly place: Place } | null;
+  /** to be opened by whoever can: an empty drive of CDs is left out */
+  readonly disks: readonly DiskSpec[];
 };
 export type FromXl = { readonly domain: DomainFile; readonly warnings: readonly string[] };
 
@@ -219,15 +225,18 @@ export function fromXl(settings: ReadonlyMap<string, Setting>, file: string, opt
   const uuid = string("uuid");
   if (uuid !== undefined) checked("uuid", uuid, checkUuid(uuid));
 
+  const devices = xlDevices(settings);
+  warnings.push(...devices.warnings);
+
   const cmdline = string("cmdline"), root = string("root"), extra = string("extra");
   if (cmdline !== undefined && (root !== undefined || extra !== undefined)) warn("cmdline", "root and extra are ignored in favour of cmdline");
   const words = cmdline ?? [root === undefined ? [] : [`root=${root}`], extra === undefined ? [] : [extra]].flat().join(" ");
   checked(cmdline !== undefined ? "cmdline" : extra !== undefined ? "extra" : "root", words, checkCmdline(words));
 
   const config: DomainFile["config"] = {
-    name, type, cmdline: words, memoryMiB, maxmemMiB, vcpus: 1,
+    name, type, cmdline: words, memoryMiB, maxmemMiB, vcpus: 1, vifs: devices.vifs,
     onPoweroff: action("on_poweroff", "destroy"), onReboot: action("on_reboot", "restart"), onCrash: action("on_crash", "destroy"),
     ...(uuid === undefined ? {} : { uuid }),
   };
-  return { domain: { config, kernel, ramdisk: path("ramdisk") }, warnings };
+  return { domain: { config, kernel, ramdisk: path("ramdisk"), disks: devices.disks }, warnings };
 }

@@ -97,7 +97,7 @@ export async function buildDomain(machine: Machine, config: CheckedConfig): Prom
     const devices = new Devices(xs, hd.domid, machine.log);
     undo.push(() => devices.close());
     for (const disk of config.disks) attachDisk(devices, dom0, hd.domid, disk, machine.log);
-    for (const [devid, vif] of config.vifs.entries()) await attachVif(devices, machine.networks, dom0, hd.domid, devid, vif, machine.log);
+    for (const [i, vif] of config.vifs.entries()) await attachVif(devices, machine.networks, dom0, hd.domid, vif.devid ?? i, vif, machine.log);
 
     dom0.onDebugConsole(hd.domid, debugLines((line) => machine.log(`(d${hd.domid}) ${line}`)));
 

@@ -9,12 +9,6 @@ import type { VifConfig } from "./config.ts";
 import type { Devices } from "./devices.ts";
 import { DEFAULT_BRIDGE, type Networks } from "./networks.ts";
 
-/** Xen's own part of the address space of network cards. */
-export function randomMac(): string {
-  const [a, b, c] = crypto.getRandomValues(new Uint8Array(3)) as unknown as [number, number, number];
-  return ["00", "16", "3e", ...[a & 0x7f, b, c].map((n) => n.toString(16).padStart(2, "0"))].join(":");
-}
-
 /** Attach an interface; the domain may run already. @throws UserError for what cannot be had, with nothing left behind */
 export async function attachVif(devices: Devices, networks: Networks, dom0: Dom0, domid: number, devid: number, config: VifConfig, log: (sentence: string) => void): Promise<void> {
   const { mac, mtu } = config, name = config.vifname ?? `vif${domid}.${devid}`, bridgeName = config.bridge ?? DEFAULT_BRIDGE, bridge = networks.bridge(bridgeName), uplink = networks.uplink(bridgeName);
