@@ -1,0 +1,53 @@
+/** Opens a disk by path and format. The format is always said, never guessed: a guest writes whatever it likes into a raw disk, also the head of another format. */
+import { type ByteFile, type Disk, DiskError, type FileStore } from "./disk.ts";
+import { openQcow2 } from "./qcow2/qcow2.ts";
+import type { Unzstd } from "./qcow2/compressed.ts";
+import { RawDisk } from "./raw.ts";
+
+export type OpenDiskOptions = {
+  readonly path: string;
+  /** one of `diskFormats()` */
+  readonly format: string;
+  readonly store: FileStore;
+  readonly isReadonly?: boolean;
+  /** the file whose folder a relative path is taken from, for a backing file */
+  readonly from?: string;
+  /** an internal snapshot to read instead of the disk as it is */
+  readonly snapshot?: string;
+  /** for images compressed with zstd */
+  readonly unzstd?: Unzstd;
+};
+/** What a format needs to open an image. The file is the format's, also when it fails. */
+export type FormatOpener = (file: ByteFile, options: OpenDiskOptions & { readonly openBacking: (path: string, format: string | null) => Promise<Disk> }) => Promise<Disk>;
+
+const FORMATS: Record<string, FormatOpener> = {
+  raw: async (file, { isReadonly }) => new RawDisk(file, isReadonly ?? false),
+  qcow2: (file, options) => openQcow2(file, options),
+};
+/** Images that back one another, at most. */
+const MAX_CHAIN = 64;
+
+/** All names that `openDisk` takes for a format. */
+export const diskFormats = (): string[] => Object.keys(FORMATS);
+
+/** Open a disk and all that backs it. Backing files are opened for reading. @throws DiskError */
+export function openDisk(options: OpenDiskOptions): Promise<Disk> {
+  return openChain(options, []);
+}
+async function openChain(options: OpenDiskOptions, above: readonly string[]): Promise<Disk> {
+  const { path, format, store, from, isReadonly = false } = options, open = Object.hasOwn(FORMATS, format) ? FORMATS[format] : undefined;
+  if (!open) throw new DiskError("unsupported", `${path}: format "${format}" is none of ${diskFormats().join(", ")}`);
+  const file = await store.open(path, isReadonly || options.snapshot !== undefined ? "read" : "write", from);
+  if (above.includes(file.name) || above.length >= MAX_CHAIN) {
+    await file.close();
+    throw new DiskError("corrupt", above.includes(file.name) ? `${file.name} is its own backing file (${[...above, file.name].slice(-4).join(" -> ")})` : `${above[0]} has more than ${MAX_CHAIN} backing files`);
+  }
+  return open(file, {
+    ...options,
+    openBacking: (backingPath, backingFormat) => {
+      if (backingFormat === null) throw new DiskError("unsupported", `${file.name} does not say what format its backing file ${backingPath} has; write it down with: qemu-img rebase -u -b ${backingPath} -F FORMAT ${file.name}`);
+      const { snapshot: _, ...rest } = options;
+      return openChain({ ...rest, path: backingPath, format: backingFormat, isReadonly: true, from: file.name }, [...above, file.name]);
+    },
+  });
+}

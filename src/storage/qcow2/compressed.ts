@@ -1,0 +1,65 @@
+/** Reads compressed clusters: raw deflate (or zstd, by a decompressor that the caller brings), padded to whole sectors. */
+import { type ByteFile, DiskError } from "../disk.ts";
+import { corrupt, type Header } from "./header.ts";
+import type { Mapping } from "./layout.ts";
+
+/** Unpack one zstd frame, which junk may follow, to exactly `sizeBytes`. @throws for a bad frame */
+export type Unzstd = (compressed: Uint8Array, sizeBytes: number) => Uint8Array;
+/** Unpacked clusters kept: a guest reads a cluster in many requests, one after the other. */
+const KEPT_BYTES = 1 << 20;
+
+export class CompressedClusters {
+  readonly #file: ByteFile;
+  readonly #header: Header;
+  readonly #unzstd: Unzstd | null;
+  readonly #kept = new Map<number, Promise<Uint8Array>>();
+
+  constructor(file: ByteFile, header: Header, unzstd: Unzstd | null) {
+    this.#file = file;
+    this.#header = header;
+    this.#unzstd = unzstd;
+  }
+  /** The cluster's content. It must not be changed. */
+  read({ host, lengthBytes }: Mapping): Promise<Uint8Array> {
+    const found = this.#kept.get(host);
+    if (found) return found;
+    const unpacked = this.#unpack(host, lengthBytes);
+    this.#kept.set(host, unpacked);
+    unpacked.catch(() => this.#kept.delete(host));
+    const most = Math.max(2, KEPT_BYTES / this.#header.clusterBytes);
+    for (const key of this.#kept.keys()) { if (this.#kept.size <= most) break; this.#kept.delete(key); }
+    return unpacked;
+  }
+  /** The place is free and may hold something else soon. */
+  forget(host: number): void {
+    this.#kept.delete(host);
+  }
+  async #unpack(host: number, lengthBytes: number): Promise<Uint8Array> {
+    const { name } = this.#file, { clusterBytes, compression } = this.#header;
+    if (host < clusterBytes || host >= this.#file.sizeBytes) corrupt(name, `a compressed cluster lies at ${host}, outside the file`);
+    const packed = new Uint8Array(lengthBytes);
+    await this.#file.read(host, packed);
+    const broken = (e: unknown): never => { throw new DiskError("corrupt", `${name}: the compressed cluster at ${host} is broken (${e instanceof Error ? e.message : e})`); };
+    if (compression === "zlib") return inflateRaw(packed, clusterBytes).catch(broken);
+    if (!this.#unzstd) throw new DiskError("unsupported", `${name} is compressed with zstd, for which no decompressor was given`);
+    try { return this.#unzstd(packed, clusterBytes); } catch (e) { return broken(e); }
+  }
+}
+
+/** Inflate to exactly `sizeBytes`; what comes after the stream's end is padding, which the decompressor complains of when all is out. */
+async function inflateRaw(packed: Uint8Array, sizeBytes: number): Promise<Uint8Array> {
+  const stream = new DecompressionStream("deflate-raw"), writer = stream.writable.getWriter(), reader = stream.readable.getReader(), out = new Uint8Array(sizeBytes);
+  writer.write(packed as Uint8Array<ArrayBuffer>).then(() => writer.close()).catch(() => {});
+  let n = 0;
+  try {
+    while (n < sizeBytes) {
+      const { done, value } = await reader.read();
+      if (done) throw new Error(`it holds ${n} bytes`);
+      out.set(value.subarray(0, sizeBytes - n), n);
+      n += value.length;
+    }
+  } finally {
+    reader.cancel().catch(() => {});
+  }
+  return out;
+}
