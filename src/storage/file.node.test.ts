@@ -1,0 +1,83 @@
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { linkSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { DiskError, type DiskFault } from "./disk.ts";
+import { NodeStore, openNodeFile } from "./file.node.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "files-")), at = (name: string) => join(folder, name);
+after(() => rmSync(folder, { recursive: true }));
+const fails = (fault: DiskFault, words: RegExp) => (e: unknown) => e instanceof DiskError && e.fault === fault && words.test(e.message);
+
+test("what is written is read, past the end are zeros, and the size follows", async () => {
+  const file = await openNodeFile(at("a"), "create");
+  await Promise.all([file.write(10, Uint8Array.of(1, 2, 3)), file.write(5000, Uint8Array.of(9))]);
+  assert.equal(file.sizeBytes, 5001);
+  const into = new Uint8Array(8).fill(7);
+  await file.read(4998, into);
+  assert.deepEqual([...into], [0, 0, 9, 0, 0, 0, 0, 0]);
+  await file.truncate(11);
+  await file.flush();
+  await file.close();
+  assert.deepEqual([...readFileSync(at("a")).subarray(9)], [0, 1]);
+  await assert.rejects(file.read(0, into), fails("closed", /a is closed/));
+});
+
+test("a punched stretch reads as zeros; at the file's end it takes no storage any more", async () => {
+  const file = await openNodeFile(at("punched"), "create"), mib = 1 << 20;
+  await file.write(0, new Uint8Array(4 * mib).fill(5));
+  await file.punch(mib + 1, 10);
+  await file.punch(2 * mib, 9 * mib);
+  assert.equal(file.sizeBytes, 4 * mib);
+  await file.flush();
+  await file.close();
+  const bytes = readFileSync(at("punched"));
+  assert.deepEqual([...bytes.subarray(mib, mib + 12)], [5, ...new Array(10).fill(0), 5]);
+  assert.ok(bytes.subarray(2 * mib).every((b) => b === 0));
+  assert.ok(statSync(at("punched")).blocks * 512 <= 2 * mib + 65536);
+});
+
+test("what cannot be opened says why in the disk's words", async () => {
+  await assert.rejects(openNodeFile(at("none"), "read"), fails("missing", /none cannot be opened: it does not exist/));
+  await assert.rejects(openNodeFile(at("a"), "create"), fails("exists", /a cannot be created: it exists already/));
+  await assert.rejects(openNodeFile(folder, "read"), fails("unsupported", /is a folder/));
+  await assert.rejects(openNodeFile("/dev/null", "write"), fails("unsupported", /neither a file nor a block device/));
+});
+
+test("a file is open for writing once, by whatever name, and readers do not mind", async () => {
+  const one = await openNodeFile(at("a"), "write");
+  linkSync(at("a"), at("a-too"));
+  await assert.rejects(openNodeFile(at("a-too"), "write"), fails("busy", /a-too is open for writing already, in this process/));
+  await (await openNodeFile(at("a"), "read")).close();
+  await one.close();
+  await (await openNodeFile(at("a-too"), "write")).close();
+});
+
+test("another process is kept out and told whose the file is, and let in when that process was killed", async () => {
+  const code = `const { openNodeFile } = await import(${JSON.stringify(new URL("./file.node.ts", import.meta.url).href)}); await openNodeFile(${JSON.stringify(at("a"))}, "write"); console.log("open"); setInterval(() => {}, 1000);`;
+  const child = spawn(process.execPath, ["--input-type=module", "-e", code], { stdio: ["ignore", "pipe", "inherit"], cwd: fileURLToPath(new URL(".", import.meta.url)) });
+  await once(child.stdout, "data");
+  await assert.rejects(openNodeFile(at("a"), "write"), fails("busy", new RegExp(`in process ${child.pid}$`)));
+  child.kill("SIGKILL");
+  await once(child, "close");
+  await (await openNodeFile(at("a"), "write")).close();
+});
+
+test("an image may name files of its own folder and of the roots only, symbolic links followed", async () => {
+  for (const name of ["images", "images/deep", "bases", "secret"]) mkdirSync(at(name));
+  for (const name of ["images/top", "images/near", "images/deep/low", "bases/base", "secret/key"]) writeFileSync(at(name), name);
+  symlinkSync(at("secret/key"), at("images/link"));
+  symlinkSync(at("bases/base"), at("images/good-link"));
+  const store = new NodeStore({ roots: [at("bases")] }), from = at("images/top"), opens = async (path: string) => { const f = await store.open(path, "read", from); await f.close(); return f.name; };
+  assert.equal(await opens("near"), at("images/near"));
+  assert.equal(await opens("deep/low"), at("images/deep/low"));
+  assert.equal(await opens(at("bases/base")), at("bases/base"));
+  assert.equal(await opens("good-link"), at("bases/base"));
+  for (const path of ["../secret/key", at("secret/key"), "link", "../images/../secret/key", "/etc/passwd"]) await assert.rejects(opens(path), fails("denied", /outside its folder; if it may be used, allow the folder \//), path);
+  await assert.rejects(new NodeStore().open("../bases/base", "read", from), fails("denied", /names the file \.\.\/bases\/base/));
+  await assert.rejects(opens("nowhere"), fails("missing", /nowhere/));
+});
