@@ -248,16 +248,21 @@ test("a listing says what is where and what was dropped", () => {
   const { dropped, ...moved } = a!.counters;
   assert.deepEqual([moved, dropped.mac, b!.counters.txFrames], [{ rxFrames: 2, rxBytes: 120, txFrames: 1, txBytes: 100 }, 1, 1]);
 });
-test("taps are told of every frame once, with its fate, and of none that waits", () => {
+test("taps are told of every frame before it goes on, and of its fate", () => {
   const { bridge, ends } = bridgeOf({ a: { macs: [macNr(1)] }, b: {} }), told: unknown[] = [];
-  const end = bridge.tap((port, f, dropped) => told.push([port.name, f.bytes.length, dropped]));
+  const end = bridge.tap((port, f) => {
+    told.push([port.name, f.bytes.length]);
+    return (fate) => told.push(fate);
+  });
+  ends["b"]!.onFrame = () => told.push("arrives");
   ends["b"]!.send(frame(2));
   ends["a"]!.send(frame(9));
-  ends["b"]!.room = 0;
+  ends["b"]!.room = 1;
+  ends["a"]!.send(frame(1, 2));
   ends["a"]!.send(frame(1, 2));
   end();
   ends["a"]!.send(frame(1));
-  assert.deepEqual(told, [["b", 60, null], ["a", 60, "mac"]]);
+  assert.deepEqual(told, [["b", 60], null, ["a", 60], "mac", ["a", 60], "arrives", null, ["a", 60], "wait"]);
 });
 test("two ports of one name are refused", () => {
   assert.throws(() => { const { bridge } = bridgeOf({ a: {} }); bridge.attach({ name: "a" }); }, UserError);

@@ -39,8 +39,11 @@ export type BridgePortOptions = {
 };
 /** Frames from its peer (`rx`), to its peer (`tx`); bytes without FCS; drops are counted at the port that is the reason. */
 export type PortCounters = { rxFrames: number; rxBytes: number; txFrames: number; txBytes: number; readonly dropped: Record<DropReason, number> };
-/** Told of each frame a bridge was given, once, with why it was dropped. Called while the frame is on its way: it must be quick and must not throw. */
-export type BridgeTap = (port: BridgePort, frame: Frame, dropped: DropReason | null) => void;
+/**
+ * Told of each frame that a bridge is given before it goes on, and of its fate by what it returns: null where it went on, "wait" where the sender keeps it and will send it anew.
+ * Called while the frame is on its way: it must be quick and must not throw.
+ */
+export type BridgeTap = (port: BridgePort, frame: Frame) => (fate: DropReason | "wait" | null) => void;
 
 /** A port that was full for so long lets nobody wait for it any more until it takes frames again: a paused guest does not stop its neighbours. */
 const STALL_MS = 1000;
@@ -273,10 +276,10 @@ export class Bridge {
 
   /** A frame from `port`'s peer. @returns false: it was not taken, the sender keeps it until `ready` */
   forward(port: BridgePort, frame: Frame): boolean {
-    const fate = this.#forward(port, frame);
-    if (fate === "wait") return false;
-    for (const tap of this.#taps) tap(port, frame, fate);
-    return true;
+    if (this.#taps.size === 0) return this.#forward(port, frame) !== "wait";
+    const tellers = [...this.#taps].map((tap) => tap(port, frame)), fate = this.#forward(port, frame);
+    for (const tell of tellers) tell(fate);
+    return fate !== "wait";
   }
   #forward(port: BridgePort, frame: Frame): DropReason | "wait" | null {
     const { bytes, gso } = frame;
