@@ -1,6 +1,5 @@
 /** `domus run`: domains of xl.cfg files in the foreground. */
-import { closeSync, existsSync, openSync, readFileSync, readSync, statSync, writeFileSync } from "node:fs";
-import { dirname, isAbsolute, join } from "node:path";
+import { closeSync, openSync, readFileSync, readSync, statSync, writeFileSync } from "node:fs";
 import { UserError } from "../base/errors.ts";
 import { readKallsyms } from "../builder/kallsyms.ts";
 import { parseSystemMap, SymbolTable } from "../builder/symbols.ts";
@@ -16,6 +15,7 @@ import { superviseDomain } from "../toolstack/supervise.ts";
 import { applySetting, isSetting, type Place, parseXlCfg, placeText } from "../toolstack/xlcfg.ts";
 import { numberOption, type Option, optionsHelp, type Parsed, parseArgs, wordOption } from "./args.ts";
 import { openCodeCache } from "./code-cache.ts";
+import { closeDisks, openDisks, pathOf } from "./disks.ts";
 import { TRANSLATE_AFTER } from "../x86/engine.ts";
 import { attachConsole, copyOut, type Ending, endings, flush, linePrefixer, printLine } from "./terminal.ts";
 
@@ -73,16 +73,12 @@ export function readWhole(path: string, what: string, most: number): Uint8Array 
   }
 }
 
-/** A path of a configuration: from the current folder, as xl has it, else from the file's own. */
-const imagePath = (path: string, file: string): string => {
-  const beside = join(dirname(file), path);
-  return isAbsolute(path) || existsSync(path) || !existsSync(beside) ? path : beside;
-};
-
-function loadDomain(domain: DomainFile, file: string): CheckedConfig {
-  const image = (what: string, { path, place }: { path: string; place: Place }) => readWhole(imagePath(path, file), `${placeText(place)}: ${what}`, MAX_IMAGE_BYTES);
+async function loadDomain(domain: DomainFile, file: string): Promise<CheckedConfig> {
+  const image = (what: string, { path, place }: { path: string; place: Place }) => readWhole(pathOf(path, file), `${placeText(place)}: ${what}`, MAX_IMAGE_BYTES);
   const ramdisk = domain.ramdisk ? { ramdisk: image("ramdisk", domain.ramdisk), ramdiskName: domain.ramdisk.path } : {};
-  return checkConfig({ ...domain.config, kernel: image("kernel", domain.kernel), kernelName: domain.kernel.path, ...ramdisk });
+  const images = { kernel: image("kernel", domain.kernel), kernelName: domain.kernel.path, ...ramdisk };
+  checkConfig({ ...domain.config, ...images });         // told before a disk is opened
+  return checkConfig({ ...domain.config, ...images, disks: await openDisks(domain.disks, file) });
 }
 
 export const runOptions = (parsed: Parsed): RunOptions => {
@@ -100,16 +96,22 @@ export async function run(args: string[]): Promise<number> {
   if (parsed.options.has("help")) { process.stdout.write(HELP); return 0; }
   const options = runOptions(parsed), files = parsed.words.filter((w) => !isSetting(w)), settings = parsed.words.filter(isSetting);
   if (files.length === 0) throw new UserError("Nothing to run: domus run FILE [FILE...] [key=value ...]");
-  const domains = files.map((file) => {
+  const read = files.map((file) => {
     const bytes = readWhole(file, "configuration", MAX_CFG_BYTES);
     if (bytes.includes(0)) throw new UserError(`configuration: ${file} is not text; an xl.cfg is wanted here (its kernel = "..." names the image)`);
     const cfg = parseXlCfg(new TextDecoder().decode(bytes), file);
     for (const word of settings) applySetting(cfg, word);
     const { domain, warnings } = fromXl(cfg, file, { strict: parsed.options.has("strict") });
     if (!options.quiet) for (const w of warnings) printLine(w);
-    return loadDomain(domain, file);
+    return { domain, file };
   });
-  return runDomains(domains, options);
+  const domains: CheckedConfig[] = [];
+  try {
+    for (const { domain, file } of read) domains.push(await loadDomain(domain, file));
+    return await runDomains(domains, options);
+  } finally {
+    await closeDisks(domains.flatMap((d) => d.disks), printLine);
+  }
 }
 
 /** Run domains to their ends. @returns the exit code */

@@ -48,6 +48,7 @@ class Guard implements GrantAccess {
     this.act();
     return page;
   }
+  wrote(page: MappedPage): void { this.mem.wrote(page); }
   unmap(page: MappedPage): void {
     this.#mapped.delete(page);
     this.mem.unmap(page);
