@@ -1,7 +1,7 @@
 /** `domus start` (npm start): from a fresh clone to the shell of a stock Debian kernel. */
 import { createHash } from "node:crypto";
 import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { UserError } from "../base/errors.ts";
 import { checkConfig, type DomainConfig } from "../toolstack/config.ts";
@@ -30,6 +30,8 @@ What was fetched stays in var/; the next start uses it again.
 ${optionsHelp(OPTIONS)}`;
 
 const folder = fileURLToPath(new URL("../../var/start/", import.meta.url));
+/** Modules of Debian's kernels that a guest's disks and networks want. */
+const FRONT_ENDS = ["xen-blkfront.ko", "xen-netfront.ko"];
 type Stamp = { kernel: Package; busybox: Package; recipe: number };
 
 /** Progress as lines on stderr; on a terminal the line of a running step is rewritten with its percents. */
@@ -53,9 +55,9 @@ function place(path: string, write: (temporary: string) => void): void {
 
 /** Fetch what is missing. @returns paths of the kernel and the initramfs */
 async function prepare(flavour: "cloud" | "generic", wanted: { update: boolean; quiet: boolean }): Promise<{ kernel: string; ramdisk: string }> {
-  const kernel = join(folder, `vmlinuz-${flavour}`), ramdisk = join(folder, "initramfs.cpio"), stampPath = join(folder, `stamp-${flavour}.json`);
+  const kernel = join(folder, `vmlinuz-${flavour}`), ramdisk = join(folder, `initramfs-${flavour}.cpio`), modules = join(folder, `modules-${flavour}`), stampPath = join(folder, `stamp-${flavour}.json`);
   const stamp = readStamp(stampPath);
-  if (stamp && !wanted.update && stamp.recipe === RECIPE && existsSync(kernel) && existsSync(ramdisk)) return { kernel, ramdisk };
+  if (stamp && !wanted.update && stamp.recipe === RECIPE && existsSync(kernel) && existsSync(ramdisk) && existsSync(modules)) return { kernel, ramdisk };
 
   const debian = new Debian(join(folder, "packages")), progress = progressLines(4, wanted.quiet);
   const meta = flavour === "cloud" ? "linux-image-cloud-amd64" : "linux-image-amd64";
@@ -82,13 +84,16 @@ async function prepare(flavour: "cloud" | "generic", wanted: { update: boolean; 
     });
 
     const tree = join(folder, "tree");
-    if (!stamp || stamp.kernel.version !== image.version || !existsSync(kernel)) {
+    if (!stamp || stamp.kernel.version !== image.version || !existsSync(kernel) || !existsSync(modules)) {
       progress.step("Unpack the kernel");
       rmSync(tree, { recursive: true, force: true });
       await debian.unpack(debs[0], tree);
       const file = readdirSync(join(tree, "boot")).find((f) => f.startsWith("vmlinuz-"));
       if (!file) throw new UserError(`${image.name} has no boot/vmlinuz in it`);
       place(kernel, (t) => copyFileSync(join(tree, "boot", file), t));
+      rmSync(modules, { recursive: true, force: true });
+      mkdirSync(modules);
+      for (const path of readdirSync(join(tree, "lib/modules"), { recursive: true, encoding: "utf8" })) if (FRONT_ENDS.includes(basename(path))) copyFileSync(join(tree, "lib/modules", path), join(modules, basename(path)));
       for (const map of readdirSync(join(tree, "boot")).filter((f) => f.startsWith("System.map-"))) copyFileSync(join(tree, "boot", map), join(folder, `System.map-${flavour}`));
       rmSync(tree, { recursive: true, force: true });
       progress.done();
@@ -99,7 +104,7 @@ async function prepare(flavour: "cloud" | "generic", wanted: { update: boolean; 
     const binary = [join(tree, "bin/busybox"), join(tree, "usr/bin/busybox")].find(existsSync);
     if (!binary) throw new UserError("busybox-static has no busybox in it");
     const applets = (await debian.ask(binary, ["--list-full"]))?.trim().split("\n") ?? [];
-    const archive = shellInitramfs(readFileSync(binary), applets);
+    const archive = shellInitramfs(readFileSync(binary), applets, new Map(readdirSync(modules).map((name) => [name, readFileSync(join(modules, name))])));
     place(ramdisk, (t) => writeFileSync(t, archive));
     rmSync(tree, { recursive: true, force: true });
     place(stampPath, (t) => writeFileSync(t, JSON.stringify({ kernel: image, busybox, recipe: RECIPE } satisfies Stamp)));

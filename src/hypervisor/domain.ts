@@ -123,6 +123,8 @@ export class Domain {
     }
   }
   get totPages(): number { return this.hv.load(DOMAIN.totPages, this.at); }
+  /** What it may have from now on; what it has already stays. */
+  setMaxPages(nrPages: number): void { this.hv.set(DOMAIN.maxPages, this.at, nrPages); }
   get maxPages(): number { return this.hv.get(DOMAIN.maxPages, this.at); }
   get isDying(): boolean { return this.hv.load(DOMAIN.dying, this.at) !== DYING.alive; }
   get isShutDown(): boolean { return this.hv.load(DOMAIN.isShutDown, this.at) !== 0; }

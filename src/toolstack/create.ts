@@ -10,6 +10,7 @@ import { guestStoreEntries, guestStoreRoots } from "../xenstore/domain-entries.t
 import { StoreRing } from "../xenstore/ring.ts";
 import { attachDisk } from "./block.ts";
 import type { CheckedConfig } from "./config.ts";
+import { Control } from "./control.ts";
 import { Devices } from "./devices.ts";
 import { Domain } from "./domain.ts";
 import { attachVif } from "./vif.ts";
@@ -79,8 +80,9 @@ export async function buildDomain(machine: Machine, config: CheckedConfig): Prom
     hd.setParam(HVM_PARAM.CONSOLE_PFN, BigInt(plan.consoleGfn));
     hd.setParam(HVM_PARAM.CONSOLE_EVTCHN, BigInt(consoleEnd.port));
 
+    // static-max is what the memory map covers: Linux takes the difference to it off every target (xen-balloon.c). It grows beyond by memory hot plug.
     const entries = guestStoreEntries({
-      domid: hd.domid, uuid: config.uuid, name: config.name, type: "pvh", targetKiB: config.memoryMiB * 1024, staticMaxKiB: config.maxmemMiB * 1024,
+      domid: hd.domid, uuid: config.uuid, name: config.name, type: "pvh", targetKiB: config.memoryMiB * 1024, staticMaxKiB: config.memoryMiB * 1024,
       maxVcpus: config.vcpus, onlineVcpus: config.vcpus, store: { gfn: plan.storeGfn, port: storeEnd.port }, console: { gfn: plan.consoleGfn, port: consoleEnd.port },
       image: { cmdline: config.cmdline }, startedMs: Date.now(),
     });
@@ -102,7 +104,8 @@ export async function buildDomain(machine: Machine, config: CheckedConfig): Prom
     dom0.onDebugConsole(hd.domid, debugLines((line) => machine.log(`(d${hd.domid}) ${line}`)));
 
     hd.vcpu(0)!.setContext(pvhContext(plan.entry, plan.startInfoGpa));
-    return new Domain(config, { hv: hd, streams, devices, release });
+    const overheadPages = nrPages - config.memoryMiB * 256;
+    return new Domain(config, { hv: hd, streams, devices, control: new Control(xs, hd.domid, config.maxmemMiB, (nr) => hd.setMaxPages(nr + overheadPages)), release });
   } catch (e) {
     await release();
     if (e instanceof MachineMemoryExhausted) throw new UserError(`${config.name}: The machine has no ${config.memoryMiB} MiB left (${hv.mm.frames.nrFree >>> 8} MiB are free)`, { cause: e });

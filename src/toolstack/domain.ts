@@ -6,6 +6,7 @@ import { VCPU } from "../hypervisor/objects.ts";
 import { CPU, EXIT } from "../x86/state.ts";
 import type { CheckedConfig } from "./config.ts";
 import { type CrashReport, crashReport } from "./crash.ts";
+import type { Control } from "./control.ts";
 import type { Devices } from "./devices.ts";
 import { BANNER } from "./initramfs.ts";
 
@@ -27,7 +28,7 @@ export type DomainReport = {
 };
 
 /** What the machine gives a domain it has built. */
-export type DomainParts = { readonly hv: HvDomain; readonly streams: ConsoleStreams; readonly devices: Devices; /** close rings and ports, remove store nodes, give memory back */ release(): Promise<void> };
+export type DomainParts = { readonly hv: HvDomain; readonly streams: ConsoleStreams; readonly devices: Devices; readonly control: Control; /** close rings and ports, remove store nodes, give memory back */ release(): Promise<void> };
 
 const REASONS = new Map<number, EndReason>([[SHUTDOWN.poweroff, "poweroff"], [SHUTDOWN.reboot, "reboot"], [SHUTDOWN.suspend, "suspend"], [SHUTDOWN.crash, "crash"],
   [SHUTDOWN.watchdog, "watchdog"], [SHUTDOWN.soft_reset, "soft_reset"]]);
@@ -76,6 +77,8 @@ export class Domain implements AsyncDisposable {
     });
   }
 
+  /** what it can be asked to do while it runs */
+  get control(): Control { return this.#parts.control; }
   /** its split devices */
   get devices(): Devices { return this.#parts.devices; }
 

@@ -4,7 +4,7 @@ import { cpio, type CpioEntry } from "../builder/cpio.ts";
 /** Printed by /init before anything else; benchmarks wait for it. */
 export const BANNER = "Domus: userspace is up";
 /** Grows with every change below, so that a cached initramfs is made anew. */
-export const RECIPE = 2;
+export const RECIPE = 3;
 
 /** PID 1's first steps; then busybox's init takes over, which answers poweroff, reboot and halt. */
 const INIT = `#!/bin/sh
@@ -27,8 +27,21 @@ const INITTAB = `::sysinit:/etc/rc
 `;
 const RC = `#!/bin/sh
 echo 3 4 1 3 > /proc/sys/kernel/printk
+for module in /lib/modules/*.ko; do [ -e "$module" ] && insmod "$module"; done
+[ -e /sys/class/net/eth0 ] && udhcpc -i eth0 -s /etc/dhcp -b -q >/dev/null 2>&1
 echo
 echo "Linux $(uname -r) as a $(cat /sys/hypervisor/type 2>/dev/null || echo bare) guest. poweroff ends it; ^] leaves."
+`;
+/** What busybox's DHCP client calls with what it was given. */
+const DHCP = `#!/bin/sh
+case $1 in
+  deconfig) ip link set $interface up ;;
+  bound|renew)
+    ip address replace $ip/$mask dev $interface
+    for r in $router; do ip route replace default via $r; break; done
+    : > /etc/resolv.conf
+    for d in $dns; do echo nameserver $d >> /etc/resolv.conf; done ;;
+esac
 `;
 const PROFILE = `export PATH=/sbin:/usr/sbin:/bin:/usr/bin HOME=/root TERM=\${TERM:-linux} PS1='\\h:\\w\\$ '
 cd /root
@@ -38,10 +51,11 @@ cd /root
  * Make the archive.
  * @param busybox a static busybox for the guest's processor
  * @param applets paths of its applets (`busybox --list-full`); without them the guest makes the links itself, which takes it a moment
+ * @param modules kernel modules by file name, loaded at the start: the front ends that the kernel has not built in
  */
-export function shellInitramfs(busybox: Uint8Array, applets: readonly string[]): Uint8Array {
+export function shellInitramfs(busybox: Uint8Array, applets: readonly string[], modules: ReadonlyMap<string, Uint8Array> = new Map()): Uint8Array {
   const text = (s: string) => new TextEncoder().encode(s);
-  const folders = new Set(["bin", "dev", "etc", "proc", "root", "run", "sbin", "sys", "tmp", "usr", "usr/bin", "usr/sbin", "var"]);
+  const folders = new Set(["bin", "dev", "etc", "lib", "lib/modules", "proc", "root", "run", "sbin", "sys", "tmp", "usr", "usr/bin", "usr/sbin", "var"]);
   const links = new Map<string, CpioEntry>();
   for (const path of [...applets, "sbin/init", "bin/sh", "bin/mount", "bin/mkdir", "bin/hostname"]) {
     if (!/^(?:usr\/)?s?bin\/[\w[.+-]+$/.test(path) || path === "bin/busybox") continue;
@@ -56,6 +70,8 @@ export function shellInitramfs(busybox: Uint8Array, applets: readonly string[]):
     { kind: "file", path: "init", mode: 0o755, bytes: text(INIT) },
     { kind: "file", path: "etc/inittab", mode: 0o644, bytes: text(INITTAB) },
     { kind: "file", path: "etc/rc", mode: 0o755, bytes: text(RC) },
+    { kind: "file", path: "etc/dhcp", mode: 0o755, bytes: text(DHCP) },
+    ...[...modules].map(([name, bytes]): CpioEntry => ({ kind: "file", path: `lib/modules/${name}`, mode: 0o644, bytes })),
     { kind: "file", path: "etc/profile", mode: 0o644, bytes: text(PROFILE) },
     { kind: "file", path: "etc/passwd", mode: 0o644, bytes: text("root::0:0:root:/root:/bin/sh\n") },
     { kind: "file", path: "etc/group", mode: 0o644, bytes: text("root:x:0:\n") },
