@@ -38,7 +38,8 @@ for (const nrQueues of [1, 3]) {
       const isLarge = rnd(6) === 0, bytes = random(rnd, isLarge ? 1515 + rnd(64000) : 14 + rnd(1501)), type = rnd(2) ? "tcpv4" : "tcpv6";
       return isLarge ? { bytes, checksum: "blank", gso: { type, mss: 536 + rnd(8000) } } : { bytes, checksum: (["blank", "good", "unknown"] as const)[rnd(3)]!, gso: null };
     };
-    while (sent.length < 1500 || given.length < 1500) {
+    for (let round = 0; sent.length < 1500 || given.length < 1500; round++) {
+      assert.ok(round < 3000, `after ${round} rounds ${sent.length} sent, ${given.length} given`);
       for (let n = rnd(20); n > 0; n--) {
         const f = odd();
         if (g.queues[rnd(nrQueues)]!.send(pieces(rnd, f.bytes), f.checksum, f.gso)) sent.push(f);
@@ -134,6 +135,46 @@ test("a peer that stays full for 200 ms loses frames until it takes one", () => 
   settled(g);
 });
 
+test("a peer that says it has room before it returns false is asked again", async () => {
+  const g = new NetGuest();
+  let nrAsked = 0;
+  g.peer.receive = (f) => {
+    if (nrAsked++ > 0) return g.peer.frames.push(f) > 0;
+    g.back.ready();
+    return false;
+  };
+  g.q.send(whole(new Uint8Array(60)));
+  g.kick();
+  assert.equal(g.peer.frames.length, 0);
+  await Promise.resolve();
+  assert.equal(g.peer.frames.length, 1);
+});
+
+test("queues that wait for the same peer take turns", () => {
+  const g = new NetGuest({ nrQueues: 3 });
+  let room = 0;
+  g.peer.receive = (f) => room > 0 && (room--, g.peer.frames.push(f) > 0);
+  for (const [nr, q] of g.queues.entries()) for (let i = 0; i < 10; i++) q.send(whole(new Uint8Array(60).fill(nr)));
+  g.kick();
+  for (let i = 0; i < 15; i++) {
+    room = 1;
+    g.back.ready();
+  }
+  assert.deepEqual([0, 1, 2].map((nr) => g.peer.frames.filter((f) => f.bytes[0] === nr).length), [5, 5, 5]);
+});
+
+test("a device that is closed by what its own frame led to lets go of everything", () => {
+  const g = new NetGuest({ nrQueues: 2 });
+  g.peer.receive = () => { g.back.close(); return true; };
+  for (const q of g.queues) for (let i = 0; i < 3; i++) q.send(whole(new Uint8Array(60)));
+  g.kick();
+  assert.equal(g.mem.nrMapped, 0);
+  assert.equal(g.timers.nrWaiting, 0);
+  assert.deepEqual(g.mem.faults, []);
+  assert.equal(g.back.describe().queues[0]!.tx.ring, null);
+  assert.equal(g.back.describe().queues[0]!.tx.nrFrames, 1);
+});
+
 test("what is sent without a cable is lost, and the guest does not notice", () => {
   const g = new NetGuest();
   g.peer.isFull = true;
@@ -191,9 +232,10 @@ test("one poll does a bounded amount of work, and the rest is done later without
 test("frames wait for buffers up to a bound; then the sender waits, and is told when half is gone", () => {
   const g = new NetGuest({ nrPages: 2000 });
   let taken = 0;
-  while (g.back.receive(frame(new Uint8Array(1500).fill(taken & 255)))) taken++;
+  while (taken < 5000 && g.back.receive(frame(new Uint8Array(1500).fill(taken & 255)))) taken++;
   assert.equal(taken, Math.floor((1 << 20) / 1500));
-  while (g.q.received.length < taken) {
+  for (let round = 0; g.q.received.length < taken; round++) {
+    assert.ok(round < 1000, `after ${round} rounds ${g.q.received.length} received`);
     const told = g.peer.nrReady, waiting = g.back.describe().queues[0]!.rx.nrBytesWaiting;
     assert.equal(told > 0, waiting <= 1 << 19, `${waiting} bytes wait`);
     if (g.q.post(50)) g.back.pollRx(0);
@@ -205,9 +247,16 @@ test("frames wait for buffers up to a bound; then the sender waits, and is told 
   settled(g);
 });
 
+test("small frames are bounded by their number", () => {
+  const g = new NetGuest();
+  let taken = 0;
+  while (taken < 5000 && g.back.receive(frame(new Uint8Array(60)))) taken++;
+  assert.equal(taken, 2048);
+});
+
 test("a front end that gives no buffers for 10 s loses what waits and what comes, until it gives some", () => {
   const g = new NetGuest();
-  while (g.back.receive(frame(new Uint8Array(1000))));
+  for (let i = 0; i < 5000 && g.back.receive(frame(new Uint8Array(1000))); i++);
   g.back.pollRx(0);
   g.timers.advance(9_999);
   assert.equal(g.peer.nrReady, 0);

@@ -84,6 +84,7 @@ export class NetBack implements Port, NetDevice {
   readonly #queues: Queue[] = [];
   #dead: string | null = null;
   #isClosed = false;
+  #turn = 0;
   #nrComplaints = 0;
 
   /** Map the rings; plug the cable in and call `start` then. @throws FrontRefusal, with nothing left mapped */
@@ -138,7 +139,9 @@ export class NetBack implements Port, NetDevice {
     return this.#queues[nr]!.rx.offer(frame);
   }
   ready(): void {
-    for (const { tx } of this.#queues) tx.ready();
+    const queues = this.#queues;
+    this.#turn = (this.#turn + 1) % queues.length;  // room for one frame is not always the first queue's
+    for (let i = 0; i < queues.length; i++) queues[(this.#turn + i) % queues.length]!.tx.ready();
   }
 
   get isDead(): boolean {

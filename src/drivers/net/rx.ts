@@ -62,7 +62,7 @@ export class RxQueue {
       }
       this.#isStalled = false;
     }
-    if (this.#bytes > 0 && (this.#bytes + frame.bytes.length > QUEUE_BYTES_MAX || this.nrWaiting >= QUEUE_FRAMES_MAX)) {
+    if (this.#bytes + frame.bytes.length > QUEUE_BYTES_MAX || this.nrWaiting >= QUEUE_FRAMES_MAX) {
       this.#owesReady = true;
       return false;
     }
