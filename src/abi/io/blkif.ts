@@ -14,9 +14,13 @@ export const BlkifRequestIndirect = struct(64, {
 /** `status` is an int16_t: write it as it is, sign it when read. */
 export const BlkifResponse = struct(16, { id: u64(0), operation: u8(8), status: u16(10) });
 
+/** `operation` of a request, and of the response to it. INDIRECT has the operation proper in `indirect_op`. */
 export const BLKIF_OP = { READ: 0, WRITE: 1, WRITE_BARRIER: 2, FLUSH_DISKCACHE: 3, RESERVED_1: 4, DISCARD: 5, INDIRECT: 6 } as const;
+/** `status` of a response. */
 export const BLKIF_RSP = { EOPNOTSUPP: -2, ERROR: -1, OKAY: 0 } as const;
+/** Segments that fit into a request, and pages of segments that an indirect one names. */
 export const BLKIF_MAX_SEGMENTS_PER_REQUEST = 11;
+/** @see BLKIF_MAX_SEGMENTS_PER_REQUEST */
 export const BLKIF_MAX_INDIRECT_PAGES_PER_REQUEST = 8;
 /** bit of BlkifRequestDiscard.flag */
 export const BLKIF_DISCARD_SECURE = 1 << 0;

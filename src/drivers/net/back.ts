@@ -64,6 +64,7 @@ type Queue = { tx: TxQueue; rx: RxQueue; txRing: BackRing; rxRing: BackRing };
 const onlyAsItIs = (frame: Frame, peer: Port): Frame[] => ((frame.gso && !peer.takesGso) || (frame.checksum === "blank" && !peer.takesBlankChecksum) ? [] : [frame]);
 const countersOf = ({ nrFrames, nrBytes, nrErrors, nrDropped, nrEvents }: NetCounters): NetCounters => ({ nrFrames, nrBytes, nrErrors, nrDropped, nrEvents });
 
+/** One connected device, from the front end's Initialised or Connected state to its Closing; a front end that comes back gets a new one. */
 export class NetBack implements Port, NetDevice {
   readonly name: string;
   readonly domid: number;

@@ -42,6 +42,7 @@ export interface NetDevice {
   die(sentence: string): void;
 }
 
+/** of a granted page */
 export const PAGE_BYTES = 4096;
 /** Ethernet header */
 export const FRAME_BYTES_MIN = 14;
@@ -52,4 +53,5 @@ export const FRAME_BYTES_MAX = 0xffff;
  * About a millisecond.
  */
 export const POLL_BYTES = 1 << 20;
+/** @see POLL_BYTES */
 export const pollCost = (lengthBytes: number, nrEntries: number): number => Math.max(lengthBytes, nrEntries * PAGE_BYTES);
