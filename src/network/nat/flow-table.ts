@@ -1,0 +1,73 @@
+/** Flows by their four numbers: a hash table with chains, so that a packet finds its flow without an object or string being made. */
+
+/** Both ends of a flow: the guest's, and the one that the guest believes to be speaking with. */
+export type Flow<T> = {
+  readonly guestAddress: number;
+  readonly guestPort: number;
+  readonly remoteAddress: number;
+  readonly remotePort: number;
+  /** the table's: the next one with the same hash */
+  chained: T | null;
+};
+
+export class FlowTable<T extends Flow<T>> {
+  #heads: (T | null)[] = new Array(256).fill(null);
+  /** guests choose their ports and peers; they shall not choose their chains */
+  readonly #seed: number;
+  size = 0;
+
+  constructor(seed: number) {
+    this.#seed = seed | 0;
+  }
+  #hash(guestAddress: number, guestPort: number, remoteAddress: number, remotePort: number): number {
+    let h = this.#seed;
+    for (const word of [guestAddress, remoteAddress, (guestPort << 16) | remotePort]) {
+      h = Math.imul(h ^ word, 0x9e3779b1);
+      h ^= h >>> 15;
+      h = Math.imul(h, 0x85ebca6b) ^ this.#seed;
+      h ^= h >>> 13;
+    }
+    return h & (this.#heads.length - 1);
+  }
+  get(guestAddress: number, guestPort: number, remoteAddress: number, remotePort: number): T | null {
+    let flow: T | null = this.#heads[this.#hash(guestAddress, guestPort, remoteAddress, remotePort)] ?? null;
+    while (flow && !(flow.guestAddress === guestAddress && flow.guestPort === guestPort && flow.remoteAddress === remoteAddress && flow.remotePort === remotePort)) flow = flow.chained;
+    return flow;
+  }
+  /** Its four numbers must not be in the table yet. */
+  add(flow: T): void {
+    if (this.size++ >= this.#heads.length) this.#grow();
+    this.#link(flow);
+  }
+  #link(flow: T): void {
+    const at = this.#hash(flow.guestAddress, flow.guestPort, flow.remoteAddress, flow.remotePort);
+    flow.chained = this.#heads[at] ?? null;
+    this.#heads[at] = flow;
+  }
+  #grow(): void {
+    const flows = [...this.values()];
+    this.#heads = new Array(this.#heads.length * 2).fill(null);
+    for (const flow of flows) this.#link(flow);
+  }
+  delete(flow: T): void {
+    const at = this.#hash(flow.guestAddress, flow.guestPort, flow.remoteAddress, flow.remotePort);
+    let before: T | null = null;
+    for (let f: T | null = this.#heads[at] ?? null; f; before = f, f = f.chained) {
+      if (f !== flow) continue;
+      if (before) before.chained = f.chained;
+      else this.#heads[at] = f.chained;
+      f.chained = null;
+      this.size--;
+      return;
+    }
+  }
+  *values(): Generator<T> {
+    for (const head of this.#heads) {
+      for (let flow: T | null = head; flow; ) {
+        const next: T | null = flow.chained;
+        yield flow;
+        flow = next;
+      }
+    }
+  }
+}

@@ -1,0 +1,172 @@
+/** The router's outside on Node: sockets of the process that runs it. */
+import dgram from "node:dgram";
+import dns from "node:dns";
+import net from "node:net";
+import { UserError } from "../../base/errors.ts";
+import type { DatagramEvents, Listener, Outside, OutsideStream, OutsideUdp, StreamEvents, StreamFault } from "./outside.ts";
+
+/** Sockets open at a time; beyond it connections are refused and datagrams lost, so that guests cannot take the process's last descriptor. */
+const SOCKETS_MAX = 20_000, DATAGRAMS_QUEUED_MAX = 64, CONNECT_MS = 75_000;
+/** What connections listened for wait for before they are accepted (listen(2)). */
+const BACKLOG = 511;
+
+/** Options for hostOutside. */
+export type HostOptions = {
+  /** instead of the resolvers that the host is configured with, as node:dns writes them: "9.9.9.9", "127.0.0.1:5353" */
+  readonly resolvers?: readonly string[];
+};
+
+function faultOf(error: NodeJS.ErrnoException | null): StreamFault {
+  switch (error?.code) {
+    case "ECONNREFUSED": return "refused";
+    case "EHOSTUNREACH": case "ENETUNREACH": case "EADDRNOTAVAIL": case "EACCES": case "EPERM": return "unreachable";
+    case "ETIMEDOUT": return "timeout";
+    default: return "reset";
+  }
+}
+/** "1.2.3.4" or "1.2.3.4:53"; a resolver with an IPv6 address is passed over */
+function resolverOf(text: string): { address: string; port: number } | null {
+  const m = /^(\d+\.\d+\.\d+\.\d+)(?::(\d+))?$/.exec(text);
+  return m ? { address: m[1]!, port: Number(m[2] ?? 53) } : null;
+}
+
+class HostStream implements OutsideStream {
+  readonly #socket: net.Socket;
+  #isAborted = false;
+
+  constructor(socket: net.Socket) {
+    this.#socket = socket;
+    socket.setNoDelay(true);
+  }
+  /** Begin to tell; until then nothing is lost, as Node tells nothing before the next turn. */
+  tell(events: StreamEvents): void {
+    const socket = this.#socket;
+    let error: NodeJS.ErrnoException | null = null;
+    socket.on("connect", () => events.connected());
+    socket.on("data", (bytes) => {
+      if (typeof bytes !== "string") events.data(bytes);
+    });
+    socket.on("end", () => events.ended());
+    socket.on("error", (e) => { error = e; });
+    socket.on("close", () => {
+      if (!this.#isAborted) events.closed(error || !socket.readableEnded || !socket.writableFinished ? faultOf(error) : null);
+    });
+    this.#drained = () => {
+      if (!this.#isAborted) events.drained();
+    };
+  }
+  #drained = () => {};
+  get unsentBytes(): number {
+    return this.#socket.writableLength;
+  }
+  write(bytes: Uint8Array): void {
+    if (this.#socket.writable) this.#socket.write(bytes, this.#drained);
+  }
+  end(): void {
+    this.#socket.end();
+  }
+  abort(): void {
+    this.#isAborted = true;
+    if (this.#socket.connecting) this.#socket.destroy();
+    else this.#socket.resetAndDestroy();
+  }
+  pause(): void {
+    this.#socket.pause();
+  }
+  resume(): void {
+    this.#socket.resume();
+  }
+}
+
+class HostUdp implements OutsideUdp {
+  readonly #socket: dgram.Socket;
+  #nrQueued = 0;
+  #isClosed = false;
+
+  constructor(socket: dgram.Socket, events: DatagramEvents) {
+    this.#socket = socket;
+    socket.on("message", (bytes, from) => {
+      if (!this.#isClosed) events.datagram(bytes, from.address, from.port);
+    });
+    socket.on("error", (e) => {
+      if (this.#isClosed) return;
+      this.close();
+      events.failed(e.message);
+    });
+  }
+  send(bytes: Uint8Array, address: string, port: number): void {
+    if (this.#isClosed || this.#nrQueued >= DATAGRAMS_QUEUED_MAX) return;
+    this.#nrQueued++;
+    // What cannot be sent (too long, no way there) is lost, like any datagram.
+    this.#socket.send(bytes, port, address, () => { this.#nrQueued--; });
+  }
+  close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#socket.close();
+  }
+}
+
+/** The outside of a NatNetwork that runs in Node. */
+export function hostOutside(options: HostOptions = {}): Outside {
+  let nrSockets = 0;
+  const counted = <T extends net.Socket | dgram.Socket>(socket: T): T => {
+    nrSockets++;
+    socket.once("close", () => { nrSockets--; });
+    return socket;
+  };
+  const lost: OutsideUdp = { send: () => {}, close: () => {} };
+  const resolverTexts = options.resolvers;
+
+  return {
+    connectTcp(address, port, events) {
+      const socket = counted(new net.Socket({ allowHalfOpen: true })), stream = new HostStream(socket);
+      stream.tell(events);
+      if (nrSockets > SOCKETS_MAX) {
+        socket.destroy(Object.assign(new Error("Too many sockets"), { code: "ETIMEDOUT" }));
+        return stream;
+      }
+      const limit = setTimeout(() => socket.destroy(Object.assign(new Error("No answer"), { code: "ETIMEDOUT" })), CONNECT_MS);
+      socket.once("connect", () => clearTimeout(limit)).once("close", () => clearTimeout(limit));
+      socket.connect({ host: address, port, family: 4 });
+      return stream;
+    },
+    openUdp(events) {
+      if (nrSockets >= SOCKETS_MAX) return lost;
+      const socket = counted(dgram.createSocket("udp4")), udp = new HostUdp(socket, events);
+      socket.bind(0);
+      return udp;
+    },
+    listenTcp: (address, port, accept) => new Promise<Listener>((resolve, reject) => {
+      const server = net.createServer({ allowHalfOpen: true, pauseOnConnect: true }, (socket) => {
+        const stream = new HostStream(counted(socket)), events = nrSockets > SOCKETS_MAX ? null : accept(stream);
+        if (events) return stream.tell(events);
+        socket.on("error", () => {});
+        stream.abort();
+      });
+      const failed = (e: Error) => reject(new UserError(`Cannot listen on TCP ${address} port ${port}: ${e.message}`));
+      server.once("error", failed);
+      server.listen({ host: address, port, backlog: BACKLOG, exclusive: true }, () => {
+        server.off("error", failed);
+        // An accept that fails, for want of descriptors say, is that connection's loss only.
+        server.on("error", () => {});
+        const at = server.address() as net.AddressInfo;
+        resolve({ address: at.address, port: at.port, close: () => { server.close(); } });
+      });
+    }),
+    bindUdp: (address, port, events) => new Promise((resolve, reject) => {
+      const socket = counted(dgram.createSocket(net.isIPv6(address) ? "udp6" : "udp4"));
+      const failed = (e: Error) => {
+        socket.close();
+        reject(new UserError(`Cannot listen on UDP ${address} port ${port}: ${e.message}`));
+      };
+      socket.once("error", failed);
+      socket.bind({ address, port, exclusive: true }, () => {
+        socket.off("error", failed);
+        const udp = new HostUdp(socket, events), at = socket.address();
+        resolve({ address: at.address, port: at.port, send: (b, a, p) => udp.send(b, a, p), close: () => udp.close() });
+      });
+    }),
+    resolvers: () => (resolverTexts ?? dns.getServers()).map(resolverOf).filter((r) => r !== null),
+  };
+}

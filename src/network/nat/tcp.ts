@@ -1,0 +1,209 @@
+/** All TCP connections of a router: which segment belongs to which, SYNs that open new ones, resets for what belongs to none, and the bounds. */
+import { checksumOf, IPPROTO, pseudoSum, sumOf } from "../checksum.ts";
+import { FlowTable } from "./flow-table.ts";
+import { ICMP, type Icmp, UNREACHABLE } from "./icmp.ts";
+import { newPacket, type Packet, TRANSPORT_AT } from "./ipv4.ts";
+import type { Lan } from "./lan.ts";
+import type { OutsideStream, StreamEvents, StreamFault } from "./outside.ts";
+import { TCP, TcpConnection, type TcpHost } from "./tcp-connection.ts";
+import type { TimerWheel } from "./clock.ts";
+
+/** Bounds of the whole and of one guest. */
+export type TcpLimits = { readonly nrConnections: number; readonly nrConnectionsPerGuest: number; readonly nrConnecting: number; readonly bufferBytes: number };
+export const TCP_LIMITS: TcpLimits = { nrConnections: 16384, nrConnectionsPerGuest: 16384, nrConnecting: 1024, bufferBytes: 128 << 20 }; // for one network
+const TIME_WAITS_MAX = 4096, CHALLENGES_PER_SECOND = 100;
+const FIRST_BUFFER_BYTES = 65536, LEAST_BUFFER_BYTES = 8192;
+const EPHEMERAL_FIRST = 49152, EPHEMERAL_COUNT = 16384;
+
+/** Where a guest's SYN leads: a stream that is being opened, or why not. */
+export type Opening = OutsideStream | "refused" | "prohibited" | "unreachable";
+/** What the layer is made over. */
+export type TcpOptions = {
+  readonly lan: Lan;
+  readonly wheel: TimerWheel;
+  readonly icmp: Icmp;
+  readonly mtu: number;
+  readonly random: () => number;
+  readonly limits: TcpLimits;
+  /** the source of connections that forwards open */
+  readonly gateway: number;
+  readonly open: (destination: number, port: number, events: StreamEvents) => Opening;
+};
+
+export class TcpLayer implements TcpHost {
+  readonly #o: TcpOptions;
+  readonly lan: Lan;
+  readonly wheel: TimerWheel;
+  readonly mtu: number;
+  readonly random: () => number;
+  readonly waiting = new Set<TcpConnection>();
+  readonly #table: FlowTable<TcpConnection>;
+  readonly #perGuest = new Map<number, number>();
+  readonly #connecting = new Set<TcpConnection>();
+  readonly #timeWaits = new Set<TcpConnection>();
+  #grantedBytes = 0;
+  #challengeSecond = 0;
+  #nrChallenges = 0;
+  #nextEphemeral = 0;
+  readonly counts = {
+    nrOpened: 0, nrRefused: 0, nrSynsDropped: 0, nrBadSegments: 0, nrRetransmits: 0, nrFastRetransmits: 0, nrTimeouts: 0, nrProbes: 0, nrResetsSent: 0, nrResetsTaken: 0,
+    nrOutOfOrder: 0, nrChallenges: 0,
+  };
+
+  constructor(options: TcpOptions) {
+    this.#o = options;
+    this.lan = options.lan;
+    this.wheel = options.wheel;
+    this.mtu = options.mtu;
+    this.random = options.random;
+    this.#table = new FlowTable(options.random());
+  }
+  get nrConnections(): number {
+    return this.#table.size;
+  }
+  get nrConnecting(): number {
+    return this.#connecting.size;
+  }
+  get nrTimeWaits(): number {
+    return this.#timeWaits.size;
+  }
+  get grantedBytes(): number {
+    return this.#grantedBytes;
+  }
+
+  /** A guest's packet with protocol TCP. */
+  receive(p: Packet): void {
+    const { bytes, view, at, end } = p, dataAt = at + ((bytes[at + 12] ?? 0) >>> 4) * 4;
+    if (end - at < 20 || dataAt < at + 20 || dataAt > end
+      || (p.checksum === "unknown" && sumOf(bytes, at, end, pseudoSum(bytes, { version: 4, protocol: IPPROTO.tcp, ipAt: p.ipAt }, end - at)) !== 0xffff)) {
+      this.counts.nrBadSegments++;
+      return;
+    }
+    const guestPort = view.getUint16(at), remotePort = view.getUint16(at + 2), seq = view.getInt32(at + 4), ack = view.getInt32(at + 8), flags = bytes[at + 13]!;
+    const isSyn = (flags & (TCP.SYN | TCP.ACK | TCP.RST | TCP.FIN)) === TCP.SYN;
+    let c = this.#table.get(p.source, guestPort, p.destination, remotePort);
+    if (c && isSyn && c.isReplacedBy(seq)) {
+      c.abort();
+      c = null;
+    }
+    if (c) c.receive(p, seq, ack, flags, view.getUint16(at + 14), dataAt);
+    else if (isSyn) this.#open(p, guestPort, remotePort, seq);
+    else this.#reject(p, seq, ack, flags, dataAt);
+  }
+
+  #open(p: Packet, guestPort: number, remotePort: number, seq: number): void {
+    const { limits } = this.#o;
+    if (this.#table.size >= limits.nrConnections) this.#timeWaits.values().next().value?.abort();
+    // A SYN that finds no room is lost, and comes again.
+    if (this.#table.size >= limits.nrConnections || this.#connecting.size >= limits.nrConnecting || (this.#perGuest.get(p.source) ?? 0) >= limits.nrConnectionsPerGuest
+      || guestPort === 0 || remotePort === 0) {
+      this.counts.nrSynsDropped++;
+      return;
+    }
+    const c = new TcpConnection(this, p.source, guestPort, p.destination, remotePort, "connecting"), far = this.#o.open(p.destination, remotePort, c);
+    if (typeof far === "string") {
+      this.#grantedBytes -= c.bufferBytes;
+      this.counts.nrRefused++;
+      if (far === "refused") this.#reject(p, seq, 0, TCP.SYN, p.at + (p.bytes[p.at + 12]! >>> 4) * 4);
+      else this.#o.icmp.error(p, ICMP.unreachable, far === "prohibited" ? UNREACHABLE.prohibited : UNREACHABLE.host);
+      return;
+    }
+    c.far = far;
+    this.#add(c);
+    this.#connecting.add(c);
+    c.openedByGuest(p, seq);
+  }
+  #add(c: TcpConnection): void {
+    this.#table.add(c);
+    this.#perGuest.set(c.guestAddress, (this.#perGuest.get(c.guestAddress) ?? 0) + 1);
+    this.counts.nrOpened++;
+  }
+  /** Open a connection to a guest for a stream that came from outside. @returns who hears the stream's events; null when there is no room */
+  openToGuest(address: number, port: number, far: OutsideStream): StreamEvents | null {
+    if (this.#table.size >= this.#o.limits.nrConnections || this.#connecting.size >= this.#o.limits.nrConnecting) return null;
+    for (let tries = 0; tries < EPHEMERAL_COUNT; tries++) {
+      const remotePort = EPHEMERAL_FIRST + this.#nextEphemeral++ % EPHEMERAL_COUNT;
+      if (this.#table.get(address, port, this.#o.gateway, remotePort)) continue;
+      const c = new TcpConnection(this, address, port, this.#o.gateway, remotePort, "synSent");
+      this.#add(c);
+      this.#connecting.add(c);
+      c.openToGuest(far);
+      return c;
+    }
+    return null;
+  }
+
+  /** The reset that answers a segment without a connection. RFC 9293 3.10.7.1 */
+  #reject(p: Packet, seq: number, ack: number, flags: number, dataAt: number): void {
+    if (flags & TCP.RST) return;
+    const bytes = newPacket(p.destination, p.source, IPPROTO.tcp, 20), view = new DataView(bytes.buffer), at = TRANSPORT_AT;
+    bytes.set(p.bytes.subarray(p.at + 2, p.at + 4), at);
+    bytes.set(p.bytes.subarray(p.at, p.at + 2), at + 2);
+    if (flags & TCP.ACK) view.setInt32(at + 4, ack);
+    else view.setInt32(at + 8, seq + p.end - dataAt + (flags & TCP.SYN ? 1 : 0) + (flags & TCP.FIN ? 1 : 0));
+    bytes[at + 12] = 0x50;
+    bytes[at + 13] = flags & TCP.ACK ? TCP.RST : TCP.RST | TCP.ACK;
+    view.setUint16(at + 16, checksumOf(bytes, at, bytes.length, pseudoSum(bytes, { version: 4, protocol: IPPROTO.tcp, ipAt: 14 }, 20)));
+    this.counts.nrResetsSent++;
+    this.lan.send(bytes, "good", null, p.mac);
+  }
+
+  /** The peer has room again. */
+  goOn(): void {
+    while (this.waiting.size > 0 && this.lan.hasRoom) {
+      const c: TcpConnection = this.waiting.values().next().value!;
+      this.waiting.delete(c);
+      c.goOn();
+    }
+  }
+
+  // ---- what connections ask
+
+  grant(nowBytes: number): number {
+    const budget = this.#o.limits.bufferBytes;
+    const bytes = nowBytes === 0 ? (this.#grantedBytes < budget ? FIRST_BUFFER_BYTES : LEAST_BUFFER_BYTES) : this.#grantedBytes + nowBytes <= budget ? nowBytes * 2 : nowBytes;
+    this.#grantedBytes += bytes - nowBytes;
+    return bytes;
+  }
+  mayChallenge(): boolean {
+    const second = Math.floor(this.wheel.nowMs() / 1000);
+    if (second !== this.#challengeSecond) {
+      this.#challengeSecond = second;
+      this.#nrChallenges = 0;
+    }
+    this.counts.nrChallenges++;
+    return ++this.#nrChallenges <= CHALLENGES_PER_SECOND;
+  }
+  refused(c: TcpConnection, fault: StreamFault | null): void {
+    const { syn } = c;
+    this.counts.nrRefused++;
+    if (!syn) return;
+    if (fault === "unreachable" || fault === "timeout") this.#o.icmp.error(syn, ICMP.unreachable, UNREACHABLE.host);
+    else this.#reject(syn, syn.view.getInt32(syn.at + 4), 0, TCP.SYN, syn.at + (syn.bytes[syn.at + 12]! >>> 4) * 4);
+  }
+  settled(c: TcpConnection): void {
+    this.#connecting.delete(c);
+  }
+  timeWaits(c: TcpConnection): void {
+    this.#timeWaits.add(c);
+    if (this.#timeWaits.size > TIME_WAITS_MAX) this.#timeWaits.values().next().value!.abort();
+  }
+  gone(c: TcpConnection): void {
+    this.#table.delete(c);
+    this.#connecting.delete(c);
+    this.#timeWaits.delete(c);
+    this.waiting.delete(c);
+    this.#grantedBytes -= c.bufferBytes;
+    const nr = (this.#perGuest.get(c.guestAddress) ?? 1) - 1;
+    if (nr > 0) this.#perGuest.set(c.guestAddress, nr);
+    else this.#perGuest.delete(c.guestAddress);
+  }
+  /** Break the connections of one guest, or all, without a word to the guests when `isSilent`. */
+  drop(address: number | null, isSilent: boolean): void {
+    for (const c of [...this.#table.values()]) {
+      if (address !== null && c.guestAddress !== address) continue;
+      if (isSilent) c.abort();
+      else c.reset();
+    }
+  }
+}
