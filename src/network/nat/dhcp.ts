@@ -63,6 +63,7 @@ export function cleanHostname(bytes: Uint8Array | undefined): string | null {
   return /^(?!-)[a-z\d-]{1,63}(?<!-)$/.test(label) && !/^\d+$/.test(label) ? label : null;
 }
 
+/** Answers the guests' DHCP messages; it keeps nothing but how often each MAC asks. */
 export class DhcpServer {
   readonly #o: DhcpOptions;
   readonly #watched = new Map<number, { tokens: number; atMs: number }>();

@@ -23,6 +23,7 @@ export type DnsOptions = { readonly lan: Lan; readonly wheel: TimerWheel; readon
 type Query = { readonly key: string; readonly bytes: Uint8Array; readonly question: Question; readonly id: number; readonly p: Packet; readonly port: number;
   nrTries: number; socket: OutsideUdp | null; readonly timer: Timer };
 
+/** Answers or forwards the guests' queries; each forwarded one has a socket and a number of its own, so that a forged answer must guess both. */
 export class DnsForwarder {
   readonly #o: DnsOptions;
   readonly #queries = new Map<string, Query>();

@@ -95,6 +95,7 @@ export class SimTcp {
   unreadBytes = 0;
   onData: ((bytes: Uint8Array) => void) | null = null;
   readonly isActive: boolean;
+  /** bytes that are not acknowledged, at the end of a store that grows to twice its need */
   #out = new Uint8Array(0);
   #wantsEnd = false;
   readonly #iss: number;
@@ -137,10 +138,13 @@ export class SimTcp {
     });
   }
   write(bytes: Uint8Array): void {
-    const all = new Uint8Array(this.#out.length + bytes.length);
-    all.set(this.#out);
-    all.set(bytes, this.#out.length);
-    this.#out = all;
+    const out = this.#out, length = out.length + bytes.length;
+    if (out.byteOffset + length <= out.buffer.byteLength) this.#out = new Uint8Array(out.buffer, out.byteOffset, length);
+    else {
+      this.#out = new Uint8Array(new ArrayBuffer(2 * length), 0, length);
+      this.#out.set(out);
+    }
+    this.#out.set(bytes, length - bytes.length);
     this.#push(false);
   }
   close(): void {
@@ -239,7 +243,7 @@ export class SimTcp {
       const news = (ack - this.#una) | 0;
       if (news > this.#out.length && this.#wantsEnd) this.#isFinAcked = true;
       if (news > 0) {
-        this.#out = this.#out.slice(Math.min(news, this.#out.length));
+        this.#out = this.#out.subarray(Math.min(news, this.#out.length));
         this.#una = ack;
         if (((this.#nxt - ack) | 0) < 0) this.#nxt = ack;
         this.#cancelTimer?.();
@@ -494,6 +498,8 @@ export class FakeStream implements OutsideStream {
   events: StreamEvents | null = null;
   /** whether the peer takes bytes; what it does not take stays unsent */
   isReading = true;
+  /** false: what is written waits for the connection */
+  isConnected = true;
   #hasPeerEnded = false;
   readonly #stuck: Uint8Array[] = [];
   #waiting: Uint8Array[] = [];
@@ -507,7 +513,7 @@ export class FakeStream implements OutsideStream {
   write(bytes: Uint8Array): void {
     this.unsentBytes += bytes.length;
     this.#stuck.push(bytes);
-    if (this.isReading) this.#clock.after(0.05, () => this.read(this.isReading));
+    if (this.isReading && this.isConnected) this.#clock.after(0.05, () => this.read(this.isReading));
   }
   /** Let the peer take what is there, or stop. */
   read(isReading: boolean): void {
@@ -592,9 +598,13 @@ export class FakeOutside implements Outside {
   connectTcp(address: string, port: number, events: StreamEvents): OutsideStream {
     const stream = new FakeStream(this.clock, address, port);
     stream.events = events;
+    stream.isConnected = false;
     this.streams.add(stream);
     this.clock.after(0.1, () => {
-      if (!stream.isAborted) this.onConnect(stream);
+      if (stream.isAborted) return;
+      this.onConnect(stream);
+      stream.isConnected = true;
+      stream.read(stream.isReading);
     });
     return stream;
   }

@@ -10,6 +10,7 @@ export type Flow<T> = {
   chained: T | null;
 };
 
+/** Finds, adds and deletes in constant time; grows with its flows. */
 export class FlowTable<T extends Flow<T>> {
   #heads: (T | null)[] = new Array(256).fill(null);
   /** guests choose their ports and peers; they shall not choose their chains */

@@ -4,8 +4,9 @@ import type { TimerWheel } from "./clock.ts";
 import { newPacket, type Packet, TRANSPORT_AT } from "./ipv4.ts";
 import type { Lan } from "./lan.ts";
 
-/** Types, and codes of `unreachable` (RFC 792, RFC 1812 5.2.7.1). */
+/** Types. */
 export const ICMP = { echoReply: 0, unreachable: 3, echo: 8, timeExceeded: 11 } as const;
+/** Codes of `unreachable`. RFC 792, RFC 1812 5.2.7.1 */
 export const UNREACHABLE = { net: 0, host: 1, protocol: 2, port: 3, prohibited: 13 } as const;
 
 /** Errors told a second, and in a burst (RFC 1812 4.3.2.8). */
@@ -13,6 +14,7 @@ const ERRORS_PER_SECOND = 200, ERRORS_BURST = 100;
 /** of the packet that an error is about: its header and 8 bytes at least, and the error stays below 576 bytes (RFC 1812 4.3.2.3) */
 const QUOTE_BYTES_MAX = 528;
 
+/** Answers echoes and tells errors. */
 export class Icmp {
   readonly #lan: Lan;
   readonly #wheel: TimerWheel;

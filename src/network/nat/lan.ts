@@ -32,6 +32,7 @@ export type LanOptions = {
   readonly holderOf: (address: number) => number | undefined;
 };
 
+/** The station: its neighbours, its questions, its queue. */
 export class Lan {
   readonly #o: LanOptions;
   readonly #neighbours = new Map<number, { mac: number; seenMs: number }>();

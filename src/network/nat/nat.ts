@@ -63,6 +63,7 @@ export type OpenForward = { readonly text: string; /** where on the host; the po
 const POOL_MAX = 4096, LEASE_MS = 24 * 3600_000, TAKEN_MS = 600_000, LOOPBACK = 0x7f000001;
 const DOMAIN = /^(?=.{1,253}$)(?!-)[a-z\d-]{1,63}(?<!-)(\.(?!-)[a-z\d-]{1,63}(?<!-))*$/;
 
+/** A network for the guests on one cable (or on the bridge at its other end). It holds timers and sockets until it is closed. */
 export class NatNetwork {
   /** The router's end of the cable. */
   readonly port: Port;

@@ -8,6 +8,7 @@ const INITIAL_SEGMENTS = 10 /* RFC 6928 */, CWND_BYTES_MAX = 4 << 20;
 /** What the sender has to do after an acknowledgement. */
 export type AckAdvice = "nothing" | "retransmit";
 
+/** The state of one sender. */
 export class Congestion {
   readonly #mss: number;
   cwnd: number;

@@ -45,6 +45,7 @@ export interface TcpHost {
   gone(c: TcpConnection): void;
 }
 
+/** The state of one connection; it removes itself from its TcpHost (`gone`) when it is over. */
 export class TcpConnection implements StreamEvents, Flow<TcpConnection> {
   readonly guestAddress: number;
   readonly guestPort: number;

@@ -231,7 +231,7 @@ test("a reset counts only with the exact number (RFC 5961); SYNs and wild acknow
   assertEmpty(nat);
 });
 test("a flood of SYNs is bounded, and what is refused comes in later", async () => {
-  const { clock, outside, nat, sim } = network({}, { limits: { nrConnecting: 100 } });
+  const { clock, outside, nat, sim } = network({}, { limits: { nrConnecting: 200 } });
   let isOpen = false;
   outside.onConnect = (s) => { if (isOpen) echo(s); };
   const tcps = Array.from({ length: 300 }, () => sim.connectTcp(SERVER, 7));

@@ -30,6 +30,7 @@ export type TcpOptions = {
   readonly open: (destination: number, port: number, events: StreamEvents) => Opening;
 };
 
+/** The table of connections, and all they share. */
 export class TcpLayer implements TcpHost {
   readonly #o: TcpOptions;
   readonly lan: Lan;
@@ -38,7 +39,7 @@ export class TcpLayer implements TcpHost {
   readonly random: () => number;
   readonly waiting = new Set<TcpConnection>();
   readonly #table: FlowTable<TcpConnection>;
-  readonly #perGuest = new Map<number, number>();
+  readonly #perGuest = new Map<number, { nr: number; nrConnecting: number }>();
   readonly #connecting = new Set<TcpConnection>();
   readonly #timeWaits = new Set<TcpConnection>();
   #grantedBytes = 0;
@@ -94,9 +95,10 @@ export class TcpLayer implements TcpHost {
   #open(p: Packet, guestPort: number, remotePort: number, seq: number): void {
     const { limits } = this.#o;
     if (this.#table.size >= limits.nrConnections) this.#timeWaits.values().next().value?.abort();
-    // A SYN that finds no room is lost, and comes again.
-    if (this.#table.size >= limits.nrConnections || this.#connecting.size >= limits.nrConnecting || (this.#perGuest.get(p.source) ?? 0) >= limits.nrConnectionsPerGuest
-      || guestPort === 0 || remotePort === 0) {
+    // A SYN that finds no room is lost, and comes again. One guest may have half of those that are being opened.
+    const own = this.#perGuest.get(p.source);
+    if (this.#table.size >= limits.nrConnections || this.#connecting.size >= limits.nrConnecting || guestPort === 0 || remotePort === 0
+      || (own && (own.nr >= limits.nrConnectionsPerGuest || own.nrConnecting >= limits.nrConnecting / 2))) {
       this.counts.nrSynsDropped++;
       return;
     }
@@ -110,12 +112,15 @@ export class TcpLayer implements TcpHost {
     }
     c.far = far;
     this.#add(c);
-    this.#connecting.add(c);
     c.openedByGuest(p, seq);
   }
   #add(c: TcpConnection): void {
+    let own = this.#perGuest.get(c.guestAddress);
+    if (!own) this.#perGuest.set(c.guestAddress, own = { nr: 0, nrConnecting: 0 });
+    own.nr++;
+    own.nrConnecting++;
     this.#table.add(c);
-    this.#perGuest.set(c.guestAddress, (this.#perGuest.get(c.guestAddress) ?? 0) + 1);
+    this.#connecting.add(c);
     this.counts.nrOpened++;
   }
   /** Open a connection to a guest for a stream that came from outside. @returns who hears the stream's events; null when there is no room */
@@ -126,7 +131,6 @@ export class TcpLayer implements TcpHost {
       if (this.#table.get(address, port, this.#o.gateway, remotePort)) continue;
       const c = new TcpConnection(this, address, port, this.#o.gateway, remotePort, "synSent");
       this.#add(c);
-      this.#connecting.add(c);
       c.openToGuest(far);
       return c;
     }
@@ -182,21 +186,19 @@ export class TcpLayer implements TcpHost {
     else this.#reject(syn, syn.view.getInt32(syn.at + 4), 0, TCP.SYN, syn.at + (syn.bytes[syn.at + 12]! >>> 4) * 4);
   }
   settled(c: TcpConnection): void {
-    this.#connecting.delete(c);
+    if (this.#connecting.delete(c)) this.#perGuest.get(c.guestAddress)!.nrConnecting--;
   }
   timeWaits(c: TcpConnection): void {
     this.#timeWaits.add(c);
     if (this.#timeWaits.size > TIME_WAITS_MAX) this.#timeWaits.values().next().value!.abort();
   }
   gone(c: TcpConnection): void {
+    this.settled(c);
     this.#table.delete(c);
-    this.#connecting.delete(c);
     this.#timeWaits.delete(c);
     this.waiting.delete(c);
     this.#grantedBytes -= c.bufferBytes;
-    const nr = (this.#perGuest.get(c.guestAddress) ?? 1) - 1;
-    if (nr > 0) this.#perGuest.set(c.guestAddress, nr);
-    else this.#perGuest.delete(c.guestAddress);
+    if (--this.#perGuest.get(c.guestAddress)!.nr === 0) this.#perGuest.delete(c.guestAddress);
   }
   /** Break the connections of one guest, or all, without a word to the guests when `isSilent`. */
   drop(address: number | null, isSilent: boolean): void {

@@ -57,6 +57,7 @@ export type UdpOptions = {
   readonly seenAs: (address: number) => number;
 };
 
+/** The guests' flows, and the peers of forwards. */
 export class UdpLayer {
   readonly #o: UdpOptions;
   readonly #flows = new Map<number, UdpFlow>();
