@@ -3,8 +3,8 @@ import { type ByteFile, DiskError } from "../disk.ts";
 import { corrupt, type Header } from "./header.ts";
 import type { Mapping } from "./layout.ts";
 
-/** Unpack one zstd frame, which junk may follow, to exactly `sizeBytes`. @throws for a bad frame */
-export type Unzstd = (compressed: Uint8Array, sizeBytes: number) => Uint8Array;
+/** Unpack one zstd frame to at most `limit` bytes. @throws for a bad frame */
+export type Unzstd = (frame: Uint8Array, options: { limit: number }) => Uint8Array;
 /** Unpacked clusters kept: a guest reads a cluster in many requests, one after the other. */
 const KEPT_BYTES = 1 << 20;
 
@@ -42,7 +42,11 @@ export class CompressedClusters {
     const broken = (e: unknown): never => { throw new DiskError("corrupt", `${name}: the compressed cluster at ${host} is broken (${e instanceof Error ? e.message : e})`); };
     if (compression === "zlib") return inflateRaw(packed, clusterBytes).catch(broken);
     if (!this.#unzstd) throw new DiskError("unsupported", `${name} is compressed with zstd, for which no decompressor was given`);
-    try { return this.#unzstd(packed, clusterBytes); } catch (e) { return broken(e); }
+    try {
+      const unpacked = this.#unzstd(packed.subarray(0, zstdFrameBytes(packed)), { limit: clusterBytes });
+      if (unpacked.length !== clusterBytes) throw new Error(`it holds ${unpacked.length} bytes`);
+      return unpacked;
+    } catch (e) { return broken(e); }
   }
 }
 
@@ -62,4 +66,17 @@ async function inflateRaw(packed: Uint8Array, sizeBytes: number): Promise<Uint8A
     reader.cancel().catch(() => {});
   }
   return out;
+}
+
+/** How long the frame is that stands in front of the padding: its header and its blocks' headers say. @see RFC 8878 section 3.1.1 */
+function zstdFrameBytes(packed: Uint8Array): number {
+  const flags = packed[4] ?? 0, isSingle = (flags & 0x20) !== 0, sizeFlag = flags >> 6;
+  let at = 5 + (isSingle ? 0 : 1) + [0, 1, 2, 4][flags & 3]! + (sizeFlag === 0 ? (isSingle ? 1 : 0) : 1 << sizeFlag);
+  for (let isLast = false; !isLast; ) {
+    if (at + 3 > packed.length) throw new Error("it ends early");
+    const head = packed[at]! | (packed[at + 1]! << 8) | (packed[at + 2]! << 16);
+    isLast = (head & 1) !== 0;
+    at += 3 + ((head & 6) === 2 ? 1 : head >>> 3);
+  }
+  return at + (flags & 4 ? 4 : 0);
 }

@@ -6,6 +6,7 @@
  * order that a power cut may end anywhere: `metadata.ts`.
  */
 import { type ByteFile, checkRange, type Disk, DiskError, SECTOR_BYTES } from "../disk.ts";
+import { isZero } from "../copy.ts";
 import { RangeLock, settle } from "../range-lock.ts";
 import { repair } from "./check.ts";
 import { CompressedClusters, type Unzstd } from "./compressed.ts";
@@ -364,13 +365,3 @@ export class Qcow2Disk implements Disk {
 
 /** Written where it lies: the cluster is there and nobody else's. */
 const isInPlace = (p: Piece): boolean => p.mapping.kind === "data" && p.mapping.isCopied;
-/** All bytes are zero. */
-export function isZero(bytes: Uint8Array): boolean {
-  if (bytes.length >= 64 && bytes.byteOffset % 8 === 0) {
-    const words = new BigUint64Array(bytes.buffer, bytes.byteOffset, Math.floor(bytes.length / 8));
-    for (let i = 0; i < words.length; i++) if (words[i]) return false;
-    bytes = bytes.subarray(words.length * 8);
-  }
-  for (let i = 0; i < bytes.length; i++) if (bytes[i]) return false;
-  return true;
-}
