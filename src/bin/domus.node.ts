@@ -8,6 +8,7 @@ const HELP = `domus: a Xen of its own. Runs stock guest kernels, with nothing bu
 
   domus run FILE [FILE...] [key=value ...]   run the domains of xl.cfg files in the foreground
   domus start                                fetch Debian's cloud kernel and busybox, and stand in their shell
+  domus disk create|info|check|convert ...   make, check, copy and change disk images
   domus help | version
 
 domus COMMAND --help says more.
@@ -15,6 +16,7 @@ domus COMMAND --help says more.
 /** Loaded when called for: a wrong word costs no more than a message. */
 const COMMANDS: Readonly<Record<string, () => Promise<(args: string[]) => Promise<number>>>> = {
   run: async () => (await import("./run.ts")).run,
+  disk: async () => (await import("./disk.ts")).disk,
   start: async () => (await import("./start.ts")).start,
 };
 const ALIASES: Readonly<Record<string, string>> = { "--help": "help", "-h": "help", "--version": "version", "-V": "version" };
