@@ -46,10 +46,10 @@ export async function copyPiece(from: Pick<Disk, "read">, to: Pick<Disk, "write"
 
 /** All bytes are zero. */
 export function isZero(bytes: Uint8Array): boolean {
-  if (bytes.length >= 64 && bytes.byteOffset % 8 === 0) {
-    const words = new BigUint64Array(bytes.buffer, bytes.byteOffset, Math.floor(bytes.length / 8));
+  if (bytes.length >= 64 && bytes.byteOffset % 4 === 0) {
+    const words = new Int32Array(bytes.buffer, bytes.byteOffset, Math.floor(bytes.length / 4));
     for (let i = 0; i < words.length; i++) if (words[i]) return false;
-    bytes = bytes.subarray(words.length * 8);
+    bytes = bytes.subarray(words.length * 4);
   }
   for (let i = 0; i < bytes.length; i++) if (bytes[i]) return false;
   return true;

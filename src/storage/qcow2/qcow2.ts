@@ -6,7 +6,6 @@
  * order that a power cut may end anywhere: `metadata.ts`.
  */
 import { type ByteFile, checkRange, type Disk, DiskError, SECTOR_BYTES } from "../disk.ts";
-import { isZero } from "../copy.ts";
 import { RangeLock, settle } from "../range-lock.ts";
 import { repair } from "./check.ts";
 import { CompressedClusters, type Unzstd } from "./compressed.ts";
@@ -213,15 +212,20 @@ export class Qcow2Disk implements Disk {
   /** Write the first content of new clusters at `host`: `from` for the guest's bytes at `at`, around it what the guest had there. */
   async #fill(host: number, isFresh: boolean, at: number, from: Uint8Array): Promise<void> {
     const { clusterBytes } = this.header, base = at - (at % clusterBytes), end = at + from.length, top = roundUp(end, clusterBytes);
-    if (base === at && top === end) return this.metadata.file.write(host, from);
-    const head = new Uint8Array(at - base), tail = new Uint8Array(top - end), tailDisk = Math.min(top, this.sizeBytes) - end;
-    if (head.length) await this.#read(base, head);
-    if (tailDisk > 0) await this.#read(end, tail.subarray(0, tailDisk));
-    const from0 = isFresh && isZero(head) ? at : base, to = isFresh && isZero(tail) ? end : top, all = new Uint8Array(to - from0);
-    all.set(from0 === base ? head : new Uint8Array(0));
-    all.set(from, at - from0);
-    if (to === top) all.set(tail, end - from0);
-    await this.metadata.file.write(host + (from0 - base), all);
+    /** null: zeros */
+    const around = async (first: number, last: number): Promise<Uint8Array | null> => {
+      if (first >= last || (await this.#lookup(first, last - first)).every((p) => this.#readsZero(p))) return null;
+      const bytes = new Uint8Array(last - first);
+      await this.#read(first, bytes);
+      return bytes;
+    };
+    const head = await around(base, at), tail = await around(end, Math.min(top, this.sizeBytes)), first = isFresh && !head ? at : base, last = isFresh && !tail ? end : top;
+    if (first === at && last === end) return this.metadata.file.write(host + (at - base), from);
+    const all = new Uint8Array(last - first);
+    if (head) all.set(head);
+    all.set(from, at - first);
+    if (tail) all.set(tail, end - first);
+    await this.metadata.file.write(host + (first - base), all);
   }
   /** Have `count` guest clusters lead to a run at `host` (0: to nothing), and give back what they led to. The caller has them alone. */
   async #link(cluster: number, count: number, host: number, flagsHi: number, flagsLo = 0): Promise<void> {

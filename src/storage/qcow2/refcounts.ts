@@ -149,19 +149,19 @@ export class Refcounts {
       n = more;
     }
   }
-  /** Scan a block's part: the first cluster from `c` whose being free is `wanted`, or the block's end. */
-  #scan(c: number, wanted: boolean): Promise<number> | number {
-    const at = this.#blockAt(c), base = c - (c % this.#perBlock), end = base + this.#perBlock, order = this.#header.refcountOrder;
+  /** Scan a block's part: the first cluster from `c` whose being free is `wanted`, or the block's end, or `most` clusters on. */
+  #scan(c: number, wanted: boolean, most: number): Promise<number> | number {
+    const at = this.#blockAt(c), base = c - (c % this.#perBlock), end = Math.min(base + this.#perBlock, c + most), order = this.#header.refcountOrder;
     if (at === 0) return wanted ? c : end;
     return this.#tables.use(at, (t) => {
       let i = c - base;
-      while (i < this.#perBlock && (refcountAt(t.view, i, order) === 0) !== wanted) i++;
+      while (base + i < end && (refcountAt(t.view, i, order) === 0) !== wanted) i++;
       return base + i;
     });
   }
   async #firstFree(from: number): Promise<number> {
     for (let c = from; ; ) {
-      const found = await this.#scan(c, true);
+      const found = await this.#scan(c, true, this.#perBlock);
       if (found % this.#perBlock !== 0 || found === c) return found;
       c = found;
     }
@@ -169,8 +169,8 @@ export class Refcounts {
   async #freeFrom(from: number, most: number): Promise<number> {
     for (let c = from; ; ) {
       if (c - from >= most) return most;
-      const found = await this.#scan(c, false);
-      if (found % this.#perBlock !== 0 || found === c) return Math.min(most, found - from);
+      const found = await this.#scan(c, false, most - (c - from));
+      if (found % this.#perBlock !== 0 || found === c) return found - from;
       c = found;
     }
   }
