@@ -99,6 +99,45 @@ test("a power cut at any write leaves an image without errors that holds every f
   }
 });
 
+test("the same with writers and flushes in overlap: what had returned when a flush was asked for, and that flush too, is there", async () => {
+  for (const [seed, form] of FORMS.entries()) {
+    if (form.clusterBytes! > 65536) continue;
+    const random = seededRandom(seed + 300), sizeBytes = 2000 * 512, { mem, model, options } = await openForm(form, sizeBytes, random);
+    const file = new FaultyFile(mem, { delay: async () => { for (let n = random() * 8; n > 1; n--) await null; } }), disk = await openQcow2(file, options), start = model.now.slice();
+    /** By sector: its writes, with the clock when they returned. Flushes: the clock when asked for, the log's length when they returned. */
+    const writes = new Map<number, { nr: number; returned: number }[]>(), flushes: { asked: number; logged: number }[] = [];
+    let clock = 0;
+    await Promise.all(Array.from({ length: 4 }, async (_, stripe) => {
+      for (let i = 0; i < 25; i++) {
+        const n = 1 + Math.floor(random() ** 3 * 100), at = stripe * 500 + Math.floor(random() * (500 - n)), r = random();
+        if (r > 0.75) {
+          const asked = ++clock;
+          await disk.flush();
+          flushes.push({ asked, logged: file.log.length });
+          continue;
+        }
+        const entry = { nr: r < 0.6 ? model.nrWrites + 1 : 0, returned: Number.POSITIVE_INFINITY };
+        for (let s = at; s < at + n; s++) writes.set(s, [...(writes.get(s) ?? []), entry]);
+        if (entry.nr) await model.write(disk, at, n); else await disk.writeZeros(at * 512, n * 512);
+        entry.returned = ++clock;
+      }
+    }));
+    await disk.close();
+    for (let cut = 1; cut <= file.log.length; cut += 1 + Math.floor(random() * 4)) {
+      const asked = Math.max(0, ...flushes.filter((f) => f.logged <= cut).map((f) => f.asked)), allowed = new Map<number, number[]>(), where = `${JSON.stringify(form)}, change ${cut} of ${file.log.length}`;
+      for (let s = 0; s < 2000; s++) {
+        const list = writes.get(s) ?? [], safe = list.findLastIndex((w) => w.returned < asked);
+        allowed.set(s, [...(safe < 0 ? [start[s]!] : []), ...list.slice(Math.max(0, safe)).map((w) => w.nr)]);
+      }
+      const left = file.afterPowerCut(cut, random), found = await check(left);
+      assert.deepEqual([found.nrErrors, found.errors], [0, []], where);
+      const after = await openQcow2(left, options);
+      await model.verifyCrashed(after, start, allowed).catch((e) => { throw new Error(`${where}: ${e.message}`); });
+      await after.close();
+    }
+  }
+});
+
 test("snapshots are made, read, gone back to and deleted in any order, and both checks find the image whole", async () => {
   for (const [seed, form] of FORMS.entries()) {
     if (form.refcountBits === 1 || form.refcountBits === 2) continue;
