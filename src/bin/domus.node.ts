@@ -9,6 +9,7 @@ const HELP = `domus: a Xen of its own. Runs stock guest kernels, with nothing bu
   domus run FILE [FILE...] [key=value ...]   run the domains of xl.cfg files in the foreground
   domus start                                fetch Debian's cloud kernel and busybox, and stand in their shell
   domus disk create|info|check|convert ...   make, check, copy and change disk images
+  domus image build | list | rm              make disks with a Debian on them, from Debian's packages
   domus help | version
 
 domus COMMAND --help says more.
@@ -18,6 +19,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<(args: string[]) => Promis
   run: async () => (await import("./run.ts")).run,
   disk: async () => (await import("./disk.ts")).disk,
   start: async () => (await import("./start.ts")).start,
+  image: async () => (await import("./image.ts")).image,
 };
 const ALIASES: Readonly<Record<string, string>> = { "--help": "help", "-h": "help", "--version": "version", "-V": "version" };
 
