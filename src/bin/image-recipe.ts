@@ -9,20 +9,30 @@ export const LABEL = "domus";
 
 /** Nobody reads these in a guest; the licences stay. */
 const LEFT_OUT = ["/usr/share/man/*", "/usr/share/info/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/lintian/*"];
-/** What a root disk and the first network card may be. Modules that these need come along. */
+/** What a root disk and the first network card may be. Modules that these need come along; udev loads those that there are devices for. */
 const MODULES = ["xen-blkfront", "xen-netfront", "virtio_blk", "virtio_net", "virtio_pci", "virtio_mmio", "virtio_scsi", "sd_mod", "ext4"];
 /**
- * Started for nothing in a guest: no screen; nobody waits for the network; no LVM to scrub by; no firmware's variables, no TPM; and apt's own downloads would
- * take a guest's time behind its user's back.
+ * Started for nothing in a guest: no screen; nobody waits for the network; no LVM to scrub by; no firmware's variables, no TPM; file systems for configuring what is
+ * not there; and apt's own downloads would take a guest's time behind its user's back.
  */
 const MASKED = ["getty@tty1.service", "systemd-networkd-wait-online.service", "e2scrub_all.timer", "e2scrub_reap.service", "apt-daily.timer", "apt-daily-upgrade.timer",
-  "dpkg-db-backup.timer", "modprobe@efi_pstore.service", "systemd-pstore.service", "modprobe@drm.service", "sys-kernel-debug.mount", "sys-kernel-tracing.mount"];
+  "dpkg-db-backup.timer", "systemd-pstore.service", ...["efi_pstore", "drm", "dm_mod", "loop", "fuse", "configfs"].map((m) => `modprobe@${m}.service`),
+  ...["sys-kernel-debug", "sys-kernel-tracing", "sys-kernel-config", "sys-fs-fuse-connections"].map((m) => `${m}.mount`)];
+/** Loaded for nothing because the processor could: guests in guests, and the kernel's own ciphers, which it loads itself when it comes to use them. */
+const NOT_BY_PROCESSOR = ["kvm_intel", "kvm_amd", "aesni_intel", "ghash_clmulni_intel", "sha1_ssse3", "sha256_ssse3", "sha512_ssse3", "crct10dif_pclmul", "crc32_pclmul"];
 
 /** Before the kernel is installed, for its package makes the initrd: a few modules in place of all, and lz4, which unpacks quickest of what kernels take. */
 const BEFORE_KERNEL = `set -e
-mkdir -p "$1/etc/initramfs-tools/conf.d" "$1/usr/share/initramfs-tools/modules.d"
+mkdir -p "$1/etc/initramfs-tools/conf.d" "$1/etc/initramfs-tools/hooks" "$1/etc/modprobe.d"
 printf 'MODULES=list\\nCOMPRESS=lz4\\n' > "$1/etc/initramfs-tools/conf.d/domus"
-printf '%s\\n' ${MODULES.join(" ")} > "$1/usr/share/initramfs-tools/modules.d/domus.conf"
+cat > "$1/etc/initramfs-tools/hooks/domus" <<'END'
+#!/bin/sh
+[ "$1" = prereqs ] && exit 0
+. /usr/share/initramfs-tools/hook-functions
+manual_add_modules ${MODULES.join(" ")}
+END
+chmod 755 "$1/etc/initramfs-tools/hooks/domus"
+printf 'blacklist %s\\n' ${NOT_BY_PROCESSOR.join(" ")} > "$1/etc/modprobe.d/domus.conf"
 printf 'LABEL=${LABEL} / ext4 errors=remount-ro 0 1\\n' > "$1/etc/fstab"
 printf 'do_symlinks = no\\n' > "$1/etc/kernel-img.conf"
 `;
@@ -38,8 +48,8 @@ DHCP=yes
 [DHCPv4]
 ClientIdentifier=mac
 END
-mkdir -p "$1/etc/apt/apt.conf.d"
 chroot "$1" systemctl enable systemd-networkd.service systemd-resolved.service
+chroot "$1" systemctl set-default multi-user.target
 chroot "$1" systemctl mask ${MASKED.map((u) => `'${u}'`).join(" ")}
 rm -f "$1"/etc/ssh/ssh_host_*_key* "$1/var/lib/dbus/machine-id" "$1/var/lib/systemd/random-seed" "$1"/etc/passwd- "$1"/etc/shadow- "$1"/etc/group- "$1"/etc/gshadow-
 rm -rf "$1"/var/log/apt/* "$1/var/log/dpkg.log" "$1/var/log/alternatives.log" "$1/var/log/bootstrap.log" "$1"/var/cache/debconf/*-old "$1/var/cache/ldconfig/aux-cache"
