@@ -53,6 +53,7 @@ chroot "$1" systemctl set-default multi-user.target
 chroot "$1" systemctl mask ${MASKED.map((u) => `'${u}'`).join(" ")}
 rm -f "$1"/etc/ssh/ssh_host_*_key* "$1/var/lib/dbus/machine-id" "$1/var/lib/systemd/random-seed" "$1"/etc/passwd- "$1"/etc/shadow- "$1"/etc/group- "$1"/etc/gshadow-
 rm -rf "$1"/var/log/apt/* "$1/var/log/dpkg.log" "$1/var/log/alternatives.log" "$1/var/log/bootstrap.log" "$1"/var/cache/debconf/*-old "$1/var/cache/ldconfig/aux-cache"
+rm -f "$1/etc/machine-id"
 : > "$1/etc/machine-id"
 `;
 

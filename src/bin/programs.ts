@@ -72,7 +72,7 @@ export class Programs {
   async must(what: string, program: string, args: readonly string[], more: { input?: string; cwd?: string; line?: (text: string) => void } = {}): Promise<string> {
     const { code, out, err } = await this.run(program, args, more);
     if (code === 0) return out;
-    const lines = err.trim().split(/[\r\n]+/), telling = lines.filter((l) => /^(?:E|Err|dpkg|tar|mke2fs|W):|rror|cannot|Cannot|Could not|not found/.test(l)).slice(-6);
+    const lines = err.trim().split(/[\r\n]+/), telling = lines.filter((l) => /^(?:E|Err):|\berror\b|cannot|could not|not found|no such|no space/i.test(l)).slice(-6);
     throw new UserError(`${what} failed: ${(telling.length ? telling : lines.slice(-3)).join("\n  ") || `${program} ended with ${code}`}`);
   }
 }
