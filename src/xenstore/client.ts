@@ -1,7 +1,7 @@
 /** A client in the same process, for dom0's drivers and toolstack. It speaks the packets that everyone speaks, without a ring. */
-import { XS, type XsdError } from "../abi/io/xs_wire.ts";
+import { XENSTORE_PAYLOAD_MAX, XS, type XsdError } from "../abi/io/xs_wire.ts";
 import type { Connection, Store } from "./store.ts";
-import { fromBytes, type Packet, parseStrings, strings, toBytes, XsRefusal } from "./wire.ts";
+import { fromBytes, joined, type Packet, parseStrings, strings, toBytes, XsRefusal } from "./wire.ts";
 
 /** Nothing else runs between a transaction's start and end here, so only its own body can spoil it every time. */
 const TRIES_MAX = 10;
@@ -20,6 +20,7 @@ export class Access {
   }
   /** Send a request. @returns the reply's payload @throws XsRefusal */
   ask(type: number, payload: Uint8Array, tx_id: number = this.#tx_id): Uint8Array {
+    if (payload.length > XENSTORE_PAYLOAD_MAX) throw new XsRefusal("E2BIG", `A request of ${payload.length} bytes, ${XENSTORE_PAYLOAD_MAX} is the limit`);
     const { reply, events } = this.store.request(this.connection, { type, req_id: 0, tx_id, payload });
     this.store.post(events);
     if (reply.type !== XS.ERROR) return reply.payload;
@@ -61,7 +62,7 @@ export class Access {
     }
   }
   write(path: string, value: string | Uint8Array): void {
-    this.ask(XS.WRITE, Uint8Array.of(...strings(path), ...(typeof value === "string" ? new TextEncoder().encode(value) : value)));
+    this.ask(XS.WRITE, joined(strings(path), typeof value === "string" ? new TextEncoder().encode(value) : value));
   }
   mkdir(path: string): void {
     this.ask(XS.MKDIR, strings(path));
@@ -91,7 +92,8 @@ export class Client extends Access {
   #nextToken = 1;
   constructor(store: Store, domid = 0) {
     const watchers = new Map<string, (path: string) => void>();
-    super(store, store.connect(domid, (p: Packet) => {
+    super(store, store.connect(domid, (p: Packet, sent) => {
+      sent();
       const [path, token] = parseStrings(p.payload, 2, 2) as [string, string];
       queueMicrotask(() => watchers.get(token)?.(path));
     }), 0);

@@ -1,9 +1,10 @@
 /** What each packet type does, as a table: docs/misc/xenstore.txt, one row a message. */
 import { XENSTORE_PAYLOAD_MAX, XS } from "../abi/io/xs_wire.ts";
-import { absolute, absoluteOrSpecial, childOf, domainPath, leafOf, parentOf } from "./path.ts";
+import { runControl } from "./control.ts";
+import { absolute, absoluteOrSpecial, domainPath, leafOf, parentOf } from "./path.ts";
 import { ACCESS, accessOf, parsePerms, type Perms, printPerm } from "./perms.ts";
 import type { Connection, Store } from "./store.ts";
-import { type Node, type NodeParts, Transaction, type View } from "./tree.ts";
+import { type Node, type NodeParts, removeTree, sizeOf, Transaction, type View } from "./tree.ts";
 import { OK, type Packet, parseNumber, parseStrings, strings, XsRefusal } from "./wire.ts";
 import type { Watch } from "./watch.ts";
 
@@ -27,24 +28,30 @@ export type Operation = {
 };
 
 const NO_BYTES = new Uint8Array(0);
-const MAX_DOMID = 0x7fef;
+const MAX_DOMID = 0x7fef, DOMID_SELF = 0x7ff0;
 
 /** The node, when the client may do `access` to it. @throws EACCES, or ENOENT when the client may know that there is none */
 function nodeFor(k: Call, path: string, access: number): Node {
   const node = k.view.get(path);
-  let known = node;
-  for (let at: string | undefined = path; !known && at !== undefined; known = at === undefined ? undefined : k.view.get(at)) at = parentOf(at);
-  if (!known || (accessOf(known.perms, k.c) & access) !== access) throw new XsRefusal("EACCES", path);
-  if (!node) throw new XsRefusal("ENOENT", path);
-  return node;
+  if (node && (accessOf(node.perms, k.c) & access) === access) return node;
+  if (node) throw new XsRefusal("EACCES", path);
+  let known: Node | undefined;
+  for (let at = path; !known && at !== "/"; known = k.view.get(at)) at = parentOf(at) ?? "/";
+  throw new XsRefusal(known && accessOf(known.perms, k.c) & access ? "ENOENT" : "EACCES", path);
 }
-const sizeOf = (n: NodeParts): number => {
-  let size = n.value.length + 8 * n.perms.length;
-  for (const name of n.children) size += name.length + 1;
-  return size;
-};
+/** What would be put has its room in the client's quotas. @throws ENOSPC or ENOMEM */
+function checkRoom(k: Call, nodes: Iterable<readonly [string, NodeParts]>): void {
+  if (k.c.domid === 0) return;
+  let bytes = k.store.memoryOf(k.c);
+  for (const [path, node] of nodes) {
+    const size = sizeOf(node);
+    if (size > k.store.quota.nodeBytes) throw new XsRefusal("ENOSPC", `${path} would take ${size} bytes`);
+    bytes += path.length + size;
+  }
+  if (bytes > k.store.quota.memoryBytes) throw new XsRefusal("ENOMEM", `Domain ${k.c.domid} would take ${bytes} bytes`);
+}
 function put(k: Call, path: string, node: NodeParts): void {
-  if (k.c.domid !== 0 && sizeOf(node) > k.store.quota.nodeBytes) throw new XsRefusal("ENOSPC", `${path} would take ${sizeOf(node)} bytes`);
+  checkRoom(k, [[path, node]]);
   k.view.put(path, node);
 }
 const changed = (k: Call, path: string, ...readers: Perms[]): void => k.view.changed({ path, exact: false, readers });
@@ -63,7 +70,7 @@ function create(k: Call, path: string, value: Uint8Array): void {
   const top: NodeParts = { ...above, children: new Set(above.children).add(leafOf(missing.at(-1)!)) };
   const made = missing.map((p, i): [string, NodeParts] => [p, { value: i === 0 ? value : NO_BYTES, perms, children: new Set(i === 0 ? [] : [leafOf(missing[i - 1]!)]) }]);
   // All sizes are checked before the first node is put, so a refusal leaves the tree as it was.
-  if (k.c.domid !== 0) for (const [p, n] of [[parent, top] as const, ...made]) if (sizeOf(n) > k.store.quota.nodeBytes) throw new XsRefusal("ENOSPC", `${p} would take ${sizeOf(n)} bytes`);
+  checkRoom(k, [[parent, top], ...made]);
   k.view.put(parent, top);
   for (const [p, n] of made.reverse()) k.view.put(p, n);
   changed(k, path, perms);
@@ -76,15 +83,6 @@ function nodeToWrite(k: Call, path: string): Node | undefined {
     if (e instanceof XsRefusal && e.word === "ENOENT") return undefined;
     throw e;
   }
-}
-
-function removeBelow(k: Call, path: string, node: Node, readers: Perms[], exact: boolean): void {
-  for (const name of node.children) {
-    const below = childOf(path, name), child = k.view.get(below);
-    if (child) removeBelow(k, below, child, [child.perms, node.perms], true);
-  }
-  k.view.delete(path);
-  k.view.changed({ path, exact, readers });
 }
 
 const pathOf = (k: Call, s: string | undefined): string => absolute(s ?? "", k.c.domid);
@@ -122,15 +120,10 @@ function mkdir(k: Call, payload: Uint8Array): Uint8Array {
   return OK;
 }
 function rm(k: Call, payload: Uint8Array): Uint8Array {
-  const path = pathOf(k, one(payload)), parent = parentOf(path);
+  const path = pathOf(k, one(payload)), node = nodeToWrite(k, path), parent = parentOf(path);
   if (parent === undefined) throw new XsRefusal("EINVAL", "The root stays");
-  const node = nodeToWrite(k, path), above = k.view.get(parent);
-  if (!node && above) return OK;
-  if (!node || !above) throw new XsRefusal("ENOENT", path);
-  const children = new Set(above.children);
-  children.delete(leafOf(path));
-  k.view.put(parent, { ...above, children });
-  removeBelow(k, path, node, [node.perms, above.perms], false);
+  if (node) removeTree(k.view, path);
+  else if (!k.view.get(parent)) throw new XsRefusal("ENOENT", path);
   return OK;
 }
 function setPerms(k: Call, payload: Uint8Array): Uint8Array {
@@ -149,16 +142,21 @@ function watch(k: Call, payload: Uint8Array): Uint8Array {
   const { c, store } = k, [given, token, depth] = parseStrings(payload, 2, 3) as [string, string, string?];
   const path = absoluteOrSpecial(given, c.domid), prefix = given.startsWith("/") || given.startsWith("@") ? "" : `${domainPath(c.domid)}/`;
   if (c.domid !== 0 && c.nrWatches >= store.quota.nrWatches) throw new XsRefusal("E2BIG", `Domain ${c.domid} has ${c.nrWatches} watches`);
+  const bytes = path.length + token.length;
+  if (c.domid !== 0 && store.memoryOf(c) + bytes > store.quota.memoryBytes) throw new XsRefusal("ENOMEM", `Domain ${c.domid} has no room for a watch`);
   const w = store.watches.add({ owner: c, path, token, prefix, depth: depth ? parseNumber(depth, XENSTORE_PAYLOAD_MAX) : undefined });
   if (!w) throw new XsRefusal("EEXIST", given);
   c.nrWatches++;
+  c.watchBytes += bytes;
   k.fire(w, path);
   return OK;
 }
 function unwatch(k: Call, payload: Uint8Array): Uint8Array {
   const [given, token] = parseStrings(payload, 2, 2) as [string, string];
-  if (!k.store.watches.remove(k.c, absoluteOrSpecial(given, k.c.domid), token)) throw new XsRefusal("ENOENT", given);
+  const path = absoluteOrSpecial(given, k.c.domid);
+  if (!k.store.watches.remove(k.c, path, token)) throw new XsRefusal("ENOENT", given);
   k.c.nrWatches--;
+  k.c.watchBytes -= path.length + token.length;
   return OK;
 }
 
@@ -204,9 +202,14 @@ function release(k: Call, payload: Uint8Array): Uint8Array {
   return OK;
 }
 
-/** By XS number. CONTROL steers xenstored itself and has no meaning here. */
+function isIntroduced(k: Call, payload: Uint8Array): Uint8Array {
+  const domid = parseNumber(one(payload), 0xffff);
+  return strings(domid === DOMID_SELF || k.store.introduced.has(domid) ? "T" : "F");
+}
+
+/** By XS number. */
 export const OPERATIONS: Readonly<Record<number, Operation>> = {
-  [XS.CONTROL]: { name: "CONTROL", dom0: true, transaction: "ignored", call: () => { throw new XsRefusal("EINVAL", "No control commands here"); } },
+  [XS.CONTROL]: { name: "CONTROL", dom0: true, transaction: "ignored", call: (k, payload) => runControl(k.store, payload) },
   [XS.DIRECTORY]: { name: "DIRECTORY", call: list },
   [XS.DIRECTORY_PART]: { name: "DIRECTORY_PART", call: listPart },
   [XS.READ]: { name: "READ", call: (k, payload) => nodeFor(k, pathOf(k, one(payload)), ACCESS.read).value },
@@ -221,7 +224,7 @@ export const OPERATIONS: Readonly<Record<number, Operation>> = {
   [XS.TRANSACTION_START]: { name: "TRANSACTION_START", call: transactionStart },
   [XS.TRANSACTION_END]: { name: "TRANSACTION_END", call: transactionEnd },
   [XS.GET_DOMAIN_PATH]: { name: "GET_DOMAIN_PATH", transaction: "ignored", call: (_, payload) => strings(domainPath(parseNumber(one(payload), 0xffff))) },
-  [XS.IS_DOMAIN_INTRODUCED]: { name: "IS_DOMAIN_INTRODUCED", transaction: "ignored", call: (k, payload) => strings(k.store.introduced.has(parseNumber(one(payload), 0xffff)) ? "T" : "F") },
+  [XS.IS_DOMAIN_INTRODUCED]: { name: "IS_DOMAIN_INTRODUCED", dom0: true, transaction: "ignored", call: isIntroduced },
   [XS.INTRODUCE]: { name: "INTRODUCE", dom0: true, transaction: "ignored", call: introduce },
   [XS.RELEASE]: { name: "RELEASE", dom0: true, transaction: "ignored", call: release },
   [XS.RESUME]: { name: "RESUME", dom0: true, transaction: "ignored", call: (k, payload) => { k.store.hooks.resume?.(introducedOr(k, one(payload))); return OK; } },

@@ -2,26 +2,27 @@
 import { XENSTORE_ABS_PATH_MAX, XENSTORE_REL_PATH_MAX } from "../abi/io/xs_wire.ts";
 import { XsRefusal } from "./wire.ts";
 
-/** Paths that name an occasion and no node; they can be watched and have permissions. */
+/** Paths that name an occasion; they have a node apart from the tree, for its permissions. */
 export const SPECIAL_PATHS = ["@introduceDomain", "@releaseDomain"] as const;
 export const domainPath = (domid: number): string => `/local/domain/${domid}`;
-const ABSOLUTE = /^\/$|^(?:\/[A-Za-z0-9\-_@]+)+$/;
+const ABSOLUTE = /^\/$|^(?:\/[A-Za-z0-9\-_@]+)+$/, SPECIAL = /^@[A-Za-z0-9\-_@]+(?:\/[A-Za-z0-9\-_@]+)*$/;
+const DOMAIN_HOME = /^\/local\/domain\/[0-9]{1,5}\//;
 
 /**
  * The absolute form of a path that a client of domain `domid` gave.
  * @throws EINVAL
  */
 export function absolute(path: string, domid: number): string {
-  const home = `${domainPath(domid)}/`;
-  const full = path.startsWith("/") ? path : home + path;
+  const full = path.startsWith("/") ? path : `${domainPath(domid)}/${path}`;
   if (path.startsWith("@") || full.length > XENSTORE_ABS_PATH_MAX || !ABSOLUTE.test(full)) throw new XsRefusal("EINVAL", `Not a path: "${path.slice(0, 64)}"`);
-  if (full.startsWith(home) && full.length - home.length > XENSTORE_REL_PATH_MAX) throw new XsRefusal("EINVAL", `A path of ${full.length} bytes`);
+  const home = DOMAIN_HOME.exec(full)?.[0].length;
+  if (home !== undefined && full.length - home > XENSTORE_REL_PATH_MAX) throw new XsRefusal("EINVAL", `A path of ${full.length} bytes`);
   return full;
 }
-/** @throws EINVAL for "@..." that is not one of SPECIAL_PATHS */
+/** The same where "@..." is allowed: any may be watched, only SPECIAL_PATHS, and those with "/<domid>" behind, ever occur. @throws EINVAL */
 export function absoluteOrSpecial(path: string, domid: number): string {
   if (!path.startsWith("@")) return absolute(path, domid);
-  if (!(SPECIAL_PATHS as readonly string[]).includes(path)) throw new XsRefusal("EINVAL", `No such occasion: "${path.slice(0, 64)}"`);
+  if (path.length > XENSTORE_REL_PATH_MAX || !SPECIAL.test(path)) throw new XsRefusal("EINVAL", `Not an occasion: "${path.slice(0, 64)}"`);
   return path;
 }
 /** undefined for the root and for special paths. */

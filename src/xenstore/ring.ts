@@ -6,15 +6,20 @@
  */
 import { assert } from "../base/errors.ts";
 import {
-  XENSTORE_CONNECTED, XENSTORE_ERROR, XENSTORE_RECONNECT, XENSTORE_RING_SIZE as RING, XENSTORE_SERVER_FEATURE, XenstoreDomainInterface as PAGE, XS,
+  XENSTORE_CONNECTED, XENSTORE_ERROR, XENSTORE_RECONNECT, XENSTORE_RING_SIZE as RING, XENSTORE_SERVER_FEATURE, XenstoreDomainInterface as PAGE,
 } from "../abi/io/xs_wire.ts";
 import type { Connection, Store } from "./store.ts";
-import { encodePacket, fromBytes, type Packet, PacketReader } from "./wire.ts";
+import { Outbox } from "./outbox.ts";
+import { type Packet, PacketReader } from "./wire.ts";
 
-/** Requests wait in the ring while this much is on its way to the guest; watch events that pile up beyond QUEUE_BYTES_MAX end the connection. */
+/** WATCH takes a depth: a bit of server_features that is younger than Debian's headers, docs/misc/xenstore-ring.txt. */
+const FEATURE_WATCHDEPTH = 4;
+/** Requests wait in the ring while this much is on its way to the guest; watch events beyond QUEUE_BYTES_MAX are lost. */
 const QUEUE_BYTES_BUSY = 16 << 10, QUEUE_BYTES_MAX = 1 << 20;
 /** Requests answered in one poll(), so that one guest cannot keep the others' server. */
 const REQUESTS_PER_POLL = 64;
+/** How long a guest is held whose events others do not take; xenstored drops such events after as long. */
+const HELD_MS = 20_000;
 
 export class StoreRing {
   readonly #words: Int32Array;
@@ -28,13 +33,10 @@ export class StoreRing {
   #reader = new PacketReader();
   #reqCons = 0;
   #rspProd = 0;
-  /** packets to the guest, the first partly sent */
-  #queue: Uint8Array[] = [];
-  #sent = 0;
-  #queuedBytes = 0;
-  /** watch events behind the queue's last reply, as text: what is still to be told need not be told twice */
-  #queuedEvents = new Set<string>();
+  readonly #outbox = new Outbox(QUEUE_BYTES_MAX);
+  #isLosing = false;
   #again: ReturnType<typeof setTimeout> | undefined;
+  #forgive: ReturnType<typeof setTimeout> | undefined;
   #polling = false;
   #isClosed = false;
   /** times the connection was shut for what the guest did; logged for the first few only */
@@ -56,7 +58,7 @@ export class StoreRing {
     // A page that comes with its domain from another host goes on where it was.
     this.#reqCons = this.#load(PAGE.req_cons.at);
     this.#rspProd = this.#load(PAGE.rsp_prod.at);
-    this.#put(PAGE.server_features.at, XENSTORE_SERVER_FEATURE.RECONNECTION | XENSTORE_SERVER_FEATURE.ERROR);
+    this.#put(PAGE.server_features.at, XENSTORE_SERVER_FEATURE.RECONNECTION | XENSTORE_SERVER_FEATURE.ERROR | FEATURE_WATCHDEPTH);
     this.#put(PAGE.error.at, XENSTORE_ERROR.NONE);
     this.#put(PAGE.connection.at, XENSTORE_CONNECTED);
     this.#connect();
@@ -69,18 +71,16 @@ export class StoreRing {
   }
 
   #connect(): void {
-    this.#connection = this.#store.connect(this.#domid, (packet) => this.#enqueue(packet));
+    this.#connection = this.#store.connect(this.#domid, (packet, sent) => this.#enqueue(packet, sent), () => this.poll());
     this.#reader = new PacketReader();
-    this.#queue = [];
-    this.#sent = this.#queuedBytes = 0;
-    this.#queuedEvents.clear();
+    this.#isLosing = false;
   }
   #disconnect(): void {
+    clearTimeout(this.#forgive);
+    this.#forgive = undefined;
     if (this.#connection) this.#store.disconnect(this.#connection);
     this.#connection = undefined;
-    this.#queue = [];
-    this.#queuedEvents.clear();
-    this.#queuedBytes = 0;
+    this.#outbox.clear();
   }
   /** The guest has broken the ring. */
   #shut(error: number, why: string): void {
@@ -90,17 +90,11 @@ export class StoreRing {
     this.#notify();
   }
 
-  #enqueue(packet: Packet): void {
-    const bytes = encodePacket(packet);
-    if (packet.type === XS.WATCH_EVENT) {
-      const key = fromBytes(bytes);
-      if (this.#queuedEvents.has(key)) return;
-      this.#queuedEvents.add(key);
-    } else this.#queuedEvents.clear();
-    this.#queue.push(bytes);
-    this.#queuedBytes += bytes.length;
-    if (this.#queuedBytes > QUEUE_BYTES_MAX) this.#shut(XENSTORE_ERROR.COMM, `${this.#queuedBytes} bytes of events were never read`);
-    else if (!this.#polling && this.#pushReplies()) this.#notify();
+  #enqueue(packet: Packet, sent: () => void): void {
+    if (!this.#outbox.add(packet, sent)) {
+      if (!this.#isLosing && ++this.#nrFaults <= 3) this.#log(`d${this.#domid} xenstore: ${this.#outbox.nrBytes} bytes of events were never read, further ones are lost`);
+      this.#isLosing = true;
+    } else if (!this.#polling && this.#pushReplies()) this.#notify();
   }
 
   /** Move what can be moved. Call it at each event from the guest. */
@@ -111,7 +105,8 @@ export class StoreRing {
       let moved = this.#reconnect(), nrRequests = 0;
       for (let goOn = true; goOn && this.#connection;) {
         goOn = this.#pushReplies();
-        for (let packet: Packet | undefined | null; this.#connection && this.#queuedBytes < QUEUE_BYTES_BUSY; ) {
+        for (let packet: Packet | undefined | null; this.#connection && this.#outbox.nrBytes < QUEUE_BYTES_BUSY; ) {
+          if (this.#isHeld(this.#connection)) break;
           packet = this.#pullRequest();
           if (packet === null) break;
           goOn = true;
@@ -133,6 +128,19 @@ export class StoreRing {
     } finally {
       this.#polling = false;
     }
+  }
+
+  #isHeld(c: Connection): boolean {
+    if (this.#store.mayAsk(c)) {
+      clearTimeout(this.#forgive);
+      this.#forgive = undefined;
+      return false;
+    }
+    this.#forgive ??= setTimeout(() => {
+      this.#store.forgive(c);
+      this.poll();
+    }, HELD_MS);
+    return true;
   }
 
   /** @returns whether the guest asked for a fresh connection and has it now */
@@ -171,25 +179,21 @@ export class StoreRing {
    */
   #pushReplies(): boolean {
     let moved = false;
-    for (let packet = this.#queue[0]; packet; packet = this.#queue[0]) {
+    for (let head = this.#outbox.head; head; head = this.#outbox.head) {
       const used = (this.#rspProd - this.#load(PAGE.rsp_cons.at)) >>> 0;
       if (used > RING) {
         this.#shut(XENSTORE_ERROR.RINGIDX, `rsp_cons is ${used} behind rsp_prod`);
         return moved;
       }
-      const to = this.#rspProd & (RING - 1), n = Math.min(RING - used, RING - to, packet.length - this.#sent);
+      const to = this.#rspProd & (RING - 1), n = Math.min(RING - used, RING - to, head.length);
       if (n === 0) return moved;
-      this.#bytes.set(packet.subarray(this.#sent, this.#sent + n), this.#page + PAGE.rsp.at + to);
+      this.#bytes.set(head.subarray(0, n), this.#page + PAGE.rsp.at + to);
       this.#rspProd = (this.#rspProd + n) >>> 0;
       this.#put(PAGE.rsp_prod.at, this.#rspProd);  // visible to the guest from here on
       moved = true;
-      this.#sent += n;
-      this.#queuedBytes -= n;
-      if (this.#sent < packet.length) continue;
-      this.#queue.shift();
-      this.#sent = 0;
-      if (this.#queuedEvents.size) this.#queuedEvents.delete(fromBytes(packet));
+      this.#outbox.advance(n);
     }
+    this.#isLosing = false;
     return moved;
   }
 
@@ -201,6 +205,6 @@ export class StoreRing {
   }
   /** For an inspector: what is on its way. */
   get state(): { connected: boolean; reqCons: number; rspProd: number; queuedBytes: number } {
-    return { connected: this.#connection !== undefined, reqCons: this.#reqCons, rspProd: this.#rspProd, queuedBytes: this.#queuedBytes };
+    return { connected: this.#connection !== undefined, reqCons: this.#reqCons, rspProd: this.#rspProd, queuedBytes: this.#outbox.nrBytes };
   }
 }

@@ -2,7 +2,7 @@
  * The store: a packet in, a reply and the watch events it fired out. It knows nothing of rings or sockets.
  * docs/misc/xenstore.txt; errors as xenstored answers them.
  */
-import { XS } from "../abi/io/xs_wire.ts";
+import { XENSTORE_PAYLOAD_MAX, XS } from "../abi/io/xs_wire.ts";
 import { OPERATIONS } from "./operations.ts";
 import { parentOf } from "./path.ts";
 import { ACCESS, accessOf, type Who } from "./perms.ts";
@@ -17,19 +17,30 @@ export type Quota = {
   nodeBytes: number;
   /** paths a transaction may look at */
   nrTransactionNodes: number;
+  /** requests whose watch events others have not taken yet; the next one waits */
+  nrOutstanding: number;
+  /** nodes with their paths, watches, and what transactions hold */
+  memoryBytes: number;
 };
-export const DEFAULT_QUOTA: Readonly<Quota> = { nrNodes: 1000, nrWatches: 128, nrTransactions: 10, nrPermsPerNode: 5, nodeBytes: 2048, nrTransactionNodes: 1024 };
+export const DEFAULT_QUOTA: Readonly<Quota> = { nrNodes: 1000, nrWatches: 128, nrTransactions: 10, nrPermsPerNode: 5, nodeBytes: 2048, nrTransactionNodes: 1024, nrOutstanding: 20, memoryBytes: 2560 << 10 };
 
 /** One client. dom0's are as many as it likes; a domain's is its ring. */
 export type Connection = Who & {
   target: number | undefined;
-  readonly send: (packet: Packet) => void;
+  /** Takes replies and watch events in order, and calls `sent` when the packet is on its way or will never be. */
+  readonly send: (packet: Packet, sent: () => void) => void;
+  /** told when a client that mayAsk() held may ask again */
+  readonly onRoom: (() => void) | undefined;
   readonly transactions: Map<number, Transaction>;
   nextTransaction: number;
   nrWatches: number;
+  watchBytes: number;
+  nrOutstanding: number;
+  /** counts the calls of forgive() */
+  nrForgiven: number;
   closed: boolean;
 };
-export type Event = { to: Connection; packet: Packet };
+export type Event = { to: Connection; packet: Packet; sent?: (() => void) | undefined };
 export type Outcome = { reply: Packet; events: Event[] };
 
 /** What dom0 asks of the world around the store. A hook may throw an XsRefusal. */
@@ -37,12 +48,17 @@ export type Hooks = {
   introduce?: (domid: number, gfn: number, port: number) => void;
   release?: (domid: number) => void;
   resume?: (domid: number) => void;
+  /** told what the command CONTROL "print" or "check" has to say */
+  log?: (sentence: string) => void;
 };
+
+const NOTHING = (): void => {};
 
 export class Store {
   readonly tree = new Tree();
   readonly watches = new Watches<Connection>();
-  readonly quota: Readonly<Quota>;
+  /** CONTROL "quota set" changes it */
+  readonly quota: Quota;
   readonly hooks: Hooks;
   readonly introduced = new Set<number>([0]);
   #connections = new Set<Connection>();
@@ -55,11 +71,22 @@ export class Store {
     this.hooks = options.hooks ?? {};
   }
 
-  /** @param send takes replies and watch events, in order */
-  connect(domid: number, send: (packet: Packet) => void): Connection {
-    const c: Connection = { domid, target: this.#targets.get(domid), send, transactions: new Map(), nextTransaction: 1, nrWatches: 0, closed: false };
+  /** A new client of domain `domid`; see Connection for what it must do with `send`. */
+  connect(domid: number, send: Connection["send"], onRoom?: () => void): Connection {
+    const c: Connection = {
+      domid, target: this.#targets.get(domid), send, onRoom, transactions: new Map(), nextTransaction: 1, nrWatches: 0, watchBytes: 0, nrOutstanding: 0, nrForgiven: 0, closed: false,
+    };
     this.#connections.add(c);
     return c;
+  }
+  /** A client of the domain: a guest has one. */
+  connectionOf(domid: number): Connection | undefined {
+    for (const c of this.#connections) if (c.domid === domid) return c;
+    return undefined;
+  }
+  /** Clients there are, for an inspector. */
+  get nrConnections(): number {
+    return this.#connections.size;
   }
   /** Drop the client's watches and transactions; nothing more is sent to it. */
   disconnect(c: Connection): void {
@@ -69,8 +96,14 @@ export class Store {
   }
   reset(c: Connection): void {
     this.watches.removeAll(c);
-    c.nrWatches = 0;
+    c.nrWatches = c.watchBytes = 0;
     c.transactions.clear();
+  }
+  /** Bytes that count for the client's quota "memory". */
+  memoryOf(c: Connection): number {
+    let bytes = this.tree.bytesOwned(c.domid) + c.watchBytes;
+    for (const t of c.transactions.values()) bytes += t.nrBytes;
+    return bytes;
   }
 
   /** Answer a packet. Never throws for what the packet holds. */
@@ -82,7 +115,8 @@ export class Store {
       if (!operation) throw new XsRefusal("ENOSYS", `No operation ${packet.type}`);
       if (operation.dom0 && c.domid !== 0) throw new XsRefusal("EACCES", `${operation.name} is dom0's`);
       const transaction = packet.tx_id === 0 || operation.transaction === "ignored" ? undefined : this.#transaction(c, packet.tx_id, packet.type);
-      const payload = operation.call({ store: this, c, packet, view: transaction ?? this.tree, transaction, fire: (w, path) => first.push(this.#event(w, path)) }, packet.payload);
+      const payload = operation.call({ store: this, c, packet, view: transaction ?? this.tree, transaction, fire: (w, path) => first.push(...this.#event(w, path)) }, packet.payload);
+      if (payload.length > XENSTORE_PAYLOAD_MAX) throw new XsRefusal("E2BIG", `A reply of ${payload.length} bytes`);
       reply = { type: packet.type, req_id: packet.req_id, tx_id: packet.tx_id, payload };
     } catch (e) {
       if (!(e instanceof XsRefusal)) throw e;
@@ -94,13 +128,34 @@ export class Store {
     const t = c.transactions.get(id);
     if (!t) throw new XsRefusal("ENOENT", `No transaction ${id}`);
     if (c.domid !== 0 && type !== XS.TRANSACTION_END && t.nrSeen > this.quota.nrTransactionNodes) throw new XsRefusal("ENOSPC", `Transaction ${id} looked at ${t.nrSeen} nodes`);
+    if (c.domid !== 0 && type !== XS.TRANSACTION_END && this.memoryOf(c) > this.quota.memoryBytes) throw new XsRefusal("ENOMEM", `Transactions of domain ${c.domid} hold too much`);
     return t;
   }
   /** Answer a packet and send the reply, then the events. */
   serve(c: Connection, packet: Packet): void {
     if (c.closed) return;
     const { reply, events } = this.request(c, packet);
-    this.post([{ to: c, packet: reply }, ...events]);
+    const sent = c.domid === 0 || events.length === 0 ? undefined : this.#outstanding(c, events.length);
+    this.post([{ to: c, packet: reply }, ...events.map((e) => ({ ...e, sent }))]);
+  }
+  /** Whether the client's next request should be served now: a guest that makes more events than others take waits for them. */
+  mayAsk(c: Connection): boolean {
+    return c.domid === 0 || c.nrOutstanding < this.quota.nrOutstanding;
+  }
+  #outstanding(c: Connection, nrEvents: number): () => void {
+    const { nrForgiven } = c;
+    c.nrOutstanding++;
+    return () => {
+      if (--nrEvents > 0 || c.nrForgiven !== nrForgiven) return;
+      const held = !this.mayAsk(c);
+      c.nrOutstanding--;
+      if (held && this.mayAsk(c) && c.onRoom) queueMicrotask(c.onRoom);
+    };
+  }
+  /** Let a held client go on though others have not taken its events: they may be stopped for good. */
+  forgive(c: Connection): void {
+    c.nrForgiven++;
+    c.nrOutstanding = 0;
   }
   /** Send in order, also when a receiver asks something while it receives. */
   post(events: readonly Event[]): void {
@@ -108,7 +163,10 @@ export class Store {
     if (this.#sending) return;
     this.#sending = true;
     try {
-      for (let e = this.#outbox.shift(); e; e = this.#outbox.shift()) if (!e.to.closed) e.to.send(e.packet);
+      for (let e = this.#outbox.shift(); e; e = this.#outbox.shift()) {
+        if (e.to.closed) e.sent?.();
+        else e.to.send(e.packet, e.sent ?? NOTHING);
+      }
     } finally {
       this.#sending = false;
     }
@@ -117,34 +175,40 @@ export class Store {
   #eventsOf(change: Change): Event[] {
     const parent = parentOf(change.path), node = parent === undefined ? undefined : this.tree.get(parent);
     const readers = node ? [...change.readers, node.perms] : change.readers;
-    return this.watches.of(change.path, change.exact).filter((w) => readers.some((p) => accessOf(p, w.owner) & ACCESS.read)).map((w) => this.#event(w, change.path));
+    return this.watches.of(change.path, change.exact).filter((w) => readers.some((p) => accessOf(p, w.owner) & ACCESS.read)).flatMap((w) => this.#event(w, change.path));
   }
-  #event(w: Watch<Connection>, path: string): Event {
-    return { to: w.owner, packet: watchEvent(path.slice(w.prefix.length), w.token) };
+  /** None when path and token are together longer than a packet may be. */
+  #event(w: Watch<Connection>, path: string): Event[] {
+    const packet = watchEvent(path.slice(w.prefix.length), w.token);
+    return packet.payload.length > XENSTORE_PAYLOAD_MAX ? [] : [{ to: w.owner, packet }];
   }
 
   /** The domain's store is ready: watchers of @introduceDomain hear it. */
   introduce(domid: number): void {
     if (this.introduced.has(domid)) return;
     this.introduced.add(domid);
-    this.#occasion("@introduceDomain");
+    this.#occasion("@introduceDomain", domid);
   }
-  /** The domain is gone: its clients are dropped and watchers of @releaseDomain hear it. Its nodes are dom0's now, and the toolstack's to remove. */
+  /** The domain is gone: its clients are dropped, what it owned is removed, and watchers of @releaseDomain hear it. */
   release(domid: number): void {
     if (!this.introduced.delete(domid)) return;
     for (const c of this.#connections) if (c.domid === domid) this.disconnect(c);
     this.#targets.delete(domid);
     for (const [d, t] of this.#targets) if (t === domid) this.setTarget(d, undefined);
     this.tree.forgetDomain(domid);
-    this.#occasion("@releaseDomain");
+    this.post(this.tree.takeChanges().flatMap((change) => this.#eventsOf(change)));
+    this.#occasion("@releaseDomain", domid);
   }
   /** A domain ended or shut down in a way that is not a release yet: xl waits for it at @releaseDomain. */
-  domainChanged(): void {
-    this.#occasion("@releaseDomain");
+  domainChanged(domid: number): void {
+    this.#occasion("@releaseDomain", domid);
   }
-  #occasion(path: string): void {
-    const node = this.tree.get(path);
-    if (node) this.post(this.#eventsOf({ path, exact: true, readers: [node.perms] }));
+  /** A watch on the occasion hears its name, or with a depth "name/domid"; one on "name/domid" hears that. */
+  #occasion(name: string, domid: number): void {
+    const perms = this.tree.get(name)?.perms, named = `${name}/${domid}`;
+    if (!perms) return;
+    const heard = [...this.watches.at(name).map((w) => [w, w.depth === undefined ? name : w.depth > 0 ? named : undefined] as const), ...this.watches.at(named).map((w) => [w, named] as const)];
+    this.post(heard.flatMap(([w, path]) => (path !== undefined && accessOf(perms, w.owner) & ACCESS.read ? this.#event(w, path) : [])));
   }
   /** Give `domid` the rights of `target` besides its own. */
   setTarget(domid: number, target: number | undefined): void {

@@ -38,6 +38,10 @@ export class Watches<Owner> {
     else this.#byPath.delete(path);
     return kept.length < here.length;
   }
+  /** Watches on this very path. */
+  at(path: string): readonly Watch<Owner>[] {
+    return this.#byPath.get(path) ?? [];
+  }
   /** Watches that a change of `path` concerns, oldest first. */
   of(path: string, exact: boolean): Watch<Owner>[] {
     const found: Watch<Owner>[] = [];
