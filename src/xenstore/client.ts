@@ -8,6 +8,21 @@ const TRIES_MAX = 10;
 
 export type Entry = { path: string; value?: string; perms?: readonly string[] };
 
+/** The payload of XS_WRITE. */
+export const payloadOfWrite = (path: string, value: string | Uint8Array): Uint8Array => joined(strings(path), typeof value === "string" ? new TextEncoder().encode(value) : value);
+
+/** A long list of children: yields payloads of XS_DIRECTORY_PART, takes the replies' payloads, returns the names. */
+export function* listInParts(path: string): Generator<Uint8Array, string[], Uint8Array> {
+  for (let names = "", first: string | undefined; ;) {
+    const [generation, ...part] = fromBytes(yield strings(path, String(names.length))).split("\0");
+    if (generation !== (first ??= generation)) {  // the list has changed between two parts
+      names = "";
+      first = undefined;
+    } else if (part.length > 1 && part.at(-2) === "") return (names + part.slice(0, -2).map((n) => `${n}\0`).join("")).split("\0").slice(0, -1);
+    else names += part.slice(0, -1).map((n) => `${n}\0`).join("");
+  }
+}
+
 /** What can be done on the tree and in a transaction alike. Paths and permissions are those of the wire: "memory/target", ["n5", "r0"]. */
 export class Access {
   protected readonly store: Store;
@@ -52,17 +67,14 @@ export class Access {
     }
   }
   #listParts(path: string): string[] {
-    for (let names = "", first: string | undefined; ;) {
-      const [generation, ...part] = fromBytes(this.ask(XS.DIRECTORY_PART, strings(path, String(names.length)))).split("\0");
-      if (generation !== (first ??= generation)) {  // the list has changed between two parts
-        names = "";
-        first = undefined;
-      } else if (part.length > 1 && part.at(-2) === "") return (names + part.slice(0, -2).map((n) => `${n}\0`).join("")).split("\0").slice(0, -1);
-      else names += part.slice(0, -1).map((n) => `${n}\0`).join("");
+    const parts = listInParts(path);
+    for (let step = parts.next(); ;) {
+      if (step.done) return step.value;
+      step = parts.next(this.ask(XS.DIRECTORY_PART, step.value));
     }
   }
   write(path: string, value: string | Uint8Array): void {
-    this.ask(XS.WRITE, joined(strings(path), typeof value === "string" ? new TextEncoder().encode(value) : value));
+    this.ask(XS.WRITE, payloadOfWrite(path, value));
   }
   mkdir(path: string): void {
     this.ask(XS.MKDIR, strings(path));
