@@ -18,6 +18,7 @@ import { openCodeCache } from "./code-cache.ts";
 import { closeDisks, openDisks, pathOf } from "./disks.ts";
 import { TRANSLATE_AFTER } from "../x86/engine.ts";
 import { attachConsole, copyOut, type Ending, endings, flush, linePrefixer, printLine } from "./terminal.ts";
+import { serveStore } from "./xenstore.ts";
 
 /** Options that `run` and `start` share. */
 export const RUN_OPTIONS: Readonly<Record<string, Option>> = {
@@ -29,6 +30,7 @@ export const RUN_OPTIONS: Readonly<Record<string, Option>> = {
   trace: { value: "CLASSES", help: 'what to trace, "all" or names with commas between; printed on stderr at the end' },
   json: { value: "[=FILE]", help: "print the final report as JSON, on stderr or to FILE" },
   profile: { value: "[=FILE]", help: "where guest time goes, and counters: on stderr at the end or to FILE; as JSON where FILE ends in .json, and in --json's report" },
+  xenstore: { value: "[=PATH]", help: "serve the store at PATH, a Unix socket, for the xenstore-* tools (default: XENSTORED_PATH, or a folder of this user's)" },
   symbols: { value: "FILE", help: "a System.map to name the kernel's functions in the profile by (default: the kernel's own kallsyms)" },
   quiet: { help: "no warnings, no progress, no report", short: "q" },
   help: { help: "this text", short: "h" },
@@ -41,7 +43,7 @@ ends it, for it lives in this command. Several domains share the output by lines
 ${optionsHelp(RUN_OPTIONS)}
 Ends with 0 when every domain powered off, 2 when a file or image is bad (nothing was started then), 3 when a guest crashed, 130 on ^C.
 `;
-export type RunOptions = { engine: EngineName; pcpus?: number; trace: string; json?: string; profile?: string; symbols?: string; codeCache?: string; translateAfter?: number; quiet: boolean };
+export type RunOptions = { engine: EngineName; pcpus?: number; trace: string; json?: string; profile?: string; xenstore?: string; symbols?: string; codeCache?: string; translateAfter?: number; quiet: boolean };
 
 /** No file a user means is larger; a device or an endless pipe in its place must not fill the memory. */
 const MAX_CFG_BYTES = 1 << 20, MAX_IMAGE_BYTES = 2 ** 31 - 1, MAX_SYMBOLS_BYTES = 1 << 28;
@@ -82,11 +84,11 @@ async function loadDomain(domain: DomainFile, file: string): Promise<CheckedConf
 }
 
 export const runOptions = (parsed: Parsed): RunOptions => {
-  const pcpus = numberOption(parsed, "pcpus", 1, 32), json = parsed.options.get("json"), profile = parsed.options.get("profile"), symbols = parsed.options.get("symbols"), codeCache = parsed.options.get("code-cache"), translateAfter = numberOption(parsed, "translate-after", 0, 2 ** 30);
+  const pcpus = numberOption(parsed, "pcpus", 1, 32), json = parsed.options.get("json"), profile = parsed.options.get("profile"), xenstore = parsed.options.get("xenstore"), symbols = parsed.options.get("symbols"), codeCache = parsed.options.get("code-cache"), translateAfter = numberOption(parsed, "translate-after", 0, 2 ** 30);
   if (symbols !== undefined && profile === undefined) throw new UserError('Option "--symbols" names functions of a profile; give "--profile" too');
   return {
     engine: wordOption(parsed, "engine", ENGINES) ?? "auto", trace: parsed.options.get("trace") ?? "", quiet: parsed.options.has("quiet"),
-    ...(pcpus === undefined ? {} : { pcpus }), ...(json === undefined ? {} : { json }), ...(profile === undefined ? {} : { profile }), ...(symbols === undefined ? {} : { symbols }), ...(codeCache === undefined ? {} : { codeCache }), ...(translateAfter === undefined ? {} : { translateAfter }),
+    ...(pcpus === undefined ? {} : { pcpus }), ...(json === undefined ? {} : { json }), ...(profile === undefined ? {} : { profile }), ...(xenstore === undefined ? {} : { xenstore }), ...(symbols === undefined ? {} : { symbols }), ...(codeCache === undefined ? {} : { codeCache }), ...(translateAfter === undefined ? {} : { translateAfter }),
   };
 };
 
@@ -126,6 +128,7 @@ export async function runDomains(configs: readonly CheckedConfig[], options: Run
     host: nodeHost(), engine: options.engine, trace: options.trace, profile: symbols !== null, memoryMiB: configs.reduce((sum, c) => sum + c.maxmemMiB, 0), nrDomains: configs.length,
     ...(options.pcpus === undefined ? {} : { pcpus: options.pcpus }), ...(options.translateAfter === undefined ? {} : { translateAfter: options.translateAfter }), ...(options.codeCache === undefined ? {} : { codeCache: openCodeCache(options.codeCache) }), ...(options.quiet ? {} : { log: printLine }),
   });
+  await using _served = options.xenstore === undefined ? null : await serveStore(machine.store, options.xenstore, options.quiet ? undefined : printLine);
   const ends = await Promise.all(configs.map((config) => superviseDomain(machine, config, {
     attach: (domain) => (configs.length === 1 ? attachConsole(domain.console, controller) : copyLines(domain.name, domain.console.readable, controller.signal)),
     ended: (domain, end) => { if (end.crash && !controller.signal.aborted) printCrash(domain.name, end.crash); },

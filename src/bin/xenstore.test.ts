@@ -1,12 +1,13 @@
 import assert from "node:assert/strict";
 import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, readlinkSync, rmSync, statSync } from "node:fs";
+import { existsSync, mkdtempSync, readlinkSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test, { after } from "node:test";
 import { fileURLToPath } from "node:url";
 import fc from "fast-check";
+import { tinyKernel } from "../../test/tiny-kernel.ts";
 import { Client } from "../xenstore/client.ts";
 import { guestStoreEntries, hostEntries } from "../xenstore/domain-entries.ts";
 import { SocketServer } from "../xenstore/socket.node.ts";
@@ -145,6 +146,21 @@ test("the links in bin/ are the tools, called by their names or by xenstore's fi
   assert.deepEqual(worded, { code: 1, out: "", err: "xenstore: couldn't read path /none\n" });
   assert.deepEqual(none, { code: 1, out: "", err: "xenstore: Usage: xenstore <mode> [-h] [...]\n" });
   await server.close();
+});
+
+test("domus run --xenstore serves its machine's store, and the socket goes with it", async () => {
+  const path = join(folder, "run"), kernel = join(folder, "kernel"), cfg = join(folder, "spinner.cfg");
+  writeFileSync(kernel, tinyKernel([0xfa, 0xeb, 0xfe]));
+  writeFileSync(cfg, `name="spinner"\ntype="pvh"\nkernel="${kernel}"\nmemory=16\n`);
+  const domus = spawn(join(root, "bin/domus"), ["run", cfg, `--xenstore=${path}`, "--pcpus", "1"], { stdio: ["pipe", "pipe", "pipe"] });
+  domus.stdout.resume();
+  domus.stderr.resume();
+  const exited = once(domus, "exit");
+  while ((await stock(path, "exists", ["/local/domain/1/name"])).code) await new Promise((r) => setTimeout(r, 50));
+  assert.deepEqual(await stock(path, "read", ["/local/domain/1/name"]), { code: 0, out: "spinner\n", err: "" });
+  domus.kill("SIGTERM");
+  await exited;
+  assert.equal(existsSync(path), false);
 });
 
 test("help ends with 0", async () => {

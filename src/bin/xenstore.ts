@@ -2,11 +2,13 @@
  * xenstore-ls, -read, -write, -rm, -exists, -list, -watch, -chmod: a function each, with the options, output and exit codes of Xen's tools of those names
  * (xenstore-*(1), and the tools themselves).
  */
-import { mkdirSync, statSync } from "node:fs";
+import { lstatSync, mkdirSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { UserError } from "../base/errors.ts";
+import { SocketServer } from "../xenstore/socket.node.ts";
 import { type SocketAccess, SocketClient } from "../xenstore/socket-client.node.ts";
+import type { Store } from "../xenstore/store.ts";
 import { fromBytes, XsRefusal } from "../xenstore/wire.ts";
 import { getopt, type GetoptOption } from "./getopt.ts";
 import { escapeValue, unescapeValue } from "./xenstore-escape.ts";
@@ -30,15 +32,23 @@ export function defaultSocketPath(env: ToolWorld["env"]): string {
   if (env["XENSTORED_RUNDIR"]) return join(env["XENSTORED_RUNDIR"], "socket");
   return join(env["XDG_RUNTIME_DIR"] || join(tmpdir(), `domus-${process.getuid?.() ?? 0}`), "xenstore");
 }
-/** Make the folder of the default path, for this user alone. @throws UserError when another has it */
-export function makeSocketFolder(path: string): void {
-  const folder = dirname(path);
+/** Serve a store for the tools. @param path the socket; "": the default @throws UserError when it cannot be had */
+export async function serveStore(store: Store, path: string, log?: (sentence: string) => void): Promise<SocketServer> {
+  const chosen = path || defaultSocketPath(process.env);
+  if (!path) makeOwnFolder(dirname(chosen));
+  const server = new SocketServer(store, chosen, log ? { log } : {});
+  await server.listen();
+  return server;
+}
+/** Make a folder for this user alone, if it is missing. In the folder for temporary files, where all may write, it must not be another's. */
+function makeOwnFolder(folder: string): void {
   try {
     mkdirSync(folder, { mode: 0o700 });
   } catch (e) {
-    if ((e as NodeJS.ErrnoException).code !== "EEXIST") throw new UserError(`xenstore: the folder ${folder} cannot be made (${(e as NodeJS.ErrnoException).code})`);
-    const { uid, mode } = statSync(folder);
-    if (folder.startsWith(join(tmpdir(), "domus-")) && (uid !== process.getuid?.() || mode & 0o077)) throw new UserError(`xenstore: ${folder} is not this user's own; remove it or give a path`);
+    const { code } = e as NodeJS.ErrnoException;
+    if (code !== "EEXIST") throw new UserError(`xenstore: the folder ${folder} cannot be made (${code})`);
+    const stat = lstatSync(folder);
+    if (dirname(folder) === tmpdir() && (!stat.isDirectory() || stat.uid !== process.getuid?.() || stat.mode & 0o077)) throw new UserError(`xenstore: ${folder} is not this user's own; remove it or give a path`);
   }
 }
 
