@@ -7,6 +7,7 @@ import { checkConfig, type CheckedConfig, type DomainFile, fromXl } from "../too
 import { type CrashReport, crashText } from "../toolstack/crash.ts";
 import { planDomain } from "../toolstack/create.ts";
 import type { DomainEnd } from "../toolstack/domain.ts";
+import { parseForward } from "../network/nat/forward.ts";
 import { nodeHost } from "../toolstack/host.node.ts";
 import { createMachine, type Machine } from "../toolstack/machine.ts";
 import { ENGINES, type EngineName } from "../toolstack/pcpu-messages.ts";
@@ -18,6 +19,7 @@ import { openCodeCache } from "./code-cache.ts";
 import { closeDisks, openDisks, pathOf } from "./disks.ts";
 import { TRANSLATE_AFTER } from "../x86/engine.ts";
 import { attachConsole, copyOut, type Ending, endings, flush, linePrefixer, printLine } from "./terminal.ts";
+import { Captures, natUplinks } from "./uplink.ts";
 import { serveStore } from "./xenstore.ts";
 
 /** Options that `run` and `start` share. */
@@ -27,6 +29,10 @@ export const RUN_OPTIONS: Readonly<Record<string, Option>> = {
   pcpus: { value: "N", help: "physical CPUs, a thread each (default: this computer's)" },
   "translate-after": { value: "N", help: `arrivals at code until it is translated (default: ${TRANSLATE_AFTER}); 0: at once` },
   "code-cache": { value: "DIR", help: "keep translated code in DIR, and begin with what is there (at most 64 MiB a version)" },
+  net: { value: "KIND", help: `the way out of the guests' bridges: nat (default; a router in this process, no root needed) or none` },
+  forward: { value: "SPEC", help: "let a port of this computer lead to the guest's first interface: tcp:2222-22, udp:0.0.0.0:5353-53; several with commas between" },
+  "host-access": { help: "guests reach this computer's 127.0.0.1 as 10.0.2.2 (host.domus.internal)" },
+  capture: { value: "FILE", help: "write what passes the bridges to FILE, as pcapng" },
   trace: { value: "CLASSES", help: 'what to trace, "all" or names with commas between; printed on stderr at the end' },
   json: { value: "[=FILE]", help: "print the final report as JSON, on stderr or to FILE" },
   profile: { value: "[=FILE]", help: "where guest time goes, and counters: on stderr at the end or to FILE; as JSON where FILE ends in .json, and in --json's report" },
@@ -43,7 +49,7 @@ ends it, for it lives in this command. Several domains share the output by lines
 ${optionsHelp(RUN_OPTIONS)}
 Ends with 0 when every domain powered off, 2 when a file or image is bad (nothing was started then), 3 when a guest crashed, 130 on ^C.
 `;
-export type RunOptions = { engine: EngineName; pcpus?: number; trace: string; json?: string; profile?: string; xenstore?: string; symbols?: string; codeCache?: string; translateAfter?: number; quiet: boolean };
+export type RunOptions = { engine: EngineName; net: "nat" | "none"; hostAccess: boolean; forwards: readonly string[]; capture?: string; pcpus?: number; trace: string; json?: string; profile?: string; xenstore?: string; symbols?: string; codeCache?: string; translateAfter?: number; quiet: boolean };
 
 /** No file a user means is larger; a device or an endless pipe in its place must not fill the memory. */
 const MAX_CFG_BYTES = 1 << 20, MAX_IMAGE_BYTES = 2 ** 31 - 1, MAX_SYMBOLS_BYTES = 1 << 28;
@@ -84,10 +90,11 @@ async function loadDomain(domain: DomainFile, file: string): Promise<CheckedConf
 }
 
 export const runOptions = (parsed: Parsed): RunOptions => {
-  const pcpus = numberOption(parsed, "pcpus", 1, 32), json = parsed.options.get("json"), profile = parsed.options.get("profile"), xenstore = parsed.options.get("xenstore"), symbols = parsed.options.get("symbols"), codeCache = parsed.options.get("code-cache"), translateAfter = numberOption(parsed, "translate-after", 0, 2 ** 30);
+  const pcpus = numberOption(parsed, "pcpus", 1, 32), json = parsed.options.get("json"), profile = parsed.options.get("profile"), capture = parsed.options.get("capture"), xenstore = parsed.options.get("xenstore"), symbols = parsed.options.get("symbols"), codeCache = parsed.options.get("code-cache"), translateAfter = numberOption(parsed, "translate-after", 0, 2 ** 30);
   if (symbols !== undefined && profile === undefined) throw new UserError('Option "--symbols" names functions of a profile; give "--profile" too');
   return {
-    engine: wordOption(parsed, "engine", ENGINES) ?? "auto", trace: parsed.options.get("trace") ?? "", quiet: parsed.options.has("quiet"),
+    engine: wordOption(parsed, "engine", ENGINES) ?? "auto", net: wordOption(parsed, "net", ["nat", "none"]) ?? "nat", hostAccess: parsed.options.has("host-access"),
+    forwards: parsed.options.get("forward")?.split(",") ?? [], ...(capture === undefined ? {} : { capture }), trace: parsed.options.get("trace") ?? "", quiet: parsed.options.has("quiet"),
     ...(pcpus === undefined ? {} : { pcpus }), ...(json === undefined ? {} : { json }), ...(profile === undefined ? {} : { profile }), ...(xenstore === undefined ? {} : { xenstore }), ...(symbols === undefined ? {} : { symbols }), ...(codeCache === undefined ? {} : { codeCache }), ...(translateAfter === undefined ? {} : { translateAfter }),
   };
 };
@@ -117,15 +124,22 @@ export async function run(args: string[]): Promise<number> {
 }
 
 /** Run domains to their ends. @returns the exit code */
-export async function runDomains(configs: readonly CheckedConfig[], options: RunOptions): Promise<number> {
+export async function runDomains(given: readonly CheckedConfig[], options: RunOptions): Promise<number> {
+  const configs = withForwards(given, options.forwards);
   const names = configs.map((c) => c.name), twice = names.find((n, i) => names.indexOf(n) !== i);
   if (twice !== undefined) throw new UserError(`Two domains are named "${twice}"; names are unique on a machine`);
   for (const c of configs) await planDomain(c).catch((e) => { throw e instanceof UserError ? new UserError(`${c.name}: ${e.message}`) : e; });
   const symbols = options.profile === undefined ? null : await readSymbols(configs, options.symbols);
   if (options.profile) write(options.profile, "", "profile");      // told now, not when the guest has run
   const controller = endings();
+  const told = options.quiet ? () => {} : printLine, captures = options.capture === undefined ? null : new Captures(options.capture, told);
+  const makeUplink = options.net === "nat" ? natUplinks({ hostAccess: options.hostAccess, log: told }) : null;
   await using machine = await createMachine({
     host: nodeHost(), engine: options.engine, trace: options.trace, profile: symbols !== null, memoryMiB: configs.reduce((sum, c) => sum + c.maxmemMiB, 0), nrDomains: configs.length,
+    uplink: (bridge) => {
+      captures?.begin(bridge);
+      return makeUplink?.(bridge) ?? null;
+    },
     ...(options.pcpus === undefined ? {} : { pcpus: options.pcpus }), ...(options.translateAfter === undefined ? {} : { translateAfter: options.translateAfter }), ...(options.codeCache === undefined ? {} : { codeCache: openCodeCache(options.codeCache) }), ...(options.quiet ? {} : { log: printLine }),
   });
   await using _served = options.xenstore === undefined ? null : await serveStore(machine.store, options.xenstore, options.quiet ? undefined : printLine);
@@ -135,6 +149,7 @@ export async function runDomains(configs: readonly CheckedConfig[], options: Run
     notice: (text) => { if (!options.quiet) printLine(text); },
     signal: controller.signal,
   }))).catch((e): DomainEnd[] => { if (controller.signal.aborted) return []; throw e; });
+  await captures?.close();
   await flush(process.stdout);
   const ending = controller.signal.aborted ? (controller.signal.reason as Ending) : null;
   if (symbols) await machine.destroy();      // pCPUs tell what they counted when they end
@@ -146,6 +161,16 @@ export async function runDomains(configs: readonly CheckedConfig[], options: Run
     return ending.exitCode;
   }
   return ends.some((e) => e.reason === "crash" || e.reason === "watchdog" || e.gaveUp) ? 3 : 0;
+}
+
+/** Give the forwards of the command line to the only domain's first interface. */
+function withForwards(configs: readonly CheckedConfig[], forwards: readonly string[]): readonly CheckedConfig[] {
+  if (forwards.length === 0) return configs;
+  const [config, other] = configs, [vif, ...rest] = config?.vifs ?? [];
+  if (!config || other) throw new UserError('Option "--forward" is for one domain; with several, write forward=... in a vif of the one that is meant');
+  if (!vif) throw new UserError(`Option "--forward": ${config.name} has no network interface; give it one with vif = [ "" ]`);
+  for (const spec of forwards) parseForward(`${spec.replace(/-(\d+)$/, "-guest:$1")}`);
+  return [{ ...config, vifs: [{ ...vif, forwards: [...(vif.forwards ?? []), ...forwards] }, ...rest] }];
 }
 
 async function copyLines(name: string, readable: ReadableStream<Uint8Array>, signal: AbortSignal): Promise<void> {

@@ -5,6 +5,7 @@ import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { UserError } from "../base/errors.ts";
 import { checkConfig, type DomainConfig } from "../toolstack/config.ts";
+import { randomMac } from "../toolstack/xlvif.ts";
 import { RECIPE, shellInitramfs } from "../toolstack/initramfs.ts";
 import { numberOption, type Option, optionsHelp, parseArgs } from "./args.ts";
 import { Debian, type Package, type Progress } from "./debian.ts";
@@ -137,6 +138,7 @@ export async function start(args: string[]): Promise<number> {
   const config: DomainConfig = {
     name: "debian", type: "pvh", memoryMiB, cmdline: options.get("cmdline") ?? "console=hvc0",
     kernel: readWhole(kernel, "kernel", 2 ** 31 - 1), ramdisk: readWhole(ramdisk, "ramdisk", 2 ** 31 - 1), kernelName: kernel, ramdiskName: ramdisk,
+    ...(own.ramdisk === undefined ? { vifs: [{ mac: randomMac() }] } : {}),
   };
   if (!shared.quiet) printLine(`booting a guest of ${memoryMiB} MiB; ^] leaves and ends it, poweroff inside ends it too`);
   return runDomains([checkConfig(config)], shared);

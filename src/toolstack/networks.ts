@@ -12,6 +12,8 @@ export type Uplink = {
   readonly port: Port;
   /** Let host ports lead to a guest, "tcp:127.0.0.1:2222-22". @returns ends it @throws UserError where it cannot be had */
   forward?(spec: string, mac: string): Promise<() => void>;
+  /** the guest with that address is gone: end what it has open outside */
+  left?(mac: string): void;
   describe?(): unknown;
   close(): void | Promise<void>;
 };

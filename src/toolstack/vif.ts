@@ -16,7 +16,7 @@ export async function attachVif(devices: Devices, networks: Networks, dom0: Dom0
   const port = bridge.attach({
     name, ...(config.vlan === undefined ? {} : { vlan: config.vlan }), ...(isGuarded ? { macs: [mac], ips: config.ips! } : {}), ...(config.isIsolated ? { isolated: true } : {}),
   });
-  const undo: (() => void)[] = [() => port.detach()], release = (): void => { for (let step = undo.pop(); step; step = undo.pop()) step(); };
+  const undo: (() => void)[] = [() => uplink?.left?.(mac), () => port.detach()], release = (): void => { for (let step = undo.pop(); step; step = undo.pop()) step(); };
   try {
     for (const spec of config.forwards ?? []) {
       if (!uplink?.forward) throw new UserError(`${name}: "${spec}" cannot be forwarded: ${bridgeName} has no router`);
