@@ -97,14 +97,15 @@ function readBase(folder: string): { files: BaseFiles; kernel: string; ramdisk: 
 
 /**
  * $1 base archive, $2 seeds, $3 the tree to be, $4 image, $5 its size in KiB, $6 extended options. Device nodes are left out: a namespace may not make them, and
- * the kernel's devtmpfs has them. The tree goes away where its owners' rights are, whatever happens.
+ * the kernel's devtmpfs has them. The tree goes away where its owners' rights are, whatever happens. Under fakeroot mke2fs fails at a file with capabilities, so
+ * there are none: of the packages here only ping has one, and does without by the recipe's sysctl.
  */
-const FILL = `set -e
+const fill = (mode: Privilege["mode"]): string => `set -e
 clean() { rm -rf "$3"; }
 trap 'clean "$@"' EXIT
 trap 'exit 130' INT TERM HUP
 mkdir "$3"
-tar -x -f "$1" -C "$3" --numeric-owner --same-owner -p --xattrs '--xattrs-include=*' '--exclude=./dev/?*' '--exclude=./run/?*'
+tar -x -f "$1" -C "$3" --numeric-owner --same-owner -p${mode === "fakechroot" ? "" : " --xattrs '--xattrs-include=*'"} '--exclude=./dev/?*' '--exclude=./run/?*'
 tar -x -f "$2" -C "$3" --numeric-owner --same-owner -p
 mke2fs -q -F -t ext4 -b 4096 -m 1 -L ${LABEL} -E "$6" -d "$3" "$4" "$5"k
 `;
@@ -115,6 +116,9 @@ mke2fs -q -F -t ext4 -b 4096 -m 1 -L ${LABEL} -E "$6" -d "$3" "$4" "$5"k
  */
 export async function makeImage(place: string, name: string, suite: string, choice: ImageChoice, key: string, basePath: string, privilege: Privilege, programs: Programs, steps: Steps): Promise<ImageStamp> {
   const work = `${place}.${process.pid}.new`, at = (file: string): string => join(work, file), from = at("from-base");
+  // Journal and inode tables come on top of the files; mke2fs would say "Could not allocate block".
+  const wantedBytes = statSync(basePath).size * 1.1 + 2 ** 26;
+  if (choice.sizeBytes < wantedBytes) throw new UserError(`Option "--size": what is to be on the disk takes ${sizeText(wantedBytes)}, more than ${sizeText(choice.sizeBytes)}`);
   steps.step("Lay accounts and keys over it");
   try {
     mkdirSync(from, { recursive: true, mode: 0o700 });
@@ -141,7 +145,7 @@ export async function makeImage(place: string, name: string, suite: string, choi
     writeFileSync(at(FILES.disk), choice.partition ? mbr(choice.sizeBytes, randomBytes(4).readUInt32LE()) : "", { mode: 0o600 });
     truncateSync(at(FILES.disk), choice.sizeBytes);
     const extended = ["root_owner=0:0", "assume_storage_prezeroed=1", ...(begin ? [`offset=${begin}`] : [])].join(",");
-    await programs.must("Filling the disk", privilege.before[0] ?? "sh", [...privilege.before.slice(1), ...(privilege.before.length ? ["sh"] : []), "-c", FILL, "sh",
+    await programs.must("Filling the disk", privilege.before[0] ?? "sh", [...privilege.before.slice(1), ...(privilege.before.length ? ["sh"] : []), "-c", fill(privilege.mode), "sh",
       basePath, at("seeds.tar"), at("tree"), at(FILES.disk), String((choice.sizeBytes - begin) / 1024), extended]);
     renameSync(base.kernel, at(FILES.kernel));
     renameSync(base.ramdisk, at(FILES.ramdisk));

@@ -36,7 +36,7 @@ printf 'blacklist %s\\n' ${NOT_BY_PROCESSOR.join(" ")} > "$1/etc/modprobe.d/domu
 printf 'LABEL=${LABEL} / ext4 errors=remount-ro 0 1\\n' > "$1/etc/fstab"
 printf 'do_symlinks = no\\n' > "$1/etc/kernel-img.conf"
 `;
-/** When all is installed: the network by DHCP, and nothing left that must be one system's own. */
+/** When all is installed: the network by DHCP, ping for everybody, no sshd besides the one, and nothing left that must be one system's own. */
 const AFTER_PACKAGES = `set -e
 cat > "$1/etc/systemd/network/80-dhcp.network" <<'END'
 [Match]
@@ -48,6 +48,9 @@ DHCP=yes
 [DHCPv4]
 ClientIdentifier=mac
 END
+printf 'net.ipv4.ping_group_range = 0 2147483647\\n' > "$1/etc/sysctl.d/50-ping.conf"
+mkdir -p "$1/etc/systemd/system-generators"
+ln -s /dev/null "$1/etc/systemd/system-generators/systemd-ssh-generator"
 chroot "$1" systemctl enable systemd-networkd.service systemd-resolved.service
 chroot "$1" systemctl set-default multi-user.target
 chroot "$1" systemctl mask ${MASKED.map((u) => `'${u}'`).join(" ")}

@@ -91,7 +91,7 @@ export function seedFiles(base: BaseFiles, seeds: Seeds): TarEntry[] {
     file("etc/hosts", `127.0.0.1 localhost\n127.0.1.1 ${hostname}\n::1 localhost ip6-localhost ip6-loopback\n`),
     { kind: "symlink", path: "etc/resolv.conf", target: "../run/systemd/resolve/stub-resolv.conf" },
     file("etc/machine-id", ""),      // empty, not absent: the first boot draws one, and does not take itself for an installation (machine-id(5))
-    file("etc/default/locale", "LANG=C.UTF-8\n"),
+    file("etc/locale.conf", "LANG=C.UTF-8\n"), { kind: "symlink", path: "etc/default/locale", target: "../locale.conf" },
     // Younger than /usr: otherwise the first boot makes hardware database, catalogue and linker's cache anew (systemd.unit(5), ConditionNeedsUpdate)
     file("etc/.updated", ""), file("var/.updated", ""),
     ...(isRoot ? [] : [
