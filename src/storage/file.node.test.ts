@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { DiskError, type DiskFault } from "./disk.ts";
-import { NodeStore, openNodeFile } from "./file.node.ts";
+import { NodeStore, openNodeFile, Pace } from "./file.node.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "files-")), at = (name: string) => join(folder, name);
 after(() => rmSync(folder, { recursive: true }));
@@ -80,4 +80,34 @@ test("an image may name files of its own folder and of the roots only, symbolic 
   for (const path of ["../secret/key", at("secret/key"), "link", "../images/../secret/key", "/etc/passwd"]) await assert.rejects(opens(path), fails("denied", /outside its folder; if it may be used, allow the folder \//), path);
   await assert.rejects(new NodeStore().open("../bases/base", "read", from), fails("denied", /names the file \.\.\/bases\/base/));
   await assert.rejects(opens("nowhere"), fails("missing", /nowhere/));
+});
+
+test("requests are done at once while they are quick; a slow one sends the next by threads, more of them each time, and quick ones bring it back", () => {
+  const pace = new Pace(), byThreads = (): number => { let n = 0; while (!pace.atOnce) n++; return n; };
+  assert.equal(byThreads(), 0);
+  pace.took(0.1, 4096);
+  assert.equal(byThreads(), 0);
+  pace.took(1.2, 1 << 20);
+  assert.equal(byThreads(), 0, "a MiB may take a millisecond");
+  const counts = Array.from({ length: 10 }, () => { pace.took(5, 4096); return byThreads(); });
+  assert.deepEqual(counts, [16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 4096]);
+  for (let i = 0; i < 200; i++) pace.took(0.01, 4096);
+  pace.took(5, 4096);
+  assert.equal(byThreads(), 16);
+});
+
+test("reads and writes by threads do what those at once do", async () => {
+  const file = await openNodeFile(at("threads"), "create"), slow = Pace.prototype as { atOnce: boolean }, was = Object.getOwnPropertyDescriptor(Pace.prototype, "atOnce")!;
+  Object.defineProperty(slow, "atOnce", { configurable: true, get: () => false });
+  try {
+    const bytes = Uint8Array.from({ length: 100_000 }, (_, i) => i % 251), into = new Uint8Array(100_010).fill(7);
+    await Promise.all([file.write(5, bytes), file.write(200_000, bytes)]);
+    assert.equal(file.sizeBytes, 300_000);
+    await file.read(0, into);
+    assert.deepEqual(into.subarray(5, 100_005), bytes);
+    assert.ok(into.subarray(100_005).every((b) => b === 0));
+    await file.read(299_999, into);
+    assert.deepEqual([into[0], into[1]], [bytes.at(-1), 0]);
+  } finally { Object.defineProperty(slow, "atOnce", was); }
+  await file.close();
 });

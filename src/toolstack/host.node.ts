@@ -9,6 +9,7 @@ export function nodeHost(): Host {
   return {
     name: "node",
     nrCpus: availableParallelism(),
+    soon: (task) => { setImmediate(task); },
     spawnPcpu(index) {
       const worker = new Worker(new URL("./pcpu-worker.node.ts", import.meta.url), { name: `pcpu${index}` });
       const handle: HostWorker = {

@@ -18,4 +18,6 @@ export interface Host {
   /** processors that threads can run on at once */
   readonly nrCpus: number;
   spawnPcpu(index: number): HostWorker;
+  /** Run a task in the next turn of this thread's loop, after what input and output has come. */
+  soon(task: () => void): void;
 }

@@ -8,8 +8,14 @@ export function webHost(pcpuWorker: URL | string = new URL("./pcpu-worker.web.ts
   if (globalThis.crossOriginIsolated === false) {
     throw new UserError("This page has no shared memory: serve it with Cross-Origin-Opener-Policy: same-origin and Cross-Origin-Embedder-Policy: require-corp");
   }
+  const { port1, port2 } = new MessageChannel(), tasks: (() => void)[] = [];
+  port1.onmessage = () => tasks.shift()?.();
   return {
     name: "web",
+    soon: (task) => {
+      tasks.push(task);
+      port2.postMessage(null);
+    },
     nrCpus: navigator.hardwareConcurrency,
     spawnPcpu(index) {
       const worker = new Worker(pcpuWorker, { type: "module", name: `pcpu${index}` });

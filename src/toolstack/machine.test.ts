@@ -12,7 +12,7 @@ import { createMachine, type Machine } from "./machine.ts";
 
 /** Threads that never run anything: the control domain's half alone is under test. */
 const idleHost: Host = {
-  name: "node", nrCpus: 2,
+  name: "node", nrCpus: 2, soon: (task) => { setImmediate(task); },
   spawnPcpu: (index) => {
     const worker: HostWorker = { onMessage: () => {}, onDeath: () => {}, terminate: async () => {}, post: () => queueMicrotask(() => worker.onMessage({ op: "ready", index, buildMs: 1 })) };
     queueMicrotask(() => { setTimeout(() => worker.onMessage({ op: "stopped", index }), 50); });
