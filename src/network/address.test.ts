@@ -14,11 +14,11 @@ test("a MAC is read, written and found in a frame", () => {
 test("IPv4 addresses are four numbers below 256", () => {
   assert.equal(parseIpv4("10.0.2.15"), 0x0a00020f);
   assert.equal(parseIpv4("255.255.255.255"), 0xffffffff);
-  for (const bad of ["1.2.3", "1.2.3.256", "1.2.3.4.5", "1.2.3.x", " 1.2.3.4"]) assert.equal(parseIpv4(bad), null, bad);
+  for (const bad of ["1.2.3", "1.2.3.256", "1.2.3.4.5", "1.2.3.04", "00.1.2.3", "1.2.3.x", " 1.2.3.4"]) assert.equal(parseIpv4(bad), null, bad);
 });
 test("IPv6 addresses are read as Node reads them", () => {
   const texts = ["::", "::1", "1::", "fe80::216:3eff:fe01:203", "2001:db8:0:0:1:0:0:1", "1:2:3:4:5:6:7:8", "::ffff:10.0.2.15", "1:2:3:4:5:6:10.0.2.15", "1:2:3:4:5:6:7::",
-    "1:2:3:4:5:6:7", "1:2:3:4:5:6:7:8:9", ":::", "1::2::3", "12345::", "g::", "::1.2.3.256", "1:2:3:4:5:6:7:1.2.3.4", "", ":", "1:", ":1", "1:2:3:4:5:6:7:8::"];
+    "1:2:3:4:5:6:7", "1:2:3:4:5:6:7:8:9", ":::", "1::2::3", "12345::", "g::", "::1.2.3.256", "::ffff:010.0.2.15", "1:2:3:4:5:6:7:1.2.3.4", "", ":", "1:", ":1", "1:2:3:4:5:6:7:8::"];
   for (const text of texts) assert.equal(parseIpv6(text) !== null, isIPv6(text), text);
   for (const text of texts.filter(isIPv6)) {
     const groups = new URL(`http://[${text}]/`).hostname.slice(1, -1);

@@ -14,9 +14,9 @@ export const macAt = (bytes: Uint8Array, at: number): number =>
 /** Group addresses: broadcast and multicast - IEEE 802 8.2.2, the first byte's lowest bit. */
 export const isGroup = (mac: number): boolean => (Math.floor(mac / 0x100_0000_0000) & 1) === 1;
 
-/** "10.0.2.15". @returns null when it is none */
+/** "10.0.2.15"; no zeros in front, which some programs take for octal. @returns null when it is none */
 export function parseIpv4(text: string): number | null {
-  const parts = /^(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})$/.exec(text)?.slice(1).map(Number);
+  const parts = /^(0|[1-9]\d{0,2})\.(0|[1-9]\d{0,2})\.(0|[1-9]\d{0,2})\.(0|[1-9]\d{0,2})$/.exec(text)?.slice(1).map(Number);
   return parts?.every((n) => n < 256) ? parts.reduce((sum, n) => sum * 256 + n, 0) : null;
 }
 /** Four bytes of a frame, which the caller knows to be there. */

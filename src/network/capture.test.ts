@@ -132,6 +132,13 @@ test("a sink that fails ends the capture and nothing else", async () => {
   assert.equal((await made.ended)?.message, "the disk is full");
   assert.deepEqual([a.peer === b, a.send(frame(1)), (await made.stop())?.message], [true, true, "the disk is full"]);
 });
+test("a filter that throws ends the capture and nothing else", async () => {
+  const a = new TestEnd("a"), b = new TestEnd("b"), sink = slowSink();
+  connect(a, b);
+  const made = capture(a, sink, { filter: () => { throw new Error("no such field"); } });
+  assert.equal(a.send(frame(1)), true);
+  assert.deepEqual([(await made.ended)?.message, b.got.length, a.peer === b, sink.isClosed], ["no such field", 1, true, true]);
+});
 test("a capture stops before its file grows too large, and the file is whole", async () => {
   const bridge = new Bridge({ name: "b" }), a = new TestEnd("a", bridge.attach({ name: "p" })), path = fileName();
   const made = await captureToFile(bridge, path, { fileBytesMax: 5000 });

@@ -84,7 +84,7 @@ export class Capture {
 
   /** A frame passes: call before it goes on, so that what answers it stands behind it. @returns to be called at once afterwards, with a comment, or null when it did not pass */
   note(on: Interface, frame: Frame, direction: "in" | "out"): (comment: string | null) => void {
-    if (this.#state !== "running" || !(this.#options.filter?.(frame, on.name) ?? true)) return () => {};
+    if (this.#state !== "running" || !this.#isWanted(frame, on)) return () => {};
     const bytes = Math.min(frame.bytes.length, this.#options.snapLenBytes || Infinity) + BLOCK_BYTES;
     const noted: Passing = { on, frame, timeNs: this.#nowNs(), direction, comment: "", nrDropped: 0, isVoid: false };
     const isLost = this.#queuedBytes + bytes > (this.#options.queueBytesMax ?? QUEUE_BYTES);
@@ -105,6 +105,15 @@ export class Capture {
     };
   }
 
+  #isWanted(frame: Frame, on: Interface): boolean {
+    try {
+      return this.#options.filter?.(frame, on.name) ?? true;
+    } catch (e) {
+      this.#fail(e as Error);
+      return false;
+    }
+  }
+
   #pumpSoon(): void {
     if (this.#isPumping) return;
     this.#isPumping = true;
@@ -122,8 +131,7 @@ export class Capture {
       }
       if (this.#state === "stopping") await this.#finish();
     } catch (e) {
-      this.#end(e as Error);
-      await this.#sink.close().catch(() => {});
+      this.#fail(e as Error);
     } finally {
       this.#isPumping = false;
     }
@@ -159,6 +167,10 @@ export class Capture {
     await this.#write([...this.#interfaces.values()].map((one) => statisticsBlock(one.nr, this.#beganNs, nowNs, one.nrFrames + one.nrDropped, one.nrDropped)));
     await this.#sink.close();
     this.#end(null);
+  }
+  #fail(why: Error): void {
+    this.#end(why);
+    void this.#sink.close().catch(() => {});
   }
   #end(why: Error | null): void {
     this.#unplugNow();

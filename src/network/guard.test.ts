@@ -26,6 +26,7 @@ test("what a host says of itself goes", () => {
     "IPv6 TCP": from(T.v6, ipv6(IP6, "2001:db8::1", 6, tcp(1, 2, 3, DATA))), "link-local UDP": from(T.v6, ipv6(LOCAL, ALL, 17, udp(546, 547, DATA))),
     "IPv6 behind options": from(T.v6, ipv6(IP6, ALL, 0, bytesOf("3c00000000000000", "0600000000000000", tcp(1, 2, 3, DATA)))),
     "duplicate address detection": from(T.v6, ipv6("::", "ff02::1:ff00:5", 58, ns(LOCAL))), "MLD from nobody": from(T.v6, ipv6("::", "ff02::16", 58, icmp(143, new Uint8Array(24)))),
+    "MLD behind hop-by-hop options": from(T.v6, ipv6(LOCAL, "ff02::16", 0, bytesOf("3a00050200000100", icmp(143, new Uint8Array(24))))),
     "solicits a neighbour": from(T.v6, ipv6(IP6, ALL, 58, ns("2001:db8::1", "0101", macHex(5)))), "advertises itself": from(T.v6, ipv6(IP6, ALL, 58, na(IP6, "0201", macHex(5)))),
     "solicits routers": from(T.v6, ipv6("::", "ff02::2", 58, icmp(133, new Uint8Array(4)))), "IPv6 fragment": from(T.v6, ipv6(IP6, ALL, 44, fragment(17, 0, true, udp(1, 2, DATA)))),
     "a later IPv6 fragment": from(T.v6, ipv6(IP6, ALL, 44, fragment(17, 3, false, DATA))), ping6: from(T.v6, ipv6(IP6, ALL, 58, icmp(128, DATA))),

@@ -98,7 +98,11 @@ export class Link implements Port {
    */
   async accept(connection: ByteConnection): Promise<void> {
     const { mode } = this.#options, cutter = new RecordCutter(mode, this.#offers);
-    const session: Session = { connection, cutter, heardMs: this.#clock.nowMs(), parts: [], queuedBytes: 0, isFlushing: false, isOver: this.#isClosed || this.#sessions.size >= SESSIONS_MAX };
+    const session: Session = { connection, cutter, heardMs: this.#clock.nowMs(), parts: [], queuedBytes: 0, isFlushing: false, isOver: false };
+    if (this.#isClosed || this.#sessions.size >= SESSIONS_MAX) {
+      connection.close();
+      return;
+    }
     this.#sessions.add(session);
     let why = "";
     try {

@@ -27,7 +27,7 @@ int main(int c, char **v) {
 test("libxl reads every rate as we do, or refuses it as we do", () => {
   const rates = ["10Mb/s", "10Mb/s@20ms", "1MB/s@20ms", "1KB/s@50", "0B/s", "1GB/s", "10GB/s@10s", "1mb/s", "1MB/s@0ms", "1MB/s@10m", "1MB/s@10u", "1MB/s@5000s", "MB/s",
     "1MB/s@", "1MB/s@20ms@3", "4294967295B/s@1s", "4294967296B/s@1s", "20B/s", "1MB/s@4294s", "1MB/s@4295s", "10000000000GB/s", "18446744073709551615B/s@1us", "1MB/s ",
-    "1MB/s@ms", "500GB/s@100s", "07KB/s", "1MB/s@1ms1", "100Kb/s@1s", "foo", "", "1MB", "-1B/s", "1MB/s\n", "1MB/s@20ms\n", "19b/s", "7b/s", "1B/s@1us"];
+    "1MB/s@ms", "500GB/s@100s", "1MB/s@1ms1", "100Kb/s@1s", "foo", "", "1MB", "-1B/s", "1MB/s\n", "1MB/s@20ms\n", "19b/s", "7b/s", "1B/s@1us"];
   const dir = mkdtempSync(join(tmpdir(), "domus-rate-"));
   try {
     writeFileSync(join(dir, "rate.c"), PROGRAM);
@@ -42,6 +42,10 @@ test("libxl reads every rate as we do, or refuses it as we do", () => {
   } finally {
     rmSync(dir, { recursive: true });
   }
+});
+
+test("numbers that libxl reads as octal are refused", () => {
+  for (const text of ["010MB/s", "1MB/s@010ms"]) assert.throws(() => parseRate(text), UserError);
 });
 
 test("a bucket lets through its rate over time and its burst at once", () => {

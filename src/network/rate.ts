@@ -11,14 +11,15 @@ const MICROSECONDS: Readonly<Record<string, bigint>> = { "": 1_000_000n, s: 1_00
 
 /**
  * Read "10Mb/s@20ms": B bytes or b bits a second, K M G thousands; the credit comes every 50 ms or as said. An interval without a unit is in seconds: libxl reads it so,
- * whatever its manual says. What libxl refuses is refused, and so is a rate so low that an interval's credit is no byte, which libxl takes.
+ * whatever its manual says. What libxl refuses is refused, and so are two things that libxl takes: a rate so low that an interval's credit is no byte, and a number
+ * that begins with 0, which it reads as octal.
  * @throws UserError
  */
 export function parseRate(text: string): Rate {
   const bad = (why: string) => new UserError(`rate "${text}" ${why}; write for example 10Mb/s or 1MB/s@20ms`);
-  const [, digits = "", kilo = "", unit, , every] = /^([0-9]+)([GMK]?)([Bb])\/s(@(.*))?$/s.exec(text) ?? [];
+  const [, digits = "", kilo = "", unit, , every] = /^([1-9][0-9]*|0)([GMK]?)([Bb])\/s(@(.*))?$/s.exec(text) ?? [];
   if (!unit) throw bad("is not NUMBER, K M G or nothing, B (bytes) or b (bits), /s, and perhaps @INTERVAL");
-  const [, count, step = ""] = /^([0-9]+)([mu]?s?)$/.exec(every ?? "50ms") ?? [];
+  const [, count, step = ""] = /^([1-9][0-9]*|0)([mu]?s?)$/.exec(every ?? "50ms") ?? [];
   if (!count) throw bad(`has the interval "${every}", which is not a number with us, ms or s`);
   const number = BigInt(digits), intervalUs = BigInt(count) * MICROSECONDS[step]!;
   if (number === 0n || number > UINT32_MAX) throw bad(`has the number ${digits}, which is not in 1 to ${UINT32_MAX}`);
