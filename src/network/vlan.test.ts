@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { UserError } from "../base/errors.ts";
 import { Bridge } from "./bridge.ts";
 import { bytesOf, BROADCAST, ethernet, ipv4, macNr, offloaded, summed, tcp, TestEnd } from "./fixture.ts";
-import type { VlanOptions } from "./vlan.ts";
+import { VlanMember, type VlanOptions } from "./vlan.ts";
 
 const bridgeOf = (ports: Record<string, VlanOptions | undefined>) => {
   const bridge = new Bridge({ name: "xenbr0" });
@@ -83,4 +83,7 @@ test("identifiers that are none are refused with the port's name", () => {
   for (const vlan of [{ access: 4095 }, { access: -1 }, { access: 1.5 }, { trunk: [0] }, { trunk: [7, 4095] }, { trunk: [1], native: 9999 }] as VlanOptions[]) {
     assert.throws(() => new Bridge({ name: "b" }).attach({ name: "vif1.0", vlan }), (e) => e instanceof UserError && /Port vif1.0: VLAN/.test(e.message));
   }
+});
+test("a listing shows a trunk's VLANs as ranges", () => {
+  assert.equal(new VlanMember({ trunk: [30, 20, 22, 21, 4094, 7], native: 10 }, "p").text, "trunk 7,20-22,30,4094 native 10");
 });

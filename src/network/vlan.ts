@@ -19,6 +19,14 @@ const VID_MAX = 4094;
 /** Types that some switch takes for a tag: 802.1Q, 802.1ad, and what stood for the latter before. */
 const isTagType = (type: number): boolean => type === ETHERTYPE.vlan || type === ETHERTYPE.serviceVlan || type === 0x9100 || type === 0x9200;
 
+/** "5,7-9" */
+const rangesOf = (vids: ReadonlySet<number>): string => [...vids].sort((a, b) => a - b).reduce<[number, number][]>((ranges, vid) => {
+  const last = ranges.at(-1);
+  if (last && last[1] === vid - 1) last[1] = vid;
+  else ranges.push([vid, vid]);
+  return ranges;
+}, []).map(([from, to]) => (from === to ? `${from}` : `${from}-${to}`)).join(",");
+
 /** The VLAN of a frame that came in. */
 export type Tagging = {
   readonly vid: number;
@@ -53,7 +61,7 @@ export class VlanMember {
     }
     this.untagged = options.native === undefined ? null : check(options.native, 0);
     this.#trunk = options.trunk === "all" ? "all" : new Set(options.trunk.map((vid) => check(vid, 1)));
-    this.text = `trunk ${options.trunk === "all" ? "all" : [...this.#trunk].join(",")}${options.native === undefined ? "" : ` native ${options.native}`}`;
+    this.text = `trunk ${this.#trunk === "all" ? "all" : rangesOf(this.#trunk)}${options.native === undefined ? "" : ` native ${options.native}`}`;
   }
   /** How frames of a VLAN leave: null when the port has no part in it. */
   leaves(vid: number): "tagged" | "untagged" | null {
