@@ -7,7 +7,7 @@ import { after, test } from "node:test";
 import { Bridge } from "./bridge.ts";
 import { captureToFile } from "./capture.node.ts";
 import { capture, type CaptureSink } from "./capture.ts";
-import { BROADCAST, ethernet, ipv4, macNr, offloaded, tcp, TestEnd, udp } from "./fixture.ts";
+import { BROADCAST, ethernet, ipv4, macNr, offloaded, seeded, tcp, TestEnd, udp } from "./fixture.ts";
 import { interfaceBlock, packetBlock, sectionBlock, statisticsBlock } from "./pcapng.ts";
 import { connect, disconnect } from "./port.ts";
 
@@ -155,4 +155,25 @@ test("a filter decides which frames are kept; a port without cable has nothing t
   await made.stop();
   assert.deepEqual(tshark(written(sink), "frame.len"), [["71"]]);
   await assert.rejects(captureToFile(new TestEnd("x"), fileName()), /Port x has no cable/);
+});
+test("frames without sense go through bridge, guards, offloads and captures without a fault", async () => {
+  const random = seeded(3), bridge = new Bridge({ name: "b" }), sink = slowSink(), made = capture(bridge, sink, { snapLenBytes: 128 });
+  const ends = [{}, { vlan: { trunk: "all" as const, native: 0 } }, { macs: [macNr(1)], ips: ["10.0.0.1", "fe80::1"] }, { isolated: true }, { vlan: { access: 7 } }].map((options, i) => {
+    const end = new TestEnd(`e${i}`, bridge.attach({ name: `p${i}`, ...options }));
+    return Object.assign(end, { takesGso: random.below(2) === 0, takesBlankChecksum: random.below(2) === 0 });
+  });
+  const cable = capture(ends[1]!, slowSink());
+  const real = [ethernet(macNr(2), macNr(1), 0x0800, ipv4("10.0.0.1", "10.0.0.2", 6, tcp(1, 2, 3, new Uint8Array(300)))), ethernet(BROADCAST, macNr(3), 0x0800, ipv4("10.0.0.1", "10.0.0.2", 17, udp(68, 67, new Uint8Array(40))), [7, 9])];
+  for (let i = 0; i < 5000; i++) {
+    const bytes = random.below(2) ? random.bytes(random.below(120)) : random.pick(real).slice(0, 20 + random.below(300));
+    for (let n = random.below(4); n > 0; n--) if (bytes.length > 0) bytes[random.below(bytes.length)] = random.below(256);
+    if (bytes.length > 14) bytes[6]! &= 0xfe;
+    const gso = random.below(3) === 0 ? { type: random.pick(["tcpv4", "tcpv6"] as const), mss: random.pick([0, 1, 47, 48, 100, 1460, 9000, NaN]) } : null;
+    for (const end of ends) end.room = random.below(8) === 0 ? 0 : Infinity;
+    random.pick(ends).peer!.receive({ bytes, gso, checksum: gso ? "blank" : random.pick(["unknown", "blank", "good"] as const) });
+    if (random.below(8) === 0) for (const port of bridge.ports) port.ready();
+  }
+  assert.deepEqual([await made.stop(), await cable.stop()], [null, null]);
+  assert.equal(tshark(written(sink), "frame.len").length, made.counters.nrFrames);
+  bridge.close();
 });
