@@ -107,6 +107,6 @@ function run(seed: number): number {
 
 test("a bridge delivers what its model delivers, in the same form, and nothing else", () => {
   let nrDelivered = 0;
-  for (let seed = 1; seed <= 60; seed++) nrDelivered += run(seed);
-  assert.ok(nrDelivered > 30_000, `only ${nrDelivered} frames arrived`);
+  for (let seed = 1; seed <= 40; seed++) nrDelivered += run(seed);
+  assert.ok(nrDelivered > 20_000, `only ${nrDelivered} frames arrived`);
 });
