@@ -119,7 +119,7 @@ class Pipe {
   }
 }
 
-/** Two ends of one connection inside this process. */
+/** Two ends of one connection inside this process; each calls the other by its name. */
 export function connectionPair(nameA = "a", nameB = "b"): [a: ByteConnection, b: ByteConnection] {
   const toA = new Pipe(nameB), toB = new Pipe(nameA);
   const end = (peerName: string, from: Pipe, to: Pipe): ByteConnection => ({

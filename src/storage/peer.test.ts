@@ -15,7 +15,7 @@ function mortal(disk: FixtureDisk, patience: PeerPatience = {}) {
   const connect: Connect = () => {
     nrConnects++;
     if (!isUp) return Promise.reject(new Error("nobody listens"));
-    const [a, b] = connectionPair("client", "server");
+    const [a, b] = connectionPair("server", "client");
     serveNbd(a, new Map([["", { disk }]]));
     live = a;
     return Promise.resolve(b);

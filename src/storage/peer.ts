@@ -137,6 +137,8 @@ export class PeerDisk implements Disk {
     if (this.#link !== link) return;
     this.#link = null;
     this.#lastFailure = why;
+    link.onLost = null;
+    link.fail(why);
     this.#connect();
   }
   /** Put a request that met a lost link back into its place. */
@@ -195,8 +197,8 @@ export class PeerDisk implements Disk {
         const why = asDiskError(e, this.name);
         link?.fail(why);
         this.#lastFailure = why;
-        // A peer that lies is not waited for.
-        if (why.fault === "io" || why.fault === "denied") { for (const w of this.#waiting.splice(0)) this.#finish(w, why); return; }
+        // A peer that lies is not waited for; one that does not know us or the disk may be starting.
+        if (why.fault === "io") { for (const w of this.#waiting.splice(0)) this.#finish(w, why); return; }
       }
     }
   }

@@ -94,7 +94,7 @@ test("a client that sends anything ends its own connection and nothing else", as
 
 /** A connection whose peer says `bytes` whatever it hears, `later` when it is asked the first request, then ends or goes silent. */
 function parrot(bytes: Uint8Array, ends: boolean, later: Uint8Array = new Uint8Array(0)): ByteConnection {
-  const [a, b] = connectionPair("client", "parrot");
+  const [a, b] = connectionPair("parrot", "client");
   void (async () => {
     try {
       for (let chunk: Uint8Array | null; (chunk = await a.read());) if (later.length && chunk.length === 28 && chunk[0] === 0x25) await a.write(later);
