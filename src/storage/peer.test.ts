@@ -83,6 +83,19 @@ test("when a write cannot be made again, the next flush says so, once", async ()
   await disk.close();
 });
 
+test("zeros that were acknowledged are written as bytes where the server that comes back cannot zero", async () => {
+  const server = new FixtureDisk(65536), m = mortal(server), disk = await m.open();
+  await disk.write(0, new Uint8Array(4096).fill(1));
+  await disk.flush();
+  await disk.writeZeros(512, 1024);
+  m.die();
+  server.writeZeros = () => Promise.reject(new DiskError("unsupported", "not here"));
+  m.rise();
+  await disk.flush();
+  assert.deepEqual([server.stable[511], server.stable[512], server.stable[1535], server.stable[1536]], [1, 0, 0, 1]);
+  await disk.close();
+});
+
 test("a request waits for the server; after the time that was set it is rejected, and a later one succeeds when the server is back", async () => {
   const server = new FixtureDisk(65536), m = mortal(server, { giveUpMs: 60 }), disk = await m.open();
   await disk.write(0, new Uint8Array(512).fill(4));

@@ -3,7 +3,7 @@
  * sends again what was acknowledged and not flushed, then what was not answered, in order. A protocol (nbd/link.ts, iscsi/lun.ts) is a `PeerLink`.
  */
 import { checkRange, type Disk, DiskError, SECTOR_BYTES } from "./disk.ts";
-import { Unflushed } from "./unflushed.ts";
+import { Unflushed, type UnflushedWrite } from "./unflushed.ts";
 
 /** What a link is asked for. `bytes`: to fill (read), to send (write), null else. Offsets and lengths obey the link's shape. */
 export type PeerRequest = { readonly kind: "read" | "write" | "zero" | "trim" | "flush"; readonly offset: number; readonly lengthBytes: number; readonly bytes: Uint8Array | null };
@@ -55,8 +55,10 @@ export type PeerPatience = {
   retryMaxMs?: number;
   /** memory for writes that are acknowledged and not flushed; beyond it the disk flushes by itself */
   unflushedBytesMax?: number;
+  /** keep writes from the peer even where it would take them */
+  isReadonly?: boolean;
 };
-const PATIENCE: Required<PeerPatience> = { connectTimeoutMs: 10_000, requestTimeoutMs: 30_000, giveUpMs: 120_000, retryMs: 100, retryMaxMs: 5_000, unflushedBytesMax: 32 << 20 };
+const PATIENCE: Required<PeerPatience> = { connectTimeoutMs: 10_000, requestTimeoutMs: 30_000, giveUpMs: 120_000, retryMs: 100, retryMaxMs: 5_000, unflushedBytesMax: 32 << 20, isReadonly: false };
 
 type Waiting = {
   readonly seq: number; readonly request: PeerRequest; readonly resolve: () => void; readonly reject: (why: DiskError) => void;
@@ -113,7 +115,7 @@ export class PeerDisk implements Disk {
   }
 
   get sizeBytes(): number { return this.#shape.sizeBytes; }
-  get isReadonly(): boolean { return this.#shape.isReadonly; }
+  get isReadonly(): boolean { return this.#patience.isReadonly || this.#shape.isReadonly; }
   get physicalSectorBytes(): number { return this.#shape.physicalSectorBytes; }
   /** What the peer said, for an inspector. */
   get shape(): PeerShape { return this.#shape; }
@@ -207,17 +209,29 @@ export class PeerDisk implements Disk {
     if (now.identity !== was.identity) throw new DiskError("io", `${this.name}: the peer came back with another disk, "${now.identity}" instead of "${was.identity}"`);
     if (now.sizeBytes < was.sizeBytes) throw new DiskError("io", `${this.name}: the peer came back with ${now.sizeBytes} bytes instead of ${was.sizeBytes}`);
     if (now.isReadonly && !was.isReadonly) throw new DiskError("io", `${this.name}: the peer came back read-only`);
+    // Requests that wait, and writes that are kept, have the old shape.
     if (now.blockBytes > was.blockBytes) throw new DiskError("io", `${this.name}: the peer came back with blocks of ${now.blockBytes} bytes instead of ${was.blockBytes}`);
+    if (now.maxBytes < was.maxBytes || now.maxZeroBytes < was.maxZeroBytes) throw new DiskError("io", `${this.name}: the peer came back and takes ${now.maxBytes} bytes at once instead of ${was.maxBytes}`);
   }
   async #replay(link: PeerLink): Promise<void> {
     for (const group of this.#unflushed.groups(Math.min(64, link.shape.depth))) {
       await Promise.all(group.map(async (w) => {
-        const kind = w.bytes ? "write" : "zero";
-        try { await this.#ask(link, { kind, offset: w.offset, lengthBytes: w.lengthBytes, bytes: w.bytes }); } catch (e) {
+        try { await this.#makeAgain(link, w); } catch (e) {
           if (e instanceof DiskError && e.fault !== "gone") this.#lost ??= new DiskError("io", `${this.name}: an acknowledged write of ${w.lengthBytes} bytes at ${w.offset} was lost with the connection and could not be made again (${e.message})`, { cause: e });
           else throw e;
         }
       }));
+    }
+  }
+  async #makeAgain(link: PeerLink, w: UnflushedWrite): Promise<void> {
+    if (w.bytes) return this.#ask(link, { kind: "write", ...w });
+    if (link.shape.canZero) {
+      try { return await this.#ask(link, { kind: "zero", ...w }); } catch (e) { if (!(e instanceof DiskError && e.fault === "unsupported")) throw e; }
+    }
+    const zeros = new Uint8Array(Math.min(w.lengthBytes, link.shape.maxBytes));
+    for (let at = 0; at < w.lengthBytes; at += zeros.length) {
+      const lengthBytes = Math.min(zeros.length, w.lengthBytes - at);
+      await this.#ask(link, { kind: "write", offset: w.offset + at, lengthBytes, bytes: zeros.subarray(0, lengthBytes) });
     }
   }
 

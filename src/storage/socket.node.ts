@@ -5,6 +5,9 @@ import { addressName, type ByteConnection, type Connect, type StreamAddress, Str
 /** The peer is held up while this much waits for our reader. */
 const UNREAD_BYTES_MAX = 4 << 20;
 
+/** An idle peer's machine that is gone is noticed after some of these. */
+const KEEPALIVE_MS = 30_000;
+
 /** A socket that is connected, as a `ByteConnection`. */
 export function socketConnection(socket: Socket, peerName: string): ByteConnection {
   const chunks: Uint8Array[] = [];
@@ -20,7 +23,8 @@ export function socketConnection(socket: Socket, peerName: string): ByteConnecti
     reader = null;
   };
   const fail = (why: Error): void => { failure ??= why; settle(); };
-  if ("setNoDelay" in socket) { socket.setNoDelay(true); socket.setKeepAlive(true, 30_000); }
+  socket.setNoDelay(true);
+  socket.setKeepAlive(true, KEEPALIVE_MS);
   socket.on("data", (b: Buffer) => {
     const chunk = new Uint8Array(b.buffer, b.byteOffset, b.length);
     if (reader) { reader.resolve(chunk); reader = null; return; }
@@ -92,7 +96,7 @@ export function listenSocket(at: StreamAddress, onConnection: (connection: ByteC
       const bound = server.address();
       resolve({
         address: bound && typeof bound === "object" ? { host: bound.address, port: bound.port } : at,
-        close: () => new Promise((done) => { server.close(() => done()); }),
+        close: () => { server.close(); return Promise.resolve(); },
       });
     });
   });

@@ -37,6 +37,8 @@ test("NBD addresses are read in their two forms, and what is none is refused wit
   assert.deepEqual(parseNbdUri("nbd://[::1]:5/"), { at: { host: "::1", port: 5 }, exportName: "" });
   assert.deepEqual(parseNbdUri("nbd+unix:///e/f?socket=/run/a+b.sock"), { at: { path: "/run/a+b.sock" }, exportName: "e/f" });
   assert.equal(nbdUri(parseNbdUri("nbd://[::1]:5/a b")), "nbd://[::1]:5/a%20b");
+  const odd = { at: { path: "/a b/?&+%.sock" }, exportName: "x/y?" };
+  assert.deepEqual(parseNbdUri(nbdUri(odd)), odd);
   for (const bad of ["nbds://h/e", "nbd://", "nbd://h:0/", "nbd://h:99999/", "nbd+unix:///e", "nbd://h/%zz", "http://h/", "nbd://u@h/"]) assert.throws(() => parseNbdUri(bad), UserError);
 });
 
@@ -118,6 +120,9 @@ test("a read-only export refuses writes without asking the server", async () => 
   await assert.rejects(disk.write(0, new Uint8Array(512)), fault("readonly"));
   await assert.rejects(disk.resize(), fault("unsupported"));
   await disk.close();
+  const ours = await nbdkit("rw", "memory", "1M").open({ isReadonly: true });
+  await assert.rejects(ours.write(0, new Uint8Array(512)), fault("readonly"));
+  await ours.close();
 });
 
 test("a server that was killed and comes back is written to as if nothing had been", async () => {

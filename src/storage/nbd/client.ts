@@ -4,11 +4,10 @@ import { DiskError } from "../disk.ts";
 import { asDiskError, PeerDisk, type PeerPatience } from "../peer.ts";
 import { NbdHandshake, type NbdListed } from "./handshake.ts";
 import { NbdLink } from "./link.ts";
-import { TFLAG } from "./protocol.ts";
 import { type NbdAddress, nbdUri, parseNbdUri } from "./uri.ts";
 
-/** `connect` opens the connection (socket.node.ts, or a tunnel); `isReadonly` keeps writes from the server. */
-export type NbdOptions = PeerPatience & { connect: Connect; isReadonly?: boolean };
+/** `connect` opens the connection (socket.node.ts, or a tunnel). */
+export type NbdOptions = PeerPatience & { connect: Connect };
 
 /** Connect, greet, do `work`; all of it in `timeoutMs`. The connection stays open when `work` succeeds. */
 async function withHandshake<T>(address: NbdAddress, connect: Connect, timeoutMs: number, work: (handshake: NbdHandshake, connection: ByteConnection) => Promise<T>): Promise<T> {
@@ -32,10 +31,8 @@ async function withHandshake<T>(address: NbdAddress, connect: Connect, timeoutMs
 /** A disk on an NBD server. @param at a URI, or its parts @throws DiskError `gone`, `missing`, `denied`, `unsupported`, `io`; UserError of a bad URI */
 export function openNbd(at: string | NbdAddress, options: NbdOptions): Promise<PeerDisk> {
   const address = typeof at === "string" ? parseNbdUri(at) : at, name = nbdUri(address);
-  return PeerDisk.open(name, "nbd", (timeoutMs) => withHandshake(address, options.connect, timeoutMs, async (handshake, connection) => {
-    const info = await handshake.go(address.exportName);
-    return new NbdLink(name, connection, handshake.reader, options.isReadonly ? { ...info, flags: info.flags | TFLAG.HAS_FLAGS | TFLAG.READ_ONLY } : info);
-  }), options);
+  return PeerDisk.open(name, "nbd", (timeoutMs) => withHandshake(address, options.connect, timeoutMs, async (handshake, connection) =>
+    new NbdLink(name, connection, handshake.reader, await handshake.go(address.exportName))), options);
 }
 
 /** Names and descriptions of a server's exports. @throws DiskError */

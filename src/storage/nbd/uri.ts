@@ -29,4 +29,4 @@ export function parseNbdUri(text: string): NbdAddress {
 }
 /** The address as a URI. */
 export const nbdUri = (a: NbdAddress): string => ("path" in a.at
-  ? `nbd+unix:///${encodeURIComponent(a.exportName)}?socket=${encodeURI(a.at.path)}` : `nbd://${addressName(a.at)}/${encodeURIComponent(a.exportName)}`);
+  ? `nbd+unix:///${encodeURIComponent(a.exportName)}?socket=${encodeURIComponent(a.at.path).replaceAll("%2F", "/")}` : `nbd://${addressName(a.at)}/${encodeURIComponent(a.exportName)}`);
