@@ -102,3 +102,8 @@ export function mutated(bytes: Uint8Array, next: (below: number) => number): Uin
   }
   return out;
 }
+/** Throw where the first byte differs; a whole array's difference would take a minute to print. */
+export function sameBytes(got: Uint8Array, want: Uint8Array, what = "bytes"): void {
+  const at = got.findIndex((b, i) => b !== want[i]);
+  if (at >= 0 || got.length !== want.length) throw new Error(`${what}: ${got.length} and ${want.length} bytes differ, first at ${at}: ${got[at]} instead of ${want[at]}`);
+}

@@ -4,7 +4,7 @@ import { readFileSync, truncateSync, writeFileSync } from "node:fs";
 import { after, before, test } from "node:test";
 import { UserError } from "../../base/errors.ts";
 import { DiskError } from "../disk.ts";
-import { random, randomBytes } from "../fixture.ts";
+import { random, randomBytes, sameBytes } from "../fixture.ts";
 import { Daemon, eventually, folder, freePort, run } from "../fixture.node.ts";
 import { connectSocket as connect } from "../socket.node.ts";
 import { discoverIscsi, type IscsiOptions, openIscsi, openIscsiUri } from "./client.ts";
@@ -77,16 +77,16 @@ for (const digests of ["none", "require"] as const) {
     image.fill(0, 3 * MIB + 512, 3 * MIB + 512 + 100_352);
     await disk.flush();
     assert.equal(disk.unflushedBytes, 0);
-    assert.deepEqual(new Uint8Array(readFileSync(file)), image);
+    sameBytes(new Uint8Array(readFileSync(file)), image);
     const got = new Uint8Array(SIZE);
     await disk.read(0, got);
-    assert.deepEqual(got, image);
+    sameBytes(got, image);
     await disk.discard(8 * MIB, MIB);
     await disk.write(8 * MIB, image.subarray(8 * MIB, 9 * MIB));
     await assert.rejects(disk.read(SIZE, new Uint8Array(512)), fault("range", /inside/));
     assert.equal(disk.nrReconnects, 0);
     await disk.close();
-    assert.deepEqual(new Uint8Array(readFileSync(file)), image);
+    sameBytes(new Uint8Array(readFileSync(file)), image);
   });
 }
 
@@ -99,7 +99,7 @@ test("a unit with blocks of 4096 bytes takes requests of 512: neighbours in one 
     await disk.write(i * 1536, bytes);
   }));
   await disk.close();
-  assert.deepEqual(new Uint8Array(readFileSync(big)), image);
+  sameBytes(new Uint8Array(readFileSync(big)), image);
 });
 
 test("CHAP: the right secret opens, one-way and mutual; a wrong one on either side does not", async () => {
@@ -144,5 +144,5 @@ test("a target that was killed under load and comes back finds every write made,
   await disk.flush();
   assert.ok(disk.nrReconnects >= 1);
   await disk.close();
-  assert.deepEqual(new Uint8Array(readFileSync(file)), image);
+  sameBytes(new Uint8Array(readFileSync(file)), image);
 });

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { type ByteConnection, type Connect, connectionPair } from "../../base/stream.ts";
 import { DiskError } from "../disk.ts";
-import { FixtureDisk, mutated, random, randomBytes } from "../fixture.ts";
+import { FixtureDisk, mutated, random, randomBytes, sameBytes } from "../fixture.ts";
 import { discoverIscsi, type IscsiOptions, openIscsi } from "./client.ts";
 import { basicHeader, BHS, FINAL, NO_TAG, OP, type Pdu, PduStream } from "./pdu.ts";
 import { readBlockLimits, readCapacity, readIdentity, readLuns, readSense, verdict } from "./scsi.ts";
@@ -136,11 +136,11 @@ test("a disk behind the scripted target is read and written, immediate and on R2
     await disk.write(512, bytes);
     await disk.flush();
     await disk.read(512, got);
-    assert.deepEqual(got, bytes);
-    assert.deepEqual(behind.stable.slice(512, 16896), bytes);
+    sameBytes(got, bytes);
+    sameBytes(behind.stable.slice(512, 16896), bytes);
     await disk.writeZeros(1024, 512);                       // WRITE SAME is refused: zeros are written
     assert.equal(disk.shape.canZero, false);
-    assert.deepEqual(behind.cache.slice(1024, 1536), new Uint8Array(512));
+    sameBytes(behind.cache.slice(1024, 1536), new Uint8Array(512));
     await disk.close();
   }
 });
@@ -189,7 +189,7 @@ test("a unit that was reset lost its cache: what was not flushed is written anew
   await disk.write(0, bytes);
   isReset = true;
   await disk.flush();
-  assert.deepEqual(behind.stable.slice(0, 512), bytes);
+  sameBytes(behind.stable.slice(0, 512), bytes);
   assert.equal(disk.nrReconnects, 1);
   await disk.close();
 });

@@ -4,7 +4,7 @@ import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { after, test } from "node:test";
 import { UserError } from "../../base/errors.ts";
 import { DiskError } from "../disk.ts";
-import { random, randomBytes } from "../fixture.ts";
+import { random, randomBytes, sameBytes } from "../fixture.ts";
 import { Daemon, eventually, folder, freePort } from "../fixture.node.ts";
 import { connectSocket as connect } from "../socket.node.ts";
 import { listNbd, openNbd } from "./client.ts";
@@ -52,7 +52,7 @@ test("against qemu-nbd, what is written, zeroed and flushed is in the file, and 
   assert.deepEqual(await listNbd(uri, { connect }), [{ name: "disk one", description: "a test" }]);
   const whole = new Uint8Array(4 * MIB);
   await disk.read(0, whole);
-  assert.deepEqual(whole, image);
+  sameBytes(whole, image);
   await Promise.all(Array.from({ length: 300 }, async (_, i) => {
     const at = i * 512 * 17 % (3 * MIB), bytes = randomBytes(random(i), 512);
     image.set(bytes, at);
@@ -67,7 +67,7 @@ test("against qemu-nbd, what is written, zeroed and flushed is in the file, and 
   await disk.write(0, image.subarray(0, 4096));
   await disk.close();
   await disk.close();
-  assert.deepEqual(new Uint8Array(readFileSync(file)), image);
+  sameBytes(new Uint8Array(readFileSync(file)), image);
   await assert.rejects(disk.read(0, new Uint8Array(512)), fault("closed"));
   await assert.rejects(openNbd(`nbd://127.0.0.1:${port}/other`, { connect }), fault("missing", /no export "other"/));
 });
@@ -81,7 +81,7 @@ test("holes of a sparse disk come as chunks of structured replies and read as ze
   const want = new Uint8Array(4 * MIB);
   want.set(bytes, MIB);
   want.set(bytes, 3 * MIB);
-  assert.deepEqual(all, want);
+  sameBytes(all, want);
   await disk.close();
 });
 
@@ -98,10 +98,10 @@ test("a server's least block of 4096 bytes is obeyed: neighbours in one block, w
   await disk.writeZeros(512, 512);
   image.fill(0, 512, 1024);
   await disk.read(0, got);
-  assert.deepEqual(got, image);
+  sameBytes(got, image);
   const part = new Uint8Array(1024);
   await disk.read(MIB - 1536, part);
-  assert.deepEqual(part, image.slice(MIB - 1536, MIB - 512));
+  sameBytes(part, image.slice(MIB - 1536, MIB - 512));
   await disk.close();
 });
 
@@ -148,7 +148,7 @@ test("a server that was killed and comes back is written to as if nothing had be
   await disk.flush();
   assert.ok(disk.nrReconnects >= 1);
   await disk.close();
-  assert.deepEqual(new Uint8Array(readFileSync(file)), image);
+  sameBytes(new Uint8Array(readFileSync(file)), image);
 });
 
 test("a server that stalls is given up: the request is sent again, and after the time that was set rejected with gone", async () => {

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { open, readFile, writeFile } from "node:fs/promises";
 import { after, test } from "node:test";
 import { type ByteFile, DiskError } from "../disk.ts";
-import { FixtureFile, mutated, random, randomBytes } from "../fixture.ts";
+import { FixtureFile, mutated, random, randomBytes, sameBytes } from "../fixture.ts";
 import { folder, run } from "../fixture.node.ts";
 import { geometryOf } from "./format.ts";
 import { createVhd, openVhd } from "./vhd.ts";
@@ -61,13 +61,13 @@ for (const kind of ["fixed", "dynamic"] as const) {
       assert.equal(disk.sizeBytes, virtual);
       all.set(want);
       await disk.read(0, got);
-      assert.deepEqual(got, all);
+      sameBytes(got, all);
       const bytes = randomBytes(next, 5120);
       await disk.write(1024, bytes);
       all.set(bytes, 1024);
       await disk.close();
       await run("qemu-img", "convert", "-f", "vpc", "-O", "raw", path, `${raw}.back`);
-      assert.deepEqual(new Uint8Array(await readFile(`${raw}.back`)), all);
+      sameBytes(new Uint8Array(await readFile(`${raw}.back`)), all);
     }
   });
 }
@@ -139,7 +139,7 @@ test("a lost last footer is mended from the first", async () => {
   const at = file.bytes.length - 512, footer = file.bytes.slice(at);
   file.bytes.fill(0, at);
   await (await openVhd(file)).close();
-  assert.deepEqual(file.bytes.slice(-512), footer);
+  sameBytes(file.bytes.slice(-512), footer);
 });
 
 test("when the medium is full the image stays whole, and goes on when there is room", async () => {
@@ -152,11 +152,11 @@ test("when the medium is full the image stays whole, and goes on when there is r
   await disk.flush();
   const meanwhile = await openVhd(new FixtureFile(file.bytes.slice()));
   await meanwhile.read(0, got);
-  assert.deepEqual(got, bytes);
+  sameBytes(got, bytes);
   file.limitBytes = Number.POSITIVE_INFINITY;
   await disk.write(2 * MIB, bytes);
   await disk.read(2 * MIB, got);
-  assert.deepEqual(got, bytes);
+  sameBytes(got, bytes);
   await disk.close();
 });
 
