@@ -8,7 +8,7 @@ import type { Outside, OutsideStream, OutsideUdp, StreamEvents, StreamFault } fr
 import { type Datagram, sendUdp } from "./udp.ts";
 
 export const DNS_PORT = 53; // RFC 1035 4.2
-const QUERIES_MAX = 256, QUERIES_PER_GUEST_MAX = 64, TRY_MS = 2500, TRIES_MAX = 4, OWN_TTL_SECONDS = 10;
+const QUERIES_MAX = 256, QUERIES_PER_GUEST_MAX = 64, TRY_MS = 2500, TRIES_MAX = 4, OWN_TTL_SECONDS = 10, HELD_COST_BYTES = 512;
 
 /** The names of a network. */
 export interface Names {
@@ -132,7 +132,11 @@ class DnsStream implements OutsideStream {
   #upstream: OutsideStream | null = null;
   /** the beginning of a message that is not whole yet */
   #rest: Uint8Array = new Uint8Array(0);
+  /** what came while paused */
+  #held: Uint8Array[] = [];
+  #heldBytes = 0;
   #isPaused = false;
+  #hasEnded = false;
   #isClosed = false;
 
   constructor(dns: DnsForwarder, outside: Outside, events: StreamEvents) {
@@ -144,9 +148,15 @@ class DnsStream implements OutsideStream {
     });
   }
   get unsentBytes(): number {
-    return this.#upstream?.unsentBytes ?? 0;
+    return (this.#upstream?.unsentBytes ?? 0) + this.#held.length * HELD_COST_BYTES + this.#heldBytes;
   }
   write(bytes: Uint8Array): void {
+    if (this.#isPaused) {
+      // The guest does not read its answers: it gets no more of them, and its window closes.
+      this.#held.push(bytes);
+      this.#heldBytes += bytes.length;
+      return;
+    }
     let all = bytes;
     if (this.#rest.length) {
       all = new Uint8Array(this.#rest.length + bytes.length);
@@ -198,6 +208,8 @@ class DnsStream implements OutsideStream {
     this.#events.closed(fault);
   }
   end(): void {
+    this.#hasEnded = true;
+    if (this.#held.length > 0) return;
     if (this.#upstream) this.#upstream.end();
     else queueMicrotask(() => this.#close(null));
   }
@@ -213,5 +225,13 @@ class DnsStream implements OutsideStream {
   resume(): void {
     this.#isPaused = false;
     this.#upstream?.resume();
+    while (this.#held.length > 0 && !this.#isPaused && !this.#isClosed) {
+      const bytes = this.#held.shift()!;
+      this.#heldBytes -= bytes.length;
+      this.write(bytes);
+    }
+    if (this.#isClosed || this.#held.length > 0) return;
+    this.#events.drained();
+    if (this.#hasEnded) this.end();
   }
 }

@@ -180,7 +180,7 @@ export class SimTcp {
   }
   #push(isTimeout: boolean): void {
     if (this.state !== "open" || this.#isFinAcked) return;
-    const limit = Math.min(this.#peerWindow, 256 << 10), size = this.guest.options.gso ? 40 * this.#peerMss : this.#peerMss;
+    const limit = Math.min(this.#peerWindow, 256 << 10), size = this.guest.options.gso ? Math.max(1, Math.floor(60_000 / this.#peerMss)) * this.#peerMss : this.#peerMss;
     for (;;) {
       const offset = (this.#nxt - this.#una) | 0, left = this.#out.length - offset;
       let n = Math.min(size, left, Math.max(0, limit - offset));
@@ -493,6 +493,9 @@ export class FakeStream implements OutsideStream {
   isAborted = false;
   isPaused = false;
   unsentBytes = 0;
+  /** what a write that waits costs beside its bytes */
+  costPerWrite = 0;
+  nrWrites = 0;
   onData: ((bytes: Uint8Array) => void) | null = null;
   onEnd: (() => void) | null = null;
   events: StreamEvents | null = null;
@@ -501,6 +504,7 @@ export class FakeStream implements OutsideStream {
   /** false: what is written waits for the connection */
   isConnected = true;
   #hasPeerEnded = false;
+  #isEndTold = false;
   readonly #stuck: Uint8Array[] = [];
   #waiting: Uint8Array[] = [];
   readonly #clock: VirtualClock;
@@ -511,7 +515,8 @@ export class FakeStream implements OutsideStream {
     this.port = port;
   }
   write(bytes: Uint8Array): void {
-    this.unsentBytes += bytes.length;
+    this.unsentBytes += bytes.length + this.costPerWrite;
+    this.nrWrites++;
     this.#stuck.push(bytes);
     if (this.isReading && this.isConnected) this.#clock.after(0.05, () => this.read(this.isReading));
   }
@@ -520,7 +525,7 @@ export class FakeStream implements OutsideStream {
     this.isReading = isReading;
     if (!isReading || this.#stuck.length === 0) return;
     for (const bytes of this.#stuck.splice(0)) {
-      this.unsentBytes -= bytes.length;
+      this.unsentBytes -= bytes.length + this.costPerWrite;
       this.received.push(bytes);
       this.receivedBytes += bytes.length;
       this.onData?.(bytes);
@@ -539,7 +544,7 @@ export class FakeStream implements OutsideStream {
     });
   }
   #closeIfDone(): void {
-    if (!this.hasEnded || !this.#hasPeerEnded || this.isAborted || this.#waiting.length > 0 || this.#stuck.length > 0) return;
+    if (!this.hasEnded || !this.#isEndTold || this.isAborted || this.#stuck.length > 0) return;
     this.isAborted = true;
     this.events?.closed(null);
   }
@@ -555,8 +560,9 @@ export class FakeStream implements OutsideStream {
   }
   #flush(): void {
     while (!this.isPaused && !this.isAborted && this.#waiting.length > 0) this.events?.data(this.#waiting.shift()!);
-    if (this.#waiting.length === 0 && this.#hasPeerEnded && !this.isAborted) {
-      this.events?.ended();
+    if (this.#waiting.length === 0 && this.#hasPeerEnded && !this.isPaused && !this.isAborted) {
+      if (!this.#isEndTold) this.events?.ended();
+      this.#isEndTold = true;
       this.#closeIfDone();
     }
   }

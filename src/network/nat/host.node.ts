@@ -7,6 +7,10 @@ import type { DatagramEvents, Listener, Outside, OutsideStream, OutsideUdp, Stre
 
 /** Sockets open at a time; beyond it connections are refused and datagrams lost, so that guests cannot take the process's last descriptor. */
 const SOCKETS_MAX = 20_000, DATAGRAMS_QUEUED_MAX = 64, CONNECT_MS = 75_000;
+/** What Node keeps for a write that waits, beside its bytes. */
+const WRITE_COST_BYTES = 512;
+/** An idle connection's peer is asked after this long whether it lives: the guest's own question goes no further than the router. */
+const KEEPALIVE_MS = 600_000;
 /** What connections listened for wait for before they are accepted (listen(2)). */
 const BACKLOG = 511;
 
@@ -37,6 +41,7 @@ class HostStream implements OutsideStream {
   constructor(socket: net.Socket) {
     this.#socket = socket;
     socket.setNoDelay(true);
+    socket.setKeepAlive(true, KEEPALIVE_MS);
   }
   /** Begin to tell; until then nothing is lost, as Node tells nothing before the next turn. */
   tell(events: StreamEvents): void {
@@ -51,16 +56,20 @@ class HostStream implements OutsideStream {
     socket.on("close", () => {
       if (!this.#isAborted) events.closed(error || !socket.readableEnded || !socket.writableFinished ? faultOf(error) : null);
     });
-    this.#drained = () => {
+    this.#written = () => {
+      this.#nrWrites--;
       if (!this.#isAborted) events.drained();
     };
   }
-  #drained = () => {};
+  #written = () => {};
+  #nrWrites = 0;
   get unsentBytes(): number {
-    return this.#socket.writableLength;
+    return this.#socket.writableLength + this.#nrWrites * WRITE_COST_BYTES;
   }
   write(bytes: Uint8Array): void {
-    if (this.#socket.writable) this.#socket.write(bytes, this.#drained);
+    if (!this.#socket.writable) return;
+    this.#nrWrites++;
+    this.#socket.write(bytes, this.#written);
   }
   end(): void {
     this.#socket.end();

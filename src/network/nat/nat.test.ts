@@ -248,6 +248,19 @@ test("names of the network are answered here, over UDP and TCP, forwards and bac
   await clock.run(30_000);
   assert.equal(nat.stats.now.nrTcp, 0);
 });
+test("a guest that asks over TCP and reads no answer is held up", async () => {
+  const { clock, nat, sim } = network({ windowBytes: 4096, shift: 0 }), tcp = sim.connectTcp(nat.gateway, 53), q = query(77, "host.domus.internal"), framed = Uint8Array.from([0, q.length, ...q]);
+  tcp.isReading = false;
+  const nr = 20_000, all = new Uint8Array(nr * framed.length);
+  for (let i = 0; i < nr; i++) all.set(framed, i * framed.length);
+  tcp.write(all);
+  await clock.run(20_000);
+  assert.ok(tcp.unsentBytes > 300_000, `${tcp.unsentBytes} bytes of questions wait in the guest`);
+  tcp.close();
+  tcp.read(true);
+  await clock.run(200_000, () => tcp.end !== null);
+  assert.deepEqual([tcp.end, tcp.receivedBytes], ["closed", nr * (framed.length + 16)]);
+});
 test("other names go to the host's resolvers under a number of the router's; a wrong answer does not count, a silent resolver has a next one", async () => {
   const { clock, outside, nat, sim } = network(), got: string[] = [], asked: string[] = [];
   outside.resolverList = [{ address: "192.0.2.1", port: 53 }, { address: "192.0.2.2", port: 5353 }];

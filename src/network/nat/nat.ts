@@ -317,9 +317,9 @@ export class NatNetwork {
   get leases(): Lease[] {
     return this.#leases.list();
   }
-  /** A guest is gone: end its connections and flows outside, and keep its lease for when it comes again. @param mac as in `leases` */
-  dropGuest(mac: string): void {
-    const key = parseMac(mac), address = key === null ? null : this.#leases.addressOf(key);
+  /** A guest is gone: end its connections and flows outside, and keep its lease for when it comes again. @param guest its MAC or its address */
+  dropGuest(guest: string): void {
+    const mac = parseMac(guest), address = mac === null ? parseIpv4(guest) : this.#leases.addressOf(mac);
     if (address === null) return;
     this.#tcp.drop(address, true);
     this.#udp.drop(address);

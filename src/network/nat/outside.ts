@@ -19,7 +19,7 @@ export interface StreamEvents {
 
 /** A TCP connection outside. One that `listenTcp` gives is paused and connected. */
 export interface OutsideStream {
-  /** bytes written that have not left yet */
+  /** bytes written that have not left yet, and what it costs to keep them: a byte that waits alone is worth hundreds */
   readonly unsentBytes: number;
   /** Never refuses: who writes watches `unsentBytes`. `bytes` must not change afterwards. */
   write(bytes: Uint8Array): void;

@@ -324,6 +324,8 @@ export class TcpConnection implements StreamEvents, Flow<TcpConnection> {
     // After the guest's FIN there is nothing more to come.
     if (state !== "established" && state !== "finWait1" && state !== "finWait2") return this.#ack();
     if (from < to && !this.far) return this.reset();
+    // The window counts bytes, the far end counts what it keeps: a flood of tiny segments is let fall when it costs too much, and comes again.
+    if (from < to && this.far!.unsentBytes >= 2 * this.bufferBytes) return this.#ack();
     if (seq !== this.#rcvNxt) {
       this.#host.counts.nrOutOfOrder++;
       this.#early.add(seq, p.bytes.subarray(from, to), this.bufferBytes);
@@ -344,7 +346,8 @@ export class TcpConnection implements StreamEvents, Flow<TcpConnection> {
     this.#sinceGrownBytes += bytes.length;
     if (this.#sinceGrownBytes >= this.bufferBytes && this.bufferBytes < BUFFER_BYTES_MAX) {
       this.#sinceGrownBytes = 0;
-      this.bufferBytes = this.#host.grant(this.bufferBytes);
+      // More room is for a far end that takes what it gets.
+      if ((this.far?.unsentBytes ?? 0) < this.bufferBytes / 2) this.bufferBytes = this.#host.grant(this.bufferBytes);
     }
     this.far?.write(bytes);
   }
@@ -368,7 +371,7 @@ export class TcpConnection implements StreamEvents, Flow<TcpConnection> {
       if (s !== "established" && s !== "closeWait" && s !== "finWait1" && s !== "closing" && s !== "lastAck") return;
       const offset = (this.#nxt - this.#una) | 0, left = this.#out.bytes - offset;
       if (left < 0 || (left === 0 && !this.#hasFin)) break;
-      const maxBytes = host.lan.takesGso ? GSO_BYTES_MAX - GSO_BYTES_MAX % this.#mss : this.#mss;
+      const maxBytes = host.lan.takesGso ? Math.max(this.#mss, GSO_BYTES_MAX - GSO_BYTES_MAX % this.#mss) : this.#mss;
       let n = Math.max(0, Math.min(left, Math.min(this.#wnd, this.#congestion.cwnd) - offset, maxBytes));
       if (n < left) {
         if (n > this.#mss) n -= n % this.#mss;

@@ -203,6 +203,39 @@ test("a far side that does not read holds the guest up within the window, and go
   assertEmpty(nat);
 });
 
+test("tiny segments to a far side that does not read are let fall when keeping them costs too much", async () => {
+  const { clock, outside, nat, sim } = network();
+  let stream: FakeStream | undefined;
+  outside.onConnect = (s) => {
+    stream = s;
+    s.isReading = false;
+    s.costPerWrite = 512;
+    accept(s);
+  };
+  const tcp = sim.connectTcp(SERVER, 80), payload = randomBytes(6, 5000);
+  await clock.run(10);
+  for (const b of payload) tcp.write(Uint8Array.of(b));
+  tcp.close();
+  await clock.run(1000);
+  assert.ok(stream!.nrWrites < 2 * 65536 / 512 + 2 && stream!.nrWrites > 100, `${stream!.nrWrites} writes are kept`);
+  stream!.read(true);
+  await clock.run(60_000, () => stream!.hasEnded && stream!.unsentBytes === 0);
+  assert.deepEqual(joined(stream!.received), payload);
+  stream!.finish();
+  await clock.run(30_000);
+  assertEmpty(nat);
+});
+test("frames of 64 KiB MTU carry 64 KiB segments", async () => {
+  const { clock, outside, nat, sim } = network({ gso: true, mss: 65495, shift: 7, windowBytes: 1 << 20 }, { mtu: 65535 });
+  outside.onConnect = echo;
+  const tcp = sim.connectTcp(SERVER, 80), payload = randomBytes(6, 500_000);
+  tcp.write(payload);
+  tcp.close();
+  await clock.run(60_000, () => tcp.end !== null);
+  assert.deepEqual(joined(tcp.received), payload);
+  await clock.run(30_000);
+  assertEmpty(nat);
+});
 test("a reset counts only with the exact number (RFC 5961); SYNs and wild acknowledgements are challenged", async () => {
   const { clock, outside, nat, sim } = network();
   outside.onConnect = echo;
