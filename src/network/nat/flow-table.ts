@@ -32,8 +32,10 @@ export class FlowTable<T extends Flow<T>> {
   }
   get(guestAddress: number, guestPort: number, remoteAddress: number, remotePort: number): T | null {
     let flow: T | null = this.#heads[this.#hash(guestAddress, guestPort, remoteAddress, remotePort)] ?? null;
-    while (flow && !(flow.guestAddress === guestAddress && flow.guestPort === guestPort && flow.remoteAddress === remoteAddress && flow.remotePort === remotePort)) flow = flow.chained;
-    return flow;
+    for (; flow; flow = flow.chained) {
+      if (flow.guestAddress === guestAddress && flow.guestPort === guestPort && flow.remoteAddress === remoteAddress && flow.remotePort === remotePort) return flow;
+    }
+    return null;
   }
   /** Its four numbers must not be in the table yet. */
   add(flow: T): void {

@@ -7,7 +7,9 @@ import test from "node:test";
 import { hostOutside } from "./host.node.ts";
 import type { OutsideStream, StreamEvents, StreamFault } from "./outside.ts";
 import { parseIpv4 } from "./address.ts";
-import { randomBytes, SimGuest, type SimTcp, VirtualClock } from "./fixture.ts";
+import { SimGuest } from "./fixture.ts";
+import { randomBytes, VirtualClock } from "./fixture-clock.ts";
+import type { SimTcp } from "./fixture-tcp.ts";
 import { NatNetwork, type NatOptions } from "./nat.ts";
 
 const sha = (chunks: readonly Uint8Array[]): string => chunks.reduce((h, c) => h.update(c), createHash("sha256")).digest("hex");

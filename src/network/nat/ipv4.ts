@@ -83,7 +83,13 @@ export function fragmented(bytes: Uint8Array<ArrayBuffer>, mtu: number, id: numb
 }
 
 const FRAGMENTS_MAX = 64, DATAGRAMS_MAX = 32, LIFE_MS = 30_000;
-type Pieces = { firstMs: number; parts: { from: number; to: number; bytes: Uint8Array }[]; /** of the whole, -1 until the last piece came */ lengthBytes: number; gotBytes: number };
+type Pieces = {
+  readonly firstMs: number;
+  readonly parts: { from: number; to: number; bytes: Uint8Array }[];
+  /** of the whole, -1 until the last piece came */
+  lengthBytes: number;
+  gotBytes: number;
+};
 
 /**
  * Fragments on their way to be packets: at most 32 packets of at most 64 pieces, for 30 s each. A packet with pieces that overlap is dropped whole

@@ -2,7 +2,13 @@
 import { formatIpv4, formatMac } from "./address.ts";
 
 /** A lease as others may see and keep it. */
-export type Lease = { readonly mac: string; readonly address: string; readonly hostname: string | null; /** as an epoch of the router's clock; infinite for bindings */ readonly expiresMs: number };
+export type Lease = {
+  readonly mac: string;
+  readonly address: string;
+  readonly hostname: string | null;
+  /** of the router's clock; infinite for bindings */
+  readonly expiresMs: number;
+};
 /** An address that belongs to a MAC whatever happens; it may lie outside the pool but not outside the subnet. */
 export type Binding = { readonly mac: number; readonly address: number; readonly hostname: string | null };
 
@@ -141,7 +147,9 @@ export class Leases {
   /** Leases in force. */
   list(): Lease[] {
     return [...this.#byAddress.values()].filter((h) => h.state === "bound" && this.#isLive(h)).sort((a, b) => a.address - b.address)
-      .map((h) => ({ mac: formatMac(h.mac), address: formatIpv4(h.address), hostname: h.hostname, expiresMs: this.#bindings.has(h.mac) ? Number.POSITIVE_INFINITY : h.untilMs }));
+      .map((h) => ({
+        mac: formatMac(h.mac), address: formatIpv4(h.address), hostname: h.hostname, expiresMs: this.#bindings.has(h.mac) ? Number.POSITIVE_INFINITY : h.untilMs,
+      }));
   }
   /** Take up a lease that an earlier router gave; one that does not fit is left out. */
   restore(mac: number, address: number, hostname: string | null, leaseMs: number): void {

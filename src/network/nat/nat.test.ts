@@ -7,7 +7,9 @@ import test from "node:test";
 import { segment } from "../offload.ts";
 import type { Frame } from "../port.ts";
 import { BROADCAST_MAC, formatIpv4, parseIpv4 } from "./address.ts";
-import { FakeOutside, type FakeStream, type GuestOptions, joined, randomBytes, seeded, SimGuest, VirtualClock } from "./fixture.ts";
+import { type GuestOptions, SimGuest } from "./fixture.ts";
+import { joined, randomBytes, seeded, VirtualClock } from "./fixture-clock.ts";
+import { FakeOutside, type FakeStream } from "./fixture-outside.ts";
 import { NatNetwork, type NatOptions } from "./nat.ts";
 
 const ip = (text: string): number => parseIpv4(text)!, SERVER = ip("198.51.100.7"), hex = (b: Uint8Array): string => Buffer.from(b).toString("hex"), text = (s: string) => new TextEncoder().encode(s);

@@ -58,9 +58,16 @@ export type NatOptions = {
   readonly name?: string;
 };
 /** A forward that listens. */
-export type OpenForward = { readonly text: string; /** where on the host; the port is the one the host chose where 0 was asked */ readonly address: string; readonly port: number; close(): void };
+export type OpenForward = {
+  readonly text: string;
+  /** where on the host; the port is the one the host chose where 0 was asked */
+  readonly address: string;
+  readonly port: number;
+  close(): void;
+};
 
 const POOL_MAX = 4096, LEASE_MS = 24 * 3600_000, TAKEN_MS = 600_000, LOOPBACK = 0x7f000001;
+const hostnameOf = (text: string | null | undefined): string | null => (text ? cleanHostname(new TextEncoder().encode(text)) : null);
 const DOMAIN = /^(?=.{1,253}$)(?!-)[a-z\d-]{1,63}(?<!-)(\.(?!-)[a-z\d-]{1,63}(?<!-))*$/;
 
 /** A network for the guests on one cable (or on the bridge at its other end). It holds timers and sockets until it is closed. */
@@ -154,7 +161,7 @@ export class NatNetwork {
     if (first > last) throw new UserError(`The pool's first address ${formatIpv4(first)} lies behind its last, ${formatIpv4(last)}`);
     const own = new Set([this.gateway, this.hostAddress]);
     const bindings = (o.staticLeases ?? []).map((b): Binding => {
-      const mac = parseMac(b.mac), address = this.#hostIn(b.address, 0, `Static lease of ${b.mac}: address`), hostname = b.hostname === undefined ? null : cleanHostname(new TextEncoder().encode(b.hostname));
+      const mac = parseMac(b.mac), address = this.#hostIn(b.address, 0, `Static lease of ${b.mac}: address`), hostname = hostnameOf(b.hostname);
       if (mac === null || isGroupMac(mac)) throw new UserError(`Static lease of ${b.address}: "${b.mac}" is not a station's MAC address`);
       if (own.has(address)) throw new UserError(`Static lease of ${b.mac}: ${b.address} is taken already`);
       own.add(address);
@@ -168,7 +175,7 @@ export class NatNetwork {
     const leases = new Leases(first, Math.min(last, first + POOL_MAX - 1), bindings, () => this.#wheel.nowMs(), isTaken);
     for (const l of o.leases ?? []) {
       const mac = parseMac(l.mac), address = parseIpv4(l.address);
-      if (mac !== null && address !== null) leases.restore(mac, address, l.hostname === null ? null : cleanHostname(new TextEncoder().encode(l.hostname)), o.leaseMs ?? LEASE_MS);
+      if (mac !== null && address !== null) leases.restore(mac, address, hostnameOf(l.hostname), o.leaseMs ?? LEASE_MS);
     }
     return leases;
   }
@@ -218,7 +225,8 @@ export class NatNetwork {
       return;
     }
     const isBroadcast = p.destination === 0xffffffff || p.destination === this.subnet.broadcast;
-    const isDhcp = p.protocol === IPPROTO.udp && !p.isFragment && p.end - p.at >= 8 && view.getUint16(p.at + 2) === DHCP_PORT.server && (isBroadcast || p.destination === this.gateway);
+    const isDhcp = p.protocol === IPPROTO.udp && !p.isFragment && p.end - p.at >= 8 && view.getUint16(p.at + 2) === DHCP_PORT.server
+      && (isBroadcast || p.destination === this.gateway);
     if (isDhcp) {
       const d = readUdp(p);
       if (d) this.#dhcp.receive(p, d);
@@ -329,7 +337,8 @@ export class NatNetwork {
   get stats() {
     return {
       now: {
-        nrTcp: this.#tcp.nrConnections, nrTcpConnecting: this.#tcp.nrConnecting, nrTcpTimeWaits: this.#tcp.nrTimeWaits, nrTcpWaiting: this.#tcp.waiting.size, tcpGrantedBytes: this.#tcp.grantedBytes,
+        nrTcp: this.#tcp.nrConnections, nrTcpConnecting: this.#tcp.nrConnecting, nrTcpTimeWaits: this.#tcp.nrTimeWaits, nrTcpWaiting: this.#tcp.waiting.size,
+        tcpGrantedBytes: this.#tcp.grantedBytes,
         nrUdpFlows: this.#udp.nrFlows, nrUdpForwardPeers: this.#udp.nrForwardPeers, nrDnsQueries: this.#dns.nrQueries, nrReassembling: this.#reassembly.nrDatagrams,
         nrNeighbours: this.#lan.nrNeighbours, nrLeasesHeld: this.#leases.nrHeld, nrTimers: this.#wheel.nrTimers,
       },

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import { formatIpv4, formatMac, parseIpv4, parseMac, parseSubnet } from "./address.ts";
 import { Timer, TimerWheel } from "./clock.ts";
-import { seeded, VirtualClock } from "./fixture.ts";
+import { seeded, VirtualClock } from "./fixture-clock.ts";
 import { type Flow, FlowTable } from "./flow-table.ts";
 import { parseForward } from "./forward.ts";
 import { Leases } from "./leases.ts";

@@ -2,19 +2,18 @@
  * One TCP connection of a guest's, ended here (RFC 9293), and spliced to a stream outside. "Far" is that stream; "the guest" is the peer of the TCP below.
  * Left out: timestamps, SACK, urgent data (taken as ordinary), simultaneous open.
  */
-import { checksumOf, IPPROTO, pseudoSum } from "../checksum.ts";
-import { newPacket, type Packet, TRANSPORT_AT } from "./ipv4.ts";
+import type { Packet } from "./ipv4.ts";
 import type { Flow } from "./flow-table.ts";
 import type { Lan } from "./lan.ts";
 import type { OutsideStream, StreamEvents, StreamFault } from "./outside.ts";
 import { Reorder, SendBuffer } from "./tcp-buffers.ts";
 import { Congestion } from "./tcp-congestion.ts";
+import { finishSegment, newSegment, readSynOptions, synOptions, TCP } from "./tcp-segment.ts";
 import { Timer, type TimerWheel } from "./clock.ts";
 
-/** Control bits. RFC 9293 3.1 */
-export const TCP = { FIN: 0x01, SYN: 0x02, RST: 0x04, PSH: 0x08, ACK: 0x10 } as const;
 /** RFC 9293 3.3.2, without LISTEN; `connecting` is ours: the guest's SYN waits for what the far end says. */
-export type TcpState = "connecting" | "synSent" | "synReceived" | "established" | "finWait1" | "finWait2" | "closeWait" | "closing" | "lastAck" | "timeWait" | "closed";
+export type TcpState = "connecting" | "synSent" | "synReceived" | "established" | "finWait1" | "finWait2" | "closeWait" | "closing" | "lastAck" | "timeWait"
+  | "closed";
 
 const DELAYED_ACK_MS = 20, CONNECT_MS = 90_000, TIME_WAIT_MS = 10_000;
 const KEEPALIVE_IDLE_MS = 2 * 3600_000, KEEPALIVE_RETRY_MS = 75_000, KEEPALIVE_TRIES = 9;
@@ -32,7 +31,9 @@ export interface TcpHost {
   readonly random: () => number;
   /** connections that stopped sending because the peer is full */
   readonly waiting: Set<TcpConnection>;
-  readonly counts: { nrRetransmits: number; nrFastRetransmits: number; nrTimeouts: number; nrResetsSent: number; nrResetsTaken: number; nrOutOfOrder: number; nrProbes: number };
+  readonly counts: {
+    nrRetransmits: number; nrFastRetransmits: number; nrTimeouts: number; nrProbes: number; nrResetsSent: number; nrResetsTaken: number; nrOutOfOrder: number;
+  };
   /** Bytes that a connection may hold in each direction: asked when it opens and when it wants more than `nowBytes`. */
   grant(nowBytes: number): number;
   /** @returns whether this second's challenge acknowledgements (RFC 5961) are not used up */
@@ -124,28 +125,18 @@ export class TcpConnection implements StreamEvents, Flow<TcpConnection> {
     this.#sendSyn(TCP.SYN);
   }
   #sendSyn(flags: number): void {
-    const mss = this.#host.mtu - 40, options = [2, 4, mss >>> 8, mss & 255];
-    if (this.#ourShift > 0) options.push(1, 3, 3, this.#ourShift);
     // The window of a SYN is never scaled (RFC 7323 2.2).
     const window = Math.min(this.bufferBytes, 65535);
     if (flags & TCP.ACK) this.#rcvAdv = (this.#rcvNxt + window) | 0;
-    this.#emit(flags, this.#iss, 0, 0, window, options);
+    this.#emit(flags, this.#iss, 0, 0, window, synOptions(this.#host.mtu - 40, this.#ourShift));
     this.#retransmitMs = this.#host.wheel.nowMs() + this.#congestion.rtoMs;
     this.#arm();
   }
   #readOptions(p: Packet): void {
-    const end = p.at + (p.bytes[p.at + 12]! >>> 4) * 4;
-    let mss = 536, shift = -1;
-    for (let at = p.at + 20; at < end; ) {
-      const kind = p.bytes[at]!, length = kind <= 1 ? 1 : p.bytes[at + 1]!;
-      if (kind === 0 || length < 1 || (kind > 1 && length < 2) || at + length > end) break;
-      if (kind === 2 && length === 4) mss = p.view.getUint16(at + 2);
-      if (kind === 3 && length === 3) shift = Math.min(14, p.bytes[at + 2]!);
-      at += length;
-    }
+    const { mss, shift } = readSynOptions(p);
     this.#mss = Math.max(88, Math.min(mss, this.#host.mtu - 40));
-    this.#guestShift = Math.max(shift, 0);
-    if (shift < 0) this.#ourShift = 0;
+    this.#guestShift = shift ?? 0;
+    if (shift === null) this.#ourShift = 0;
     this.#congestion = new Congestion(this.#mss, this.#iss);
   }
 
@@ -438,26 +429,12 @@ export class TcpConnection implements StreamEvents, Flow<TcpConnection> {
   }
 
   #emit(flags: number, seq: number, nBytes: number, offset: number, window: number, options: readonly number[] = []): void {
-    const { lan } = this.#host, headerBytes = 20 + options.length, length = headerBytes + nBytes, at = TRANSPORT_AT;
-    const bytes = newPacket(this.remoteAddress, this.guestAddress, IPPROTO.tcp, length), ack = flags & TCP.ACK ? this.#rcvNxt : 0;
-    bytes[at] = this.remotePort >>> 8;
-    bytes[at + 1] = this.remotePort;
-    bytes[at + 2] = this.guestPort >>> 8;
-    bytes[at + 3] = this.guestPort;
-    for (let i = 0; i < 4; i++) {
-      bytes[at + 4 + i] = seq >>> (24 - 8 * i);
-      bytes[at + 8 + i] = ack >>> (24 - 8 * i);
-    }
-    bytes[at + 12] = headerBytes << 2;
-    bytes[at + 13] = flags;
-    bytes[at + 14] = window >>> 8;
-    bytes[at + 15] = window;
-    if (options.length) bytes.set(options, at + 20);
-    if (nBytes) this.#out.copy(offset, nBytes, bytes, at + headerBytes);
-    const pseudo = pseudoSum(bytes, { version: 4, protocol: IPPROTO.tcp, ipAt: 14 }, length), isBlank = lan.takesBlankChecksum;
-    const sum = isBlank ? pseudo : checksumOf(bytes, at, bytes.length, pseudo);
-    bytes[at + 16] = sum >>> 8;
-    bytes[at + 17] = sum;
+    const { lan } = this.#host, isBlank = lan.takesBlankChecksum;
+    const { bytes, payloadAt } = newSegment({
+      source: this.remoteAddress, sourcePort: this.remotePort, destination: this.guestAddress, port: this.guestPort, seq, ack: this.#rcvNxt, flags, window, options,
+    }, nBytes);
+    if (nBytes) this.#out.copy(offset, nBytes, bytes, payloadAt);
+    finishSegment(bytes, isBlank);
     if (flags & TCP.ACK) {
       this.#unackedBytes = 0;
       this.#ackMs = NEVER;

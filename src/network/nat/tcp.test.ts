@@ -1,7 +1,10 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { parseIpv4 } from "./address.ts";
-import { FakeOutside, type FakeStream, type GuestOptions, joined, randomBytes, seeded, SimGuest, type SimTcp, VirtualClock } from "./fixture.ts";
+import { type GuestOptions, SimGuest } from "./fixture.ts";
+import { joined, randomBytes, seeded, VirtualClock } from "./fixture-clock.ts";
+import { FakeOutside, type FakeStream } from "./fixture-outside.ts";
+import type { SimTcp } from "./fixture-tcp.ts";
 import { NatNetwork, type NatOptions } from "./nat.ts";
 
 const SERVER = parseIpv4("198.51.100.7")!;

@@ -1,11 +1,12 @@
 /** All TCP connections of a router: which segment belongs to which, SYNs that open new ones, resets for what belongs to none, and the bounds. */
-import { checksumOf, IPPROTO, pseudoSum, sumOf } from "../checksum.ts";
+import { IPPROTO, pseudoSum, sumOf } from "../checksum.ts";
 import { FlowTable } from "./flow-table.ts";
 import { ICMP, type Icmp, UNREACHABLE } from "./icmp.ts";
-import { newPacket, type Packet, TRANSPORT_AT } from "./ipv4.ts";
+import type { Packet } from "./ipv4.ts";
 import type { Lan } from "./lan.ts";
 import type { OutsideStream, StreamEvents, StreamFault } from "./outside.ts";
-import { TCP, TcpConnection, type TcpHost } from "./tcp-connection.ts";
+import { TcpConnection, type TcpHost } from "./tcp-connection.ts";
+import { resetFor, TCP } from "./tcp-segment.ts";
 import type { TimerWheel } from "./clock.ts";
 
 /** Bounds of the whole and of one guest. */
@@ -106,7 +107,7 @@ export class TcpLayer implements TcpHost {
     if (typeof far === "string") {
       this.#grantedBytes -= c.bufferBytes;
       this.counts.nrRefused++;
-      if (far === "refused") this.#reject(p, seq, 0, TCP.SYN, p.at + (p.bytes[p.at + 12]! >>> 4) * 4);
+      if (far === "refused") this.#rejectSyn(p);
       else this.#o.icmp.error(p, ICMP.unreachable, far === "prohibited" ? UNREACHABLE.prohibited : UNREACHABLE.host);
       return;
     }
@@ -137,19 +138,14 @@ export class TcpLayer implements TcpHost {
     return null;
   }
 
-  /** The reset that answers a segment without a connection. RFC 9293 3.10.7.1 */
   #reject(p: Packet, seq: number, ack: number, flags: number, dataAt: number): void {
     if (flags & TCP.RST) return;
-    const bytes = newPacket(p.destination, p.source, IPPROTO.tcp, 20), view = new DataView(bytes.buffer), at = TRANSPORT_AT;
-    bytes.set(p.bytes.subarray(p.at + 2, p.at + 4), at);
-    bytes.set(p.bytes.subarray(p.at, p.at + 2), at + 2);
-    if (flags & TCP.ACK) view.setInt32(at + 4, ack);
-    else view.setInt32(at + 8, seq + p.end - dataAt + (flags & TCP.SYN ? 1 : 0) + (flags & TCP.FIN ? 1 : 0));
-    bytes[at + 12] = 0x50;
-    bytes[at + 13] = flags & TCP.ACK ? TCP.RST : TCP.RST | TCP.ACK;
-    view.setUint16(at + 16, checksumOf(bytes, at, bytes.length, pseudoSum(bytes, { version: 4, protocol: IPPROTO.tcp, ipAt: 14 }, 20)));
     this.counts.nrResetsSent++;
-    this.lan.send(bytes, "good", null, p.mac);
+    this.lan.send(resetFor(p, seq, ack, flags, dataAt), "good", null, p.mac);
+  }
+  /** Refuse a SYN. */
+  #rejectSyn(p: Packet): void {
+    this.#reject(p, p.view.getInt32(p.at + 4), 0, TCP.SYN, p.end);
   }
 
   /** The peer has room again. */
@@ -183,7 +179,7 @@ export class TcpLayer implements TcpHost {
     this.counts.nrRefused++;
     if (!syn) return;
     if (fault === "unreachable" || fault === "timeout") this.#o.icmp.error(syn, ICMP.unreachable, UNREACHABLE.host);
-    else this.#reject(syn, syn.view.getInt32(syn.at + 4), 0, TCP.SYN, syn.at + (syn.bytes[syn.at + 12]! >>> 4) * 4);
+    else this.#rejectSyn(syn);
   }
   settled(c: TcpConnection): void {
     if (this.#connecting.delete(c)) this.#perGuest.get(c.guestAddress)!.nrConnecting--;
