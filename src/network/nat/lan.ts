@@ -39,6 +39,7 @@ export class Lan {
   readonly #pending = new Map<number, Pending>();
   #queue: Frame[] = [];
   #queueHead = 0;
+  #isDraining = false;
   #id = 0;
   /** told when the queue has run empty */
   onRoom: () => void = () => {};
@@ -187,6 +188,14 @@ export class Lan {
   }
   /** The peer has room again. */
   ready(): void {
+    // A peer that says so while it takes a frame is heard by the loop below.
+    if (this.#isDraining) return;
+    this.#isDraining = true;
+    this.#drain();
+    this.#isDraining = false;
+    if (this.hasRoom) this.onRoom();
+  }
+  #drain(): void {
     const peer = this.#o.port.peer;
     while (this.#queueHead < this.#queue.length) {
       if (peer && !peer.receive(this.#queue[this.#queueHead]!)) {
@@ -203,7 +212,6 @@ export class Lan {
     }
     this.#queue = [];
     this.#queueHead = 0;
-    this.onRoom();
   }
   close(): void {
     this.#queue = [];

@@ -525,12 +525,12 @@ export class TcpConnection implements StreamEvents, Flow<TcpConnection> {
     }
     this.abort();
   }
-  /** Break the far side and say nothing to the guest. */
+  /** Break the far side and say nothing to the guest. Where both had ended, the far side is left alone: the guest's last bytes may still be on their way out. */
   abort(): void {
-    const { far } = this;
+    const { far, state } = this;
     this.far = null;
     this.#remove();
-    far?.abort();
+    if (state !== "closing" && state !== "lastAck" && state !== "timeWait") far?.abort();
   }
   #remove(): void {
     if (this.state === "closed") return;

@@ -305,6 +305,36 @@ test("an idle connection is asked after two hours, and ends when nobody answers"
   assertEmpty(nat);
 });
 
+test("the guest's last bytes go out even when it resets or reuses the port after both sides had ended", async () => {
+  for (const isReset of [true, false]) {
+    const { clock, outside, sim, nat } = network();
+    let stream: FakeStream | undefined;
+    outside.onConnect = (s) => {
+      stream ??= s;
+      accept(s);
+      s.isReading = false;
+    };
+    const tcp = sim.connectTcp(SERVER, 80, 1234);
+    await clock.run(50);
+    stream!.finish();
+    tcp.write(randomBytes(1, 5000));
+    tcp.close();
+    await clock.run(1000);
+    assert.equal(nat.stats.now.nrTcpTimeWaits, 1);
+    if (isReset) tcp.abort();
+    else while (outside.streams.size < 2) {
+      sim.connectTcp(SERVER, 80, 1234);
+      await clock.run(400);
+    }
+    await clock.run(100);
+    assert.ok(!stream!.isAborted);
+    stream!.read(true);
+    assert.deepEqual([stream!.receivedBytes, stream!.hasEnded], [5000, true]);
+    await clock.run(300_000);
+    nat.close();
+    assertEmpty(nat);
+  }
+});
 test("a forward's connection reaches the guest, from the gateway's address, and bytes and ends go both ways", async () => {
   const { clock, outside, nat, sim } = network({ gso: true }, { forwards: ["tcp:127.0.0.1:2222-10.0.2.15:22"] });
   await nat.start();
