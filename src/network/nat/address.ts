@@ -1,29 +1,10 @@
-/** IPv4 and Ethernet addresses as numbers (an address is 32 bits, a MAC 48, both unsigned), subnets, and the ones written as text. */
+/** IPv4 addresses and subnets of a router, beside what ../address.ts has. An address is a number of 32 bits, unsigned. */
 import { UserError } from "../../base/errors.ts";
+import { parseIpv4 } from "../address.ts";
 
-/** @returns null unless `text` is a dotted quad of plain decimals */
-export function parseIpv4(text: string): number | null {
-  const m = /^(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})$/.exec(text);
-  if (!m) return null;
-  let address = 0;
-  for (const part of m.slice(1)) {
-    if (Number(part) > 255 || (part.length > 1 && part[0] === "0")) return null;
-    address = address * 256 + Number(part);
-  }
-  return address;
-}
 export const formatIpv4 = (address: number): string => `${address >>> 24}.${(address >>> 16) & 255}.${(address >>> 8) & 255}.${address & 255}`; // dotted quad
-
-/** @returns null unless `text` is six hexadecimal pairs with colons or dashes */
-export function parseMac(text: string): number | null {
-  return /^[\da-f]{2}([:-][\da-f]{2}){5}$/i.test(text) ? Number.parseInt(text.replace(/[:-]/g, ""), 16) : null;
-}
-export const formatMac = (mac: number): string => mac.toString(16).padStart(12, "0").replace(/..(?!$)/g, "$&:"); // lower case, colons
 /** Every station. */
 export const BROADCAST_MAC = 0xffff_ffff_ffff;
-export const isGroupMac = (mac: number): boolean => (Math.floor(mac / 2 ** 40) & 1) === 1; // broadcast and multicast
-
-export const macAt = (view: DataView, at: number): number => view.getUint16(at) * 2 ** 32 + view.getUint32(at + 2); // as it stands in a frame
 export function putMac(view: DataView, at: number, mac: number): void { // as it stands in a frame
   view.setUint16(at, Math.floor(mac / 2 ** 32));
   view.setUint32(at + 2, mac >>> 0);

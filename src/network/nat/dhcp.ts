@@ -1,6 +1,7 @@
 /** The DHCP server (RFC 2131, options of RFC 2132) on the gateway's address. Its whole state is the leases; relays are not served. */
-import { BROADCAST_MAC, contains, isGroupMac, macAt, putMac, type Subnet } from "./address.ts";
-import type { TimerWheel } from "./clock.ts";
+import { isGroup, macAt } from "../address.ts";
+import { BROADCAST_MAC, contains, putMac, type Subnet } from "./address.ts";
+import type { TimerWheel } from "./timers.ts";
 import type { Packet } from "./ipv4.ts";
 import type { Lan } from "./lan.ts";
 import type { Leases } from "./leases.ts";
@@ -78,11 +79,11 @@ export class DhcpServer {
     const bytes = p.bytes.subarray(d.from, d.to), view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
     const options = bytes.length >= FIXED_BYTES && view.getUint32(236) === MAGIC ? readOptions(bytes) : null, type = options?.get(OPTION.type);
     // BOOTREQUEST over Ethernet, not through a relay
-    if (!options || type?.length !== 1 || bytes[0] !== 1 || bytes[1] !== 1 || bytes[2] !== 6 || view.getUint32(24) !== 0 || isGroupMac(macAt(view, 28))) {
+    if (!options || type?.length !== 1 || bytes[0] !== 1 || bytes[1] !== 1 || bytes[2] !== 6 || view.getUint32(24) !== 0 || isGroup(macAt(bytes, 28))) {
       this.counts.nrBad++;
       return;
     }
-    const mac = macAt(view, 28), ciaddr = view.getUint32(12), { leases } = this.#o;
+    const mac = macAt(bytes, 28), ciaddr = view.getUint32(12), { leases } = this.#o;
     if (!this.#mayAsk(mac)) return;
     this.counts.nrRequests++;
     const addressOption = (code: number): number => {

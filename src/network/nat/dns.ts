@@ -1,6 +1,6 @@
 /** The DNS forwarder on the gateway's address: names of this network are answered here, all others by the host's resolvers, over UDP and TCP. */
-import { parseIpv4 } from "./address.ts";
-import { Timer, type TimerWheel } from "./clock.ts";
+import { parseIpv4 } from "../address.ts";
+import { Timer, type TimerWheel } from "./timers.ts";
 import { type Answer, DNS_TYPE, encodeName, isReplyTo, type Question, RCODE, readQuery, withId, writeReply } from "./dns-message.ts";
 import type { Packet } from "./ipv4.ts";
 import type { Lan } from "./lan.ts";

@@ -1,5 +1,5 @@
 /** For tests: bytes and numbers that are the same for the same seed, and virtual time. */
-import type { Clock } from "./clock.ts";
+import type { NetClock } from "../clock.ts";
 
 export const seeded = (seed: number) => () => { // 0 to 1
   seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0;
@@ -19,7 +19,7 @@ export function randomBytes(seed: number, length: number): Uint8Array<ArrayBuffe
 
 type Event = { atMs: number; order: number; call: () => void };
 /** Time that passes when `run` says so; microtasks get their turn between events. */
-export class VirtualClock implements Clock {
+export class VirtualClock implements NetClock {
   #nowMs = 0;
   #order = 0;
   /** a binary heap, earliest first */

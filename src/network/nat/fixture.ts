@@ -2,7 +2,8 @@
 import { checksumOf, findTransport, isChecksumRight, IPPROTO, pseudoSum, sumOf, writeChecksum } from "../checksum.ts";
 import { segment } from "../offload.ts";
 import { connect, type Frame, type Port } from "../port.ts";
-import { BROADCAST_MAC, macAt, putMac } from "./address.ts";
+import { macAt } from "../address.ts";
+import { BROADCAST_MAC, putMac } from "./address.ts";
 import { seeded, type VirtualClock } from "./fixture-clock.ts";
 import { SimTcp } from "./fixture-tcp.ts";
 import type { NatNetwork } from "./nat.ts";
@@ -89,11 +90,11 @@ export class SimGuest implements Port {
     }
   }
   #packet(bytes: Uint8Array, mayBeBroken = false): void {
-    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length), to = macAt(view, 0);
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length), to = macAt(bytes, 0);
     if (to !== this.mac && to !== BROADCAST_MAC) return;
     if (view.getUint16(12) === 0x0806) {
       this.others.push(bytes);
-      if (view.getUint16(20) === 1 && view.getUint32(38) === this.address) this.arp(2, macAt(view, 22), view.getUint32(28));
+      if (view.getUint16(20) === 1 && view.getUint32(38) === this.address) this.arp(2, macAt(bytes, 22), view.getUint32(28));
       return;
     }
     const t = findTransport(bytes), isRight = sumOf(bytes, 14, 34) === 0xffff && (!t || isChecksumRight(bytes, t));

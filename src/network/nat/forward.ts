@@ -1,6 +1,7 @@
 /** A forward: a port of the host's that leads to a guest's. */
 import { UserError } from "../../base/errors.ts";
-import { parseIpv4, parseMac, parsePort } from "./address.ts";
+import { parseIpv4, parseMac } from "../address.ts";
+import { parsePort } from "./address.ts";
 
 /** Where a forward leads: to an address, or to whoever has the MAC or the host name when a connection comes. */
 export type ForwardTarget = { readonly address: number } | { readonly mac: number } | { readonly hostname: string };

@@ -6,7 +6,7 @@ import net from "node:net";
 import test from "node:test";
 import { hostOutside } from "./host.node.ts";
 import type { OutsideStream, StreamEvents, StreamFault } from "./outside.ts";
-import { parseIpv4 } from "./address.ts";
+import { parseIpv4 } from "../address.ts";
 import { SimGuest } from "./fixture.ts";
 import { randomBytes, VirtualClock } from "./fixture-clock.ts";
 import type { SimTcp } from "./fixture-tcp.ts";

@@ -1,6 +1,6 @@
 /** ICMP (RFC 792): echoes to the router's own addresses, and errors about guests' packets. */
 import { checksumOf, IPPROTO, sumOf } from "../checksum.ts";
-import type { TimerWheel } from "./clock.ts";
+import type { TimerWheel } from "./timers.ts";
 import { newPacket, type Packet, TRANSPORT_AT } from "./ipv4.ts";
 import type { Lan } from "./lan.ts";
 

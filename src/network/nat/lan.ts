@@ -4,9 +4,10 @@
 import { ETHERTYPE } from "../checksum.ts";
 import { suited } from "../offload.ts";
 import type { Frame, Gso, Port } from "../port.ts";
-import { BROADCAST_MAC, contains, isGroupMac, macAt, putMac, type Subnet } from "./address.ts";
+import { isGroup, macAt } from "../address.ts";
+import { BROADCAST_MAC, contains, putMac, type Subnet } from "./address.ts";
 import { fragmented } from "./ipv4.ts";
-import { Timer, type TimerWheel } from "./clock.ts";
+import { Timer, type TimerWheel } from "./timers.ts";
 
 /** Frames that wait for a full peer; beyond it they are lost, as on any wire. TCP stops at the first. */
 const QUEUE_FRAMES_MAX = 512;
@@ -69,7 +70,7 @@ export class Lan {
   /** Note that `address` lives at `mac`. @returns false when it is leased to another: what came is not to be believed */
   learn(address: number, mac: number): boolean {
     const s = this.#o.subnet;
-    if (!contains(s, address) || address === s.network || address === s.broadcast || this.#o.own.includes(address) || isGroupMac(mac)) return false;
+    if (!contains(s, address) || address === s.network || address === s.broadcast || this.#o.own.includes(address) || isGroup(mac)) return false;
     const holder = this.#o.holderOf(address);
     if (holder !== undefined && holder !== mac) {
       this.nrForged++;
@@ -103,9 +104,9 @@ export class Lan {
   /** An ARP frame from the guests. */
   receiveArp(bytes: Uint8Array, view: DataView): void {
     if (bytes.length < 42 || view.getUint16(14) !== 1 || view.getUint16(16) !== ETHERTYPE.ipv4 || view.getUint16(18) !== 0x0604) return;
-    const operation = view.getUint16(20), mac = macAt(view, 22), sender = view.getUint32(28), target = view.getUint32(38);
+    const operation = view.getUint16(20), mac = macAt(bytes, 22), sender = view.getUint32(28), target = view.getUint32(38);
     if (sender !== 0) this.learn(sender, mac);
-    if (operation !== ARP.request || isGroupMac(mac)) return;
+    if (operation !== ARP.request || isGroup(mac)) return;
     // An address probe (RFC 5227) is from 0: for absent addresses it must stay unanswered, or nobody could take one.
     const isOwn = this.#o.own.includes(target), s = this.#o.subnet;
     const isAbsent = this.#o.answersForAbsent && sender !== 0 && sender !== target && contains(s, target) && target !== s.network && target !== s.broadcast

@@ -1,5 +1,6 @@
 /** Which guest has which address: a pool, fixed bindings, and a memory of who had what, so that a guest gets its address back. */
-import { formatIpv4, formatMac } from "./address.ts";
+import { macText } from "../address.ts";
+import { formatIpv4 } from "./address.ts";
 
 /** A lease as others may see and keep it. */
 export type Lease = {
@@ -148,7 +149,7 @@ export class Leases {
   list(): Lease[] {
     return [...this.#byAddress.values()].filter((h) => h.state === "bound" && this.#isLive(h)).sort((a, b) => a.address - b.address)
       .map((h) => ({
-        mac: formatMac(h.mac), address: formatIpv4(h.address), hostname: h.hostname, expiresMs: this.#bindings.has(h.mac) ? Number.POSITIVE_INFINITY : h.untilMs,
+        mac: macText(h.mac), address: formatIpv4(h.address), hostname: h.hostname, expiresMs: this.#bindings.has(h.mac) ? Number.POSITIVE_INFINITY : h.untilMs,
       }));
   }
   /** Take up a lease that an earlier router gave; one that does not fit is left out. */

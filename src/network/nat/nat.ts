@@ -5,8 +5,10 @@
 import { UserError } from "../../base/errors.ts";
 import { ETHERTYPE, IPPROTO } from "../checksum.ts";
 import type { Frame, Port } from "../port.ts";
-import { contains, formatIpv4, formatMac, isGroupMac, macAt, parseIpv4, parseMac, parseSubnet, type Subnet } from "./address.ts";
-import { type Clock, REAL_CLOCK, TimerWheel } from "./clock.ts";
+import { isGroup, macAt, macText, parseIpv4, parseMac } from "../address.ts";
+import { contains, formatIpv4, parseSubnet, type Subnet } from "./address.ts";
+import { hostClock, type NetClock } from "../clock.ts";
+import { TimerWheel } from "./timers.ts";
 import { cleanHostname, DHCP_PORT, DhcpServer } from "./dhcp.ts";
 import { DNS_PORT, DnsForwarder, type Names } from "./dns.ts";
 import { type Forward, parseForward } from "./forward.ts";
@@ -52,7 +54,7 @@ export type NatOptions = {
   readonly answersForAbsent?: boolean;
   readonly limits?: Partial<TcpLimits & UdpLimits>;
   readonly log?: (sentence: string) => void;
-  readonly clock?: Clock;
+  readonly clock?: NetClock;
   /** 32 random bits */
   readonly random?: () => number;
   readonly name?: string;
@@ -105,7 +107,7 @@ export class NatNetwork {
     this.hostAddress = this.#hostIn(options.hostAddress, this.gateway === subnet.network + 2 ? subnet.network + 1 : subnet.network + 2, "Host address");
     if (this.gateway === this.hostAddress) throw new UserError(`Gateway and host address are both ${formatIpv4(this.gateway)}`);
     const mac = options.mac === undefined ? 0x02d0 * 2 ** 32 + this.gateway : parseMac(options.mac);
-    if (mac === null || isGroupMac(mac) || mac === 0) throw new UserError(`"${options.mac}" is not a station's MAC address`);
+    if (mac === null || isGroup(mac) || mac === 0) throw new UserError(`"${options.mac}" is not a station's MAC address`);
     this.#mac = mac;
     this.#domain = (options.domain ?? "domus.internal").toLowerCase();
     if (!DOMAIN.test(this.#domain)) throw new UserError(`Domain "${options.domain}" is not a DNS name`);
@@ -113,7 +115,7 @@ export class NatNetwork {
     this.#forwards = (options.forwards ?? []).map((text) => this.#checkedForward(text));
 
     const random = options.random ?? (() => crypto.getRandomValues(new Uint32Array(1))[0]!);
-    const wheel = this.#wheel = new TimerWheel(options.clock ?? REAL_CLOCK), { outside } = options, gateway = this.gateway;
+    const wheel = this.#wheel = new TimerWheel(options.clock ?? hostClock), { outside } = options, gateway = this.gateway;
     const limits = { ...TCP_LIMITS, ...UDP_LIMITS, ...options.limits };
     this.port = this.#makePort(options.name ?? "nat");
     this.#lan = new Lan({
@@ -162,7 +164,7 @@ export class NatNetwork {
     const own = new Set([this.gateway, this.hostAddress]);
     const bindings = (o.staticLeases ?? []).map((b): Binding => {
       const mac = parseMac(b.mac), address = this.#hostIn(b.address, 0, `Static lease of ${b.mac}: address`), hostname = hostnameOf(b.hostname);
-      if (mac === null || isGroupMac(mac)) throw new UserError(`Static lease of ${b.address}: "${b.mac}" is not a station's MAC address`);
+      if (mac === null || isGroup(mac)) throw new UserError(`Static lease of ${b.address}: "${b.mac}" is not a station's MAC address`);
       if (own.has(address)) throw new UserError(`Static lease of ${b.mac}: ${b.address} is taken already`);
       own.add(address);
       if (b.hostname !== undefined && hostname === null) throw new UserError(`Static lease of ${b.mac}: "${b.hostname}" is not a host name`);
@@ -207,18 +209,18 @@ export class NatNetwork {
       this.#counts.nrBadFrames++;
       return true;
     }
-    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length), to = macAt(view, 0), from = macAt(view, 6), isGroup = isGroupMac(to);
-    if ((to !== this.#mac && !isGroup) || isGroupMac(from) || from === this.#mac) {
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length), to = macAt(bytes, 0), from = macAt(bytes, 6), toGroup = isGroup(to);
+    if ((to !== this.#mac && !toGroup) || isGroup(from) || from === this.#mac) {
       this.#counts.nrForeign++;
       return true;
     }
     const type = view.getUint16(12);
     if (type === ETHERTYPE.arp) this.#lan.receiveArp(bytes, view);
-    else if (type === ETHERTYPE.ipv4) this.#receiveIp(frame, view, from, isGroup);
+    else if (type === ETHERTYPE.ipv4) this.#receiveIp(frame, view, from, toGroup);
     else this.#counts.nrNotIpv4++;
     return true;
   }
-  #receiveIp(frame: Frame, view: DataView, mac: number, isGroup: boolean): void {
+  #receiveIp(frame: Frame, view: DataView, mac: number, toGroup: boolean): void {
     let p = readPacket(frame, view, mac);
     if (typeof p === "string") {
       this.#counts.nrBadFrames++;
@@ -233,7 +235,7 @@ export class NatNetwork {
       return;
     }
     // Whoever speaks shows where it lives; nobody speaks with an address of others.
-    if (isGroup || isBroadcast || p.destination >= 0xe0000000 || !this.#lan.learn(p.source, mac)) {
+    if (toGroup || isBroadcast || p.destination >= 0xe0000000 || !this.#lan.learn(p.source, mac)) {
       this.#counts.nrForeign++;
       return;
     }
@@ -349,7 +351,7 @@ export class NatNetwork {
   }
   /** The router's MAC, as text. */
   get mac(): string {
-    return formatMac(this.#mac);
+    return macText(this.#mac);
   }
   /** Reset what is open, close what listens. Safe to call again; the cable is the caller's. */
   close(): void {

@@ -9,7 +9,7 @@ import type { OutsideStream, StreamEvents, StreamFault } from "./outside.ts";
 import { Reorder, SendBuffer } from "./tcp-buffers.ts";
 import { Congestion } from "./tcp-congestion.ts";
 import { finishSegment, newSegment, readSynOptions, synOptions, TCP } from "./tcp-segment.ts";
-import { Timer, type TimerWheel } from "./clock.ts";
+import { Timer, type TimerWheel } from "./timers.ts";
 
 /** RFC 9293 3.3.2, without LISTEN; `connecting` is ours: the guest's SYN waits for what the far end says. */
 export type TcpState = "connecting" | "synSent" | "synReceived" | "established" | "finWait1" | "finWait2" | "closeWait" | "closing" | "lastAck" | "timeWait"

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import test from "node:test";
-import { parseIpv4 } from "./address.ts";
+import { parseIpv4 } from "../address.ts";
 import { type GuestOptions, SimGuest } from "./fixture.ts";
 import { joined, randomBytes, seeded, VirtualClock } from "./fixture-clock.ts";
 import { FakeOutside, type FakeStream } from "./fixture-outside.ts";

@@ -7,7 +7,7 @@ import type { Lan } from "./lan.ts";
 import type { OutsideStream, StreamEvents, StreamFault } from "./outside.ts";
 import { TcpConnection, type TcpHost } from "./tcp-connection.ts";
 import { resetFor, TCP } from "./tcp-segment.ts";
-import type { TimerWheel } from "./clock.ts";
+import type { TimerWheel } from "./timers.ts";
 
 /** Bounds of the whole and of one guest. */
 export type TcpLimits = { readonly nrConnections: number; readonly nrConnectionsPerGuest: number; readonly nrConnecting: number; readonly bufferBytes: number };

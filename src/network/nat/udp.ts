@@ -1,7 +1,8 @@
 /** UDP through the router: a socket outside for each port that a guest sends from (RFC 4787: one mapping for all peers, answers only from whom the guest wrote to). */
 import { checksumOf, IPPROTO, pseudoSum, sumOf } from "../checksum.ts";
-import { formatIpv4, parseIpv4 } from "./address.ts";
-import { Timer, type TimerWheel } from "./clock.ts";
+import { parseIpv4 } from "../address.ts";
+import { formatIpv4 } from "./address.ts";
+import { Timer, type TimerWheel } from "./timers.ts";
 import type { Forward } from "./forward.ts";
 import { ICMP, type Icmp, UNREACHABLE } from "./icmp.ts";
 import { newPacket, type Packet, TRANSPORT_AT } from "./ipv4.ts";

@@ -1,20 +1,5 @@
-/** Time, so that tests can have their own, and one wheel for all timers: arming and disarming cost the same for ten timers and for ten thousand. */
-
-/** Where time comes from. */
-export interface Clock {
-  /** monotonic */
-  nowMs(): number;
-  /** @returns a call that takes it back */
-  after(delayMs: number, call: () => void): () => void;
-}
-/** The host's. */
-export const REAL_CLOCK: Clock = {
-  nowMs: () => performance.now(),
-  after: (delayMs, call) => {
-    const timer = setTimeout(call, delayMs);
-    return () => clearTimeout(timer);
-  },
-};
+/** One wheel for all timers of a router: arming and disarming cost the same for ten timers and for ten thousand. */
+import type { NetClock } from "../clock.ts";
 
 const TICK_MS = 10;
 /** Timers further off than this many ticks wait at the horizon and are placed again there. */
@@ -32,9 +17,9 @@ export class Timer {
   }
 }
 
-/** A hashed wheel over a Clock; the clock is asked for one call at a time, and for none when nothing is armed. */
+/** A hashed wheel over a NetClock; the clock is asked for one call at a time, and for none when nothing is armed. */
 export class TimerWheel {
-  readonly #clock: Clock;
+  readonly #clock: NetClock;
   readonly #slots = Array.from({ length: SLOTS }, () => new Set<Timer>());
   /** every tick up to this one has been run */
   #tick: number;
@@ -43,7 +28,7 @@ export class TimerWheel {
   #isRunning = false;
   nrTimers = 0;
 
-  constructor(clock: Clock) {
+  constructor(clock: NetClock) {
     this.#clock = clock;
     this.#tick = Math.floor(clock.nowMs() / TICK_MS);
   }
