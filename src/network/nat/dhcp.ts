@@ -1,5 +1,5 @@
 /** The DHCP server (RFC 2131, options of RFC 2132) on the gateway's address. Its whole state is the leases; relays are not served. */
-import { isGroup, macAt } from "../address.ts";
+import { isGroup, macAt, macText } from "../address.ts";
 import { BROADCAST_MAC, contains, putMac, type Subnet } from "./address.ts";
 import type { TimerWheel } from "./timers.ts";
 import type { Packet } from "./ipv4.ts";
@@ -33,6 +33,7 @@ export type DhcpOptions = {
   readonly domain: string;
   readonly mtu: number;
   readonly leaseMs: number;
+  readonly log: (sentence: string) => void;
 };
 
 /** A message's options by code; of one that comes twice the parts are joined (RFC 3396). @returns null where they do not hold together */
@@ -95,8 +96,8 @@ export class DhcpServer {
     switch (type[0]) {
       case DHCP.DISCOVER: {
         const address = leases.offer(mac, requested);
-        if (address === null) this.counts.nrExhausted++;
-        else this.#reply(p, view, options, mac, DHCP.OFFER, address);
+        if (address !== null) this.#reply(p, view, options, mac, DHCP.OFFER, address);
+        else if (this.counts.nrExhausted++ < 3) this.#o.log(`no address is left for ${macText(mac)}`);
         return;
       }
       case DHCP.REQUEST: {

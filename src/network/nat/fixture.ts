@@ -15,7 +15,9 @@ export type Faults = { readonly loss?: number; readonly twice?: number; readonly
 /** How the guest and its cable are. */
 export type GuestOptions = {
   readonly mac?: number; readonly address?: number; readonly gso?: boolean; readonly blank?: boolean; readonly faults?: Faults; readonly seed?: number;
-  readonly windowBytes?: number; readonly shift?: number; readonly mss?: number; readonly forgetsOutOfOrder?: boolean; /** the guest's end says "full" for this share of frames */ readonly full?: number;
+  readonly windowBytes?: number; readonly shift?: number; readonly mss?: number; readonly forgetsOutOfOrder?: boolean;
+  /** the guest's end says "full" for this share of frames */
+  readonly full?: number;
 };
 /** A guest on a cable to the router: it checks every checksum it is sent. */
 export class SimGuest implements Port {

@@ -4,8 +4,8 @@
 import { ETHERTYPE } from "../checksum.ts";
 import { suited } from "../offload.ts";
 import type { Frame, Gso, Port } from "../port.ts";
-import { isGroup, macAt } from "../address.ts";
-import { BROADCAST_MAC, contains, putMac, type Subnet } from "./address.ts";
+import { isGroup, macAt, macText } from "../address.ts";
+import { BROADCAST_MAC, contains, formatIpv4, putMac, type Subnet } from "./address.ts";
 import { fragmented } from "./ipv4.ts";
 import { Timer, type TimerWheel } from "./timers.ts";
 
@@ -31,6 +31,7 @@ export type LanOptions = {
   readonly port: Port;
   /** the MAC that has an address by DHCP */
   readonly holderOf: (address: number) => number | undefined;
+  readonly log: (sentence: string) => void;
 };
 
 /** The station: its neighbours, its questions, its queue. */
@@ -44,6 +45,8 @@ export class Lan {
   #id = 0;
   /** told when the queue has run empty */
   onRoom: () => void = () => {};
+  /** told of an address that nobody answered for */
+  onAbsent: (address: number) => void = () => {};
   nrLost = 0;
   nrSent = 0;
   /** frames whose sender used an address that is leased to another */
@@ -73,7 +76,7 @@ export class Lan {
     if (!contains(s, address) || address === s.network || address === s.broadcast || this.#o.own.includes(address) || isGroup(mac)) return false;
     const holder = this.#o.holderOf(address);
     if (holder !== undefined && holder !== mac) {
-      this.nrForged++;
+      if (this.nrForged++ < 3) this.#o.log(`${macText(mac)} speaks with ${formatIpv4(address)}, which is leased to ${macText(holder)}; it is not heard`);
       return false;
     }
     const known = this.#neighbours.get(address), seenMs = this.#o.wheel.nowMs();
@@ -96,6 +99,16 @@ export class Lan {
   macOf(address: number, withinMs = Number.POSITIVE_INFINITY): number | undefined {
     const known = this.#neighbours.get(address);
     return known && this.#o.wheel.nowMs() - known.seenMs < withinMs ? known.mac : undefined;
+  }
+  /** The address that `mac` was seen with last. @returns null where it was not seen */
+  addressOf(mac: number): number | null {
+    let last: number | null = null, lastMs = Number.NEGATIVE_INFINITY;
+    for (const [address, { mac: holder, seenMs }] of this.#neighbours) {
+      if (holder !== mac || seenMs < lastMs) continue;
+      last = address;
+      lastMs = seenMs;
+    }
+    return last;
   }
   forget(address: number): void {
     this.#neighbours.delete(address);
@@ -169,6 +182,7 @@ export class Lan {
     if (pending.nrTries++ >= ARP_TRIES) {
       this.#pending.delete(address);
       this.nrLost += pending.frames.length;
+      this.onAbsent(address);
       return;
     }
     this.#o.wheel.arm(pending.timer, this.#o.wheel.nowMs() + ARP_RETRY_MS);

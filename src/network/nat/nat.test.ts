@@ -145,7 +145,7 @@ test("the pool ends, bindings stay, a flood is slowed down, and leases survive t
   assert.deepEqual(later.leases.map((l) => [l.mac, l.address]), nat.leases.map((l) => [l.mac, l.address]));
 });
 test("nobody speaks with an address that is leased to another", async () => {
-  const { clock, outside, nat, sim } = network();
+  const { clock, outside, nat, sim, logged } = network();
   outside.onDatagram = (_, __, ___, back) => back(text("yes"));
   dhcp(sim, 3, [50, 4, 10, 0, 2, 15], { mac: 0x02163e000002 });
   await clock.run(5);
@@ -153,6 +153,7 @@ test("nobody speaks with an address that is leased to another", async () => {
   sim.arp(2, sim.routerMac, nat.gateway);
   await clock.run(5);
   assert.deepEqual([nat.stats.now.nrUdpFlows, nat.stats.frames.nrForged], [0, 2]);
+  assert.equal(logged[0], "nat: 02:16:3e:00:00:01 speaks with 10.0.2.15, which is leased to 02:16:3e:00:00:02; it is not heard");
 });
 
 // ---- UDP
@@ -214,6 +215,13 @@ test("a forward by MAC or name goes where the lease is; without one the client i
   assert.ok(!outside.come("127.0.0.1:1").isAborted && !outside.come("127.0.0.1:2").isAborted);
   await clock.run(50);
   assert.equal(nr, 2);
+  const still = network({ mac: 0x02163e000005, address: ip("10.0.2.200") }, { forwards: ["tcp:1-02:16:3e:00:00:05:22"] });
+  await still.nat.start();
+  still.sim.echo(still.nat.gateway, text("I have an address of my own"));
+  await still.clock.run(5);
+  assert.ok(!still.outside.come("127.0.0.1:1").isAborted, "a guest without a lease is known by what it sent");
+  still.nat.dropGuest("02:16:3e:00:00:05");
+  assert.equal(still.nat.stats.now.nrTcp, 0);
   assert.throws(() => new NatNetwork({ outside, forwards: ["tcp:1-10.0.3.1:22"] }), /Forward "tcp:1-10.0.3.1:22": guest "10.0.3.1" is not an address of a host in 10.0.2.0\/24/);
   assert.throws(() => new NatNetwork({ outside, forwards: ["tcp:1-10.0.2.1:22"] }), /the router's own address/);
   await assert.rejects(nat.addForward("tcp:1"), { name: "UserError" });
@@ -367,12 +375,12 @@ test("tshark finds nothing malformed, no wrong checksum and no lost segment in w
     rmSync(folder, { recursive: true });
   }
 });
-test("200,000 broken and wild frames throw nothing and leave nothing without bounds", async () => {
+test("100,000 broken and wild frames throw nothing and leave nothing without bounds", async () => {
   const seeds = await life(), { clock, outside, nat, sim } = network({}, { limits: { nrConnections: 200, nrConnecting: 50 } }), next = seeded(77), n = (max: number) => Math.floor(next() * max);
   outside.onConnect = (s) => (next() < 0.5 ? s.events!.connected() : s.fail("refused"));
   outside.onDatagram = (bytes, _, __, back) => back(bytes);
   const fromGuest = seeds.filter((f) => f.bytes[6] === 2 && f.bytes[7] === 0x16);
-  for (let i = 0; i < 200_000; i++) {
+  for (let i = 0; i < 100_000; i++) {
     const bytes = next() < 0.95 ? fromGuest[n(fromGuest.length)]!.bytes.slice() : randomBytes(i, n(200));
     for (let k = n(6); k > 0; k--) bytes[next() < 0.8 ? Math.min(bytes.length - 1, n(80)) : n(bytes.length)] = n(256);
     const cut = next() < 0.1 ? bytes.subarray(0, n(bytes.length + 1)) : bytes;
@@ -391,7 +399,7 @@ test("200,000 broken and wild frames throw nothing and leave nothing without bou
   const { now } = nat.stats;
   assert.ok(now.nrTcp <= 200 && now.nrTcpConnecting <= 50 && now.nrUdpFlows <= 1024 && now.nrDnsQueries <= 64 && now.nrReassembling <= 32 && now.nrNeighbours <= 254 && now.nrLeasesHeld <= 240,
     JSON.stringify(now));
-  assert.ok(nat.stats.tcp.nrOpened > 50 && nat.stats.dhcp.nrRequests > 100, "the frames came far enough");
+  assert.ok(nat.stats.tcp.nrOpened > 50 && nat.stats.dhcp.nrRequests > 50, "the frames came far enough");
   sim.others.length = 0;
   sim.echo(nat.gateway, text("still there"));
   await clock.run(100);

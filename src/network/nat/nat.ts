@@ -116,17 +116,18 @@ export class NatNetwork {
 
     const random = options.random ?? (() => crypto.getRandomValues(new Uint32Array(1))[0]!);
     const wheel = this.#wheel = new TimerWheel(options.clock ?? hostClock), { outside } = options, gateway = this.gateway;
+    const log = (sentence: string) => options.log?.(`${this.port.name}: ${sentence}`);
     const limits = { ...TCP_LIMITS, ...UDP_LIMITS, ...options.limits };
     this.port = this.#makePort(options.name ?? "nat");
     this.#lan = new Lan({
       subnet, mac, mtu, own: [gateway, this.hostAddress], answersForAbsent: options.answersForAbsent ?? false, wheel, port: this.port,
-      holderOf: (address) => this.#leases.holderOf(address),
+      holderOf: (address) => this.#leases.holderOf(address), log,
     });
     this.#leases = this.#makeLeases();
     const lan = this.#lan;
     this.#icmp = new Icmp(lan, wheel, gateway);
     this.#dhcp = new DhcpServer({
-      lan, wheel, leases: this.#leases, subnet, gateway, dns: gateway, domain: this.#domain, mtu, leaseMs: options.leaseMs ?? LEASE_MS,
+      lan, wheel, leases: this.#leases, subnet, gateway, dns: gateway, domain: this.#domain, mtu, leaseMs: options.leaseMs ?? LEASE_MS, log,
     });
     this.#dns = new DnsForwarder({ lan, wheel, outside, names: this.#names(), random });
     const route = (protocol: "tcp" | "udp", address: number, port: number) => this.#route(protocol, address, port);
@@ -135,10 +136,11 @@ export class NatNetwork {
       seenAs: (address) => (address === LOOPBACK ? this.hostAddress : address),
     });
     this.#tcp = new TcpLayer({
-      lan, wheel, icmp: this.#icmp, mtu, random, limits, gateway,
+      lan, wheel, icmp: this.#icmp, mtu, random, limits, gateway, log,
       open: (destination, port, events) => this.#openTcp(destination, port, events),
     });
     lan.onRoom = () => this.#tcp.goOn();
+    lan.onAbsent = (address) => this.#tcp.absent(address);
   }
   #hostIn(text: string | undefined, otherwise: number, what: string): number {
     const address = text === undefined ? otherwise : parseIpv4(text), s = this.subnet;
@@ -284,7 +286,11 @@ export class NatNetwork {
   }
   #addressOf(forward: Forward): number | null {
     const { target } = forward;
-    return "address" in target ? target.address : "mac" in target ? this.#leases.addressOf(target.mac) : this.#leases.addressOfName(target.hostname);
+    return "address" in target ? target.address : "mac" in target ? this.#addressOfMac(target.mac) : this.#leases.addressOfName(target.hostname);
+  }
+  /** By its lease, or for a guest that asked for none by what it speaks with. */
+  #addressOfMac(mac: number): number | null {
+    return this.#leases.addressOf(mac) ?? this.#lan.addressOf(mac);
   }
 
   // ---- for those who run it
@@ -329,7 +335,7 @@ export class NatNetwork {
   }
   /** A guest is gone: end its connections and flows outside, and keep its lease for when it comes again. @param guest its MAC or its address */
   dropGuest(guest: string): void {
-    const mac = parseMac(guest), address = mac === null ? parseIpv4(guest) : this.#leases.addressOf(mac);
+    const mac = parseMac(guest), address = mac === null ? parseIpv4(guest) : this.#addressOfMac(mac);
     if (address === null) return;
     this.#tcp.drop(address, true);
     this.#udp.drop(address);

@@ -368,6 +368,17 @@ test("a forward's connection reaches the guest, from the gateway's address, and 
   assertEmpty(nat);
 });
 
+test("a forward to an address where nobody answers ARP ends in seconds", async () => {
+  const { clock, outside, nat, sim } = network({ address: parseIpv4("10.0.2.16")! }, { forwards: ["tcp:127.0.0.1:2222-10.0.2.15:22"] });
+  await nat.start();
+  sim.echo(nat.gateway, new Uint8Array(8));
+  const client = outside.come("127.0.0.1:2222");
+  await clock.run(2000);
+  assert.ok(!client.isAborted);
+  await clock.run(2000);
+  assert.ok(client.isAborted);
+  assertEmpty(nat);
+});
 test("ten thousand connections open, carry bytes and close, and not one object is left", async () => {
   const { clock, outside, nat, sim } = network();
   outside.onConnect = (s) => {

@@ -1,5 +1,6 @@
 /** All TCP connections of a router: which segment belongs to which, SYNs that open new ones, resets for what belongs to none, and the bounds. */
 import { IPPROTO, pseudoSum, sumOf } from "../checksum.ts";
+import { formatIpv4 } from "./address.ts";
 import { FlowTable } from "./flow-table.ts";
 import { ICMP, type Icmp, UNREACHABLE } from "./icmp.ts";
 import type { Packet } from "./ipv4.ts";
@@ -28,6 +29,7 @@ export type TcpOptions = {
   readonly limits: TcpLimits;
   /** the source of connections that forwards open */
   readonly gateway: number;
+  readonly log: (sentence: string) => void;
   readonly open: (destination: number, port: number, events: StreamEvents) => Opening;
 };
 
@@ -100,7 +102,9 @@ export class TcpLayer implements TcpHost {
     const own = this.#perGuest.get(p.source);
     if (this.#table.size >= limits.nrConnections || this.#connecting.size >= limits.nrConnecting || guestPort === 0 || remotePort === 0
       || (own && (own.nr >= limits.nrConnectionsPerGuest || own.nrConnecting >= limits.nrConnecting / 2))) {
-      this.counts.nrSynsDropped++;
+      if (this.counts.nrSynsDropped++ < 3) {
+        this.#o.log(`${formatIpv4(p.source)} opens too many connections: ${this.#table.size} are there, ${this.#connecting.size} of them on their way; a SYN is dropped`);
+      }
       return;
     }
     const c = new TcpConnection(this, p.source, guestPort, p.destination, remotePort, "connecting"), far = this.#o.open(p.destination, remotePort, c);
@@ -148,6 +152,10 @@ export class TcpLayer implements TcpHost {
     this.#reject(p, p.view.getInt32(p.at + 4), 0, TCP.SYN, p.end);
   }
 
+  /** Nobody answered for a guest's address: connections that wait for it end now. */
+  absent(address: number): void {
+    for (const c of [...this.#connecting]) if (c.guestAddress === address && c.state === "synSent") c.abort();
+  }
   /** The peer has room again. */
   goOn(): void {
     while (this.waiting.size > 0 && this.lan.hasRoom) {
