@@ -10,6 +10,12 @@ export type Flow<T> = {
   chained: T | null;
 };
 
+function mixed(h: number, word: number, seed: number): number {
+  h = Math.imul(h ^ word, 0x9e3779b1);
+  h = Math.imul(h ^ (h >>> 15), 0x85ebca6b) ^ seed;
+  return h ^ (h >>> 13);
+}
+
 /** Finds, adds and deletes in constant time; grows with its flows. */
 export class FlowTable<T extends Flow<T>> {
   #heads: (T | null)[] = new Array(256).fill(null);
@@ -21,14 +27,8 @@ export class FlowTable<T extends Flow<T>> {
     this.#seed = seed | 0;
   }
   #hash(guestAddress: number, guestPort: number, remoteAddress: number, remotePort: number): number {
-    let h = this.#seed;
-    for (const word of [guestAddress, remoteAddress, (guestPort << 16) | remotePort]) {
-      h = Math.imul(h ^ word, 0x9e3779b1);
-      h ^= h >>> 15;
-      h = Math.imul(h, 0x85ebca6b) ^ this.#seed;
-      h ^= h >>> 13;
-    }
-    return h & (this.#heads.length - 1);
+    const seed = this.#seed;
+    return mixed(mixed(mixed(seed, guestAddress, seed), remoteAddress, seed), (guestPort << 16) | remotePort, seed) & (this.#heads.length - 1);
   }
   get(guestAddress: number, guestPort: number, remoteAddress: number, remotePort: number): T | null {
     let flow: T | null = this.#heads[this.#hash(guestAddress, guestPort, remoteAddress, remotePort)] ?? null;
