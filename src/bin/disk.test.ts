@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { UserError } from "../base/errors.ts";
+import { openNodeFile } from "../storage/file.node.ts";
 import { disk, parseSize } from "./disk.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "disk-")), at = (name: string) => join(folder, name);
@@ -92,6 +93,21 @@ test("check tells errors from leaks by its exit code, and repairs", async () => 
   assert.equal((await domusDisk("check", at("hurt.qcow2"), "--repair=all")).code, 0);
   assert.match(qemuImg("check", "hurt.qcow2"), /No errors/);
   await refuses(/is not a qcow2 image/, "check", "--format=qcow2", at("base.raw"));
+});
+
+test("an image that somebody writes is neither checked nor copied", async () => {
+  const file = await openNodeFile(at("clone.qcow2"), "write");
+  for (const args of [["check", at("clone.qcow2")], ["convert", at("clone.qcow2"), at("no.raw")], ["clone", at("clone.qcow2"), at("no.qcow2")], ["resize", at("clone.qcow2"), "+1M"]]) await refuses(/clone\.qcow2 is open for writing already/, ...args);
+  await file.close();
+});
+
+test("a disk of no bytes is an image like others", async () => {
+  await domusDisk("create", at("zero.qcow2"), "0");
+  await domusDisk("snapshot", "create", at("zero.qcow2"), "nothing");
+  await domusDisk("resize", at("zero.qcow2"), "1M");
+  await domusDisk("snapshot", "apply", at("zero.qcow2"), "nothing");
+  assert.match(qemuImg("check", "zero.qcow2"), /No errors/);
+  assert.equal(JSON.parse((await domusDisk("info", "--json", at("zero.qcow2"))).out).sizeBytes, 0);
 });
 
 test("^C in a copy leaves nothing under the target's name, nor beside it", async () => {

@@ -68,6 +68,13 @@ const unpack = { unzstd: (frame: Uint8Array, options: { limit: number }) => unzs
 const open = (path: string, parsed: Call, isReadonly: boolean, format = formatOf(path, parsed, "format")): Promise<Disk> =>
   openDisk({ path, format, store: storeOf(parsed), isReadonly, ...unpack, ...(parsed.options.has("snapshot") ? { snapshot: parsed.options.get("snapshot")! } : {}) });
 
+/** An image that is being written is not what it is read as. Where it may only be read we cannot ask. */
+async function refuseInUse(path: string): Promise<void> {
+  try { await (await openNodeFile(path, "write")).close(); } catch (e) {
+    if (e instanceof DiskError && e.fault !== "denied" && e.fault !== "readonly") throw e;
+  }
+}
+
 /** What a new image is to be, of the options. */
 function creation(parsed: Call, format: string, sizeBytes: number): CreateDiskOptions {
   const cluster = parsed.options.get("cluster"), version = wordOption(parsed, "qcow2-version", ["2", "3"]), refcountBits = numberOption(parsed, "refcount-bits", 1, 64);
@@ -107,6 +114,7 @@ async function create(parsed: Call, [path, size]: readonly string[]): Promise<nu
 }
 /** The backing file is named relative to the new image, so that both may move together. It is opened, to know that it can be. */
 async function makeOverlay(parsed: Call, base: string, path: string, format: string, size?: string): Promise<number> {
+  await refuseInUse(base);
   const backingFormat = formatOf(base, parsed, "backing-format"), disk = await open(base, parsed, true, backingFormat), sizeBytes = size === undefined ? disk.sizeBytes : parseSize(size);
   await disk.close();
   const named = relative(dirname(resolve(path)), resolve(base));
@@ -117,7 +125,9 @@ async function makeOverlay(parsed: Call, base: string, path: string, format: str
 
 type Info = Record<string, unknown> & { path: string; format: string; sizeBytes: number; fileBytes: number; allocatedBytes: number };
 async function info(parsed: Call, [path]: readonly string[]): Promise<number> {
-  const format = formatOf(path!, parsed, "format"), stat = statSync(path!, { throwIfNoEntry: false }), found: Info = { path: path!, format, sizeBytes: 0, fileBytes: stat?.size ?? 0, allocatedBytes: (stat?.blocks ?? 0) * 512 };
+  const format = formatOf(path!, parsed, "format");
+  await (await openNodeFile(path!, "read")).close();
+  const stat = statSync(path!), found: Info = { path: path!, format, sizeBytes: 0, fileBytes: stat.size, allocatedBytes: stat.blocks * 512 };
   if (format === "qcow2") {
     const file = await openNodeFile(path!, "read");
     try {
@@ -144,6 +154,7 @@ async function info(parsed: Call, [path]: readonly string[]): Promise<number> {
 async function checkImage(parsed: Call, [path]: readonly string[]): Promise<number> {
   const format = formatOf(path!, parsed, "format"), what = wordOption(parsed, "repair", ["leaks", "all"]);
   if (format !== "qcow2") throw new UserError(`${path}: only qcow2 images have anything to check`);
+  if (!what) await refuseInUse(path!);
   const file = await openNodeFile(path!, what ? "write" : "read");
   try {
     const found = what ? await repair(file, what) : await check(file);
@@ -170,8 +181,10 @@ async function snapshot(parsed: Call, [verb, path, name]: readonly string[]): Pr
 }
 
 async function convert(parsed: Call, [from, to]: readonly string[]): Promise<number> {
-  const format = formatOf(to!, parsed, "to"), source = await open(from!, parsed, true), { signal } = endings();
+  const format = formatOf(to!, parsed, "to");
   if (!creatableFormats().includes(format)) throw new UserError(`Images of format "${format}" cannot be made; ${creatableFormats().join(", ")} can`);
+  await refuseInUse(from!);
+  const source = await open(from!, parsed, true), { signal } = endings();
   let shown = -1;
   const show = (done: number, all: number): void => {
     const percent = all ? Math.floor((100 * done) / all) : 100;

@@ -3,6 +3,7 @@ import { close, constants, fdatasync, fstat, ftruncate, open, read, readSync, re
 import { createServer, connect, type Server } from "node:net";
 import { basename, dirname, isAbsolute, join, resolve, sep } from "node:path";
 import { promisify } from "node:util";
+import { isZero } from "./copy.ts";
 import { type ByteFile, DiskError, type DiskFault, type FileStore } from "./disk.ts";
 
 const FAULTS: Readonly<Record<string, DiskFault>> = {
@@ -127,17 +128,14 @@ class NodeFile implements ByteFile {
       ftruncate(this.#fd, sizeBytes, (e) => { if (e) failed(wrap(this.name, `made ${sizeBytes} bytes long`, e)); else { this.sizeBytes = sizeBytes; done(); } });
     });
   }
-  /** Node cannot make holes in a file. At its end it is cut and made longer again, which leaves one; in its middle zeros are written, except over what is zero already. */
+  /** Node cannot make holes in a file: zeros are written, except over what is zero already. (To cut and extend the file would leave it short in a crash.) */
   async punch(at: number, lengthBytes: number): Promise<void> {
     this.#check(true);
-    const end = Math.min(at + lengthBytes, this.sizeBytes);
-    if (end <= at) return;
-    if (end === this.sizeBytes && !this.#isDevice && at > 0 && end - at >= 1 << 20) { const size = this.sizeBytes; await this.truncate(at); await this.truncate(size); return; }
-    const found = new Uint8Array(Math.min(ZEROS.length, end - at));
+    const end = Math.min(at + lengthBytes, this.sizeBytes), found = new Uint8Array(Math.max(0, Math.min(ZEROS.length, end - at)));
     for (let p = at; p < end; p += found.length) {
       const part = found.subarray(0, Math.min(found.length, end - p));
       await this.read(p, part);
-      if (Buffer.compare(part, ZEROS.subarray(0, part.length)) !== 0) await this.write(p, ZEROS.subarray(0, part.length));
+      if (!isZero(part)) await this.write(p, ZEROS.subarray(0, part.length));
     }
   }
   close(): Promise<void> {

@@ -24,10 +24,10 @@ export async function createQcow2(file: ByteFile, options: CreateQcow2Options): 
   if (!Number.isInteger(refcountOrder) || refcountOrder < 0 || refcountOrder > 6) refuse(`refcounts of ${refcountBits} bits; a power of two from 1 to 64 is wanted`);
   if (version === 2 && (refcountBits !== 16 || lazyRefcounts)) refuse("version 2 has refcounts of 16 bits that are never lazy");
   if (!Number.isSafeInteger(sizeBytes) || sizeBytes < 0 || sizeBytes % SECTOR_BYTES !== 0) refuse(`a disk of ${sizeBytes} bytes is not whole sectors`);
-  const l1Entries = Math.ceil(sizeBytes / (clusterBytes * (clusterBytes / 8)));
+  const l1Entries = Math.max(1, Math.ceil(sizeBytes / (clusterBytes * (clusterBytes / 8))));
   if (l1Entries * 8 > MAX_L1_BYTES) refuse(`with clusters of ${clusterBytes} bytes a disk has ${(MAX_L1_BYTES / 8) * clusterBytes * (clusterBytes / 8)} bytes at most`);
 
-  const per = (clusterBytes * 8) / refcountBits, nrL1 = Math.max(1, Math.ceil((l1Entries * 8) / clusterBytes));
+  const per = (clusterBytes * 8) / refcountBits, nrL1 = Math.ceil((l1Entries * 8) / clusterBytes);
   let nrBlocks = 1, nrTable = 1;
   for (let total = 0; total !== 1 + nrTable + nrBlocks + nrL1; ) {
     total = 1 + nrTable + nrBlocks + nrL1;

@@ -338,6 +338,7 @@ export class Qcow2Disk implements Disk {
   /** Put another L1 table in force, in new clusters, together with other fields of the header; the old one's clusters are given back. The caller is `alone`. */
   async replaceL1(entries: number, write: (table: Table) => void, fields: { sizeBytes?: number }): Promise<void> {
     const { file, header, refcounts } = this.metadata, { clusterBytes } = header;
+    entries = Math.max(1, entries);
     await this.metadata.commit();
     const count = Math.ceil((entries * 8) / clusterBytes), run = await refcounts.allocate(count, true), table = new Table(run.first * clusterBytes, new Uint8Array(entries * 8));
     write(table);

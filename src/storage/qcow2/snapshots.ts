@@ -24,8 +24,8 @@ export async function readSnapshots(file: ByteFile, header: Header): Promise<Sna
     if (l1Entries) checkRegion(file, `L1 table of ${where(i)}`, l1At, l1Entries * 8, header.clusterBytes);
     const entry = new Uint8Array(roundUp(lengthBytes, 8)), e = new DataView(entry.buffer), text = (from: number, n: number) => new TextDecoder().decode(entry.subarray(from, from + n));
     await file.read(at, entry);
-    const sizeBytes = extraBytes >= 16 ? X.disk_size.get(e, S.sizeof) : header.sizeBytes;
-    if (sizeBytes > l1Entries * header.clusterBytes * (header.clusterBytes / 8)) corrupt(file.name, `${where(i)} claims a disk of ${sizeBytes} bytes, more than its L1 table holds`);
+    const most = l1Entries * header.clusterBytes * (header.clusterBytes / 8), sizeBytes = extraBytes >= 16 ? X.disk_size.get(e, S.sizeof) : Math.min(header.sizeBytes, most);
+    if (sizeBytes > most) corrupt(file.name, `${where(i)} claims a disk of ${sizeBytes} bytes, more than its L1 table holds`);
     found.push({
       id: text(S.sizeof + extraBytes, idBytes), name: text(S.sizeof + extraBytes + idBytes, nameBytes), date: new Date(S.date_sec.get(v, 0) * 1000 + Math.floor(S.date_nsec.get(v, 0) / 1e6)),
       sizeBytes: roundUp(sizeBytes, 512), vmStateBytes: extraBytes >= 8 ? X.vm_state_size_large.get(e, S.sizeof) : S.vm_state_size.get(v, 0), l1At, l1Entries, entry,
