@@ -2,10 +2,10 @@
  * The metadata of an image that is open for writing, and the one way in which it reaches the disk.
  *
  * Requests change tables in memory only, and write data straight to clusters that nothing on disk leads to yet. `commit` then writes, in this order:
- *   0. new refcount blocks, a barrier, the refcount table's entries that lead to them (seldom);
- *   1. refcounts, new L2 tables; a barrier, which also makes the data stable that was written before;
- *   2. L2 tables, L1 entries; a barrier;
- *   3. what clusters the old entries led to is given back, in memory: the next commit writes that.
+ *   1. refcounts; where blocks are new (seldom), a barrier and the refcount table's entries that lead to them;
+ *   2. new L2 tables; a barrier, which also makes the data stable that was written before;
+ *   3. L2 tables, L1 entries; a barrier;
+ *   4. what clusters the old entries led to is given back, in memory: the next commit writes that.
  * So on disk a count is never below the number of entries that lead to the cluster, an entry never leads to what is not written, and a cluster is not used
  * anew while an entry of old leads to it. A power cut between two steps leaks clusters at the worst. A commit of nothing but data is one barrier.
  */
@@ -112,20 +112,18 @@ export class Metadata {
   async #commit(): Promise<void> {
     const { file, refcounts } = this, write = (parts: readonly Taken[]) => settle(parts.map((p) => file.write(p.at, p.bytes)));
     // All is copied now, in one go: what is changed from here on belongs to the next commit.
-    const newBlocks = [...refcounts.newBlocks], newL2 = [...this.newL2], newL2At = new Set(newL2.map((i) => entryOffset(this.l1.view, i))), frees = this.#frees;
+    const newL2 = [...this.newL2], newL2At = new Set(newL2.map((i) => entryOffset(this.l1.view, i))), frees = this.#frees;
     const reftable = refcounts.table.isDirty ? [refcounts.table.take()] : [], blocks = this.blocks.dirty().map((t) => t.take()), tables = this.tables.dirty().map((t) => t.take());
     const l1 = this.l1.isDirty ? [this.l1.take()] : [], linked = [...tables.filter((t) => !newL2At.has(t.table.at)), ...l1], all = [...reftable, ...blocks, ...tables, ...l1];
-    const newAt = new Set(newBlocks.map((i) => entryOffset(refcounts.table.view, i)));
     this.#frees = [];
     const act = async (): Promise<void> => {
       try {
+        await write(blocks);
         if (reftable.length) {
-          await write(blocks.filter((t) => newAt.has(t.table.at)));
+          // A new block may be counted by another, so all come before what leads to the new ones.
           await file.flush();
           await write(reftable);
-          for (const i of newBlocks) refcounts.newBlocks.delete(i);
-          await write(blocks.filter((t) => !newAt.has(t.table.at)));
-        } else await write(blocks);
+        }
         await write(tables.filter((t) => newL2At.has(t.table.at)));
         await file.flush();
         if (linked.length) {

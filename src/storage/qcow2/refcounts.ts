@@ -50,9 +50,8 @@ export class Refcounts {
   #hint = 0;
   /** no cluster from here on was ever in use */
   #fresh: number;
-  /** The refcount table, whole; entries changed since the last commit: their blocks are new, and nothing on disk leads to them. */
+  /** the refcount table, whole */
   table: Table;
-  readonly newBlocks = new Set<number>();
 
   constructor(file: ByteFile, header: Header, table: Table, tables: TableCache, metadata: Set<number>, commit: () => Promise<void>) {
     this.#file = file;
@@ -127,7 +126,6 @@ export class Refcounts {
       this.#metadata.add(block++);
       putEntry(this.table.view, i, t.at, 0);
       this.table.touchEntry(i);
-      this.newBlocks.add(i);
     }
     await this.add(c, count + nrBlocks, 1);
     if (c === firstFree && this.#hint === c) this.#hint = c + count + nrBlocks;
