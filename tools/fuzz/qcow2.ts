@@ -49,17 +49,20 @@ export async function fuzzOne(seed: number): Promise<number> {
   const watched = new FaultyFile(file, { fault: (kind, at, lengthBytes) => {
     if (++nrOperations > MAX_OPERATIONS || lengthBytes > MAX_BYTES) throw new Error(`A runaway: ${kind} of ${lengthBytes} bytes at ${at} is operation ${nrOperations}`);
     return null;
-  } });
+  }, delay: async () => { for (let k = random() * 4; k > 1; k--) await null; } });
   const ask = async (act: () => Promise<unknown>): Promise<void> => {
     try { await act(); } catch (e) { if (!(e instanceof DiskError)) throw e; nrRefused++; }
   };
   await ask(() => check(watched));
   await ask(async () => {
     const disk = await openQcow2(watched, { isReadonly: random() < 0.3, openBacking: base, cacheBytes: 0 }), limit = Math.min(disk.sizeBytes, 4 << 20) / 512;
-    for (let i = 0; i < 25 && limit > 0; i++) {
-      const n = 1 + Math.floor(random() * Math.min(limit, 40)), at = Math.floor(random() * (limit - n)) * 512, r = random();
-      await ask(() => r < 0.3 ? disk.read(at, new Uint8Array(n * 512)) : r < 0.65 ? disk.write(at, new Uint8Array(n * 512).fill(i)) : r < 0.75 ? disk.writeZeros(at, n * 512) : r < 0.85 ? disk.discard(at, n * 512) : r < 0.95 ? disk.flush() : disk.resize(disk.sizeBytes + 512 * 1000));
-    }
+    // Two at a time: requests meet changes that others of the same table have begun.
+    await Promise.all([0, 1].map(async (lane) => {
+      for (let i = 0; i < 14 && limit > 0; i++) {
+        const n = 1 + Math.floor(random() * Math.min(limit, 40)), at = Math.floor(random() * (limit - n)) * 512, r = random();
+        await ask(() => r < 0.3 ? disk.read(at, new Uint8Array(n * 512)) : r < 0.65 ? disk.write(at, new Uint8Array(n * 512).fill(i + lane)) : r < 0.75 ? disk.writeZeros(at, n * 512) : r < 0.85 ? disk.discard(at, n * 512) : r < 0.95 ? disk.flush() : disk.resize(disk.sizeBytes + 512 * 1000));
+      }
+    }));
     if (!disk.isReadonly && disk.sizeBytes < 1 << 26) {
       await ask(() => createSnapshot(disk, "two"));
       await ask(() => applySnapshot(disk, "one"));

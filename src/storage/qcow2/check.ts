@@ -4,7 +4,7 @@
  */
 import type { ByteFile } from "../disk.ts";
 import { Contradiction, corrupt, type Header, patchHeader, readHeader, roundUp } from "./header.ts";
-import { entryOffset, hasReservedBits, INCOMPAT, isCopiedEntry, MAX_BITMAPS, MAX_REFTABLE_BYTES, mappingAt, OFLAG_COPIED_HI, putEntry, Qcow2BitmapDirEntry as BE, Qcow2BitmapHeaderExt as BH } from "./layout.ts";
+import { AUTOCLEAR, entryOffset, hasReservedBits, INCOMPAT, isCopiedEntry, MAX_BITMAPS, MAX_REFTABLE_BYTES, mappingAt, OFLAG_COPIED_HI, putEntry, Qcow2BitmapDirEntry as BE, Qcow2BitmapHeaderExt as BH } from "./layout.ts";
 import { maxRefcount, refcountAt, setRefcount } from "./refcounts.ts";
 import { readSnapshots, snapshotTableBytes, usedClusters } from "./snapshots.ts";
 
@@ -128,10 +128,10 @@ class Checker {
       this.counts.add(first, count, users);
     }
   }
-  /** Persistent bitmaps are not used here, but their clusters are. */
+  /** Persistent bitmaps are not used here, but their clusters are, until somebody who does not keep them changes the image. */
   async countBitmaps(): Promise<void> {
-    const { bitmaps, clusterBytes } = this.header;
-    if (!bitmaps || bitmaps.length < BH.sizeof) return;
+    const { bitmaps, clusterBytes, autoclear } = this.header;
+    if (!bitmaps || bitmaps.length < BH.sizeof || !(autoclear & AUTOCLEAR.BITMAPS)) return;
     const ext = new DataView(bitmaps.buffer, bitmaps.byteOffset), at = BH.bitmap_directory_offset.get(ext, 0), lengthBytes = BH.bitmap_directory_size.get(ext, 0), nr = BH.nb_bitmaps.get(ext, 0);
     if (nr > MAX_BITMAPS || lengthBytes > 64 << 20 || at + lengthBytes > roundUp(this.file.sizeBytes, clusterBytes)) { this.error(`The directory of ${nr} bitmaps, ${lengthBytes} bytes at ${at}, is not in the file`); return; }
     this.region(at, lengthBytes);

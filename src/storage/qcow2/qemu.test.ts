@@ -158,6 +158,21 @@ test("images made here are copied into and read back by qemu-img", async () => {
   }
 });
 
+test("persistent bitmaps are counted until the image is opened for writing; then their clusters are leaks, as for qemu-img", async () => {
+  qemuImg("create", "-f", "qcow2", "-o", "cluster_size=4k", "bitmap.qcow2", "64M");
+  qemuImg("bitmap", "--add", "bitmap.qcow2", "b0");
+  execFileSync("qemu-io", ["-f", "qcow2", "-c", "write 1M 1M", at("bitmap.qcow2")]);
+  const count = async () => { const file = await openNodeFile(at("bitmap.qcow2"), "read"), found = await check(file); await file.close(); return [found.nrErrors, found.nrLeaks]; };
+  assert.deepEqual(await count(), [0, 0]);
+  await (await openDisk({ path: at("bitmap.qcow2"), format: "qcow2", store })).close();
+  const r = spawnSync("qemu-img", ["check", "-f", "qcow2", "--output=json", at("bitmap.qcow2")], { encoding: "utf8" });
+  assert.deepEqual(await count(), [0, JSON.parse(r.stdout).leaks]);
+  const file = await openNodeFile(at("bitmap.qcow2"), "write");
+  await repair(file, "leaks");
+  await file.close();
+  assertWhole("bitmap.qcow2");
+});
+
 test("both checks find the same leaks and errors, and a repair here satisfies qemu-img", async () => {
   rawImage("raw", 1 << 20, 6);
   const reports = (): [number, number] => {

@@ -117,17 +117,20 @@ export class Refcounts {
     const { clusterBytes } = this.#header;
     for (let i = c; i < c + count + nrBlocks; i++) if (this.#metadata.has(i)) corrupt(this.#file.name, `cluster ${i} holds metadata but its refcount is 0`);
     if (c + count + nrBlocks > Number.MAX_SAFE_INTEGER / clusterBytes) throw new DiskError("nospace", `${this.#file.name} has no offsets left`);
+    const end = c + count + nrBlocks, per = this.#perBlock, parts = Array.from({ length: Math.floor((end - 1) / per) - Math.floor(c / per) + 1 }, (_, k) => Math.floor(c / per) + k)
+      .map((index) => ({ index, from: Math.max(c, index * per), to: Math.min(end, (index + 1) * per), isNew: entryOffset(this.table.view, index) === 0 }));
+    for (const p of parts) if (!p.isNew) await this.add(p.from, p.to - p.from, 1);
+    // In one go, and after the others: no commit must see a block that is in use and not counted.
     let block = c + count;
-    for (let i = Math.floor(c / this.#perBlock); i <= Math.floor((c + count + nrBlocks - 1) / this.#perBlock); i++) {
-      if (entryOffset(this.table.view, i) !== 0) continue;
+    for (const { index, from, to } of parts.filter((p) => p.isNew)) {
       const t = new Table(block * clusterBytes, new Uint8Array(clusterBytes));
+      for (let i = from; i < to; i++) setRefcount(t.view, i % per, this.#header.refcountOrder, 1);
       t.touch(0, clusterBytes);
       this.#tables.put(t);
       this.#metadata.add(block++);
-      putEntry(this.table.view, i, t.at, 0);
-      this.table.touchEntry(i);
+      putEntry(this.table.view, index, t.at, 0);
+      this.table.touchEntry(index);
     }
-    await this.add(c, count + nrBlocks, 1);
     if (c === firstFree && this.#hint === c) this.#hint = c + count + nrBlocks;
     const isFresh = c >= this.#fresh;
     this.#fresh = Math.max(this.#fresh, c + count + nrBlocks);
