@@ -84,10 +84,10 @@ test("a power cut at any write leaves an image without errors that holds every f
       await model.step(disk);
       const isFlush = model.since.size < nrFlushed;
       for (let cut = seen + 1; cut <= file.log.length; cut++) {
-        if (random() < 0.6 && cut < file.log.length) continue;
+        if (random() < 0.8 && cut < file.log.length) continue;
         const left = file.afterPowerCut(cut, random), found = await check(left), where = `${JSON.stringify(form)}, step ${step}, change ${cut} of ${file.log.length}`;
         assert.deepEqual([found.nrErrors, found.errors], [0, []], where);
-        if (++nrCuts % 60 === 0 && !form.backedSectors) { const q = qemuCheck(left); assert.ok(q.status === 0 || q.status === 3, `${where}: ${q.said}`); }
+        if (++nrCuts % 40 === 0 && !form.backedSectors) { const q = qemuCheck(left); assert.ok(q.status === 0 || q.status === 3, `${where}: ${q.said}`); }
         const after = await openQcow2(left, options), isBefore = isFlush && cut < file.log.length;
         await model.verifyCrashed(after, isBefore ? nowBefore : model.now, isBefore ? sinceBefore : model.since).catch((e) => { throw new Error(`${where}: ${e.message}`); });
         await after.close();
@@ -144,7 +144,7 @@ test("snapshots are made, read, gone back to and deleted in any order, and both 
     if (form.refcountBits === 1 || form.refcountBits === 2) continue;
     const random = seededRandom(seed + 200), sizeBytes = 2000 * 512, { mem, model, options } = await openForm(form, sizeBytes, random), kept = new Map<string, Int32Array>();
     let disk: Qcow2Disk = await openQcow2(mem, options);
-    for (let i = 0; i < 12; i++) {
+    for (let i = 0; i < 9; i++) {
       for (let k = 0; k < 8; k++) await model.step(disk);
       const names = [...kept.keys()], name = names[Math.floor(random() * names.length)], r = random();
       // What a discarded sector holds is nobody's business: written anew, so that the snapshot is certain.
