@@ -126,7 +126,7 @@ test("^C in a copy leaves nothing under the target's name, nor beside it", async
 });
 
 test("words that are wrong are refused with the right ones", async () => {
-  await refuses(/What to do: domus disk create\|clone/);
+  await refuses(/What to do: domus disk create\|/);
   await refuses(/"explode" is not known/, "explode");
   await refuses(/Something is missing: domus disk resize FILE SIZE/, "resize", "x.qcow2");
   await refuses(/"c" is too much/, "convert", "a", "b", "c");

@@ -9,6 +9,7 @@ import { NodeStore, openNodeFile } from "../storage/file.node.ts";
 import { creatableFormats, createDisk, type CreateDiskOptions, diskFormats, openDisk } from "../storage/open.ts";
 import { check, repair } from "../storage/qcow2/check.ts";
 import { readHeader } from "../storage/qcow2/header.ts";
+import { INCOMPAT } from "../storage/qcow2/layout.ts";
 import { Qcow2Disk } from "../storage/qcow2/qcow2.ts";
 import { applySnapshot, createSnapshot, deleteSnapshot, readSnapshots } from "../storage/qcow2/snapshots.ts";
 import { type Option, optionsHelp, parseArgs, type Parsed, numberOption, wordOption } from "./args.ts";
@@ -65,8 +66,10 @@ function formatOf(path: string, parsed: Call, option: string): string {
 }
 const storeOf = (parsed: Call): NodeStore => new NodeStore({ roots: parsed.options.get("allow")?.split(":").filter(Boolean) ?? [] });
 const unpack = { unzstd: (frame: Uint8Array, options: { limit: number }) => unzstd(frame, options) };
-const open = (path: string, parsed: Call, isReadonly: boolean, format = formatOf(path, parsed, "format")): Promise<Disk> =>
-  openDisk({ path, format, store: storeOf(parsed), isReadonly, ...unpack, ...(parsed.options.has("snapshot") ? { snapshot: parsed.options.get("snapshot")! } : {}) });
+const open = (path: string, parsed: Call, isReadonly: boolean, format = formatOf(path, parsed, "format")): Promise<Disk> => {
+  const snapshot = parsed.options.get("snapshot");
+  return openDisk({ path, format, store: storeOf(parsed), isReadonly, ...unpack, ...(snapshot === undefined ? {} : { snapshot }) });
+};
 
 /** An image that is being written is not what it is read as. Where it may only be read we cannot ask. */
 async function refuseInUse(path: string): Promise<void> {
@@ -79,7 +82,10 @@ async function refuseInUse(path: string): Promise<void> {
 function creation(parsed: Call, format: string, sizeBytes: number): CreateDiskOptions {
   const cluster = parsed.options.get("cluster"), version = wordOption(parsed, "qcow2-version", ["2", "3"]), refcountBits = numberOption(parsed, "refcount-bits", 1, 64);
   if (format !== "qcow2" && (cluster ?? version ?? refcountBits) !== undefined) throw new UserError(`Clusters, versions and refcounts are qcow2's; ${format} has none`);
-  return { format, sizeBytes, ...(cluster ? { clusterBytes: parseSize(cluster) } : {}), ...(version ? { version: version === "2" ? 2 : 3 } : {}), ...(refcountBits === undefined ? {} : { refcountBits }) };
+  return {
+    format, sizeBytes, ...(cluster ? { clusterBytes: parseSize(cluster) } : {}), ...(version ? { version: version === "2" ? 2 : 3 } : {}),
+    ...(refcountBits === undefined ? {} : { refcountBits }),
+  };
 }
 /** Make a file whole under its name or not at all: it is written as NAME.part. `fill` closes the file. */
 async function makeWhole(path: string, fill: (file: ByteFile) => Promise<void>): Promise<void> {
@@ -133,7 +139,8 @@ async function info(parsed: Call, [path]: readonly string[]): Promise<number> {
     try {
       const h = await readHeader(file), snapshots = await readSnapshots(file, h);
       Object.assign(found, {
-        sizeBytes: h.sizeBytes, version: h.version, clusterBytes: h.clusterBytes, refcountBits: 2 ** h.refcountOrder, compression: h.compression, backing: h.backing, isDirty: (h.incompatible & 1n) !== 0n, isMarkedCorrupt: (h.incompatible & 2n) !== 0n,
+        sizeBytes: h.sizeBytes, version: h.version, clusterBytes: h.clusterBytes, refcountBits: 2 ** h.refcountOrder, compression: h.compression, backing: h.backing,
+        isDirty: (h.incompatible & INCOMPAT.DIRTY) !== 0n, isMarkedCorrupt: (h.incompatible & INCOMPAT.CORRUPT) !== 0n,
         snapshots: snapshots.map((s) => ({ id: s.id, name: s.name, date: s.date.toISOString(), sizeBytes: s.sizeBytes, vmStateBytes: s.vmStateBytes })),
       });
     } finally { await file.close(); }
@@ -143,9 +150,13 @@ async function info(parsed: Call, [path]: readonly string[]): Promise<number> {
     await disk.close();
   }
   if (parsed.options.has("json")) { parsed.print(`${JSON.stringify(found)}\n`); return 0; }
-  const backing = found["backing"] as { path: string; format: string | null } | null | undefined, snapshots = (found["snapshots"] ?? []) as { id: string; name: string; date: string; sizeBytes: number }[];
+  const backing = found["backing"] as { path: string; format: string | null } | null | undefined;
+  const snapshots = (found["snapshots"] ?? []) as { id: string; name: string; date: string; sizeBytes: number }[];
   parsed.print(`${found.path}: ${format}, a disk of ${sizeText(found.sizeBytes)} (${found.sizeBytes} bytes) in ${sizeText(found.allocatedBytes)} of storage\n`);
-  if (format === "qcow2") parsed.print(`version ${found["version"]}, clusters of ${sizeText(Number(found["clusterBytes"]))}, refcounts of ${found["refcountBits"]} bits, ${found["compression"]}${found["isDirty"] ? ", not closed properly" : ""}${found["isMarkedCorrupt"] ? ", marked corrupt" : ""}\n`);
+  if (format === "qcow2") {
+    const state = `${found["isDirty"] ? ", not closed properly" : ""}${found["isMarkedCorrupt"] ? ", marked corrupt" : ""}`;
+    parsed.print(`version ${found["version"]}, clusters of ${sizeText(Number(found["clusterBytes"]))}, refcounts of ${found["refcountBits"]} bits, ${found["compression"]}${state}\n`);
+  }
   if (backing) parsed.print(`backing file: ${backing.path} (${backing.format ?? "format not stated"})\n`);
   for (const s of snapshots) parsed.print(`snapshot ${s.id}: ${s.name}, ${s.date}, ${sizeText(s.sizeBytes)}\n`);
   return 0;
@@ -161,7 +172,9 @@ async function checkImage(parsed: Call, [path]: readonly string[]): Promise<numb
     if (parsed.options.has("json")) parsed.print(`${JSON.stringify({ path, ...found })}\n`);
     else {
       for (const e of found.errors) parsed.print(`${e}\n`);
-      parsed.print(`${path}: ${found.nrErrors} errors, ${found.nrLeaks} leaked clusters; ${found.nrDataClusters} clusters of data, ${found.nrCompressedClusters} of them compressed, in ${found.fileClusters}${found.isDirty ? "; it was not closed properly, its refcounts are counted anew at its next use" : ""}\n`);
+      const data = `${found.nrDataClusters} clusters of data, ${found.nrCompressedClusters} of them compressed, in ${found.fileClusters}`;
+      const state = found.isDirty ? "; it was not closed properly, its refcounts are counted anew at its next use" : "";
+      parsed.print(`${path}: ${found.nrErrors} errors, ${found.nrLeaks} leaked clusters; ${data}${state}\n`);
     }
     return found.nrErrors ? 1 : found.nrLeaks ? 3 : 0;
   } finally { await file.close(); }
@@ -219,18 +232,23 @@ async function resize(parsed: Call, [path, size]: readonly string[]): Promise<nu
   return 0;
 }
 
-const VERBS: Readonly<Record<string, readonly [least: number, most: number, act: (parsed: Call, words: readonly string[]) => Promise<number>, usage: string]>> = {
-  create: [1, 2, create, "FILE SIZE"], clone: [2, 2, (parsed, [base, path]) => makeOverlay(parsed, base!, path!, formatOf(path!, parsed, "format")), "BASE FILE"], info: [1, 1, info, "FILE"], check: [1, 1, checkImage, "FILE"],
+type Verb = readonly [least: number, most: number, act: (parsed: Call, words: readonly string[]) => Promise<number>, usage: string];
+const VERBS: Readonly<Record<string, Verb>> = {
+  create: [1, 2, create, "FILE SIZE"], info: [1, 1, info, "FILE"], check: [1, 1, checkImage, "FILE"],
+  clone: [2, 2, (parsed, [base, path]) => makeOverlay(parsed, base!, path!, formatOf(path!, parsed, "format")), "BASE FILE"],
   snapshot: [2, 3, snapshot, "list|create|apply|delete FILE [NAME]"], convert: [2, 2, convert, "FROM TO"], resize: [2, 2, resize, "FILE SIZE"],
 };
 
+/** Without what a terminal would obey: names in an image are whatever its maker wrote. */
+const plain = (text: string): string => text.replaceAll(/[\x00-\x09\x0b-\x1f\x7f-\x9f]/g, "?");
+
 /** The command. @param print takes what goes to stdout */
 export async function disk(args: string[], print: (text: string) => void = (text) => { process.stdout.write(text); }): Promise<number> {
-  const parsed: Call = { ...parseArgs(args, OPTIONS, "disk"), print }, [verb, ...words] = parsed.words;
+  const parsed: Call = { ...parseArgs(args, OPTIONS, "disk"), print: (text) => print(plain(text)) }, [verb, ...words] = parsed.words;
   if (parsed.options.has("help")) { parsed.print(HELP); return 0; }
   const row = verb !== undefined && Object.hasOwn(VERBS, verb) ? VERBS[verb] : undefined;
   if (!row) throw new UserError(`${verb === undefined ? "What to do" : `"${verb}" is not known`}: domus disk ${Object.keys(VERBS).join("|")} (domus disk --help says more)`);
   const [least, most, act, usage] = row;
   if (words.length < least || words.length > most) throw new UserError(`${words.length < least ? "Something is missing" : `"${words[most]}" is too much`}: domus disk ${verb} ${usage}`);
-  try { return await act(parsed, words); } catch (e) { throw e instanceof DiskError ? new UserError(e.message) : e; }
+  try { return await act(parsed, words); } catch (e) { throw e instanceof DiskError ? new UserError(plain(e.message)) : e; }
 }

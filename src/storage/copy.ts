@@ -2,6 +2,7 @@
 import type { Disk } from "./disk.ts";
 import { settle } from "./range-lock.ts";
 
+/** How `copyDisk` copies. */
 export type CopyOptions = {
   /** the target reads as zeros all over, as a new file does: zeros need not be written */
   readonly isTargetZero?: boolean;
@@ -32,7 +33,9 @@ export async function copyDisk(from: Pick<Disk, "read" | "sizeBytes">, to: Pick<
   await settle(Array.from({ length: nrInFlight }, worker));
 }
 /** Copy one piece: runs of grains that hold something are written, runs of zeros are zeroed or left. */
-export async function copyPiece(from: Pick<Disk, "read">, to: Pick<Disk, "write" | "writeZeros">, at: number, piece: Uint8Array, grainBytes: number, isTargetZero: boolean): Promise<void> {
+export async function copyPiece(
+  from: Pick<Disk, "read">, to: Pick<Disk, "write" | "writeZeros">, at: number, piece: Uint8Array, grainBytes: number, isTargetZero: boolean,
+): Promise<void> {
   await from.read(at, piece);
   for (let p = 0; p < piece.length; ) {
     const isEmpty = isZero(piece.subarray(p, p + grainBytes));

@@ -97,7 +97,9 @@ class NodeFile implements ByteFile {
   write(at: number, from: Uint8Array): Promise<void> {
     return new Promise((done, failed) => {
       this.#check(true);
-      if (this.#isDevice && at + from.length > this.sizeBytes) throw new DiskError("nospace", `${this.name} is a device of ${this.sizeBytes} bytes: ${from.length} bytes at ${at} do not fit`);
+      if (this.#isDevice && at + from.length > this.sizeBytes) {
+        throw new DiskError("nospace", `${this.name} is a device of ${this.sizeBytes} bytes: ${from.length} bytes at ${at} do not fit`);
+      }
       const go = (begin: number) => write(this.#fd, from, begin, from.length - begin, at + begin, (e, n) => {
         if (e) { failed(wrap(this.name, `written at ${at + begin}`, e)); return; }
         this.sizeBytes = Math.max(this.sizeBytes, at + begin + n);
@@ -204,6 +206,7 @@ export async function openNodeFile(path: string, mode: "read" | "write" | "creat
   }
 }
 
+/** What a `NodeStore` allows. */
 export type NodeStoreOptions = {
   /** folders, beside an image's own, whose files it may name as backing files */
   readonly roots?: readonly string[];
@@ -221,9 +224,11 @@ export class NodeStore implements FileStore {
     if (path.includes("\0")) throw new DiskError("missing", "A path holds a zero byte");
     const full = from === undefined || isAbsolute(path) ? resolve(path) : join(dirname(from), path);
     if (from === undefined) return openNodeFile(mode === "create" ? full : await real(full), mode);
-    const target = mode === "create" ? join(await real(dirname(full)), basename(full)) : await real(full), folders = [dirname(await real(from)), ...(await Promise.all(this.#roots.map((r) => real(r).catch(() => r))))];
+    const target = mode === "create" ? join(await real(dirname(full)), basename(full)) : await real(full);
+    const folders = [dirname(await real(from)), ...(await Promise.all(this.#roots.map((r) => real(r).catch(() => r))))];
     if (!folders.some((f) => isBelow(target, f))) {
-      throw new DiskError("denied", `${from} names the file ${path}${target === path ? "" : ` (${target})`}, which is outside its folder; if it may be used, allow the folder ${dirname(target)}`);
+      const truly = target === path ? "" : ` (${target})`;
+      throw new DiskError("denied", `${from} names the file ${path}${truly}, which is outside its folder; if it may be used, allow the folder ${dirname(target)}`);
     }
     return openNodeFile(target, mode);
   }

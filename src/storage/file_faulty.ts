@@ -10,6 +10,7 @@ export type Change =
   | { readonly kind: "truncate"; readonly sizeBytes: number }
   | { readonly kind: "punch"; readonly at: number; readonly lengthBytes: number }
   | { readonly kind: "flush"; readonly covers: number };
+/** How a `FaultyFile` misbehaves. */
 export type FaultyOptions = {
   /** asked before each operation; what it returns is thrown */
   fault?: (kind: "read" | "write" | "flush" | "truncate" | "punch", at: number, lengthBytes: number) => DiskFault | null;

@@ -7,6 +7,7 @@ import type { Disk } from "./disk.ts";
 /** What a sector may hold after a crash: what it held at the last flush, and all that came after. `ANY` after a discard. */
 const ANY = -1;
 
+/** What a disk should hold. */
 export class DiskModel {
   /** write number by sector; 0 zeros, ANY anything */
   readonly now: Int32Array;
@@ -42,7 +43,10 @@ export class DiskModel {
   async flush(disk: Disk): Promise<void> {
     const before = [...this.since].map(([s, values]) => [s, values.length] as const);
     await disk.flush();
-    for (const [s, n] of before) { const left = this.since.get(s)!.slice(n - 1); if (left.length > 1) this.since.set(s, left); else this.since.delete(s); }
+    for (const [s, n] of before) {
+      const left = this.since.get(s)!.slice(n - 1);
+      if (left.length > 1) this.since.set(s, left); else this.since.delete(s);
+    }
   }
   /** Compare a range with what it should hold. @throws Error that names the sector */
   async verify(disk: Disk, at = 0, n = this.now.length): Promise<void> {
@@ -50,19 +54,21 @@ export class DiskModel {
     await disk.read(at * 512, bytes);
     for (let s = 0; s < n; s++) {
       const found = writeOf(bytes.subarray(s * 512, s * 512 + 512), at + s), wanted = this.now[at + s]!;
-      if (wanted === ANY ? found === null : found !== wanted) throw new Error(`Sector ${at + s} holds ${found === null ? "nothing anybody wrote" : `write ${found}`}, not write ${wanted}`);
+      if (wanted === ANY ? found === null : found !== wanted) throw new Error(`Sector ${at + s} holds ${said(found)}, not write ${wanted}`);
     }
   }
-  /** The same after a crash: any state since the last flush will do. @param nrSafe write numbers up to which a discarded sector may go back */
+  /** The same after a crash: any state since the last flush will do. */
   async verifyCrashed(disk: Disk, now = this.now, since = this.since): Promise<void> {
     const bytes = new Uint8Array(now.length * 512);
     await disk.read(0, bytes);
     for (let s = 0; s < now.length; s++) {
       const found = writeOf(bytes.subarray(s * 512, s * 512 + 512), s), allowed = since.get(s) ?? [now[s]!];
-      if (found === null || !(allowed.includes(found) || allowed.includes(ANY))) throw new Error(`Sector ${s} holds ${found === null ? "nothing anybody wrote" : `write ${found}`}, and could hold ${allowed.join(", ")}`);
+      if (found === null || !(allowed.includes(found) || allowed.includes(ANY))) throw new Error(`Sector ${s} holds ${said(found)}, and could hold ${allowed.join(", ")}`);
     }
   }
 }
+
+const said = (found: number | null): string => (found === null ? "nothing anybody wrote" : `write ${found}`);
 
 /** What write `nr` leaves in a sector; 0 is zeros. */
 export function sectorOf(nr: number, sector: number, into: Uint8Array): void {

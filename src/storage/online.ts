@@ -88,6 +88,7 @@ function frozen(disk: Disk): Disk {
   };
 }
 
+/** How `backupLive` copies; as `CopyOptions`. */
 export type BackupOptions = { readonly signal?: AbortSignal; readonly onProgress?: (doneBytes: number, allBytes: number) => void; readonly isTargetZero?: boolean };
 /** The unit of copying before a write. */
 const CHUNK_BYTES = 65536;

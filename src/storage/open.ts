@@ -1,10 +1,14 @@
-/** Opens and makes disks by path and format; a new format is one row in each table. The format is always said, never guessed: a guest writes whatever it likes into a raw disk, also the head of another format. */
+/**
+ * Opens and makes disks by path and format; a new format is one row in each table. The format is always said, never guessed: a guest writes whatever it
+ * likes into a raw disk, also the head of another format.
+ */
 import { type ByteFile, type Disk, DiskError, type FileStore } from "./disk.ts";
 import { createQcow2, type CreateQcow2Options } from "./qcow2/create.ts";
 import { openQcow2 } from "./qcow2/qcow2.ts";
 import type { Unzstd } from "./qcow2/compressed.ts";
 import { RawDisk } from "./raw.ts";
 
+/** What to open, and how. */
 export type OpenDiskOptions = {
   readonly path: string;
   /** one of `diskFormats()` */
@@ -61,12 +65,16 @@ async function openChain(options: OpenDiskOptions, above: readonly string[]): Pr
   const file = await store.open(path, isReadonly || options.snapshot !== undefined ? "read" : "write", from);
   if (above.includes(file.name) || above.length >= MAX_CHAIN) {
     await file.close();
-    throw new DiskError("corrupt", above.includes(file.name) ? `${file.name} is its own backing file (${[...above, file.name].slice(-4).join(" -> ")})` : `${above[0]} has more than ${MAX_CHAIN} backing files`);
+    const isCircle = above.includes(file.name);
+    throw new DiskError("corrupt", isCircle ? `${file.name} is its own backing file (${[...above, file.name].slice(-4).join(" -> ")})` : `${above[0]} has more than ${MAX_CHAIN} backing files`);
   }
   return open(file, {
     ...options,
     openBacking: (backingPath, backingFormat) => {
-      if (backingFormat === null) throw new DiskError("unsupported", `${file.name} does not say what format its backing file ${backingPath} has; write it down with: qemu-img rebase -u -b ${backingPath} -F FORMAT ${file.name}`);
+      if (backingFormat === null) {
+        const remedy = `qemu-img rebase -u -b ${backingPath} -F FORMAT ${file.name}`;
+        throw new DiskError("unsupported", `${file.name} does not say what format its backing file ${backingPath} has; write it down with: ${remedy}`);
+      }
       const { snapshot: _, ...rest } = options;
       return openChain({ ...rest, path: backingPath, format: backingFormat, isReadonly: true, from: file.name }, [...above, file.name]);
     },

@@ -5,6 +5,7 @@ const PAGE_BYTES = 4096, PAGE_SECTORS = PAGE_BYTES / SECTOR_BYTES;
 /** Pages get their place in slabs of this many, so that a gigabyte is not a quarter million buffers. */
 const SLAB_PAGES = 256;
 
+/** Bounds of a `MemoryOverlay`. */
 export type OverlayOptions = {
   /** memory for what differs from the base, in bytes; what does not fit is refused with `nospace`. Default 1 GiB */
   readonly maxBytes?: number;

@@ -4,12 +4,18 @@
  */
 import type { ByteFile } from "../disk.ts";
 import { Contradiction, corrupt, type Header, patchHeader, readHeader, roundUp } from "./header.ts";
-import { AUTOCLEAR, entryOffset, hasReservedBits, INCOMPAT, isCopiedEntry, MAX_BITMAPS, MAX_REFTABLE_BYTES, mappingAt, OFLAG_COPIED_HI, putEntry, Qcow2BitmapDirEntry as BE, Qcow2BitmapHeaderExt as BH } from "./layout.ts";
+import {
+  AUTOCLEAR, entryOffset, hasReservedBits, INCOMPAT, isCopiedEntry, MAX_BITMAPS, MAX_REFTABLE_BYTES, mappingAt, OFLAG_COPIED_HI, putEntry, Qcow2BitmapDirEntry as BE,
+  Qcow2BitmapHeaderExt as BH,
+} from "./layout.ts";
 import { maxRefcount, refcountAt, setRefcount } from "./refcounts.ts";
 import { readSnapshots, snapshotTableBytes, usedClusters } from "./snapshots.ts";
 
 /** `nrErrors` can lose data, `nrLeaks` are clusters in use by nobody. `errors`: the first hundred, as sentences. */
-export type Qcow2Check = { nrErrors: number; nrLeaks: number; errors: string[]; nrDataClusters: number; nrCompressedClusters: number; nrSnapshots: number; fileClusters: number; isDirty: boolean; isMarkedCorrupt: boolean };
+export type Qcow2Check = {
+  nrErrors: number; nrLeaks: number; errors: string[]; nrDataClusters: number; nrCompressedClusters: number; nrSnapshots: number; fileClusters: number;
+  isDirty: boolean; isMarkedCorrupt: boolean;
+};
 
 /** Counts by cluster, sparse: a file may be long and nearly empty. */
 class Counts {
@@ -88,7 +94,8 @@ class Checker {
       this.blocks.set(i, at);
       this.region(at, clusterBytes);
     }
-    const snapshots = await readSnapshots(file, header), tables = [{ at: header.l1At, entries: header.l1Entries, what: "L1" }, ...snapshots.map((s) => ({ at: s.l1At, entries: s.l1Entries, what: `Snapshot "${s.name}" L1` }))];
+    const snapshots = await readSnapshots(file, header);
+    const tables = [{ at: header.l1At, entries: header.l1Entries, what: "L1" }, ...snapshots.map((s) => ({ at: s.l1At, entries: s.l1Entries, what: `Snapshot "${s.name}" L1` }))];
     if (snapshots.length) this.region(header.snapshotsAt, snapshotTableBytes(snapshots));
     if (tables.reduce((sum, t) => sum + t.entries * 8, 0) > file.sizeBytes + clusterBytes * tables.length) corrupt(file.name, "its L1 tables together are longer than the file");
     const users = new Map<number, number>();
@@ -132,8 +139,12 @@ class Checker {
   async countBitmaps(): Promise<void> {
     const { bitmaps, clusterBytes, autoclear } = this.header;
     if (!bitmaps || bitmaps.length < BH.sizeof || !(autoclear & AUTOCLEAR.BITMAPS)) return;
-    const ext = new DataView(bitmaps.buffer, bitmaps.byteOffset), at = BH.bitmap_directory_offset.get(ext, 0), lengthBytes = BH.bitmap_directory_size.get(ext, 0), nr = BH.nb_bitmaps.get(ext, 0);
-    if (nr > MAX_BITMAPS || lengthBytes > 64 << 20 || at + lengthBytes > roundUp(this.file.sizeBytes, clusterBytes)) { this.error(`The directory of ${nr} bitmaps, ${lengthBytes} bytes at ${at}, is not in the file`); return; }
+    const ext = new DataView(bitmaps.buffer, bitmaps.byteOffset), nr = BH.nb_bitmaps.get(ext, 0);
+    const at = BH.bitmap_directory_offset.get(ext, 0), lengthBytes = BH.bitmap_directory_size.get(ext, 0);
+    if (nr > MAX_BITMAPS || lengthBytes > 64 << 20 || at + lengthBytes > roundUp(this.file.sizeBytes, clusterBytes)) {
+      this.error(`The directory of ${nr} bitmaps, ${lengthBytes} bytes at ${at}, is not in the file`);
+      return;
+    }
     this.region(at, lengthBytes);
     const directory = await this.bytes(at, lengthBytes);
     for (let i = 0, p = 0; i < nr && p + BE.sizeof <= lengthBytes; i++) {

@@ -8,6 +8,7 @@ export type Unzstd = (frame: Uint8Array, options: { limit: number }) => Uint8Arr
 /** Unpacked clusters kept: a guest reads a cluster in many requests, one after the other. */
 const KEPT_BYTES = 1 << 20;
 
+/** The compressed clusters of one image. */
 export class CompressedClusters {
   readonly #file: ByteFile;
   readonly #header: Header;

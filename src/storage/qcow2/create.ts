@@ -4,6 +4,7 @@ import { roundUp } from "./header.ts";
 import { COMPAT, EXT, MAX_L1_BYTES, putEntry, QCOW_MAGIC, QCowHeader as H, V2_HEADER_BYTES } from "./layout.ts";
 import { setRefcount } from "./refcounts.ts";
 
+/** What a new image is to be. */
 export type CreateQcow2Options = {
   readonly sizeBytes: number;
   /** a power of two, 512 to 2 MiB; default 64 KiB */
@@ -18,7 +19,8 @@ export type CreateQcow2Options = {
 
 /** Write an empty image into an empty file. The header comes last: what is interrupted is no image. @throws DiskError `unsupported` for what cannot be */
 export async function createQcow2(file: ByteFile, options: CreateQcow2Options): Promise<void> {
-  const { sizeBytes, clusterBytes = 65536, version = 3, refcountBits = 16, backing, lazyRefcounts } = options, clusterBits = Math.log2(clusterBytes), refcountOrder = Math.log2(refcountBits);
+  const { sizeBytes, clusterBytes = 65536, version = 3, refcountBits = 16, backing, lazyRefcounts } = options;
+  const clusterBits = Math.log2(clusterBytes), refcountOrder = Math.log2(refcountBits);
   const refuse = (what: string): never => { throw new DiskError("unsupported", `${file.name}: ${what}`); };
   if (!Number.isInteger(clusterBits) || clusterBits < 9 || clusterBits > 21) refuse(`clusters of ${clusterBytes} bytes; a power of two from 512 to 2097152 is wanted`);
   if (!Number.isInteger(refcountOrder) || refcountOrder < 0 || refcountOrder > 6) refuse(`refcounts of ${refcountBits} bits; a power of two from 1 to 64 is wanted`);
@@ -61,7 +63,8 @@ export async function createQcow2(file: ByteFile, options: CreateQcow2Options): 
   }
   if (backing) {
     const path = new TextEncoder().encode(backing.path), format = new TextEncoder().encode(backing.format), at = headerBytes + 8 + roundUp(format.length, 8) + 8;
-    if (path.length === 0 || path.length > 1023 || at + path.length > clusterBytes) refuse(`the name of its backing file has ${path.length} bytes; ${Math.min(1023, clusterBytes - at)} is the most`);
+    const most = Math.min(1023, clusterBytes - at);
+    if (path.length === 0 || path.length > most) refuse(`the name of its backing file has ${path.length} bytes; ${most} is the most`);
     v.setUint32(headerBytes, EXT.BACKING_FORMAT);
     v.setUint32(headerBytes + 4, format.length);
     header.set(format, headerBytes + 8);

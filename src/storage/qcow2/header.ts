@@ -46,7 +46,8 @@ export async function readHeader(file: ByteFile): Promise<Header> {
   const clusterBits = H.cluster_bits.get(v, 0), clusterBytes = 2 ** clusterBits;
   if (clusterBits < 9 || clusterBits > 21) corrupt(name, `cluster_bits is ${clusterBits}, not 9 to 21`);
   const headerBytes = version === 2 ? V2_HEADER_BYTES : H.header_length.get(v, 0);
-  if (headerBytes < (version === 2 ? V2_HEADER_BYTES : V3_HEADER_BYTES) || headerBytes > clusterBytes || headerBytes % 8 !== 0) corrupt(name, `its header says it is ${headerBytes} bytes long`);
+  const least = version === 2 ? V2_HEADER_BYTES : V3_HEADER_BYTES;
+  if (headerBytes < least || headerBytes > clusterBytes || headerBytes % 8 !== 0) corrupt(name, `its header says it is ${headerBytes} bytes long`);
   if (H.crypt_method.get(v, 0) !== 0) refuse("it is encrypted, which is not supported");
 
   const extensions = await readExtensions(file, headerBytes, H.backing_file_offset.get(v, 0), clusterBytes);
@@ -96,7 +97,8 @@ async function readBacking(file: ByteFile, at: number, length: number, clusterBy
   return { path: new TextDecoder().decode(bytes), format };
 }
 
-async function readExtensions(file: ByteFile, from: number, backingAt: number, clusterBytes: number): Promise<{ format: string | null; features: Uint8Array | null; bitmaps: Uint8Array | null }> {
+type Extensions = { format: string | null; features: Uint8Array | null; bitmaps: Uint8Array | null };
+async function readExtensions(file: ByteFile, from: number, backingAt: number, clusterBytes: number): Promise<Extensions> {
   const end = backingAt > from && backingAt < clusterBytes ? backingAt : clusterBytes, all = new Uint8Array(Math.min(end, file.sizeBytes)), v = new DataView(all.buffer);
   await file.read(0, all);
   let format: string | null = null, features: Uint8Array | null = null, bitmaps: Uint8Array | null = null;
@@ -124,8 +126,9 @@ function featureNames(bits: bigint, table: Uint8Array | null): string[] {
   });
 }
 
+type Patched = "sizeBytes" | "l1At" | "l1Entries" | "reftableAt" | "reftableClusters" | "nrSnapshots" | "snapshotsAt" | "incompatible" | "autoclear";
 /** Write fields of the header, in one write that lies in the first sector; the caller flushes before and after as order demands. */
-export async function patchHeader(file: ByteFile, fields: Partial<Pick<Header, "sizeBytes" | "l1At" | "l1Entries" | "reftableAt" | "reftableClusters" | "nrSnapshots" | "snapshotsAt" | "incompatible" | "autoclear">>): Promise<void> {
+export async function patchHeader(file: ByteFile, fields: Partial<Pick<Header, Patched>>): Promise<void> {
   const bytes = new Uint8Array(SECTOR_BYTES), v = new DataView(bytes.buffer);
   await file.read(0, bytes);
   if (fields.sizeBytes !== undefined) H.size.set(v, 0, fields.sizeBytes);

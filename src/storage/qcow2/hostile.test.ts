@@ -46,7 +46,7 @@ test("a header that contradicts itself, the file or us is refused by what is wro
     ["reftable past the end", (v) => v.setUint32(56, 100), "corrupt", /ends past the file/],
     ["snapshots many", (v) => v.setUint32(60, 0xffffffff), "corrupt", /claims 4294967295 snapshots/],
     ["snapshots nowhere", (v) => { v.setUint32(60, 1); v.setBigUint64(64, 1n << 50n); }, "corrupt", /snapshot table/],
-    ["snapshots nonsense", (v) => { v.setUint32(60, 9); v.setBigUint64(64, BigInt(L1)); }, "corrupt", /snapshot [1-9]/],
+    ["snapshots nonsense", (v) => { v.setUint32(60, 9); v.setBigUint64(64, BigInt(L1)); }, "corrupt", /snapshot/],
     ["backing name long", (v) => { v.setBigUint64(8, 200n); v.setUint32(16, 0xffffffff); }, "corrupt", /name of its backing file/],
     ["refcount_order", (v) => v.setUint32(96, 7), "corrupt", /refcount_order is 7/],
     ["header_length", (v) => v.setUint32(100, 0xfffffff8), "corrupt", /header says it is 4294967288 bytes/],

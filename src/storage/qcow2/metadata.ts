@@ -19,6 +19,7 @@ import { Table, TableCache, type Taken } from "./tables.ts";
 /** How much of L2 tables and refcount blocks is kept, unless said otherwise. */
 export const CACHE_BYTES = 4 << 20;
 
+/** One image's metadata. */
 export class Metadata {
   readonly file: ByteFile;
   readonly header: Header;
@@ -47,7 +48,8 @@ export class Metadata {
 
   /** Read L1 and refcount table. For writing, every table's place is checked, and no two may share a cluster. @throws DiskError `corrupt` */
   static async open(file: ByteFile, header: Header, forWriting: boolean, cacheBytes = CACHE_BYTES): Promise<Metadata> {
-    const l1 = new Table(header.l1At, new Uint8Array(header.l1Entries * 8)), reftable = new Table(header.reftableAt, new Uint8Array(forWriting ? header.reftableClusters * header.clusterBytes : 0));
+    const l1 = new Table(header.l1At, new Uint8Array(header.l1Entries * 8));
+    const reftable = new Table(header.reftableAt, new Uint8Array(forWriting ? header.reftableClusters * header.clusterBytes : 0));
     await settle([file.read(l1.at, l1.bytes), file.read(reftable.at, reftable.bytes)]);
     const m = new Metadata(file, header, l1, reftable, cacheBytes);
     if (!forWriting) return m;

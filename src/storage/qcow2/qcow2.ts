@@ -15,6 +15,7 @@ import { Metadata } from "./metadata.ts";
 import { readSnapshots, snapshotHeader, snapshotTableBytes } from "./snapshots.ts";
 import { Table } from "./tables.ts";
 
+/** How to open an image. */
 export type Qcow2Options = {
   isReadonly?: boolean;
   /** Opens the backing file that the header names. Without it an image with a backing file is refused. */
@@ -59,6 +60,7 @@ export async function openQcow2(file: ByteFile, options: Qcow2Options = {}): Pro
   }
 }
 
+/** An open image; `openQcow2` makes it. */
 export class Qcow2Disk implements Disk {
   readonly name: string;
   readonly format = "qcow2";
@@ -270,7 +272,7 @@ export class Qcow2Disk implements Disk {
     // The disk's last cluster is whole when it is cleared to the disk's end.
     const from = roundUp(offset, clusterBytes), to = end === this.sizeBytes ? roundUp(end, clusterBytes) : end - (end % clusterBytes);
     await this.#changing(async () => {
-      if (from >= to) { if (!isDiscard) await this.#zeroPart(offset, lengthBytes); return; }
+      if (from >= to) { if (!isDiscard && lengthBytes) await this.#zeroPart(offset, lengthBytes); return; }
       if (!isDiscard && offset < from) await this.#zeroPart(offset, from - offset);
       for (let c = from / clusterBytes; c < to / clusterBytes; ) {
         const n = Math.min(to / clusterBytes - c, perTable - (c % perTable)), first = c;
@@ -282,8 +284,9 @@ export class Qcow2Disk implements Disk {
     });
   }
   async #zeroPart(offset: number, lengthBytes: number): Promise<void> {
-    const cluster = Math.floor(offset / this.header.clusterBytes);
-    await this.#lock.exclusive(cluster, cluster, async () => {
+    // Less than a cluster may still lie in two.
+    const { clusterBytes } = this.header;
+    await this.#lock.exclusive(Math.floor(offset / clusterBytes), Math.floor((offset + lengthBytes - 1) / clusterBytes), async () => {
       for (const p of await this.#lookup(offset, lengthBytes)) if (!this.#readsZero(p)) await this.#allocatingWrite(p.offset, new Uint8Array(p.lengthBytes));
     });
   }
@@ -298,7 +301,9 @@ export class Qcow2Disk implements Disk {
       if (!this.backing) await this.#link(cluster, n, 0, 0);
       else if (version >= 3) await this.#link(cluster, n, 0, 0, OFLAG_ZERO_LO);
       // Version 2 has no word for zeros over a backing file.
-      else if (!isDiscard) for (let at = p.offset; at < p.offset + p.lengthBytes; at += 1 << 20) await this.#allocatingWrite(at, new Uint8Array(Math.min(1 << 20, p.offset + p.lengthBytes - at)));
+      else if (!isDiscard) {
+        for (let at = p.offset, stop = at + p.lengthBytes; at < stop; at += 1 << 20) await this.#allocatingWrite(at, new Uint8Array(Math.min(1 << 20, stop - at)));
+      }
     }
   }
 
@@ -311,7 +316,8 @@ export class Qcow2Disk implements Disk {
     if (version < 3 && this.header.nrSnapshots) throw new DiskError("unsupported", `${this.name} has snapshots, and version 2 of qcow2 does not say of what size`);
     if (sizeBytes === old) return;
     const l1Entries = Math.ceil(sizeBytes / (clusterBytes * (clusterBytes / 8)));
-    if (l1Entries * 8 > MAX_L1_BYTES) throw new DiskError("unsupported", `${this.name}: with clusters of ${clusterBytes} bytes a disk has ${(MAX_L1_BYTES / 8) * clusterBytes * (clusterBytes / 8)} bytes at most`);
+    const most = (MAX_L1_BYTES / 8) * clusterBytes * (clusterBytes / 8);
+    if (sizeBytes > most) throw new DiskError("unsupported", `${this.name}: with clusters of ${clusterBytes} bytes a disk has ${most} bytes at most`);
     await this.#changing(() => this.alone(async () => {
       if (l1Entries > this.header.l1Entries) await this.replaceL1(l1Entries, (table) => { table.bytes.set(this.metadata.l1.bytes); }, {});
       const { backing } = this, until = Math.min(sizeBytes, backing?.sizeBytes ?? 0);
@@ -320,7 +326,8 @@ export class Qcow2Disk implements Disk {
         // Zeros hide what the backing file has there, before the header makes it the guest's. They end where it does, or with a whole cluster.
         for (let at = old; at < until; ) {
           const next = Math.min(sizeBytes, (Math.floor(at / clusterBytes) + 1) * clusterBytes);
-          if (at % clusterBytes === 0) await this.#clearClusters(at / clusterBytes, 1, false); else if (!this.#readsZero((await this.#lookup(at, next - at))[0]!)) await this.#allocatingWrite(at, new Uint8Array(next - at));
+          if (at % clusterBytes === 0) await this.#clearClusters(at / clusterBytes, 1, false);
+          else if (!this.#readsZero((await this.#lookup(at, next - at))[0]!)) await this.#allocatingWrite(at, new Uint8Array(next - at));
           at = next;
           await this.metadata.relieve();
         }

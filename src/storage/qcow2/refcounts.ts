@@ -28,6 +28,7 @@ export function setRefcount(view: DataView, index: number, order: number, value:
     }
   }
 }
+/** The largest value of a refcount. */
 export const maxRefcount = (order: number): number => (order === 6 ? Number.MAX_SAFE_INTEGER : 2 ** 2 ** order - 1);
 
 /** A run of clusters, by number. */
@@ -37,6 +38,7 @@ export type Run = {
   readonly isFresh: boolean;
 };
 
+/** One image's refcounts. */
 export class Refcounts {
   readonly #file: ByteFile;
   readonly #header: Header;
@@ -108,7 +110,11 @@ export class Refcounts {
         const nrBlocks = this.#missingBlocks(c, count), nrFree = await this.#freeFrom(c, count + nrBlocks);
         const run = nrFree >= count + nrBlocks ? count : !isExact && nrFree > 0 && this.#missing(c, nrFree) === 0 ? nrFree : 0;
         if (run === 0) { c = await this.#firstFree(c + nrFree); continue; }
-        if (Math.floor((c + run + nrBlocks - 1) / this.#perBlock) * 8 >= this.table.bytes.length) { await this.#grow(c + run + nrBlocks); first = c = await this.#firstFree(this.#hint); continue; }
+        if (Math.floor((c + run + nrBlocks - 1) / this.#perBlock) * 8 >= this.table.bytes.length) {
+          await this.#grow(c + run + nrBlocks);
+          first = c = await this.#firstFree(this.#hint);
+          continue;
+        }
         return this.#hand(c, run, run === count ? nrBlocks : 0, first);
       }
     });
@@ -187,7 +193,8 @@ export class Refcounts {
     const first = Math.ceil(clusters / per) * per, old = this.table;
     let nrBlocks = 1, nrTable = 1;
     for (;;) {
-      const needed = first / per + nrBlocks, wanted = Math.ceil((Math.max(needed, Math.ceil((old.bytes.length / 8) * 1.5)) * 8) / clusterBytes), blocks = Math.ceil((wanted + nrBlocks) / per);
+      const entries = Math.max(first / per + nrBlocks, Math.ceil((old.bytes.length / 8) * 1.5)), wanted = Math.ceil((entries * 8) / clusterBytes);
+      const blocks = Math.ceil((wanted + nrBlocks) / per);
       if (wanted === nrTable && blocks <= nrBlocks) break;
       nrTable = wanted;
       nrBlocks = Math.max(nrBlocks, blocks);

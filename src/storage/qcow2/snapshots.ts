@@ -1,7 +1,10 @@
 /** Internal snapshots: L1 tables of old that share clusters with the active one. */
 import { type ByteFile, DiskError } from "../disk.ts";
 import { checkRegion, corrupt, type Header, patchHeader, roundUp } from "./header.ts";
-import { entryOffset, isCopiedEntry, MAX_L1_BYTES, MAX_SNAPSHOT_TABLE_BYTES, MAX_SNAPSHOTS, type Mapping, mappingAt, OFLAG_COPIED_HI, OFLAG_ZERO_LO, putEntry, QCowSnapshotExtra as X, QCowSnapshotHeader as S } from "./layout.ts";
+import {
+  entryOffset, isCopiedEntry, MAX_L1_BYTES, MAX_SNAPSHOT_TABLE_BYTES, MAX_SNAPSHOTS, type Mapping, mappingAt, OFLAG_COPIED_HI, OFLAG_ZERO_LO, putEntry,
+  QCowSnapshotExtra as X, QCowSnapshotHeader as S,
+} from "./layout.ts";
 import type { Metadata } from "./metadata.ts";
 import type { Qcow2Disk } from "./qcow2.ts";
 
@@ -34,12 +37,14 @@ export async function readSnapshots(file: ByteFile, header: Header): Promise<Sna
   }
   return found;
 }
+/** Length of the table of these snapshots. */
 export const snapshotTableBytes = (snapshots: readonly Snapshot[]): number => snapshots.reduce((sum, s) => sum + s.entry.length, 0);
 
 /** Find by id, else by name. @throws DiskError `missing` */
 export function findSnapshot(imageName: string, snapshots: readonly Snapshot[], idOrName: string): Snapshot {
   const found = snapshots.find((s) => s.id === idOrName) ?? snapshots.find((s) => s.name === idOrName);
-  if (!found) throw new DiskError("missing", `${imageName} has no snapshot "${idOrName}"${snapshots.length ? `; it has ${snapshots.map((s) => `"${s.name}"`).slice(0, 10).join(", ")}` : ""}`);
+  const others = snapshots.slice(0, 10).map((s) => `"${s.name}"`).join(", ");
+  if (!found) throw new DiskError("missing", `${imageName} has no snapshot "${idOrName}"${others ? `; it has ${others}` : ""}`);
   return found;
 }
 /** The header as it would be if the snapshot were the active disk, for reading. */
@@ -62,7 +67,8 @@ async function addUser(m: Metadata, l1: DataView, delta: 1 | -1): Promise<void> 
   const { clusterBytes, clusterBits, version } = m.header;
   for (const at of offsetsOf(l1)) {
     checkRegion(m.file, "L2 table", at, clusterBytes, clusterBytes);
-    const used = await m.tables.use(at, ({ view }) => Array.from({ length: clusterBytes / 8 }, (_, i) => usedClusters(mappingAt(view, i, clusterBits, version), clusterBytes)).filter(([, n]) => n > 0));
+    const mappings = await m.tables.use(at, ({ view }) => Array.from({ length: clusterBytes / 8 }, (_, i) => mappingAt(view, i, clusterBits, version)));
+    const used = mappings.map((map) => usedClusters(map, clusterBytes)).filter(([, n]) => n > 0);
     for (const [first, count] of used) await m.refcounts.add(first, count, delta);
     if (delta < 0 && (await m.refcounts.get(at / clusterBytes)) === 1) m.tables.drop(at);
     await m.refcounts.add(at / clusterBytes, 1, delta);
@@ -81,7 +87,11 @@ async function refreshCopied(m: Metadata): Promise<void> {
     for (const [k, map] of mappings.entries()) {
       if (map.host === 0 || map.kind === "compressed") continue;
       const isCopied = (await m.refcounts.get(map.host / clusterBytes)) === 1;
-      if (isCopied !== map.isCopied) await m.tables.use(at, (t) => { putEntry(t.view, k, map.host, isCopied ? OFLAG_COPIED_HI : 0, map.kind === "zero" ? OFLAG_ZERO_LO : 0); t.touchEntry(k); });
+      if (isCopied === map.isCopied) continue;
+      await m.tables.use(at, (t) => {
+        putEntry(t.view, k, map.host, isCopied ? OFLAG_COPIED_HI : 0, map.kind === "zero" ? OFLAG_ZERO_LO : 0);
+        t.touchEntry(k);
+      });
     }
     await m.relieve();
   }
@@ -104,7 +114,8 @@ async function putSnapshots(m: Metadata, old: readonly Snapshot[], next: readonl
   if (old.length) { m.release(oldAt, roundUp(snapshotTableBytes(old), clusterBytes)); m.freeLater(oldAt, snapshotTableBytes(old)); }
 }
 function snapshotEntry(id: string, name: string, date: Date, l1At: number, l1Entries: number, sizeBytes: number): Uint8Array {
-  const idText = new TextEncoder().encode(id), nameText = new TextEncoder().encode(name), entry = new Uint8Array(roundUp(S.sizeof + X.sizeof + idText.length + nameText.length, 8)), v = new DataView(entry.buffer);
+  const idText = new TextEncoder().encode(id), nameText = new TextEncoder().encode(name);
+  const entry = new Uint8Array(roundUp(S.sizeof + X.sizeof + idText.length + nameText.length, 8)), v = new DataView(entry.buffer);
   S.l1_table_offset.set(v, 0, l1At);
   S.l1_size.set(v, 0, l1Entries);
   S.id_str_size.set(v, 0, idText.length);
@@ -141,7 +152,8 @@ export async function createSnapshot(disk: Qcow2Disk, name: string, date = new D
   // Sharing by compressed clusters adds to this; those beyond are refused when met.
   if (known.length + 2 > refcounts.max) throw new DiskError("unsupported", `${disk.name} counts users of a cluster up to ${refcounts.max}, too few for another snapshot`);
   return changing(disk, async (m, snapshots) => {
-    const id = String(snapshots.reduce((most, s) => Math.max(most, /^\d{1,15}$/.test(s.id) ? Number(s.id) : 0), 0) + 1), bytes = new Uint8Array(m.header.l1Entries * 8), view = new DataView(bytes.buffer);
+    const id = String(snapshots.reduce((most, s) => Math.max(most, /^\d{1,15}$/.test(s.id) ? Number(s.id) : 0), 0) + 1);
+    const bytes = new Uint8Array(m.header.l1Entries * 8), view = new DataView(bytes.buffer);
     for (let i = 0; i < m.header.l1Entries; i++) putEntry(view, i, entryOffset(m.l1.view, i), 0);
     const count = Math.ceil(bytes.length / m.header.clusterBytes), run = count ? await m.refcounts.allocate(count, true) : { first: 0 }, l1At = run.first * m.header.clusterBytes;
     if (count) await m.file.write(l1At, bytes);
