@@ -1,8 +1,10 @@
-/** For tests: a store whose clients keep what they are sent. */
-import { XS } from "../abi/io/xs_wire.ts";
+/** For tests: a store whose clients keep what they are sent, and a guest's end of a ring. */
+import { XENSTORE_RING_SIZE as RING, XenstoreDomainInterface as PAGE, XS } from "../abi/io/xs_wire.ts";
 import { assert } from "../base/errors.ts";
+import { Client } from "./client.ts";
+import { StoreRing } from "./ring.ts";
 import { type Connection, Store } from "./store.ts";
-import { fromBytes, type Packet, toBytes } from "./wire.ts";
+import { encodePacket, fromBytes, joined, type Packet, PacketReader, strings, toBytes } from "./wire.ts";
 
 /** A store with /local/domain/N for some domains, and a connection of each that collects what it is sent. */
 export class Bench {
@@ -45,5 +47,76 @@ export class Bench {
       assert(p.type === XS.WATCH_EVENT && p.req_id === 0 && p.tx_id === 0, `packet ${p.type} is an event`);
       return fromBytes(p.payload).slice(0, -1).replace("\0", " ");
     });
+  }
+}
+
+/** A guest's end of the page, and the page at 8 KiB in a memory of 16. */
+export class GuestRing {
+  readonly words = new Int32Array(new SharedArrayBuffer(16 << 10));
+  readonly bytes = new Uint8Array(this.words.buffer);
+  readonly page = 8 << 10;
+  readonly store: Store;
+  readonly ring: StoreRing;
+  readonly logged: string[] = [];
+  nrNotified = 0;
+  #reader = new PacketReader();
+  #unsent = new Uint8Array(0);
+  constructor(store = new Store(), domid = 1) {
+    this.store = store;
+    const dom0 = new Client(store);
+    dom0.writeAll([{ path: `/local/domain/${domid}`, perms: [`n${domid}`] }]);
+    this.ring = new StoreRing(this.words, this.page, () => this.nrNotified++, store, domid, (s) => this.logged.push(s));
+  }
+  at(field: { at: number }): number {
+    return (this.page + field.at) / 4;
+  }
+  /** Put bytes into the request ring as far as they fit. @returns how many */
+  put(bytes: Uint8Array): number {
+    const prod = this.words[this.at(PAGE.req_prod)]!, n = Math.min(bytes.length, RING - ((prod - this.words[this.at(PAGE.req_cons)]!) >>> 0));
+    for (let i = 0; i < n; i++) this.bytes[this.page + PAGE.req.at + ((prod + i) & (RING - 1))] = bytes[i]!;
+    Atomics.store(this.words, this.at(PAGE.req_prod), prod + n);
+    return n;
+  }
+  /** Send a request; what has no room while the server does not take more goes with the next call. */
+  send(type: number, payload: Uint8Array, req_id = 7, tx_id = 0): void {
+    this.#unsent = joined(this.#unsent, encodePacket({ type, req_id, tx_id, payload }));
+    this.pump();
+  }
+  /** Put what is unsent, as far as the server takes it. */
+  pump(): void {
+    for (let n = 1; n && this.#unsent.length && this.ring.state.connected; ) {
+      n = this.put(this.#unsent);
+      this.#unsent = this.#unsent.subarray(n);
+      this.ring.poll();
+    }
+  }
+  /** Bytes of requests that the server has not taken. */
+  get nrUnsent(): number {
+    return this.#unsent.length;
+  }
+  /** Take what is in the response ring. */
+  receive(): Packet[] {
+    const packets: Packet[] = [];
+    for (; ;) {
+      const cons = this.words[this.at(PAGE.rsp_cons)]!, used = (this.words[this.at(PAGE.rsp_prod)]! - cons) >>> 0;
+      if (!used) return packets;
+      assert(used <= RING, `${used} bytes in a ring`);
+      const n = Math.min(used, this.#reader.wanted), part = Uint8Array.from({ length: n }, (_, i) => this.bytes[this.page + PAGE.rsp.at + ((cons + i) & (RING - 1))]!);
+      Atomics.store(this.words, this.at(PAGE.rsp_cons), cons + n);
+      const packet = this.#reader.push(part);
+      if (packet) packets.push(packet);
+      if (used === RING) this.ring.poll();  // the ring was full: the guest tells of room
+    }
+  }
+  /** Replies as text. */
+  ask(type: number, ...list: string[]): string[] {
+    this.send(type, strings(...list));
+    return this.receive().map((p) => fromBytes(p.payload));
+  }
+  reconnect(): void {
+    Atomics.store(this.words, this.at(PAGE.connection), 1);
+    this.ring.poll();
+    this.#reader = new PacketReader();
+    this.#unsent = new Uint8Array(0);
   }
 }

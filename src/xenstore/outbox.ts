@@ -24,7 +24,7 @@ export class Outbox {
    * @returns false when there was no room for an event
    */
   add(packet: Packet, sent?: () => void): boolean {
-    const bytes = encodePacket(packet), event = packet.type === XS.WATCH_EVENT ? fromBytes(packet.payload) : undefined;
+    const bytes = encodePacket(packet), event = packet.type === XS.WATCH_EVENT ? (packet.text ?? fromBytes(packet.payload)) : undefined;
     if (event === undefined) this.#events.clear();
     else if (this.#events.has(event)) {
       sent?.();

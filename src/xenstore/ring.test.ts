@@ -2,72 +2,13 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import { XENSTORE_RING_SIZE as RING, XENSTORE_ERROR, XenstoreDomainInterface as PAGE, XS } from "../abi/io/xs_wire.ts";
 import { Client } from "./client.ts";
+import { GuestRing } from "./fixture.ts";
 import { StoreRing } from "./ring.ts";
 import { Store } from "./store.ts";
 import { encodePacket, fromBytes, type Packet, PacketReader, strings, toBytes } from "./wire.ts";
 
-/** A guest's end of the page, and the page at 8 KiB in a memory of 16. */
-class Guest {
-  readonly words = new Int32Array(new SharedArrayBuffer(16 << 10));
-  readonly bytes = new Uint8Array(this.words.buffer);
-  readonly page = 8 << 10;
-  readonly store: Store;
-  readonly ring: StoreRing;
-  readonly logged: string[] = [];
-  nrNotified = 0;
-  #reader = new PacketReader();
-  constructor(store = new Store(), domid = 1) {
-    this.store = store;
-    const dom0 = new Client(store);
-    dom0.writeAll([{ path: `/local/domain/${domid}`, perms: [`n${domid}`] }]);
-    this.ring = new StoreRing(this.words, this.page, () => this.nrNotified++, store, domid, (s) => this.logged.push(s));
-  }
-  at(field: { at: number }): number {
-    return (this.page + field.at) / 4;
-  }
-  /** Put bytes into the request ring as far as they fit. @returns how many */
-  put(bytes: Uint8Array): number {
-    const prod = this.words[this.at(PAGE.req_prod)]!, n = Math.min(bytes.length, RING - ((prod - this.words[this.at(PAGE.req_cons)]!) >>> 0));
-    for (let i = 0; i < n; i++) this.bytes[this.page + PAGE.req.at + ((prod + i) & (RING - 1))] = bytes[i]!;
-    Atomics.store(this.words, this.at(PAGE.req_prod), prod + n);
-    return n;
-  }
-  send(type: number, payload: Uint8Array, req_id = 7): void {
-    for (let rest: Uint8Array = encodePacket({ type, req_id, tx_id: 0, payload }); rest.length;) {
-      const n = this.put(rest);
-      rest = rest.subarray(n);
-      this.ring.poll();
-      if (!this.ring.state.connected) return;
-    }
-  }
-  /** Take what is in the response ring. */
-  receive(): Packet[] {
-    const packets: Packet[] = [];
-    for (; ;) {
-      const cons = this.words[this.at(PAGE.rsp_cons)]!, used = (this.words[this.at(PAGE.rsp_prod)]! - cons) >>> 0;
-      if (!used) return packets;
-      assert.ok(used <= RING);
-      const n = Math.min(used, this.#reader.wanted), part = Uint8Array.from({ length: n }, (_, i) => this.bytes[this.page + PAGE.rsp.at + ((cons + i) & (RING - 1))]!);
-      Atomics.store(this.words, this.at(PAGE.rsp_cons), cons + n);
-      const packet = this.#reader.push(part);
-      if (packet) packets.push(packet);
-      if (used === RING) this.ring.poll();  // the ring was full: the guest tells of room
-    }
-  }
-  /** Replies as text. */
-  ask(type: number, ...list: string[]): string[] {
-    this.send(type, strings(...list));
-    return this.receive().map((p) => fromBytes(p.payload));
-  }
-  reconnect(): void {
-    Atomics.store(this.words, this.at(PAGE.connection), 1);
-    this.ring.poll();
-    this.#reader = new PacketReader();
-  }
-}
-
 test("requests go through the page and the guest is notified", () => {
-  const g = new Guest();
+  const g = new GuestRing();
   assert.deepEqual(g.ask(XS.GET_DOMAIN_PATH, "1"), ["/local/domain/1\0"]);
   assert.equal(g.nrNotified, 1);
   g.ring.poll();
@@ -77,7 +18,7 @@ test("requests go through the page and the guest is notified", () => {
 });
 
 test("a request in pieces is answered when it is whole, and indexes wrap at 2^32", () => {
-  const g = new Guest();
+  const g = new GuestRing();
   for (const f of [PAGE.req_prod, PAGE.req_cons, PAGE.rsp_prod, PAGE.rsp_cons]) g.words[g.at(f)] = -10;
   const ring = new StoreRing(g.words, g.page, () => {}, g.store, 1);
   const packet = encodePacket({ type: XS.GET_DOMAIN_PATH, req_id: 1, tx_id: 0, payload: strings("1") });
@@ -90,21 +31,21 @@ test("a request in pieces is answered when it is whole, and indexes wrap at 2^32
 });
 
 test("packets larger than the rings pass both ways", () => {
-  const g = new Guest(new Store({ quota: { nodeBytes: 4096 } })), value = "v".repeat(3000);
+  const g = new GuestRing(new Store({ quota: { nodeBytes: 4096 } })), value = "v".repeat(3000);
   g.send(XS.WRITE, toBytes(`big\0${value}`));
   assert.deepEqual(g.receive().map((p) => p.type), [XS.WRITE]);
   assert.deepEqual(g.ask(XS.READ, "big"), [value]);
 });
 
 test("watch events reach the guest without a request, after the replies that came before", () => {
-  const g = new Guest(), dom0 = new Client(g.store);
+  const g = new GuestRing(), dom0 = new Client(g.store);
   assert.deepEqual(g.ask(XS.WATCH, "control", "tok"), ["OK\0", "control\0tok\0"]);
   dom0.write("/local/domain/1/control/shutdown", "poweroff");
   assert.deepEqual(g.receive().map((p) => [p.type, fromBytes(p.payload)]), [[XS.WATCH_EVENT, "control/shutdown\0tok\0"]]);
 });
 
 test("a guest that does not read is held at its requests, and events are not told twice while it has not read", () => {
-  const g = new Guest(), dom0 = new Client(g.store), request = encodePacket({ type: XS.GET_DOMAIN_PATH, req_id: 7, tx_id: 0, payload: strings("1") });
+  const g = new GuestRing(), dom0 = new Client(g.store), request = encodePacket({ type: XS.GET_DOMAIN_PATH, req_id: 7, tx_id: 0, payload: strings("1") });
   g.ask(XS.WATCH, "a", "t");
   for (let i = 0; i < 20_000; i++) {
     g.put(request);
@@ -117,7 +58,7 @@ test("a guest that does not read is held at its requests, and events are not tol
 });
 
 test("events beyond the bound are lost with a word in the log, and the guest goes on when it reads again", () => {
-  const g = new Guest(), dom0 = new Client(g.store);
+  const g = new GuestRing(), dom0 = new Client(g.store);
   g.ask(XS.WATCH, "a", "t");
   for (let i = 0; i < 3000; i++) dom0.write(`/local/domain/1/a/${"n".repeat(400)}${i}`, "");
   assert.ok(g.ring.state.connected && g.ring.state.queuedBytes <= 1 << 20);
@@ -131,7 +72,7 @@ test("events beyond the bound are lost with a word in the log, and the guest goe
 
 test("a guest whose events another does not read is held at 20 requests, and the reader's room or 20 s let it go on", (t) => {
   t.mock.timers.enable({ apis: ["setTimeout"] });
-  const writer = new Guest(), reader = new Guest(writer.store, 2), quiet = new Guest(writer.store, 3);
+  const writer = new GuestRing(), reader = new GuestRing(writer.store, 2), quiet = new GuestRing(writer.store, 3);
   new Client(writer.store).setPerms("/local/domain/1", ["r1"]);
   reader.ask(XS.WATCH, "/local/domain/1", "t");
   let nrSent = 0;
@@ -160,7 +101,7 @@ test("a guest whose events another does not read is held at 20 requests, and the
 });
 
 test("requests and replies of every length pass in pieces of one byte, whatever the ring's place", () => {
-  const g = new Guest(new Store({ quota: { nodeBytes: 4096 } }));
+  const g = new GuestRing(new Store({ quota: { nodeBytes: 4096 } }));
   for (const length of [0, 1, 7, 500, 1007, 1008, 1009, 2500]) {
     const value = "v".repeat(length), request = encodePacket({ type: XS.WRITE, req_id: length, tx_id: 0, payload: toBytes(`k\0${value}`) });
     for (const byte of request) {
@@ -183,13 +124,13 @@ test("requests and replies of every length pass in pieces of one byte, whatever 
 });
 
 test("broken indexes or an endless packet shut the connection with a sentence, and the guest may ask for a new one", () => {
-  const breaks: [number, (g: Guest) => void][] = [
+  const breaks: [number, (g: GuestRing) => void][] = [
     [XENSTORE_ERROR.RINGIDX, (g) => { g.words[g.at(PAGE.req_prod)]! += 5000; }],
     [XENSTORE_ERROR.RINGIDX, (g) => { g.words[g.at(PAGE.rsp_cons)]! += 1; g.put(encodePacket({ type: XS.READ, req_id: 0, tx_id: 0, payload: strings("x") })); }],
     [XENSTORE_ERROR.PROTO, (g) => { g.put(Uint8Array.from([2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 16, 0, 0])); }],
   ];
   for (const [error, hurt] of breaks) {
-    const g = new Guest();
+    const g = new GuestRing();
     g.ask(XS.WATCH, "a", "t");
     hurt(g);
     g.ring.poll();
@@ -204,7 +145,7 @@ test("broken indexes or an endless packet shut the connection with a sentence, a
 });
 
 test("a guest that fills the ring as fast as it is emptied is served in portions", async () => {
-  const g = new Guest(), request = encodePacket({ type: XS.READ, req_id: 7, tx_id: 0, payload: strings("a") });
+  const g = new GuestRing(), request = encodePacket({ type: XS.READ, req_id: 7, tx_id: 0, payload: strings("a") });
   let nrPut = 0, nrServed = 0;
   const refill = (): void => {
     while (nrPut < 300 && RING - ((g.words[g.at(PAGE.req_prod)]! - g.words[g.at(PAGE.req_cons)]!) >>> 0) >= request.length) {
@@ -232,7 +173,7 @@ test("a page of random bytes, scribbled over between polls, never throws and nev
     return (seed >>> 8) % n;
   };
   for (let round = 0; round < 60; round++) {
-    const g = new Guest(), dom0 = new Client(g.store);
+    const g = new GuestRing(), dom0 = new Client(g.store);
     dom0.write("/mine", "x");
     for (let i = 0; i < 60; i++) {
       switch (random(6)) {

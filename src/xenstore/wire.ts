@@ -1,7 +1,11 @@
 /** xenstore's packets as bytes: public/io/xs_wire.h, docs/misc/xenstore.txt. Strings are bytes here, one UTF-16 unit a byte, so that a token comes back as it went in. */
 import { XENSTORE_PAYLOAD_MAX, XS, type XsdError, XsdSockmsg } from "../abi/io/xs_wire.ts";
 
-export type Packet = { type: number; req_id: number; tx_id: number; payload: Uint8Array };
+export type Packet = {
+  type: number; req_id: number; tx_id: number; payload: Uint8Array;
+  /** of a watch event: the payload as text, where who made it has it already */
+  text?: string;
+};
 export const HEADER_BYTES = XsdSockmsg.sizeof;
 
 /** The client's fault, paid as an ERROR packet with this word. */
@@ -56,10 +60,14 @@ export class PacketReader {
   }
 }
 
-export const toBytes = (s: string): Uint8Array => Uint8Array.from(s, (c) => c.charCodeAt(0));
+export function toBytes(s: string): Uint8Array<ArrayBuffer> {
+  const b = new Uint8Array(s.length);
+  for (let i = 0; i < s.length; i++) b[i] = s.charCodeAt(i);
+  return b;
+}
 export function fromBytes(b: Uint8Array, start = 0, end = b.length): string {
   let s = "";
-  for (let i = start; i < end; i++) s += String.fromCharCode(b[i]!);
+  for (let at = start; at < end; at += 4096) s += String.fromCharCode(...b.subarray(at, Math.min(end, at + 4096)));
   return s;
 }
 /** `a` and `b` in one. */
@@ -86,4 +94,7 @@ export function parseNumber(s: string, max: number): number {
 
 export const OK = strings("OK");
 export const errorPacket = (to: Packet, word: XsdError): Packet => ({ type: XS.ERROR, req_id: to.req_id, tx_id: to.tx_id, payload: strings(word) });
-export const watchEvent = (path: string, token: string): Packet => ({ type: XS.WATCH_EVENT, req_id: 0, tx_id: 0, payload: strings(path, token) });
+export function watchEvent(path: string, token: string): Packet {
+  const text = `${path}\0${token}\0`;
+  return { type: XS.WATCH_EVENT, req_id: 0, tx_id: 0, payload: toBytes(text), text };
+}
