@@ -45,7 +45,7 @@ function checkRoom(k: Call, nodes: Iterable<readonly [string, NodeParts]>): void
   let bytes = k.store.memoryOf(k.c);
   for (const [path, node] of nodes) {
     const size = sizeOf(node);
-    if (size > k.store.quota.nodeBytes) throw new XsRefusal("ENOSPC", `${path} would take ${size} bytes`);
+    if (size >= k.store.quota.nodeBytes) throw new XsRefusal("ENOSPC", `${path} would take ${size} bytes`);
     bytes += path.length + size;
   }
   if (bytes > k.store.quota.memoryBytes) throw new XsRefusal("ENOMEM", `Domain ${k.c.domid} would take ${bytes} bytes`);
@@ -127,12 +127,10 @@ function rm(k: Call, payload: Uint8Array): Uint8Array {
   return OK;
 }
 function setPerms(k: Call, payload: Uint8Array): Uint8Array {
-  const [name, ...list] = parseStrings(payload, 2, XENSTORE_PAYLOAD_MAX), path = absoluteOrSpecial(name!, k.c.domid);
-  const node = nodeFor(k, path, ACCESS.write | ACCESS.owner), perms = parsePerms(list);
-  if (k.c.domid !== 0) {
-    if (perms.length > k.store.quota.nrPermsPerNode) throw new XsRefusal("ENOSPC", `${perms.length} permissions`);
-    if (perms[0].domid !== node.perms[0].domid) throw new XsRefusal("EPERM", "Only dom0 gives a node away");
-  }
+  const [name, ...list] = parseStrings(payload, 2, XENSTORE_PAYLOAD_MAX);
+  if (k.c.domid !== 0 && list.length > k.store.quota.nrPermsPerNode) throw new XsRefusal("ENOSPC", `${list.length} permissions`);
+  const perms = parsePerms(list), path = absoluteOrSpecial(name!, k.c.domid), node = nodeFor(k, path, ACCESS.write | ACCESS.owner);
+  if (k.c.domid !== 0 && perms[0].domid !== node.perms[0].domid) throw new XsRefusal("EPERM", "Only dom0 gives a node away");
   put(k, path, { ...node, perms });
   changed(k, path, perms, node.perms);
   return OK;
@@ -207,9 +205,16 @@ function isIntroduced(k: Call, payload: Uint8Array): Uint8Array {
   return strings(domid === DOMID_SELF || k.store.introduced.has(domid) ? "T" : "F");
 }
 
+function resume(k: Call, payload: Uint8Array): Uint8Array {
+  const domid = introducedOr(k, one(payload));
+  if (domid === 0) throw new XsRefusal("EINVAL", "dom0 does not shut down");
+  k.store.hooks.resume?.(domid);
+  return OK;
+}
+
 /** By XS number. */
 export const OPERATIONS: Readonly<Record<number, Operation>> = {
-  [XS.CONTROL]: { name: "CONTROL", dom0: true, transaction: "ignored", call: (k, payload) => runControl(k.store, payload) },
+  [XS.CONTROL]: { name: "CONTROL", dom0: true, call: (k, payload) => runControl(k.store, payload) },
   [XS.DIRECTORY]: { name: "DIRECTORY", call: list },
   [XS.DIRECTORY_PART]: { name: "DIRECTORY_PART", call: listPart },
   [XS.READ]: { name: "READ", call: (k, payload) => nodeFor(k, pathOf(k, one(payload)), ACCESS.read).value },
@@ -220,16 +225,16 @@ export const OPERATIONS: Readonly<Record<number, Operation>> = {
   [XS.SET_PERMS]: { name: "SET_PERMS", call: setPerms },
   [XS.WATCH]: { name: "WATCH", transaction: "ignored", call: watch },
   [XS.UNWATCH]: { name: "UNWATCH", transaction: "ignored", call: unwatch },
-  [XS.RESET_WATCHES]: { name: "RESET_WATCHES", transaction: "ignored", call: (k) => { k.store.reset(k.c); return OK; } },
+  [XS.RESET_WATCHES]: { name: "RESET_WATCHES", call: (k) => { k.store.reset(k.c); return OK; } },
   [XS.TRANSACTION_START]: { name: "TRANSACTION_START", call: transactionStart },
   [XS.TRANSACTION_END]: { name: "TRANSACTION_END", call: transactionEnd },
-  [XS.GET_DOMAIN_PATH]: { name: "GET_DOMAIN_PATH", transaction: "ignored", call: (_, payload) => strings(domainPath(parseNumber(one(payload), 0xffff))) },
-  [XS.IS_DOMAIN_INTRODUCED]: { name: "IS_DOMAIN_INTRODUCED", dom0: true, transaction: "ignored", call: isIntroduced },
-  [XS.INTRODUCE]: { name: "INTRODUCE", dom0: true, transaction: "ignored", call: introduce },
-  [XS.RELEASE]: { name: "RELEASE", dom0: true, transaction: "ignored", call: release },
-  [XS.RESUME]: { name: "RESUME", dom0: true, transaction: "ignored", call: (k, payload) => { k.store.hooks.resume?.(introducedOr(k, one(payload))); return OK; } },
+  [XS.GET_DOMAIN_PATH]: { name: "GET_DOMAIN_PATH", call: (_, payload) => strings(domainPath(parseNumber(one(payload), 0xffff))) },
+  [XS.IS_DOMAIN_INTRODUCED]: { name: "IS_DOMAIN_INTRODUCED", dom0: true, call: isIntroduced },
+  [XS.INTRODUCE]: { name: "INTRODUCE", dom0: true, call: introduce },
+  [XS.RELEASE]: { name: "RELEASE", dom0: true, call: release },
+  [XS.RESUME]: { name: "RESUME", dom0: true, call: resume },
   [XS.SET_TARGET]: {
-    name: "SET_TARGET", dom0: true, transaction: "ignored",
+    name: "SET_TARGET", dom0: true,
     call: (k, payload) => {
       const [domid, target] = parseStrings(payload, 2, 2);
       k.store.setTarget(introducedOr(k, domid), introducedOr(k, target));

@@ -15,9 +15,9 @@ export type Node = {
 /** What a client decides about a node. */
 export type NodeParts = Omit<Node, "generation" | "sizeBytes">;
 
-/** Bytes that a node takes of the quota "node-size". */
+/** Bytes that a node takes of the quota "node-size", counted as xenstored 4.17 does: a header of 24, permissions of 8. */
 export function sizeOf(n: NodeParts): number {
-  let size = n.value.length + 8 * n.perms.length;
+  let size = 24 + n.value.length + 8 * n.perms.length;
   for (const name of n.children) size += name.length + 1;
   return size;
 }
