@@ -38,6 +38,7 @@ export async function serveStore(store: Store, path: string, log?: (sentence: st
   if (!path) makeOwnFolder(dirname(chosen));
   const server = new SocketServer(store, chosen, log ? { log } : {});
   await server.listen();
+  if (!path) log?.(`xenstore is served at ${chosen}`);
   return server;
 }
 /** Make a folder for this user alone, if it is missing. In the folder for temporary files, where all may write, it must not be another's. */

@@ -103,7 +103,7 @@ export class Machine implements AsyncDisposable {
     this.hv.trace.on = bits | TRACE_CLASS.hypercall;
     this.dom0 = new Dom0(this.hv, config.host.soon);
     this.networks = new Networks(config.uplink, this.log);
-    this.store = new Store();
+    this.store = new Store({ hooks: { log: (sentence) => this.log(sentence) } });
     this.xs = new Client(this.store);
     this.xs.writeAll(hostEntries());
   }

@@ -27,7 +27,7 @@ function quota(store: Store, args: readonly string[]): string {
   if (args.length !== 1) throw new XsRefusal("EINVAL", "quota [set NAME VALUE|DOMID]");
   const domid = parseNumber(word, 0xffff), c = store.connectionOf(domid);
   if (!c) throw new XsRefusal("ENOENT", `Domain ${domid} is not connected`);
-  const used = { nrNodes: store.tree.nrOwned(domid), nrWatches: c.nrWatches, nrTransactions: c.transactions.size, nrOutstanding: c.nrOutstanding, memoryBytes: store.memoryOf(c) };
+  const used = { nrNodes: store.tree.nrOwned(domid), nrWatches: c.nrWatches, nrTransactions: c.transactions.size, nrOutstanding: c.account.nrOutstanding, memoryBytes: store.memoryOf(c) };
   return `Domain ${domid}:\n${QUOTAS.map(([key, [n]]) => (key in used ? row(n, used[key as keyof typeof used], "").replace(/ \n$/, "\n") : "")).join("")}`;
 }
 function check(store: Store): string {

@@ -62,14 +62,14 @@ test("transactions that are hoarded are bounded in number and in what they hold"
   assert.equal(ids.length, 10);
   let nrRefused = 0;
   for (const id of ids) {
-    for (let i = 0; i < 900; i++) {
+    for (let i = 0; i < 300; i++) {
       g.send(i % 2 ? XS.READ : XS.WRITE, i % 2 ? strings(`n${i}`) : toBytes(`n${i}\0${"w".repeat(1900)}`), i, id);
       for (const p of g.receive()) if (p.type === XS.ERROR) nrRefused++;
     }
     bout.checkBounds();
     bout.check();
   }
-  assert.ok(nrRefused > 5000, String(nrRefused));
+  assert.ok(nrRefused > 1500, String(nrRefused));
   for (const id of ids) g.send(XS.TRANSACTION_END, strings("F"), 1, id);
   g.receive();
   assert.deepEqual(g.ask(XS.RM, "n0"), ["OK\0"], "it can make room again");
@@ -84,13 +84,13 @@ test("a storm of watches and of changes under them harms only who made it", (t) 
       g.receive();
     }
   }
-  for (let i = 0; i < 200; i++) {
+  for (let i = 0; i < 100; i++) {
     writer.send(i % 3 ? XS.WRITE : XS.RM, i % 3 ? toBytes(`a/b${i % 7}/${"n".repeat(500)}${i}\0v`) : strings("a"));
     watcher.send(XS.WRITE, toBytes(`/local/domain/3/by2/${i}\0v`));
     writer.receive();
     watcher.receive();                     // and `silent` never reads
     if (i % 20 === 0) bout.check();
-    if (i % 100 === 99) bout.checkBounds();
+    if (i % 25 === 24) bout.checkBounds();
     t.mock.timers.tick(1);
   }
   t.mock.timers.tick(20_000);

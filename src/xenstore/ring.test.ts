@@ -70,7 +70,7 @@ test("events beyond the bound are lost with a word in the log, and the guest goe
   assert.deepEqual(g.receive().map((p) => fromBytes(p.payload)), ["a\0t\0"]);
 });
 
-test("a guest whose events another does not read is held at 20 requests, and the reader's room or 20 s let it go on", (t) => {
+test("a guest whose events another does not read is held at 20 requests, also when it reconnects, and the reader's room or 20 s let it go on", (t) => {
   t.mock.timers.enable({ apis: ["setTimeout"] });
   const writer = new GuestRing(), reader = new GuestRing(writer.store, 2), quiet = new GuestRing(writer.store, 3);
   new Client(writer.store).setPerms("/local/domain/1", ["r1"]);
@@ -88,6 +88,9 @@ test("a guest whose events another does not read is held at 20 requests, and the
   const waiting = reader.ring.state.queuedBytes;
   writer.ring.poll();
   assert.equal(reader.ring.state.queuedBytes, waiting, "it is held");
+  writer.reconnect();
+  writer.send(XS.WRITE, toBytes("again\0x"));
+  assert.equal(writer.receive().length, 0, "a new connection does not free it");
   assert.deepEqual(quiet.ask(XS.WRITE, "a"), ["OK\0"], "others are served");
   t.mock.timers.tick(20_000);
   assert.equal(writer.receive().length, 1, "the request that waited");

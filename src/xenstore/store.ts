@@ -35,10 +35,15 @@ export type Connection = Who & {
   nextTransaction: number;
   nrWatches: number;
   watchBytes: number;
+  readonly account: Account;
+  closed: boolean;
+};
+/** What outlives a connection, so that a domain cannot shed it by connecting anew. */
+type Account = {
+  /** requests whose events others have not taken */
   nrOutstanding: number;
   /** counts the calls of forgive() */
   nrForgiven: number;
-  closed: boolean;
 };
 export type Event = { to: Connection; packet: Packet; sent?: (() => void) | undefined };
 export type Outcome = { reply: Packet; events: Event[] };
@@ -62,6 +67,7 @@ export class Store {
   readonly hooks: Hooks;
   readonly introduced = new Set<number>([0]);
   #connections = new Set<Connection>();
+  #accounts = new Map<number, Account>();
   #targets = new Map<number, number>();
   #outbox: Event[] = [];
   #sending = false;
@@ -74,8 +80,10 @@ export class Store {
   /** A new client of domain `domid`; see Connection for what it must do with `send`. */
   connect(domid: number, send: Connection["send"], onRoom?: () => void): Connection {
     const c: Connection = {
-      domid, target: this.#targets.get(domid), send, onRoom, transactions: new Map(), nextTransaction: 1, nrWatches: 0, watchBytes: 0, nrOutstanding: 0, nrForgiven: 0, closed: false,
+      domid, target: this.#targets.get(domid), send, onRoom, transactions: new Map(), nextTransaction: 1, nrWatches: 0, watchBytes: 0,
+      account: this.#accounts.get(domid) ?? { nrOutstanding: 0, nrForgiven: 0 }, closed: false,
     };
+    this.#accounts.set(domid, c.account);
     this.#connections.add(c);
     return c;
   }
@@ -140,22 +148,22 @@ export class Store {
   }
   /** Whether the client's next request should be served now: a guest that makes more events than others take waits for them. */
   mayAsk(c: Connection): boolean {
-    return c.domid === 0 || c.nrOutstanding < this.quota.nrOutstanding;
+    return c.domid === 0 || c.account.nrOutstanding < this.quota.nrOutstanding;
   }
   #outstanding(c: Connection, nrEvents: number): () => void {
-    const { nrForgiven } = c;
-    c.nrOutstanding++;
+    const { account } = c, { nrForgiven } = account;
+    account.nrOutstanding++;
     return () => {
-      if (--nrEvents > 0 || c.nrForgiven !== nrForgiven) return;
+      if (--nrEvents > 0 || account.nrForgiven !== nrForgiven) return;
       const held = !this.mayAsk(c);
-      c.nrOutstanding--;
+      account.nrOutstanding--;
       if (held && this.mayAsk(c) && c.onRoom) queueMicrotask(c.onRoom);
     };
   }
   /** Let a held client go on though others have not taken its events: they may be stopped for good. */
   forgive(c: Connection): void {
-    c.nrForgiven++;
-    c.nrOutstanding = 0;
+    c.account.nrForgiven++;
+    c.account.nrOutstanding = 0;
   }
   /** Send in order, also when a receiver asks something while it receives. */
   post(events: readonly Event[]): void {
@@ -193,6 +201,7 @@ export class Store {
   release(domid: number): void {
     if (!this.introduced.delete(domid)) return;
     for (const c of this.#connections) if (c.domid === domid) this.disconnect(c);
+    this.#accounts.delete(domid);
     this.#targets.delete(domid);
     for (const [d, t] of this.#targets) if (t === domid) this.setTarget(d, undefined);
     this.tree.forgetDomain(domid);
