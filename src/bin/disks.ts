@@ -1,12 +1,26 @@
 /** Opening the disks of a configuration: what stands in `target`, by the format that the configuration says. */
 import { dirname, isAbsolute, join } from "node:path";
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
+import { hostname } from "node:os";
 import { DiskError, type Disk } from "../storage/disk.ts";
 import { NodeStore } from "../storage/file.node.ts";
+import { openIscsiUri } from "../storage/iscsi/client.ts";
+import { openNbd } from "../storage/nbd/client.ts";
 import { openDisk } from "../storage/open.ts";
+import { MemoryOverlay } from "../storage/overlay.ts";
+import { connectSocket } from "../storage/socket.node.ts";
 import type { DiskConfig } from "../toolstack/config.ts";
 import { faultAt } from "../toolstack/xlcfg.ts";
 import type { DiskSpec } from "../toolstack/xldisk.ts";
+
+/** This computer's name as an iSCSI initiator (RFC 7143 4.2.7): what /etc/iscsi says, else one of ours. */
+function initiatorName(): string {
+  try {
+    const said = /^InitiatorName=(\S+)/m.exec(readFileSync("/etc/iscsi/initiatorname.iscsi", "utf8"))?.[1];
+    if (said) return said;
+  } catch { /* most computers have none */ }
+  return `iqn.2026-01.org.domus:${hostname().toLowerCase().replaceAll(/[^a-z0-9.-]/g, "-")}`;
+}
 
 /** A path of a configuration: from the current folder, as xl has it, else from the file's own. */
 export const pathOf = (path: string, file: string): string => {
@@ -14,13 +28,14 @@ export const pathOf = (path: string, file: string): string => {
   return isAbsolute(path) || existsSync(path) || !existsSync(beside) ? path : beside;
 };
 
-/** Open them all. @param file the configuration they stand in @throws UserError at the place of the one that cannot be had, with none left open */
-export async function openDisks(specs: readonly DiskSpec[], file: string): Promise<DiskConfig[]> {
+/** Open them all. @param file the configuration they stand in @param isThrowaway keep what is written in memory, and forget it at the end @throws UserError at the place of the one that cannot be had, with none left open */
+export async function openDisks(specs: readonly DiskSpec[], file: string, isThrowaway = false): Promise<DiskConfig[]> {
   const opened: DiskConfig[] = [], store = new NodeStore();
   try {
     for (const spec of specs) {
       const isReadonly = spec.access === "r" || spec.devtype === "cdrom";
-      opened.push({ vdev: spec.vdev, disk: await open(spec, file, isReadonly, store), isReadonly, isCdrom: spec.devtype === "cdrom", discards: spec.discard });
+      const disk = await open(spec, file, isReadonly || isThrowaway, store);
+      opened.push({ vdev: spec.vdev, disk: isThrowaway && !isReadonly ? new MemoryOverlay(disk) : disk, isReadonly, isCdrom: spec.devtype === "cdrom", discards: spec.discard });
     }
     return opened;
   } catch (e) {
@@ -30,6 +45,11 @@ export async function openDisks(specs: readonly DiskSpec[], file: string): Promi
 }
 async function open(spec: DiskSpec, file: string, isReadonly: boolean, store: NodeStore): Promise<Disk> {
   try {
+    const peer = /^(nbd|nbd\+unix|iscsi):\/\//.exec(spec.target)?.[1];
+    if (peer) {
+      if (spec.format !== "raw") throw faultAt(spec.place, `${spec.vdev}: A disk of another machine is taken as it is: write format=raw, not ${spec.format}`);
+      return await (peer === "iscsi" ? openIscsiUri(spec.target, { connect: connectSocket, initiatorName: initiatorName(), isReadonly }) : openNbd(spec.target, { connect: connectSocket, isReadonly }));
+    }
     return await openDisk({ path: pathOf(spec.target, file), format: spec.format, store, isReadonly });
   } catch (e) {
     if (e instanceof DiskError) throw faultAt(spec.place, `${spec.vdev}: ${e.message}`);

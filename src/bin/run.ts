@@ -29,10 +29,12 @@ export const RUN_OPTIONS: Readonly<Record<string, Option>> = {
   pcpus: { value: "N", help: "physical CPUs, a thread each (default: this computer's)" },
   "translate-after": { value: "N", help: `arrivals at code until it is translated (default: ${TRANSLATE_AFTER}); 0: at once` },
   "code-cache": { value: "DIR", help: "keep translated code in DIR, and begin with what is there (at most 64 MiB a version)" },
+  throwaway: { help: "what guests write to their disks is kept in memory (1 GiB a disk at most) and lost at the end; images stay as they are" },
   net: { value: "KIND", help: `the way out of the guests' bridges: nat (default; a router in this process, no root needed) or none` },
   forward: { value: "SPEC", help: "let a port of this computer lead to the guest's first interface: tcp:2222-22, udp:0.0.0.0:5353-53; several with commas between" },
   "host-access": { help: "guests reach this computer's 127.0.0.1 as 10.0.2.2 (host.domus.internal)" },
   capture: { value: "FILE", help: "write what passes the bridges to FILE, as pcapng" },
+  "capture-filter": { value: "TEXT", help: 'only what is meant by words like tcpdump\'s: "host 10.0.2.15 and not port 22"' },
   trace: { value: "CLASSES", help: 'what to trace, "all" or names with commas between; printed on stderr at the end' },
   json: { value: "[=FILE]", help: "print the final report as JSON, on stderr or to FILE" },
   profile: { value: "[=FILE]", help: "where guest time goes, and counters: on stderr at the end or to FILE; as JSON where FILE ends in .json, and in --json's report" },
@@ -49,7 +51,7 @@ ends it, for it lives in this command. Several domains share the output by lines
 ${optionsHelp(RUN_OPTIONS)}
 Ends with 0 when every domain powered off, 2 when a file or image is bad (nothing was started then), 3 when a guest crashed, 130 on ^C.
 `;
-export type RunOptions = { engine: EngineName; net: "nat" | "none"; hostAccess: boolean; forwards: readonly string[]; capture?: string; pcpus?: number; trace: string; json?: string; profile?: string; xenstore?: string; symbols?: string; codeCache?: string; translateAfter?: number; quiet: boolean };
+export type RunOptions = { engine: EngineName; net: "nat" | "none"; hostAccess: boolean; forwards: readonly string[]; capture?: string; captureFilter?: string; pcpus?: number; trace: string; json?: string; profile?: string; xenstore?: string; symbols?: string; codeCache?: string; translateAfter?: number; quiet: boolean };
 
 /** No file a user means is larger; a device or an endless pipe in its place must not fill the memory. */
 const MAX_CFG_BYTES = 1 << 20, MAX_IMAGE_BYTES = 2 ** 31 - 1, MAX_SYMBOLS_BYTES = 1 << 28;
@@ -81,20 +83,21 @@ export function readWhole(path: string, what: string, most: number): Uint8Array 
   }
 }
 
-async function loadDomain(domain: DomainFile, file: string): Promise<CheckedConfig> {
+async function loadDomain(domain: DomainFile, file: string, isThrowaway: boolean): Promise<CheckedConfig> {
   const image = (what: string, { path, place }: { path: string; place: Place }) => readWhole(pathOf(path, file), `${placeText(place)}: ${what}`, MAX_IMAGE_BYTES);
   const ramdisk = domain.ramdisk ? { ramdisk: image("ramdisk", domain.ramdisk), ramdiskName: domain.ramdisk.path } : {};
   const images = { kernel: image("kernel", domain.kernel), kernelName: domain.kernel.path, ...ramdisk };
   checkConfig({ ...domain.config, ...images });         // told before a disk is opened
-  return checkConfig({ ...domain.config, ...images, disks: await openDisks(domain.disks, file) });
+  return checkConfig({ ...domain.config, ...images, disks: await openDisks(domain.disks, file, isThrowaway) });
 }
 
 export const runOptions = (parsed: Parsed): RunOptions => {
-  const pcpus = numberOption(parsed, "pcpus", 1, 32), json = parsed.options.get("json"), profile = parsed.options.get("profile"), capture = parsed.options.get("capture"), xenstore = parsed.options.get("xenstore"), symbols = parsed.options.get("symbols"), codeCache = parsed.options.get("code-cache"), translateAfter = numberOption(parsed, "translate-after", 0, 2 ** 30);
+  const pcpus = numberOption(parsed, "pcpus", 1, 32), json = parsed.options.get("json"), profile = parsed.options.get("profile"), capture = parsed.options.get("capture"), captureFilter = parsed.options.get("capture-filter"), xenstore = parsed.options.get("xenstore"), symbols = parsed.options.get("symbols"), codeCache = parsed.options.get("code-cache"), translateAfter = numberOption(parsed, "translate-after", 0, 2 ** 30);
   if (symbols !== undefined && profile === undefined) throw new UserError('Option "--symbols" names functions of a profile; give "--profile" too');
+  if (captureFilter !== undefined && capture === undefined) throw new UserError('Option "--capture-filter" chooses what "--capture" writes; give that too');
   return {
     engine: wordOption(parsed, "engine", ENGINES) ?? "auto", net: wordOption(parsed, "net", ["nat", "none"]) ?? "nat", hostAccess: parsed.options.has("host-access"),
-    forwards: parsed.options.get("forward")?.split(",") ?? [], ...(capture === undefined ? {} : { capture }), trace: parsed.options.get("trace") ?? "", quiet: parsed.options.has("quiet"),
+    forwards: parsed.options.get("forward")?.split(",") ?? [], ...(capture === undefined ? {} : { capture }), ...(captureFilter === undefined ? {} : { captureFilter }), trace: parsed.options.get("trace") ?? "", quiet: parsed.options.has("quiet"),
     ...(pcpus === undefined ? {} : { pcpus }), ...(json === undefined ? {} : { json }), ...(profile === undefined ? {} : { profile }), ...(xenstore === undefined ? {} : { xenstore }), ...(symbols === undefined ? {} : { symbols }), ...(codeCache === undefined ? {} : { codeCache }), ...(translateAfter === undefined ? {} : { translateAfter }),
   };
 };
@@ -116,7 +119,7 @@ export async function run(args: string[]): Promise<number> {
   });
   const domains: CheckedConfig[] = [];
   try {
-    for (const { domain, file } of read) domains.push(await loadDomain(domain, file));
+    for (const { domain, file } of read) domains.push(await loadDomain(domain, file, parsed.options.has("throwaway")));
     return await runDomains(domains, options);
   } finally {
     await closeDisks(domains.flatMap((d) => d.disks), printLine);
@@ -132,7 +135,7 @@ export async function runDomains(given: readonly CheckedConfig[], options: RunOp
   const symbols = options.profile === undefined ? null : await readSymbols(configs, options.symbols);
   if (options.profile) write(options.profile, "", "profile");      // told now, not when the guest has run
   const controller = endings();
-  const told = options.quiet ? () => {} : printLine, captures = options.capture === undefined ? null : new Captures(options.capture, told);
+  const told = options.quiet ? () => {} : printLine, captures = options.capture === undefined ? null : new Captures(options.capture, options.captureFilter, told);
   const makeUplink = options.net === "nat" ? natUplinks({ hostAccess: options.hostAccess, log: told }) : null;
   await using machine = await createMachine({
     host: nodeHost(), engine: options.engine, trace: options.trace, profile: symbols !== null, memoryMiB: configs.reduce((sum, c) => sum + c.maxmemMiB, 0), nrDomains: configs.length,

@@ -12,7 +12,7 @@ import { Debian, type Package, type Progress } from "./debian.ts";
 import { readWhole, RUN_OPTIONS, runDomains, runOptions } from "./run.ts";
 import { printLine } from "./terminal.ts";
 
-const { strict: _, ...SHARED } = RUN_OPTIONS;
+const { strict: _, throwaway: __, ...SHARED } = RUN_OPTIONS;
 const OPTIONS: Readonly<Record<string, Option>> = {
   kernel: { value: "FILE", help: "a bzImage or PVH ELF image of your own, in place of Debian's" },
   ramdisk: { value: "FILE", help: "an initramfs of your own, in place of the one made from busybox" },

@@ -1,6 +1,7 @@
 /** The way out that `domus run` gives a bridge: a router in user mode, on sockets of this process. */
 import type { Bridge } from "../network/bridge.ts";
-import type { Capture } from "../network/capture.ts";
+import type { Capture, CaptureOptions } from "../network/capture.ts";
+import { parseFilter } from "../network/capture-filter.ts";
 import { captureToFile } from "../network/capture.node.ts";
 import { hostOutside } from "../network/nat/host.node.ts";
 import { NatNetwork } from "../network/nat/nat.ts";
@@ -34,15 +35,18 @@ export function natUplinks(options: { readonly hostAccess: boolean; readonly log
 export class Captures {
   readonly #path: string;
   readonly #told: (sentence: string) => void;
+  readonly #options: CaptureOptions;
   readonly #open: Promise<Capture | null>[] = [];
-  constructor(path: string, told: (sentence: string) => void) {
+  /** @throws UserError for a filter that is none */
+  constructor(path: string, filter: string | undefined, told: (sentence: string) => void) {
     this.#path = path;
+    this.#options = filter === undefined ? {} : { filter: parseFilter(filter) };
     this.#told = told;
   }
   /** Begin with a new bridge. */
   begin(bridge: Bridge): void {
     const path = this.#open.length === 0 ? this.#path : this.#path.replace(/(\.[^./]*)?$/, `-${bridge.name}$1`);
-    this.#open.push(captureToFile(bridge, path).catch((e) => {
+    this.#open.push(captureToFile(bridge, path, this.#options).catch((e) => {
       this.#told(`The capture of ${bridge.name} cannot be written to ${path}: ${(e as Error).message}`);
       return null;
     }));

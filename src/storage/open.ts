@@ -7,6 +7,7 @@ import { createQcow2, type CreateQcow2Options } from "./qcow2/create.ts";
 import { openQcow2 } from "./qcow2/qcow2.ts";
 import type { Unzstd } from "./qcow2/compressed.ts";
 import { RawDisk } from "./raw.ts";
+import { openVhd } from "./vhd/vhd.ts";
 
 /** What to open, and how. */
 export type OpenDiskOptions = {
@@ -29,6 +30,7 @@ export type FormatOpener = (file: ByteFile, options: OpenDiskOptions & { readonl
 const FORMATS: Record<string, FormatOpener> = {
   raw: async (file, { isReadonly }) => new RawDisk(file, isReadonly ?? false),
   qcow2: (file, options) => openQcow2(file, options),
+  vhd: (file, { isReadonly }) => openVhd(file, { readonly: isReadonly ?? false }),
 };
 /** What a new image is to be. Other fields are for the formats that know them. */
 export type CreateDiskOptions = CreateQcow2Options & { readonly format: string };
