@@ -51,9 +51,10 @@ export async function aptOptions(programs: Programs): Promise<string[]> {
  * @param folder where archives are kept, `base-KEY.tar`
  */
 export async function baseArchive(folder: string, base: Base, again: boolean, privilege: Privilege, programs: Programs, steps: Steps): Promise<{ path: string; key: string }> {
-  const key = baseKey(base), path = join(folder, `base-${key}.tar`), partial = join(folder, `base-${key}.${process.pid}.new`), sources = `${partial}.sources`;
+  const key = baseKey(base), path = join(folder, `base-${key}.tar`), work = `${path}.${process.pid}.new`, partial = join(work, "base.tar");
+  const sources = join(work, "debian.sources");      // its name stands in the base system
   if (existsSync(path) && !again) return { path, key };
-  mkdirSync(folder, { recursive: true });
+  mkdirSync(work, { recursive: true });
   steps.step(`Make a base system of Debian ${base.suite}`);
   const progress = new BaseProgress();
   try {
@@ -63,7 +64,7 @@ export async function baseArchive(folder: string, base: Base, again: boolean, pr
     });
     renameSync(partial, path);
   } finally {
-    for (const left of [partial, sources]) rmSync(left, { force: true });
+    rmSync(work, { recursive: true, force: true });
   }
   steps.done(`${progress.nrPackages} packages, ${(statSync(path).size / 2 ** 20).toFixed(0)} MiB`);
   return { path, key };
