@@ -6,15 +6,17 @@ import { parseSystemMap, SymbolTable } from "../builder/symbols.ts";
 import { checkConfig, type CheckedConfig, type DomainFile, fromXl } from "../toolstack/config.ts";
 import { type CrashReport, crashText } from "../toolstack/crash.ts";
 import { planDomain } from "../toolstack/create.ts";
-import type { DomainEnd } from "../toolstack/domain.ts";
+import type { Domain, DomainEnd } from "../toolstack/domain.ts";
 import { parseForward } from "../network/nat/forward.ts";
 import { nodeHost } from "../toolstack/host.node.ts";
 import { createMachine, type Machine } from "../toolstack/machine.ts";
 import { ENGINES, type EngineName } from "../toolstack/pcpu-messages.ts";
 import { type ProfileReport, profileReport, profileText } from "../toolstack/profile.ts";
 import { superviseDomain } from "../toolstack/supervise.ts";
+import type { ChannelSpec } from "../toolstack/xldevices.ts";
 import { applySetting, isSetting, type Place, parseXlCfg, placeText } from "../toolstack/xlcfg.ts";
 import { numberOption, type Option, optionsHelp, type Parsed, parseArgs, wordOption } from "./args.ts";
+import { logConsole, serveChannel } from "./consoles.ts";
 import { openCodeCache } from "./code-cache.ts";
 import { closeDisks, openDisks, pathOf } from "./disks.ts";
 import { TRANSLATE_AFTER } from "../x86/engine.ts";
@@ -29,6 +31,7 @@ export const RUN_OPTIONS: Readonly<Record<string, Option>> = {
   pcpus: { value: "N", help: "physical CPUs, a thread each (default: this computer's)" },
   "translate-after": { value: "N", help: `arrivals at code until it is translated (default: ${TRANSLATE_AFTER}); 0: at once` },
   "code-cache": { value: "DIR", help: "keep translated code in DIR, and begin with what is there (at most 64 MiB a version)" },
+  "console-log": { value: "DIR", help: "append what each console says to DIR/NAME.log" },
   throwaway: { help: "what guests write to their disks is kept in memory (1 GiB a disk at most) and lost at the end; images stay as they are" },
   net: { value: "KIND", help: `the way out of the guests' bridges: nat (default; a router in this process, no root needed) or none` },
   forward: { value: "SPEC", help: "let a port of this computer lead to the guest's first interface: tcp:2222-22, udp:0.0.0.0:5353-53; several with commas between" },
@@ -51,7 +54,7 @@ ends it, for it lives in this command. Several domains share the output by lines
 ${optionsHelp(RUN_OPTIONS)}
 Ends with 0 when every domain powered off, 2 when a file or image is bad (nothing was started then), 3 when a guest crashed, 130 on ^C.
 `;
-export type RunOptions = { engine: EngineName; net: "nat" | "none"; hostAccess: boolean; forwards: readonly string[]; capture?: string; captureFilter?: string; pcpus?: number; trace: string; json?: string; profile?: string; xenstore?: string; symbols?: string; codeCache?: string; translateAfter?: number; quiet: boolean };
+export type RunOptions = { engine: EngineName; net: "nat" | "none"; hostAccess: boolean; forwards: readonly string[]; capture?: string; captureFilter?: string; consoleLog?: string; pcpus?: number; trace: string; json?: string; profile?: string; xenstore?: string; symbols?: string; codeCache?: string; translateAfter?: number; quiet: boolean };
 
 /** No file a user means is larger; a device or an endless pipe in its place must not fill the memory. */
 const MAX_CFG_BYTES = 1 << 20, MAX_IMAGE_BYTES = 2 ** 31 - 1, MAX_SYMBOLS_BYTES = 1 << 28;
@@ -92,12 +95,12 @@ async function loadDomain(domain: DomainFile, file: string, isThrowaway: boolean
 }
 
 export const runOptions = (parsed: Parsed): RunOptions => {
-  const pcpus = numberOption(parsed, "pcpus", 1, 32), json = parsed.options.get("json"), profile = parsed.options.get("profile"), capture = parsed.options.get("capture"), captureFilter = parsed.options.get("capture-filter"), xenstore = parsed.options.get("xenstore"), symbols = parsed.options.get("symbols"), codeCache = parsed.options.get("code-cache"), translateAfter = numberOption(parsed, "translate-after", 0, 2 ** 30);
+  const pcpus = numberOption(parsed, "pcpus", 1, 32), json = parsed.options.get("json"), profile = parsed.options.get("profile"), capture = parsed.options.get("capture"), captureFilter = parsed.options.get("capture-filter"), consoleLog = parsed.options.get("console-log"), xenstore = parsed.options.get("xenstore"), symbols = parsed.options.get("symbols"), codeCache = parsed.options.get("code-cache"), translateAfter = numberOption(parsed, "translate-after", 0, 2 ** 30);
   if (symbols !== undefined && profile === undefined) throw new UserError('Option "--symbols" names functions of a profile; give "--profile" too');
   if (captureFilter !== undefined && capture === undefined) throw new UserError('Option "--capture-filter" chooses what "--capture" writes; give that too');
   return {
     engine: wordOption(parsed, "engine", ENGINES) ?? "auto", net: wordOption(parsed, "net", ["nat", "none"]) ?? "nat", hostAccess: parsed.options.has("host-access"),
-    forwards: parsed.options.get("forward")?.split(",") ?? [], ...(capture === undefined ? {} : { capture }), ...(captureFilter === undefined ? {} : { captureFilter }), trace: parsed.options.get("trace") ?? "", quiet: parsed.options.has("quiet"),
+    forwards: parsed.options.get("forward")?.split(",") ?? [], ...(capture === undefined ? {} : { capture }), ...(captureFilter === undefined ? {} : { captureFilter }), ...(consoleLog === undefined ? {} : { consoleLog }), trace: parsed.options.get("trace") ?? "", quiet: parsed.options.has("quiet"),
     ...(pcpus === undefined ? {} : { pcpus }), ...(json === undefined ? {} : { json }), ...(profile === undefined ? {} : { profile }), ...(xenstore === undefined ? {} : { xenstore }), ...(symbols === undefined ? {} : { symbols }), ...(codeCache === undefined ? {} : { codeCache }), ...(translateAfter === undefined ? {} : { translateAfter }),
   };
 };
@@ -120,14 +123,14 @@ export async function run(args: string[]): Promise<number> {
   const domains: CheckedConfig[] = [];
   try {
     for (const { domain, file } of read) domains.push(await loadDomain(domain, file, parsed.options.has("throwaway")));
-    return await runDomains(domains, options);
+    return await runDomains(domains, options, new Map(read.map(({ domain }) => [domain.config.name, domain.channels])));
   } finally {
     await closeDisks(domains.flatMap((d) => d.disks), printLine);
   }
 }
 
 /** Run domains to their ends. @returns the exit code */
-export async function runDomains(given: readonly CheckedConfig[], options: RunOptions): Promise<number> {
+export async function runDomains(given: readonly CheckedConfig[], options: RunOptions, channels: ReadonlyMap<string, readonly ChannelSpec[]> = new Map()): Promise<number> {
   const configs = withForwards(given, options.forwards);
   const names = configs.map((c) => c.name), twice = names.find((n, i) => names.indexOf(n) !== i);
   if (twice !== undefined) throw new UserError(`Two domains are named "${twice}"; names are unique on a machine`);
@@ -147,7 +150,13 @@ export async function runDomains(given: readonly CheckedConfig[], options: RunOp
   });
   await using _served = options.xenstore === undefined ? null : await serveStore(machine.store, options.xenstore, options.quiet ? undefined : printLine);
   const ends = await Promise.all(configs.map((config) => superviseDomain(machine, config, {
-    attach: (domain) => (configs.length === 1 ? attachConsole(domain.console, controller) : copyLines(domain.name, domain.console.readable, controller.signal)),
+    attach: async (domain) => {
+      if (options.consoleLog !== undefined) logConsole(options.consoleLog, domain.name, domain.views, told);
+      const sockets = await serveChannels(domain, channels.get(domain.name) ?? [], told);
+      try {
+        await (configs.length === 1 ? attachConsole(domain.console, controller) : copyLines(domain.name, domain.console.readable, controller.signal));
+      } finally { for (const end of sockets) end(); }
+    },
     ended: (domain, end) => { if (end.crash && !controller.signal.aborted) printCrash(domain.name, end.crash); },
     notice: (text) => { if (!options.quiet) printLine(text); },
     signal: controller.signal,
@@ -174,6 +183,13 @@ function withForwards(configs: readonly CheckedConfig[], forwards: readonly stri
   if (!vif) throw new UserError(`Option "--forward": ${config.name} has no network interface; give it one with vif = [ "" ]`);
   for (const spec of forwards) parseForward(`${spec.replace(/-(\d+)$/, "-guest:$1")}`);
   return [{ ...config, vifs: [{ ...vif, forwards: [...(vif.forwards ?? []), ...forwards] }, ...rest] }];
+}
+
+/** Open the sockets of a domain's channels; one that cannot be had is told of, the guest runs all the same. */
+async function serveChannels(domain: Domain, channels: readonly ChannelSpec[], told: (sentence: string) => void): Promise<(() => void)[]> {
+  const ends: (() => void)[] = [];
+  for (const { name, path } of channels) await serveChannel(path, domain.channels.get(name)!).then((end) => ends.push(end), (e: Error) => told(`${domain.name}: ${e.message}`));
+  return ends;
 }
 
 async function copyLines(name: string, readable: ReadableStream<Uint8Array>, signal: AbortSignal): Promise<void> {

@@ -5,7 +5,7 @@ import type { Rate } from "../network/rate.ts";
 import type { VlanOptions } from "../network/vlan.ts";
 import type { Disk } from "../storage/disk.ts";
 import { faultAt, type Place, parseNumber, placeText, type Setting, type XlValue } from "./xlcfg.ts";
-import { xlDevices } from "./xldevices.ts";
+import { type ChannelSpec, xlDevices } from "./xldevices.ts";
 import type { DiskSpec } from "./xldisk.ts";
 import { nearest, XL_KEYS } from "./xlkeys.ts";
 
@@ -34,6 +34,8 @@ export interface DomainConfig {
   /** block devices, opened by the caller and closed by it when the domain has ended for good */
   disks?: readonly DiskConfig[];
   vifs?: readonly VifConfig[];
+  /** consoles beside the primary one: the guest's hvc1 and on. Their names are the keys of `Domain.channels` */
+  channels?: readonly string[];
   onPoweroff?: EventAction;
   onReboot?: EventAction;
   onCrash?: EventAction;
@@ -129,7 +131,7 @@ export function checkConfig(config: DomainConfig): CheckedConfig {
   }
   return {
     name: config.name, type: "pvh", kernel: config.kernel, ramdisk: config.ramdisk ?? null, cmdline,
-    kernelName: config.kernelName ?? "kernel", ramdiskName: config.ramdiskName ?? "ramdisk", memoryMiB, maxmemMiB, vcpus, uuid, disks: config.disks ?? [], vifs: config.vifs ?? [],
+    kernelName: config.kernelName ?? "kernel", ramdiskName: config.ramdiskName ?? "ramdisk", memoryMiB, maxmemMiB, vcpus, uuid, disks: config.disks ?? [], vifs: config.vifs ?? [], channels: config.channels ?? [],
     onPoweroff: config.onPoweroff ?? "destroy", onReboot: config.onReboot ?? "restart", onCrash: config.onCrash ?? "destroy",
   };
 }
@@ -141,6 +143,8 @@ export type DomainFile = {
   readonly ramdisk: { readonly path: string; readonly place: Place } | null;
   /** to be opened by whoever can: an empty drive of CDs is left out */
   readonly disks: readonly DiskSpec[];
+  /** where to let each of the domain's channels be reached */
+  readonly channels: readonly ChannelSpec[];
 };
 export type FromXl = { readonly domain: DomainFile; readonly warnings: readonly string[] };
 
@@ -234,9 +238,9 @@ export function fromXl(settings: ReadonlyMap<string, Setting>, file: string, opt
   checked(cmdline !== undefined ? "cmdline" : extra !== undefined ? "extra" : "root", words, checkCmdline(words));
 
   const config: DomainFile["config"] = {
-    name, type, cmdline: words, memoryMiB, maxmemMiB, vcpus: 1, vifs: devices.vifs,
+    name, type, cmdline: words, memoryMiB, maxmemMiB, vcpus: 1, vifs: devices.vifs, channels: devices.channels.map((c) => c.name),
     onPoweroff: action("on_poweroff", "destroy"), onReboot: action("on_reboot", "restart"), onCrash: action("on_crash", "destroy"),
     ...(uuid === undefined ? {} : { uuid }),
   };
-  return { domain: { config, kernel, ramdisk: path("ramdisk"), disks: devices.disks }, warnings };
+  return { domain: { config, kernel, ramdisk: path("ramdisk"), disks: devices.disks, channels: devices.channels }, warnings };
 }

@@ -2,6 +2,7 @@
 import { HVM_PARAM } from "../abi/hvm/params.ts";
 import { UserError } from "../base/errors.ts";
 import { planPvh, type PvhPlan, writePvh } from "../builder/load.ts";
+import type { ConsoleViews } from "../drivers/console/views.ts";
 import { consoleStreams } from "../drivers/console/streams.ts";
 import { pvhContext } from "../hypervisor/context.ts";
 import { Domain as HvDomain } from "../hypervisor/domain.ts";
@@ -9,6 +10,7 @@ import { MachineMemoryExhausted } from "../memory/frames.ts";
 import { guestStoreEntries, guestStoreRoots } from "../xenstore/domain-entries.ts";
 import { StoreRing } from "../xenstore/ring.ts";
 import { attachDisk } from "./block.ts";
+import { attachChannel } from "./channel.ts";
 import type { CheckedConfig } from "./config.ts";
 import { Control } from "./control.ts";
 import { Devices } from "./devices.ts";
@@ -100,12 +102,14 @@ export async function buildDomain(machine: Machine, config: CheckedConfig): Prom
     undo.push(() => devices.close());
     for (const disk of config.disks) attachDisk(devices, dom0, hd.domid, disk, machine.log);
     for (const [i, vif] of config.vifs.entries()) await attachVif(devices, machine.networks, dom0, hd.domid, vif.devid ?? i, vif, machine.log);
+    const channels = new Map<string, ConsoleViews>();
+    for (const [i, name] of config.channels.entries()) channels.set(name, attachChannel(devices, dom0, hd.domid, i + 1, name, machine.log));
 
     dom0.onDebugConsole(hd.domid, debugLines((line) => machine.log(`(d${hd.domid}) ${line}`)));
 
     hd.vcpu(0)!.setContext(pvhContext(plan.entry, plan.startInfoGpa));
     const overheadPages = nrPages - config.memoryMiB * 256;
-    return new Domain(config, { hv: hd, streams, devices, control: new Control(xs, hd.domid, config.maxmemMiB, (nr) => hd.setMaxPages(nr + overheadPages)), release });
+    return new Domain(config, { hv: hd, streams, devices, channels, control: new Control(xs, hd.domid, config.maxmemMiB, (nr) => hd.setMaxPages(nr + overheadPages)), release });
   } catch (e) {
     await release();
     if (e instanceof MachineMemoryExhausted) throw new UserError(`${config.name}: The machine has no ${config.memoryMiB} MiB left (${hv.mm.frames.nrFree >>> 8} MiB are free)`, { cause: e });

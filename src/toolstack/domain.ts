@@ -1,5 +1,6 @@
 /** A running domain as the toolstack's caller holds it: its console as streams, its end as a promise. */
 import { SHUTDOWN } from "../abi/sched.ts";
+import { ConsoleViews } from "../drivers/console/views.ts";
 import type { ConsoleStreams } from "../drivers/console/streams.ts";
 import type { Domain as HvDomain } from "../hypervisor/domain.ts";
 import { VCPU } from "../hypervisor/objects.ts";
@@ -28,7 +29,7 @@ export type DomainReport = {
 };
 
 /** What the machine gives a domain it has built. */
-export type DomainParts = { readonly hv: HvDomain; readonly streams: ConsoleStreams; readonly devices: Devices; readonly control: Control; /** close rings and ports, remove store nodes, give memory back */ release(): Promise<void> };
+export type DomainParts = { readonly hv: HvDomain; readonly streams: ConsoleStreams; readonly devices: Devices; readonly control: Control; readonly channels: ReadonlyMap<string, ConsoleViews>; /** close rings and ports, remove store nodes, give memory back */ release(): Promise<void> };
 
 const REASONS = new Map<number, EndReason>([[SHUTDOWN.poweroff, "poweroff"], [SHUTDOWN.reboot, "reboot"], [SHUTDOWN.suspend, "suspend"], [SHUTDOWN.crash, "crash"],
   [SHUTDOWN.watchdog, "watchdog"], [SHUTDOWN.soft_reset, "soft_reset"]]);
@@ -40,6 +41,8 @@ export class Domain implements AsyncDisposable {
   readonly uuid: string;
   /** Bytes the guest writes, and bytes it reads. The readable ends when the domain does. */
   readonly console: { readonly readable: ReadableStream<Uint8Array>; readonly writable: WritableStream<Uint8Array> };
+  /** The primary console for those who only look, as many as like: a log, a second window. None of them holds the guest up. */
+  readonly views = new ConsoleViews();
   readonly #parts: DomainParts;
   readonly #end = Promise.withResolvers<DomainEnd>();
   #begunMs = performance.now();
@@ -67,6 +70,7 @@ export class Domain implements AsyncDisposable {
       transform: (bytes, out) => {
         const ms = performance.now() - this.#begunMs;
         this.#firstOutputMs ??= ms;
+        this.views.push(bytes as Uint8Array<ArrayBuffer>);
         if (this.#bootMs === null) {
           const text = tail + String.fromCharCode(...bytes.subarray(0, 4096));
           if (text.includes(BANNER)) this.#bootMs = ms;
@@ -74,9 +78,12 @@ export class Domain implements AsyncDisposable {
         }
         out.enqueue(bytes);
       },
+      flush: () => this.views.close(),
     });
   }
 
+  /** its further consoles, by name */
+  get channels(): ReadonlyMap<string, ConsoleViews> { return this.#parts.channels; }
   /** what it can be asked to do while it runs */
   get control(): Control { return this.#parts.control; }
   /** its split devices */

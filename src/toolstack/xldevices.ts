@@ -1,12 +1,16 @@
 /** From xl's disk and vif specifications to what the library takes; what is understood but not built is refused at its place, or warned of where the guest does not feel it. */
 import type { VlanOptions } from "../network/vlan.ts";
 import type { VifConfig } from "./config.ts";
-import { faultAt, placeText, type Setting } from "./xlcfg.ts";
+import { faultAt, type Place, placeText, type Setting } from "./xlcfg.ts";
 import { type DiskSpec, parseDisks } from "./xldisk.ts";
 import { parseVifs, type VifSpec } from "./xlvif.ts";
 
-/** What the keys `disk` and `vif` describe. */
-export type XlDevices = { readonly disks: readonly DiskSpec[]; readonly vifs: readonly VifConfig[]; readonly warnings: readonly string[] };
+/** sockaddr_un's, and the consoles that hvc_xen has beside hvc0 */
+const SOCKET_PATH_BYTES = 107, MAX_CHANNELS = 7;
+/** A console beside the primary one, at a Unix socket; xl.cfg(5) "channel". */
+export type ChannelSpec = { readonly name: string; readonly path: string; readonly place: Place };
+/** What the keys `channel`, `disk` and `vif` describe. */
+export type XlDevices = { readonly disks: readonly DiskSpec[]; readonly channels: readonly ChannelSpec[]; readonly vifs: readonly VifConfig[]; readonly warnings: readonly string[] };
 
 /** @throws UserError at the place of the fault */
 export function xlDevices(settings: ReadonlyMap<string, Setting>): XlDevices {
@@ -14,7 +18,29 @@ export function xlDevices(settings: ReadonlyMap<string, Setting>): XlDevices {
   const disks = disk ? parseDisks(disk.value) : [], vifs = vif ? parseVifs(vif.value) : [];
   for (const spec of [...disks, ...vifs]) warnings.push(...spec.warnings);
   for (const d of disks) warnings.push(...reviewDisk(d));
-  return { disks: disks.filter((d) => d.format !== "empty"), vifs: vifs.map((v) => vifConfig(v, warnings)), warnings };
+  return { channels: channelsOf(settings.get("channel")), disks: disks.filter((d) => d.format !== "empty"), vifs: vifs.map((v) => vifConfig(v, warnings)), warnings };
+}
+
+function channelsOf(setting: Setting | undefined): ChannelSpec[] {
+  if (!setting) return [];
+  const items = setting.value.kind === "list" ? setting.value.items : [setting.value], channels: ChannelSpec[] = [];
+  for (const [i, item] of items.entries()) {
+    if (item.kind === "list") throw faultAt(item.place, "channel: Expected a string, found a list");
+    const keys = new Map(item.text.split(",").filter((part) => part.trim() !== "").map((part) => {
+      const [, key, value] = /^\s*([^=]*?)\s*=\s*(.*?)\s*$/.exec(part) ?? [];
+      if (key === undefined) throw faultAt(item.place, `channel: "${part.trim()}" is not KEY=VALUE`);
+      return [key, value!] as const;
+    }));
+    for (const key of keys.keys()) if (!["name", "connection", "path", "backend"].includes(key)) throw faultAt(item.place, `channel: "${key}" is none of name, connection, path`);
+    const name = keys.get("name") ?? `channel${i}`, connection = keys.get("connection"), path = keys.get("path");
+    if (connection === "pty") throw faultAt(item.place, `channel: connection=pty is not built; write connection=socket, path=...`);
+    if (connection !== "socket") throw faultAt(item.place, `channel: connection is ${connection === undefined ? "missing" : `"${connection}"`}; write connection=socket, path=...`);
+    if (!path || path.includes("\0") || new TextEncoder().encode(path).length > SOCKET_PATH_BYTES) throw faultAt(item.place, `channel: path is the way to a Unix socket of at most ${SOCKET_PATH_BYTES} bytes`);
+    if (channels.some((c) => c.name === name || c.path === path)) throw faultAt(item.place, `channel: name "${name}" or its path is taken already`);
+    channels.push({ name, path, place: item.place });
+  }
+  if (channels.length > MAX_CHANNELS) throw faultAt(setting.value.place, `channel: ${channels.length} channels; Linux has hvc1 to hvc${MAX_CHANNELS}`);
+  return channels;
 }
 
 function reviewDisk(d: DiskSpec): string[] {
