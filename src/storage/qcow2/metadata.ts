@@ -148,7 +148,7 @@ export class Metadata {
   }
   /** Something waits for the next commit. */
   get isDirty(): boolean {
-    return this.#frees.length > 0 || this.l1.isDirty || this.refcounts.table.isDirty || this.tables.dirty().length > 0 || this.blocks.dirty().length > 0;
+    return this.#frees.length > 0 || this.l1.isDirty || this.refcounts.table.isDirty || this.tables.nrDirty > 0 || this.blocks.nrDirty > 0;
   }
   /** Commit when the caches hold more changes than they should. */
   async relieve(): Promise<void> {

@@ -10,6 +10,8 @@ export class Table {
   /** Changed bytes, in whole sectors, not yet taken for writing; from >= to: none. */
   #from = Number.POSITIVE_INFINITY;
   #to = 0;
+  /** its cache's count of changed tables, kept true here */
+  count: { nrDirty: number } | null = null;
 
   constructor(at: number, bytes: Uint8Array) {
     this.at = at;
@@ -21,6 +23,7 @@ export class Table {
   }
   /** Say that bytes were changed. */
   touch(from: number, lengthBytes: number): void {
+    if (this.count && !this.isDirty) this.count.nrDirty++;
     this.#from = Math.min(this.#from, from - (from % SECTOR_BYTES));
     this.#to = Math.max(this.#to, Math.min(this.bytes.length, Math.ceil((from + lengthBytes) / SECTOR_BYTES) * SECTOR_BYTES));
   }
@@ -29,6 +32,7 @@ export class Table {
   }
   /** Copy what changed, as it is now; the table counts as clean from here on. Who fails to write it calls `untake`. */
   take(): Taken {
+    if (this.count && this.isDirty) this.count.nrDirty--;
     const from = this.#from, taken = { table: this, at: this.at + from, bytes: this.bytes.slice(from, this.#to) };
     this.#from = Number.POSITIVE_INFINITY;
     this.#to = 0;
@@ -48,6 +52,7 @@ export class TableCache {
   readonly #most: number;
   readonly #tables = new Map<number, Table>();
   readonly #loads = new Map<number, Promise<void>>();
+  readonly #count = { nrDirty: 0 };
   /** tables on their way to the disk: a fresh read could bring the old text back */
   #writing = new Set<Table>();
 
@@ -83,8 +88,10 @@ export class TableCache {
   }
   /** Enter a table whose content is known, such as a new one; a read of its place that is under way is void. */
   put(table: Table): void {
-    this.#loads.delete(table.at);
+    this.drop(table.at);
     this.#tables.set(table.at, table);
+    table.count = this.#count;
+    if (table.isDirty) this.#count.nrDirty++;
     for (const [at, t] of this.#tables) {
       if (this.#tables.size <= this.#most) break;
       if (!t.isDirty && t !== table && !this.#writing.has(t)) this.#tables.delete(at);
@@ -92,23 +99,21 @@ export class TableCache {
   }
   /** Forget a table: its cluster is free. */
   drop(at: number): void {
+    const table = this.#tables.get(at);
+    if (table?.isDirty) this.#count.nrDirty--;
+    if (table) table.count = null;
     this.#tables.delete(at);
     this.#loads.delete(at);
   }
-  /** Forget all; only when nothing is dirty. */
-  clear(): void {
-    this.#tables.clear();
-    this.#loads.clear();
+  get nrDirty(): number {
+    return this.#count.nrDirty;
   }
   dirty(): Table[] {
-    return [...this.#tables.values()].filter((t) => t.isDirty);
+    return this.nrDirty === 0 ? [] : [...this.#tables.values()].filter((t) => t.isDirty);
   }
   /** More changed tables than the cache should hold: time to write them. */
   get isCrowded(): boolean {
-    let n = 0;
-    if (this.#tables.size <= this.#most / 2) return false;
-    for (const t of this.#tables.values()) if (t.isDirty) n++;
-    return n > this.#most / 2;
+    return this.#count.nrDirty > this.#most / 2;
   }
   /** Keep these until `act` is done. One call at a time. */
   async keeping(taken: readonly Taken[], act: () => Promise<void>): Promise<void> {
