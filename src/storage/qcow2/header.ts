@@ -127,8 +127,10 @@ function featureNames(bits: bigint, table: Uint8Array | null): string[] {
 }
 
 type Patched = "sizeBytes" | "l1At" | "l1Entries" | "reftableAt" | "reftableClusters" | "nrSnapshots" | "snapshotsAt" | "incompatible" | "autoclear";
+/** Fields of the header that change in an image's life. */
+export type HeaderFields = Partial<Pick<Header, Patched>>;
 /** Write fields of the header, in one write that lies in the first sector; the caller flushes before and after as order demands. */
-export async function patchHeader(file: ByteFile, fields: Partial<Pick<Header, Patched>>): Promise<void> {
+export async function patchHeader(file: ByteFile, fields: HeaderFields): Promise<void> {
   const bytes = new Uint8Array(SECTOR_BYTES), v = new DataView(bytes.buffer);
   await file.read(0, bytes);
   if (fields.sizeBytes !== undefined) H.size.set(v, 0, fields.sizeBytes);

@@ -10,7 +10,7 @@
  * anew while an entry of old leads to it. A power cut between two steps leaks clusters at the worst. A commit of nothing but data is one barrier.
  */
 import type { ByteFile } from "../disk.ts";
-import { checkRegion, corrupt, type Header, patchHeader, roundUp } from "./header.ts";
+import { checkRegion, corrupt, type Header, type HeaderFields, patchHeader, roundUp } from "./header.ts";
 import { entryOffset, INCOMPAT, isCopiedEntry, OFLAG_COPIED_HI, putEntry } from "./layout.ts";
 import { Refcounts } from "./refcounts.ts";
 import { RangeLock, settle } from "../range-lock.ts";
@@ -32,7 +32,11 @@ export class Metadata {
   /** the active L1 table, whole; entries changed since the last commit, whose L2 tables nothing on disk leads to */
   l1: Table;
   readonly newL2 = new Set<number>();
-  #frees: { first: number; count: number }[] = [];
+  /** clusters to give back */
+  #frees: number[] = [];
+  /** fields of the header that are in force here and may not be so on disk: nothing else is written before them */
+  readonly #pendingFields: HeaderFields = {};
+  readonly #headerLock = new RangeLock();
   readonly #l2Lock = new RangeLock();
   #running: Promise<void> | null = null;
   #next: Promise<void> | null = null;
@@ -43,7 +47,7 @@ export class Metadata {
     this.l1 = l1;
     this.tables = new TableCache(file, header.clusterBytes, cacheBytes);
     this.blocks = new TableCache(file, header.clusterBytes, cacheBytes / 2);
-    this.refcounts = new Refcounts(file, header, reftable, this.blocks, this.clusters, () => this.commit());
+    this.refcounts = new Refcounts(file, header, reftable, this.blocks, this.clusters, this);
   }
 
   /** Read L1 and refcount table. For writing, every table's place is checked, and no two may share a cluster. @throws DiskError `corrupt` */
@@ -75,7 +79,7 @@ export class Metadata {
   /** Give clusters back once what leads to them is gone from the disk too. */
   freeLater(at: number, lengthBytes: number): void {
     const { clusterBytes } = this.header, first = Math.floor(at / clusterBytes), end = Math.ceil((at + lengthBytes) / clusterBytes);
-    this.#frees.push({ first, count: end - first });
+    for (let c = first; c < end; c++) this.#frees.push(c);
   }
 
   /** Where L2 table `index` lies, for reading; 0: there is none. @throws `corrupt` */
@@ -112,6 +116,7 @@ export class Metadata {
     return this.#next ??= this.#running.catch(() => {}).then(() => { this.#next = null; return this.commit(); });
   }
   async #commit(): Promise<void> {
+    while (this.#hasPending) await this.#writeHeader();
     const { file, refcounts } = this, write = (parts: readonly Taken[]) => settle(parts.map((p) => file.write(p.at, p.bytes)));
     // All is copied now, in one go: what is changed from here on belongs to the next commit.
     const newL2 = [...this.newL2], newL2At = new Set(newL2.map((i) => entryOffset(this.l1.view, i))), frees = this.#frees;
@@ -128,39 +133,60 @@ export class Metadata {
         }
         await write(tables.filter((t) => newL2At.has(t.table.at)));
         await file.flush();
+        // Their tables are whole on disk: whether or not the next write arrives, they may be led to from now on.
+        for (const i of newL2) if (newL2At.has(entryOffset(this.l1.view, i))) this.newL2.delete(i);
         if (linked.length) {
           await write(linked);
           await file.flush();
-          for (const i of newL2) if (newL2At.has(entryOffset(this.l1.view, i))) this.newL2.delete(i);
         }
       } catch (e) {
         for (const t of all) t.table.untake(t);
-        this.#frees.unshift(...frees);
+        this.#frees = [...frees, ...this.#frees];
         throw e;
       }
     };
     await this.tables.keeping(tables, () => this.blocks.keeping(blocks, act));
-    for (const { first, count } of frees) {
-      // Before the clusters can be handed out again.
-      for (let c = first; c < first + count; c++) { this.tables.drop(c * this.header.clusterBytes); this.blocks.drop(c * this.header.clusterBytes); }
-      await refcounts.add(first, count, -1);
+    for (const [i, cluster] of frees.entries()) {
+      // Before the cluster can be handed out again.
+      this.tables.drop(cluster * this.header.clusterBytes);
+      this.blocks.drop(cluster * this.header.clusterBytes);
+      try { await refcounts.add(cluster, 1, -1); } catch (e) {
+        this.#frees = [...frees.slice(i), ...this.#frees];
+        throw e;
+      }
     }
   }
   /** Something waits for the next commit. */
   get isDirty(): boolean {
-    return this.#frees.length > 0 || this.l1.isDirty || this.refcounts.table.isDirty || this.tables.nrDirty > 0 || this.blocks.nrDirty > 0;
+    return this.#frees.length > 0 || this.#hasPending || this.l1.isDirty || this.refcounts.table.isDirty || this.tables.nrDirty > 0 || this.blocks.nrDirty > 0;
   }
   /** Commit when the caches hold more changes than they should. */
   async relieve(): Promise<void> {
     if (this.tables.isCrowded || this.blocks.isCrowded || this.#frees.length > 4096) await this.commit();
   }
 
+  /** Put fields of the header in force, on stable storage too when it returns. When that fails they stay in force and are written before anything else is. */
+  async putHeader(fields: HeaderFields): Promise<void> {
+    Object.assign(this.header, fields);
+    Object.assign(this.#pendingFields, fields);
+    await this.#writeHeader();
+  }
+  get #hasPending(): boolean {
+    return Object.keys(this.#pendingFields).length > 0;
+  }
+  async #writeHeader(): Promise<void> {
+    await this.#headerLock.exclusive(0, 0, async () => {
+      const fields = { ...this.#pendingFields }, names = Object.keys(fields) as (keyof HeaderFields)[];
+      if (names.length === 0) return;
+      await patchHeader(this.file, fields);
+      await this.file.flush();
+      for (const name of names) if (this.#pendingFields[name] === fields[name]) delete this.#pendingFields[name];
+    });
+  }
   /** Mark the image so that whoever opens it next counts its clusters anew: around changes that cannot be made in a safe order. Version 3 only. */
   async setDirty(isDirty: boolean): Promise<void> {
     if (this.header.version < 3) return;
     await this.commit();
-    this.header.incompatible = isDirty ? this.header.incompatible | INCOMPAT.DIRTY : this.header.incompatible & ~INCOMPAT.DIRTY;
-    await patchHeader(this.file, { incompatible: this.header.incompatible });
-    await this.file.flush();
+    await this.putHeader({ incompatible: isDirty ? this.header.incompatible | INCOMPAT.DIRTY : this.header.incompatible & ~INCOMPAT.DIRTY });
   }
 }

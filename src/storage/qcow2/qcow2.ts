@@ -99,8 +99,7 @@ export class Qcow2Disk implements Disk {
     try { return await act(); } catch (e) {
       if (e instanceof Contradiction && e.image === this.name && !this.#broken) {
         this.#broken = e;
-        this.metadata.header.incompatible |= INCOMPAT.CORRUPT;
-        await patchHeader(this.metadata.file, { incompatible: this.metadata.header.incompatible }).catch(() => {});
+        await this.metadata.putHeader({ incompatible: this.header.incompatible | INCOMPAT.CORRUPT }).catch(() => {});
       }
       throw e;
     }
@@ -187,8 +186,7 @@ export class Qcow2Disk implements Disk {
   }
   /** The range is ours alone. Clusters that are there are overwritten, runs of others get new ones. */
   async #allocatingWrite(offset: number, from: Uint8Array): Promise<void> {
-    const { clusterBytes } = this.header, end = offset + from.length;
-    const pieces = await this.#lookup(offset, from.length);
+    const { clusterBytes } = this.header, perTable = clusterBytes / 8, end = offset + from.length, pieces = await this.#lookup(offset, from.length);
     await this.#overwrite(offset, from, pieces.filter(isInPlace));
     for (let i = 0; i < pieces.length; ) {
       if (isInPlace(pieces[i]!)) { i++; continue; }
@@ -196,12 +194,13 @@ export class Qcow2Disk implements Disk {
       while (j < pieces.length && !isInPlace(pieces[j]!)) j++;
       const stop = j < pieces.length ? pieces[j]!.offset : end;
       for (let at = pieces[i]!.offset; at < stop; ) {
-        const wanted = Math.ceil(stop / clusterBytes) - Math.floor(at / clusterBytes);
+        // No further than one L2 table goes, so that the run is linked wholly or not at all.
+        const cluster = Math.floor(at / clusterBytes), wanted = Math.min(Math.ceil(stop / clusterBytes) - cluster, perTable - (cluster % perTable));
         const run = await this.metadata.refcounts.allocate(wanted, false);
-        const until = Math.min(stop, (Math.floor(at / clusterBytes) + run.count) * clusterBytes);
+        const until = Math.min(stop, (cluster + run.count) * clusterBytes);
         try {
           await this.#fill(run.first * clusterBytes, run.isFresh, at, from.subarray(at - offset, until - offset));
-          await this.#link(Math.floor(at / clusterBytes), run.count, run.first * clusterBytes, OFLAG_COPIED_HI);
+          await this.#link(cluster, run.count, run.first * clusterBytes, OFLAG_COPIED_HI);
         } catch (e) {
           await this.metadata.refcounts.add(run.first, run.count, -1).catch(() => {});
           throw e;
@@ -229,21 +228,17 @@ export class Qcow2Disk implements Disk {
     if (tail) all.set(tail, end - first);
     await this.metadata.file.write(host + (first - base), all);
   }
-  /** Have `count` guest clusters lead to a run at `host` (0: to nothing), and give back what they led to. The caller has them alone. */
+  /** Have `count` guest clusters of one L2 table lead to a run at `host` (0: to nothing), and give back what they led to. The caller has them alone. */
   async #link(cluster: number, count: number, host: number, flagsHi: number, flagsLo = 0): Promise<void> {
-    const { clusterBits, clusterBytes, version } = this.header, perTable = clusterBytes / 8;
-    for (let c = cluster; c < cluster + count; ) {
-      const n = Math.min(cluster + count - c, perTable - (c % perTable)), from = c, l2At = await this.metadata.l2ForWriting(Math.floor(c / perTable));
-      await this.metadata.tables.use(l2At, (table) => {
-        for (let k = from; k < from + n; k++) {
-          const old = mappingAt(table.view, k % perTable, clusterBits, version);
-          if (old.host) this.#giveBack(old);
-          putEntry(table.view, k % perTable, host === 0 ? 0 : host + (k - cluster) * clusterBytes, flagsHi, flagsLo);
-          table.touchEntry(k % perTable);
-        }
-      });
-      c += n;
-    }
+    const { clusterBits, clusterBytes, version } = this.header, perTable = clusterBytes / 8, first = cluster % perTable;
+    await this.metadata.tables.use(await this.metadata.l2ForWriting(Math.floor(cluster / perTable)), (table) => {
+      for (let i = 0; i < count; i++) {
+        const old = mappingAt(table.view, first + i, clusterBits, version);
+        if (old.host) this.#giveBack(old);
+        putEntry(table.view, first + i, host === 0 ? 0 : host + i * clusterBytes, flagsHi, flagsLo);
+      }
+      table.touch(first * 8, count * 8);
+    });
   }
   #giveBack(old: Mapping): void {
     const { clusterBytes } = this.header;
@@ -332,9 +327,8 @@ export class Qcow2Disk implements Disk {
           await this.metadata.relieve();
         }
         await this.metadata.commit();
-        await patchHeader(this.metadata.file, { sizeBytes });
-        await this.metadata.file.flush();
       } catch (e) { this.metadata.header.sizeBytes = old; throw e; }
+      await this.metadata.putHeader({ sizeBytes });
     }));
     this.onResize?.();
   }
@@ -351,14 +345,12 @@ export class Qcow2Disk implements Disk {
     write(table);
     await file.write(table.at, table.bytes);
     await this.metadata.commit();
-    await patchHeader(file, { l1At: table.at, l1Entries: entries, ...fields });
-    await file.flush();
     const old = { at: header.l1At, lengthBytes: header.l1Entries * 8 };
     this.metadata.release(old.at, old.lengthBytes);
     for (let c = run.first; c < run.first + count; c++) this.metadata.clusters.add(c);
     if (old.lengthBytes) this.metadata.freeLater(old.at, old.lengthBytes);
-    Object.assign(header, { l1At: table.at, l1Entries: entries }, fields);
     this.metadata.l1 = table;
+    await this.metadata.putHeader({ l1At: table.at, l1Entries: entries, ...fields });
   }
 
   async close(): Promise<void> {

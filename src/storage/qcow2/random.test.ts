@@ -5,6 +5,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
+import { DiskError } from "../disk.ts";
 import { FaultyFile, seededRandom } from "../file_faulty.ts";
 import { MemoryFile } from "../file_memory.ts";
 import { DiskModel } from "../model.ts";
@@ -234,5 +235,32 @@ test("a power cut while the refcount table or the disk grows leaves the old one 
     await after.read(0, bytes);
     assert.ok(bytes[499 * 512] === 9 && bytes.subarray(500 * 512).every((b) => b === 0), `resize, change ${cut - from}`);
     await after.close();
+  }
+});
+
+test("a medium that fails now and then loses no more than the requests that failed", async () => {
+  for (const [seed, form] of Array.from({ length: 36 }, (_, i) => [i, FORMS[i % 3]!] as const)) {
+    const random = seededRandom(seed), sizeBytes = 2000 * 512, { mem, model, options } = await openForm(form, sizeBytes, random);
+    let isFailing = false, nrFailed = 0;
+    const file = new FaultyFile(mem, { delay: async () => { for (let n = random() * 6; n > 1; n--) await null; }, fault: () => (isFailing && random() < 0.04 ? "io" : null) }), disk = await openQcow2(file, options);
+    isFailing = true;
+    await Promise.all(Array.from({ length: 4 }, async (_, stripe) => {
+      for (let i = 0; i < 40; i++) {
+        const n = 1 + Math.floor(random() ** 3 * 100), at = stripe * 500 + Math.floor(random() * (500 - n)), r = random();
+        const act = r < 0.6 ? () => model.write(disk, at, n) : r < 0.8 ? () => { model.now.fill(0, at, at + n); return disk.writeZeros(at * 512, n * 512); } : r < 0.9 ? () => model.verify(disk, at, n) : () => disk.flush();
+        await act().catch((e) => {
+          assert.ok(e instanceof DiskError && e.fault === "io", e.stack);
+          nrFailed++;
+          if (r < 0.8) model.now.fill(-1, at, at + n);
+        });
+      }
+    }));
+    isFailing = false;
+    for (const [s, v] of model.now.entries()) if (v < 0) await model.write(disk, s, 1);
+    await model.verify(disk);
+    await disk.close();
+    const found = await check(mem);
+    assert.deepEqual([found.nrErrors, found.nrLeaks, found.errors], [0, 0, []], `seed ${seed}`);
+    assert.ok(nrFailed > 0);
   }
 });

@@ -1,8 +1,9 @@
 /** Which clusters of the file are in use, and how often: reads, counts and hands out. Changes stay in the table cache until `Metadata.commit`. */
 import { type ByteFile, DiskError } from "../disk.ts";
 import { RangeLock } from "../range-lock.ts";
-import { corrupt, patchHeader, type Header } from "./header.ts";
+import { corrupt, type Header } from "./header.ts";
 import { entryOffset, MAX_REFTABLE_BYTES, putEntry } from "./layout.ts";
+import type { Metadata } from "./metadata.ts";
 import { Table, type TableCache } from "./tables.ts";
 
 /** Read refcount `index` of a block. A 64-bit one beyond 2^53 is not exact. */
@@ -38,6 +39,9 @@ export type Run = {
   readonly isFresh: boolean;
 };
 
+/** What `Metadata` does for its refcounts. */
+type Owner = Pick<Metadata, "commit" | "putHeader" | "freeLater" | "release">;
+
 /** One image's refcounts. */
 export class Refcounts {
   readonly #file: ByteFile;
@@ -45,7 +49,7 @@ export class Refcounts {
   readonly #tables: TableCache;
   /** clusters that hold metadata in force: never to be handed out, nor written as data */
   readonly #metadata: Set<number>;
-  readonly #commit: () => Promise<void>;
+  readonly #owner: Owner;
   readonly #alloc = new RangeLock();
   readonly #perBlock: number;
   /** no cluster below is free */
@@ -55,12 +59,12 @@ export class Refcounts {
   /** the refcount table, whole */
   table: Table;
 
-  constructor(file: ByteFile, header: Header, table: Table, tables: TableCache, metadata: Set<number>, commit: () => Promise<void>) {
+  constructor(file: ByteFile, header: Header, table: Table, tables: TableCache, metadata: Set<number>, owner: Owner) {
     this.#file = file;
     this.#header = header;
     this.#tables = tables;
     this.#metadata = metadata;
-    this.#commit = commit;
+    this.#owner = owner;
     this.table = table;
     this.#fresh = Math.ceil(file.sizeBytes / header.clusterBytes);
     this.#perBlock = (header.clusterBytes * 8) / 2 ** header.refcountOrder;
@@ -189,7 +193,7 @@ export class Refcounts {
    */
   async #grow(clusters: number): Promise<void> {
     const { clusterBytes, refcountOrder } = this.#header, per = this.#perBlock, file = this.#file;
-    await this.#commit();
+    await this.#owner.commit();
     const first = Math.ceil(clusters / per) * per, old = this.table;
     let nrBlocks = 1, nrTable = 1;
     for (;;) {
@@ -211,16 +215,13 @@ export class Refcounts {
     }
     await file.write(table.at, table.bytes);
     await file.flush();
-    await patchHeader(file, { reftableAt: table.at, reftableClusters: nrTable });
-    await file.flush();
     for (const b of blocks) this.#tables.put(b);
     for (let c = first; c < first + nrTable + nrBlocks; c++) this.#metadata.add(c);
-    const oldFirst = this.#header.reftableAt / clusterBytes, oldCount = this.#header.reftableClusters;
-    this.#header.reftableAt = table.at;
-    this.#header.reftableClusters = nrTable;
-    this.table = table;
     this.#fresh = Math.max(this.#fresh, first + nrTable + nrBlocks);
-    for (let c = oldFirst; c < oldFirst + oldCount; c++) this.#metadata.delete(c);
-    await this.add(oldFirst, oldCount, -1);
+    this.table = table;
+    const { reftableAt } = this.#header;
+    this.#owner.release(reftableAt, old.bytes.length);
+    this.#owner.freeLater(reftableAt, old.bytes.length);
+    await this.#owner.putHeader({ reftableAt: table.at, reftableClusters: nrTable });
   }
 }

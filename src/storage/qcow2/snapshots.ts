@@ -1,6 +1,6 @@
 /** Internal snapshots: L1 tables of old that share clusters with the active one. */
 import { type ByteFile, DiskError } from "../disk.ts";
-import { checkRegion, corrupt, type Header, patchHeader, roundUp } from "./header.ts";
+import { checkRegion, corrupt, type Header, roundUp } from "./header.ts";
 import {
   entryOffset, isCopiedEntry, MAX_L1_BYTES, MAX_SNAPSHOT_TABLE_BYTES, MAX_SNAPSHOTS, type Mapping, mappingAt, OFLAG_COPIED_HI, OFLAG_ZERO_LO, putEntry,
   QCowSnapshotExtra as X, QCowSnapshotHeader as S,
@@ -106,12 +106,9 @@ async function putSnapshots(m: Metadata, old: readonly Snapshot[], next: readonl
   const count = Math.ceil(bytes.length / clusterBytes), run = count ? await m.refcounts.allocate(count, true) : { first: 0 }, oldAt = header.snapshotsAt;
   if (count) await file.write(run.first * clusterBytes, bytes);
   await m.commit();
-  await patchHeader(file, { nrSnapshots: next.length, snapshotsAt: run.first * clusterBytes });
-  await file.flush();
-  header.nrSnapshots = next.length;
-  header.snapshotsAt = run.first * clusterBytes;
   for (let c = run.first; c < run.first + count; c++) m.clusters.add(c);
   if (old.length) { m.release(oldAt, roundUp(snapshotTableBytes(old), clusterBytes)); m.freeLater(oldAt, snapshotTableBytes(old)); }
+  await m.putHeader({ nrSnapshots: next.length, snapshotsAt: run.first * clusterBytes });
 }
 function snapshotEntry(id: string, name: string, date: Date, l1At: number, l1Entries: number, sizeBytes: number): Uint8Array {
   const idText = new TextEncoder().encode(id), nameText = new TextEncoder().encode(name);
