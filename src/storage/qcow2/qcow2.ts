@@ -171,11 +171,9 @@ export class Qcow2Disk implements Disk {
       await this.metadata.relieve();
     });
   }
-  #overwrite(offset: number, from: Uint8Array, pieces: readonly Piece[]): Promise<void> {
-    return settle(pieces.map((p) => {
-      this.#guard(p.host, p.lengthBytes);
-      return this.metadata.file.write(p.host, from.subarray(p.offset - offset, p.offset - offset + p.lengthBytes));
-    }));
+  async #overwrite(offset: number, from: Uint8Array, pieces: readonly Piece[]): Promise<void> {
+    for (const p of pieces) this.#guard(p.host, p.lengthBytes);
+    await settle(pieces.map((p) => this.metadata.file.write(p.host, from.subarray(p.offset - offset, p.offset - offset + p.lengthBytes))));
   }
   /** No guest's bytes go where metadata is, whatever an entry says. */
   #guard(host: number, lengthBytes: number): void {
