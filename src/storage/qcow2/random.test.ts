@@ -239,9 +239,10 @@ test("a power cut while the refcount table or the disk grows leaves the old one 
 });
 
 test("a medium that fails now and then loses no more than the requests that failed", async () => {
+  let nrFailed = 0;
   for (const [seed, form] of Array.from({ length: 36 }, (_, i) => [i, FORMS[i % 3]!] as const)) {
     const random = seededRandom(seed), sizeBytes = 2000 * 512, { mem, model, options } = await openForm(form, sizeBytes, random);
-    let isFailing = false, nrFailed = 0;
+    let isFailing = false;
     const file = new FaultyFile(mem, { delay: async () => { for (let n = random() * 6; n > 1; n--) await null; }, fault: () => (isFailing && random() < 0.04 ? "io" : null) }), disk = await openQcow2(file, options);
     isFailing = true;
     await Promise.all(Array.from({ length: 4 }, async (_, stripe) => {
@@ -261,6 +262,6 @@ test("a medium that fails now and then loses no more than the requests that fail
     await disk.close();
     const found = await check(mem);
     assert.deepEqual([found.nrErrors, found.nrLeaks, found.errors], [0, 0, []], `seed ${seed}`);
-    assert.ok(nrFailed > 0);
   }
+  assert.ok(nrFailed > 100);
 });
