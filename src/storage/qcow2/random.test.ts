@@ -265,3 +265,18 @@ test("a medium that fails now and then loses no more than the requests that fail
   }
   assert.ok(nrFailed > 100);
 });
+
+test("zeros over the end of one cluster and a write to the next, at the same time, both happen", async () => {
+  for (let seed = 1; seed <= 40; seed++) {
+    const random = seededRandom(seed), { mem, model, options } = await openForm({ clusterBytes: 4096, backedSectors: 1999 }, 2000 * 512, random);
+    const disk = await openQcow2(new FaultyFile(mem, { delay: async () => { for (let n = random() * 8; n > 1; n--) await null; } }), options);
+    await Promise.all(Array.from({ length: 20 }, async (_, k) => {
+      const edge = 8 * (k + 1) * 8;
+      await Promise.all([disk.writeZeros((edge - 1) * 512, 1024), model.write(disk, edge + 2, 3)]);
+      model.now.fill(0, edge - 1, edge + 1);
+    }));
+    await model.verify(disk);
+    await disk.close();
+    assert.deepEqual((await check(mem)).nrErrors, 0);
+  }
+});
