@@ -7,6 +7,8 @@ const UNREAD_BYTES_MAX = 4 << 20;
 
 /** An idle peer's machine that is gone is noticed after some of these. */
 const KEEPALIVE_MS = 30_000;
+/** A peer that does not read what was sent before a graceful close is left after this. */
+const LINGER_MS = 5000;
 
 /** A socket that is connected, as a `ByteConnection`. */
 export function socketConnection(socket: Socket, peerName: string): ByteConnection {
@@ -60,8 +62,11 @@ export function socketConnection(socket: Socket, peerName: string): ByteConnecti
       return room.promise;
     },
     close: (graceful = false) => {
-      if (graceful && !failure) socket.end(() => socket.destroy());
-      else socket.destroy();
+      if (graceful && !failure) {
+        const timer = setTimeout(() => socket.destroy(), LINGER_MS).unref();
+        socket.once("close", () => clearTimeout(timer));
+        socket.end(() => socket.destroy());
+      } else socket.destroy();
       ended = false;
       chunks.length = 0;
       fail(new StreamEnded(`The connection to ${peerName} is closed`));

@@ -7,12 +7,17 @@ import { folder } from "./fixture.node.ts";
 import { connectSocket, listenSocket } from "./socket.node.ts";
 
 const dir = folder();
-after(() => dir.cleanup());
+const ends: ByteConnection[] = [];
+after(() => {
+  for (const c of ends) c.close();
+  dir.cleanup();
+});
 
 for (const at of [{ host: "127.0.0.1", port: 0 }, { path: dir.path("s.sock") }] as StreamAddress[]) {
   const kind = "path" in at ? "Unix" : "TCP";
   test(`${kind}: bytes arrive whole and in order both ways, a slow reader holds the writer up, the end is seen`, async () => {
     const accepted = Promise.withResolvers<ByteConnection>(), listener = await listenSocket(at, accepted.resolve), client = await connectSocket(listener.address, 1000), server = await accepted.promise;
+    ends.push(client, server);
     const bytes = randomBytes(random(1), 65536), r = new ByteReader(server);
     let nrSent = 0;
     const sending = (async () => { for (let i = 0; i < 400; i++) { await client.write(bytes.subarray(0, 1000), bytes.subarray(1000)); nrSent++; } client.close(true); })();
@@ -28,6 +33,7 @@ for (const at of [{ host: "127.0.0.1", port: 0 }, { path: dir.path("s.sock") }] 
 
   test(`${kind}: closing rejects the read that waits, and writing afterwards`, async () => {
     const accepted = Promise.withResolvers<ByteConnection>(), listener = await listenSocket(at, accepted.resolve), client = await connectSocket(listener.address, 1000), server = await accepted.promise;
+    ends.push(client, server);
     const reading = client.read();
     client.close();
     client.close();

@@ -6,7 +6,7 @@ import type { IscsiSession, ScsiCommand } from "./session.ts";
 
 /** One command moves at most this much, and zeroes or unmaps at most that. */
 const PART_BYTES_MAX = 1 << 20, ZERO_BYTES_MAX = 64 << 20, UNMAP_BYTES_MAX = 1 << 30;
-const TRIES_MAX = 8, FIRST_PAUSE_MS = 20;
+const TRIES_MAX = 8, FIRST_PAUSE_MS = 20, PAUSE_MAX_MS = 1000;
 const VPD_BYTES = 252;
 
 /** An open logical unit. */
@@ -58,7 +58,7 @@ export class IscsiLink implements PeerLink {
       }
     };
     const luns = await maybe("REPORT LUNS", cdb(SCSI.REPORT_LUNS, [6, 8 + 8 * 512, 4]), 8 + 8 * 512, 0);
-    if (luns && luns.length < 8 + 8 * 512 && !readLuns(luns).includes(lun)) throw new DiskError("missing", `${name}: the target has no unit ${lun}; it has ${readLuns(luns).join(", ") || "none"}`);
+    if (luns && luns.length < 8 + 8 * 512 && !readLuns(luns).includes(lun)) throw new DiskError("missing", `${name}: the target has no unit ${lun}; it has ${readLuns(luns).slice(0, 16).join(", ") || "none"}`);
     const inquiry = await maybe("INQUIRY", cdb(SCSI.INQUIRY, [3, 96, 2]), 96);
     if (!inquiry || inquiry.length < 5) throw new DiskError("io", `${name}: the unit does not say what it is`);
     if (inquiry[0]! >> 5 !== 0) throw new DiskError("missing", `${name}: nothing stands behind unit ${lun}`);
@@ -128,11 +128,12 @@ async function askCapacity(session: IscsiSession, lun: number, name: string): Pr
 }
 
 /**
- * Run to its end, through what passes: attentions, aborts, a busy unit. While opening, a reset is no news.
+ * Run to its end, through what passes: attentions, aborts, a busy unit; the last as long as the session lives, which the caller's timers bound. While opening, a
+ * reset is no news.
  * @returns bytes read @throws DiskError
  */
 async function runCommand(session: IscsiSession, command: ScsiCommand, name: string, what: string, phase: "opening" | "open", onCapacity?: () => Promise<void>): Promise<number> {
-  for (let nrTries = 1, pauseMs = FIRST_PAUSE_MS; ; nrTries++) {
+  for (let nrTries = 0, pauseMs = FIRST_PAUSE_MS; ;) {
     const { status, sense: bytes, nrRead } = await session.command(command), sense = readSense(bytes), how = verdict(status, sense);
     if (how === "good") return nrRead;
     const said = `${name}: the target answers ${what} with ${saidOf(status, sense)}`;
@@ -142,11 +143,12 @@ async function runCommand(session: IscsiSession, command: ScsiCommand, name: str
       throw why;
     }
     if (how !== "retry" && how !== "wait" && how !== "reset" && how !== "capacity") throw new DiskError(how, said);
-    if (nrTries >= TRIES_MAX) throw new DiskError("io", `${said}, ${TRIES_MAX} times`);
-    if (how === "capacity") await onCapacity?.();
     if (how === "wait") {
       await new Promise((resolve) => { setTimeout(resolve, pauseMs); });
-      pauseMs *= 2;
+      pauseMs = Math.min(pauseMs * 2, PAUSE_MAX_MS);
+      continue;
     }
+    if (++nrTries >= TRIES_MAX) throw new DiskError("io", `${said}, ${TRIES_MAX} times`);
+    if (how === "capacity") await onCapacity?.();
   }
 }

@@ -13,7 +13,7 @@ export type NbdExportInfo = {
 export type NbdListed = { readonly name: string; readonly description: string };
 
 /** Replies to one option before we stop believing that there is an end, and the longest of them. */
-const REPLIES_MAX = 10_000, REPLY_BYTES_MAX = 64 << 10;
+const REPLIES_MAX = 10_000, REPLY_BYTES_MAX = 64 << 10, LIST_BYTES_MAX = 4 << 20;
 
 /** The handshake, on a fresh connection. Wrap a step's errors with `stop` on timeout. */
 export class NbdHandshake {
@@ -68,10 +68,12 @@ export class NbdHandshake {
   /** Names of the exports. @throws DiskError `denied`, `unsupported` when the server does not tell */
   async list(): Promise<NbdListed[]> {
     const found: NbdListed[] = [], decoder = new TextDecoder();
+    let nrBytes = 0;
     const { type, text } = await this.#option(OPT.LIST, new Uint8Array(0), (kind, data) => {
       if (kind !== REP.SERVER) return;
       const n = data.length >= 4 ? viewOf(data).getUint32(0) : -1;
       if (n < 0 || n > data.length - 4 || n > NAME_BYTES_MAX) throw this.#lie("a listed name is longer than its reply");
+      if ((nrBytes += data.length) > LIST_BYTES_MAX) throw this.#lie(`its list of exports is longer than ${LIST_BYTES_MAX} bytes`);
       found.push({ name: decoder.decode(data.subarray(4, 4 + n)), description: decoder.decode(data.subarray(4 + n)) });
     });
     if (type === REP.ERR_UNSUP) throw new DiskError("unsupported", `${this.#name}: the server does not list its exports`);

@@ -129,7 +129,9 @@ test("after a crash at any step the image opens, and holds what was flushed", as
     }
     await again.write(8 * MIB + 4096, new Uint8Array(512).fill(1));
     await again.close();
-    await (await openVhd(copy, { readonly: true })).close();
+    const ro = await openVhd(copy, { readonly: true });
+    await assert.rejects(ro.write(0, new Uint8Array(512)), fault("readonly", /read-only/));
+    await ro.close();
   }
 });
 
