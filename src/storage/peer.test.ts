@@ -6,7 +6,7 @@ import { DiskError } from "./disk.ts";
 import { FixtureDisk, random, randomBytes, sameBytes } from "./fixture.ts";
 import { openNbd } from "./nbd/client.ts";
 import { serveNbd } from "./nbd/server.ts";
-import type { PeerPatience } from "./peer.ts";
+import { PeerDisk, type PeerLink, type PeerPatience, type PeerShape } from "./peer.ts";
 import { Unflushed } from "./unflushed.ts";
 
 /** A server that can die, losing what was not flushed, and come back. */
@@ -157,6 +157,24 @@ test("under random cuts and deaths, what a flush confirmed and what was written 
     sameBytes(server.stable, want, `seed ${seed}`);
     await disk.close();
   }
+});
+
+test("a request that its old link gives back late is sent on the link that took its place", async () => {
+  const shape: PeerShape = { sizeBytes: 4096, isReadonly: false, blockBytes: 512, physicalSectorBytes: 512, maxBytes: 4096, maxZeroBytes: 4096, canFlush: false, canTrim: false, canZero: false, depth: 8, identity: "" };
+  const late = Promise.withResolvers<void>(), links: PeerLink[] = [];
+  const disk = await PeerDisk.open("x", "x", () => {
+    const isFirst = links.length === 0;
+    const link: PeerLink = { shape, onLost: null, onShape: null, request: () => (isFirst ? late.promise : Promise.resolve()), fail: () => {}, close: () => Promise.resolve() };
+    links.push(link);
+    return Promise.resolve(link);
+  });
+  const first = disk.read(0, new Uint8Array(512));
+  links[0]!.onLost!(new DiskError("gone", "cut"));
+  await disk.read(512, new Uint8Array(512));
+  late.reject(new DiskError("gone", "cut"));
+  await first;
+  await disk.close();
+  assert.equal(links.length, 2);
 });
 
 test("groups of unflushed writes keep overlapping ones apart and in order", () => {

@@ -149,7 +149,7 @@ export class PeerDisk implements Disk {
     let i = this.#waiting.length;
     while (i > 0 && this.#waiting[i - 1]!.seq > w.seq) i--;
     this.#waiting.splice(i, 0, w);
-    this.#connect();
+    this.#pump();
   }
   #startGivingUp(w: Waiting): void {
     const now = performance.now();
@@ -165,8 +165,9 @@ export class PeerDisk implements Disk {
   }
   /** Reconnect while anybody waits; an idle disk stays without a link until it is asked. */
   #connect(): void {
+    if (this.#link) return;
     for (const w of this.#waiting) if (!w.timer) this.#startGivingUp(w);
-    if (this.#isConnecting || this.#link || this.#waiting.length === 0) return;
+    if (this.#isConnecting || this.#waiting.length === 0) return;
     this.#isConnecting = true;
     void this.#reconnect().finally(() => {
       this.#isConnecting = false;

@@ -8,6 +8,7 @@ import { decodeBinary, decodeKeys, encodeBinary, encodeKeys, type Keys } from ".
 export type IscsiChap = { readonly user: string; readonly secret: string; readonly mutualUser?: string; readonly mutualSecret?: string };
 /** CRC32C on headers and data: never, where the target agrees, or not without. */
 export type IscsiDigests = "none" | "prefer" | "require";
+/** Who logs in, to what. */
 export type LoginRequest = {
   readonly initiatorName: string; /** null: a discovery session */ readonly target: string | null; readonly isid: Uint8Array; readonly chap?: IscsiChap | undefined; readonly digests: IscsiDigests;
 };

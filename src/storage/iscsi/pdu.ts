@@ -12,6 +12,7 @@ export const IMMEDIATE = 0x40, FINAL = 0x80, CONTINUE = 0x40;
 /** Byte offsets in the basic header. Those with a kind of PDU in the name are of that kind only. */
 export const BHS = { opcode: 0, flags: 1, response: 2, status: 3, ahsLength: 4, dataLength: 4, lun: 8, itt: 16, ttt: 20, expectedLength: 20, cid: 20, cmdSN: 24, statSN: 24, expStatSN: 28,
   expCmdSN: 28, maxCmdSN: 32, cdb: 32, dataSN: 36, bufferOffset: 40, residual: 44, desiredLength: 44, loginStatus: 36, isid: 8, tsih: 14, asyncEvent: 36, asyncParameter1: 38 } as const;
+/** Size of the basic header. */
 export const BHS_BYTES = 48;
 /** A tag that names no task. */
 export const NO_TAG = 0xffffffff;

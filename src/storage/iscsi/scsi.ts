@@ -81,6 +81,7 @@ export function readCapacity(b: Uint8Array, name: string): Capacity {
 }
 /** Limits of VPD page B0, in blocks; 0: not told. */
 export type BlockLimits = { readonly maxTransfer: number; readonly maxUnmap: number; readonly maxWriteSame: number };
+/** Read page B0, of whatever length: older units have a shorter one. */
 export function readBlockLimits(b: Uint8Array): BlockLimits {
   const v = new DataView(b.buffer, b.byteOffset, b.length), at = (p: number): number => (b.length >= p + 4 ? v.getUint32(p) : 0);
   const same = b.length >= 44 ? v.getBigUint64(36) : 0n;

@@ -22,6 +22,7 @@ export function putLun(header: DataView, lun: number): void {
   header.setUint16(BHS.lun, lun < 256 ? lun : 0x4000 | lun);
 }
 
+/** A session. It ends by `close`, by `fail`, or by itself, then `onLost` is told why. */
 export class IscsiSession {
   readonly negotiated: Negotiated;
   onLost: ((why: DiskError) => void) | null = null;
