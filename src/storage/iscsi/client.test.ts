@@ -13,6 +13,7 @@ import { parseIscsiUri } from "./uri.ts";
 const MIB = 1 << 20, SIZE = 16 * MIB, IQN = "iqn.2026-01.org.example:disk", CHAP_IQN = "iqn.2026-01.org.example:chap", DIGEST_IQN = "iqn.2026-01.org.example:digest", initiatorName = "iqn.2026-01.org.example:host";
 const dir = folder(), control = String(process.pid), file = dir.path("lun.raw"), big = dir.path("4k.raw");
 let port = 0, tgtd: Daemon;
+process.env.TGT_IPC_SOCKET = dir.path("control");          // else in /var/run, and left there by a tgtd that is killed
 const admin = (...args: string[]) => run("tgtadm", "-C", control, "--lld", "iscsi", ...args);
 async function startTgtd(): Promise<void> {
   tgtd = new Daemon("tgtd", "-f", "-C", control, "--iscsi", `portal=127.0.0.1:${port}`);
