@@ -125,12 +125,23 @@ test("ls fills and cuts its lines by the terminal's width", async () => {
   await server.close();
 });
 
+/** Run a program of the package xen-utils. */
+const xenUtil = (path: string, name: string, ...args: string[]): Promise<{ code: number; text: string }> => new Promise((resolve) => {
+  execFile("sh", ["-c", 'exec "$(ls -d /usr/lib/xen-*/bin | head -n 1)/$0" "$@"', name, ...args], { env: { ...process.env, XENSTORED_PATH: path } }, (e, out, err) => resolve({ code: e ? Number(e.code) : 0, text: out + err }));
+});
+
 test("xenstore-control of Debian is answered", async () => {
-  const { server } = await served("control");
-  const control = (...args: string[]): Promise<string> => new Promise((resolve) => execFile("sh", ["-c", 'exec "$(ls -d /usr/lib/xen-*/bin | head -n 1)/xenstore-control" "$@"', "sh", ...args], { env: { ...process.env, XENSTORED_PATH: server.path } }, (_, out, err) => resolve(out + err)));
+  const { server } = await served("control"), control = async (...args: string[]): Promise<string> => (await xenUtil(server.path, "xenstore-control", ...args)).text;
   assert.match(await control("help"), /^check[^]*quota/);
   assert.match(await control("quota"), /^Quota settings:\nnodes/);
   assert.equal(await control("check"), "OK\n");
+  await server.close();
+});
+
+test("Xen's own test of a store passes", async () => {
+  const { server } = await served("test"), { code, text } = await xenUtil(server.path, "test-xenstore", "-i", "5");
+  assert.equal(code, 0, text);
+  assert.match(text, /ta err/);
   await server.close();
 });
 
