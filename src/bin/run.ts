@@ -21,7 +21,7 @@ import { openCodeCache } from "./code-cache.ts";
 import { closeDisks, openDisks, pathOf } from "./disks.ts";
 import { TRANSLATE_AFTER } from "../x86/engine.ts";
 import { attachConsole, copyOut, type Ending, endings, flush, linePrefixer, printLine } from "./terminal.ts";
-import { Captures, natUplinks } from "./uplink.ts";
+import { Captures, Links, natUplinks, parseLink } from "./uplink.ts";
 import { serveStore } from "./xenstore.ts";
 
 /** Options that `run` and `start` share. */
@@ -36,6 +36,8 @@ export const RUN_OPTIONS: Readonly<Record<string, Option>> = {
   net: { value: "KIND", help: `the way out of the guests' bridges: nat (default; a router in this process, no root needed) or none` },
   forward: { value: "SPEC", help: "let a port of this computer lead to the guest's first interface: tcp:2222-22, udp:0.0.0.0:5353-53; several with commas between" },
   "host-access": { help: "guests reach this computer's 127.0.0.1 as 10.0.2.2 (host.domus.internal)" },
+  "net-rules": { value: "RULES", help: 'what guests may reach by the router, the first rule that fits: "deny 10.0.0.0/8, allow tcp any:443, deny any"' },
+  link: { value: "SPEC", help: "join a bridge with another machine's or with QEMU's guests: [BRIDGE=][listen:]unix:PATH[,qemu] or tcp:HOST:PORT; nobody is asked who they are" },
   capture: { value: "FILE", help: "write what passes the bridges to FILE, as pcapng" },
   "capture-filter": { value: "TEXT", help: 'only what is meant by words like tcpdump\'s: "host 10.0.2.15 and not port 22"' },
   trace: { value: "CLASSES", help: 'what to trace, "all" or names with commas between; printed on stderr at the end' },
@@ -54,7 +56,7 @@ ends it, for it lives in this command. Several domains share the output by lines
 ${optionsHelp(RUN_OPTIONS)}
 Ends with 0 when every domain powered off, 2 when a file or image is bad (nothing was started then), 3 when a guest crashed, 130 on ^C.
 `;
-export type RunOptions = { engine: EngineName; net: "nat" | "none"; hostAccess: boolean; forwards: readonly string[]; capture?: string; captureFilter?: string; consoleLog?: string; pcpus?: number; trace: string; json?: string; profile?: string; xenstore?: string; symbols?: string; codeCache?: string; translateAfter?: number; quiet: boolean };
+export type RunOptions = { engine: EngineName; net: "nat" | "none"; hostAccess: boolean; forwards: readonly string[]; capture?: string; captureFilter?: string; consoleLog?: string; netRules: readonly string[]; link?: string; pcpus?: number; trace: string; json?: string; profile?: string; xenstore?: string; symbols?: string; codeCache?: string; translateAfter?: number; quiet: boolean };
 
 /** No file a user means is larger; a device or an endless pipe in its place must not fill the memory. */
 const MAX_CFG_BYTES = 1 << 20, MAX_IMAGE_BYTES = 2 ** 31 - 1, MAX_SYMBOLS_BYTES = 1 << 28;
@@ -95,12 +97,12 @@ async function loadDomain(domain: DomainFile, file: string, isThrowaway: boolean
 }
 
 export const runOptions = (parsed: Parsed): RunOptions => {
-  const pcpus = numberOption(parsed, "pcpus", 1, 32), json = parsed.options.get("json"), profile = parsed.options.get("profile"), capture = parsed.options.get("capture"), captureFilter = parsed.options.get("capture-filter"), consoleLog = parsed.options.get("console-log"), xenstore = parsed.options.get("xenstore"), symbols = parsed.options.get("symbols"), codeCache = parsed.options.get("code-cache"), translateAfter = numberOption(parsed, "translate-after", 0, 2 ** 30);
+  const pcpus = numberOption(parsed, "pcpus", 1, 32), json = parsed.options.get("json"), profile = parsed.options.get("profile"), capture = parsed.options.get("capture"), captureFilter = parsed.options.get("capture-filter"), consoleLog = parsed.options.get("console-log"), link = parsed.options.get("link"), netRules = parsed.options.get("net-rules")?.split(",") ?? [], xenstore = parsed.options.get("xenstore"), symbols = parsed.options.get("symbols"), codeCache = parsed.options.get("code-cache"), translateAfter = numberOption(parsed, "translate-after", 0, 2 ** 30);
   if (symbols !== undefined && profile === undefined) throw new UserError('Option "--symbols" names functions of a profile; give "--profile" too');
   if (captureFilter !== undefined && capture === undefined) throw new UserError('Option "--capture-filter" chooses what "--capture" writes; give that too');
   return {
     engine: wordOption(parsed, "engine", ENGINES) ?? "auto", net: wordOption(parsed, "net", ["nat", "none"]) ?? "nat", hostAccess: parsed.options.has("host-access"),
-    forwards: parsed.options.get("forward")?.split(",") ?? [], ...(capture === undefined ? {} : { capture }), ...(captureFilter === undefined ? {} : { captureFilter }), ...(consoleLog === undefined ? {} : { consoleLog }), trace: parsed.options.get("trace") ?? "", quiet: parsed.options.has("quiet"),
+    forwards: parsed.options.get("forward")?.split(",") ?? [], ...(capture === undefined ? {} : { capture }), ...(captureFilter === undefined ? {} : { captureFilter }), ...(consoleLog === undefined ? {} : { consoleLog }), netRules, ...(link === undefined ? {} : { link }), trace: parsed.options.get("trace") ?? "", quiet: parsed.options.has("quiet"),
     ...(pcpus === undefined ? {} : { pcpus }), ...(json === undefined ? {} : { json }), ...(profile === undefined ? {} : { profile }), ...(xenstore === undefined ? {} : { xenstore }), ...(symbols === undefined ? {} : { symbols }), ...(codeCache === undefined ? {} : { codeCache }), ...(translateAfter === undefined ? {} : { translateAfter }),
   };
 };
@@ -139,11 +141,13 @@ export async function runDomains(given: readonly CheckedConfig[], options: RunOp
   if (options.profile) write(options.profile, "", "profile");      // told now, not when the guest has run
   const controller = endings();
   const told = options.quiet ? () => {} : printLine, captures = options.capture === undefined ? null : new Captures(options.capture, options.captureFilter, told);
-  const makeUplink = options.net === "nat" ? natUplinks({ hostAccess: options.hostAccess, log: told }) : null;
+  const links = options.link === undefined ? null : new Links([parseLink(options.link)], told);
+  const makeUplink = options.net === "nat" ? natUplinks({ hostAccess: options.hostAccess, rules: options.netRules, log: told }) : null;
   await using machine = await createMachine({
     host: nodeHost(), engine: options.engine, trace: options.trace, profile: symbols !== null, memoryMiB: configs.reduce((sum, c) => sum + c.maxmemMiB, 0), nrDomains: configs.length,
     uplink: (bridge) => {
       captures?.begin(bridge);
+      links?.begin(bridge);
       return makeUplink?.(bridge) ?? null;
     },
     ...(options.pcpus === undefined ? {} : { pcpus: options.pcpus }), ...(options.translateAfter === undefined ? {} : { translateAfter: options.translateAfter }), ...(options.codeCache === undefined ? {} : { codeCache: openCodeCache(options.codeCache) }), ...(options.quiet ? {} : { log: printLine }),
@@ -161,6 +165,7 @@ export async function runDomains(given: readonly CheckedConfig[], options: RunOp
     notice: (text) => { if (!options.quiet) printLine(text); },
     signal: controller.signal,
   }))).catch((e): DomainEnd[] => { if (controller.signal.aborted) return []; throw e; });
+  await links?.close();
   await captures?.close();
   await flush(process.stdout);
   const ending = controller.signal.aborted ? (controller.signal.reason as Ending) : null;

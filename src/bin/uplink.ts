@@ -1,23 +1,30 @@
 /** The way out that `domus run` gives a bridge: a router in user mode, on sockets of this process. */
-import type { Bridge } from "../network/bridge.ts";
+import type { StreamAddress } from "../base/stream.ts";
+import type { Bridge, BridgePort } from "../network/bridge.ts";
+import type { Link } from "../network/link.ts";
+import { dialLink, listenForPeers } from "../network/link.node.ts";
+import { connect } from "../network/port.ts";
 import type { Capture, CaptureOptions } from "../network/capture.ts";
 import { parseFilter } from "../network/capture-filter.ts";
 import { captureToFile } from "../network/capture.node.ts";
 import { hostOutside } from "../network/nat/host.node.ts";
 import { NatNetwork } from "../network/nat/nat.ts";
-import type { Uplink, UplinkMaker } from "../toolstack/networks.ts";
+import { parsePolicy } from "../network/nat/policy.ts";
+import { DEFAULT_BRIDGE, type Uplink, type UplinkMaker } from "../toolstack/networks.ts";
 import { UserError } from "../base/errors.ts";
 
+/** Addresses that may be learnt behind a link. */
+const LINK_MACS = 4096;
 /** xl's `forward=` names a port of the guest's, the router's forwards name the guest too. */
 const withMac = (spec: string, mac: string): string => spec.replace(/-(\d+)$/, `-${mac}:$1`);
 
 /** A router a bridge; the first has 10.0.2.0/24, the next 10.0.3.0/24 and so on. */
-export function natUplinks(options: { readonly hostAccess: boolean; readonly log: (sentence: string) => void }): UplinkMaker {
-  const outside = hostOutside();
+export function natUplinks(options: { readonly hostAccess: boolean; /** for parsePolicy */ readonly rules: readonly string[]; readonly log: (sentence: string) => void }): UplinkMaker {
+  const outside = hostOutside(), policy = parsePolicy(options.rules);
   let nr = 1;
   return (bridge): Uplink => {
     if (++nr > 254) throw new UserError(`${bridge.name}: There are too many bridges for a router each`);
-    const nat = new NatNetwork({ outside, subnet: `10.0.${nr}.0/24`, hostAccess: options.hostAccess, log: options.log, name: `${bridge.name}-nat`, mtu: bridge.mtuBytes });
+    const nat = new NatNetwork({ outside, subnet: `10.0.${nr}.0/24`, hostAccess: options.hostAccess, policy, log: options.log, name: `${bridge.name}-nat`, mtu: bridge.mtuBytes });
     return {
       port: nat.port,
       forward: async (spec, mac) => {
@@ -29,6 +36,43 @@ export function natUplinks(options: { readonly hostAccess: boolean; readonly log
       close: () => nat.close(),
     };
   };
+}
+
+/** A link of `--link`: a bridge, and who is at the other end. */
+type LinkSpec = { readonly bridge: string; readonly listens: boolean; readonly at: StreamAddress; readonly mode: "domus" | "qemu" };
+
+/** "[BRIDGE=][listen:]unix:PATH[,qemu]" or with tcp:HOST:PORT. @throws UserError */
+export function parseLink(text: string): LinkSpec {
+  const m = /^(?:(?<bridge>[\w.-]+)=)?(?<listen>listen:)?(?:unix:(?<path>[^,]+)|tcp:(?:\[(?<v6>[\da-f:.]+)\]|(?<host>[\w.-]+)):(?<port>\d{1,5}))(?<qemu>,qemu)?$/i.exec(text)?.groups;
+  const port = Number(m?.["port"] ?? 1);
+  if (!m || port < 1 || port > 65535) throw new UserError(`Option "--link": "${text}" is not of the form [BRIDGE=][listen:]unix:PATH[,qemu] or [BRIDGE=][listen:]tcp:HOST:PORT[,qemu]`);
+  return { bridge: m["bridge"] ?? DEFAULT_BRIDGE, listens: m["listen"] !== undefined, mode: m["qemu"] ? "qemu" : "domus", at: m["path"] !== undefined ? { path: m["path"] } : { host: (m["v6"] ?? m["host"])!, port } };
+}
+
+/** Joins bridges with those of other machines, or with guests of QEMU. */
+export class Links {
+  readonly #specs: readonly LinkSpec[];
+  readonly #told: (sentence: string) => void;
+  readonly #ends: (() => void | Promise<void>)[] = [];
+  constructor(specs: readonly LinkSpec[], told: (sentence: string) => void) {
+    this.#specs = specs;
+    this.#told = told;
+  }
+  /** A bridge was made: plug in what is meant for it. */
+  begin(bridge: Bridge): void {
+    for (const [i, { listens, at, mode, bridge: name }] of this.#specs.entries()) {
+      if (name !== bridge.name) continue;
+      const options = { name: `link${i}`, mode, log: this.#told };
+      const opened = !listens ? Promise.resolve(this.#plug(bridge, dialLink(at, options)))
+        : listenForPeers(at, options, (port) => bridge.attach({ name: port, macsMax: LINK_MACS }), (port) => (port as BridgePort).detach()).then((listener) => () => listener.close());
+      opened.then((end) => this.#ends.push(end), (e: Error) => this.#told(`${bridge.name}: Nobody can be listened for: ${e.message}`));
+    }
+  }
+  #plug(bridge: Bridge, link: Link): () => void {
+    connect(bridge.attach({ name: link.name, macsMax: LINK_MACS }), link);
+    return () => link.close();
+  }
+  async close(): Promise<void> { for (const end of this.#ends) await end(); }
 }
 
 /** Writes what passes each bridge to a file: the first to `path`, others to `path` with the bridge's name before its suffix. */
