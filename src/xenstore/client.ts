@@ -6,6 +6,7 @@ import { fromBytes, joined, type Packet, parseStrings, strings, toBytes, XsRefus
 /** Nothing else runs between a transaction's start and end here, so only its own body can spoil it every time. */
 const TRIES_MAX = 10;
 
+/** A node to write: its path, and its value and permissions where they are not to stay as they come. */
 export type Entry = { path: string; value?: string; perms?: readonly string[] };
 
 /** The payload of XS_WRITE. */
@@ -99,6 +100,7 @@ export class Access {
   }
 }
 
+/** A client of the domain, by default dom0. Its calls return when they are done; all @throws XsRefusal. */
 export class Client extends Access {
   readonly #watchers: Map<string, (path: string) => void>;
   #nextToken = 1;

@@ -8,6 +8,7 @@ import { type Node, type NodeParts, removeTree, sizeOf, Transaction, type View }
 import { OK, type Packet, parseNumber, parseStrings, strings, XsRefusal } from "./wire.ts";
 import type { Watch } from "./watch.ts";
 
+/** One request, and what it works on. */
 export type Call = {
   readonly store: Store;
   readonly c: Connection;
@@ -18,6 +19,7 @@ export type Call = {
   /** tell one watch at once, before the changes */
   readonly fire: (w: Watch<Connection>, path: string) => void;
 };
+/** A row of OPERATIONS. */
 export type Operation = {
   readonly name: string;
   readonly dom0?: true;

@@ -4,6 +4,7 @@ import { XsRefusal } from "./wire.ts";
 
 /** Paths that name an occasion; they have a node apart from the tree, for its permissions. */
 export const SPECIAL_PATHS = ["@introduceDomain", "@releaseDomain"] as const;
+/** Where relative paths of the domain lie. */
 export const domainPath = (domid: number): string => `/local/domain/${domid}`;
 const ABSOLUTE = /^\/$|^(?:\/[A-Za-z0-9\-_@]+)+$/, SPECIAL = /^@[A-Za-z0-9\-_@]+(?:\/[A-Za-z0-9\-_@]+)*$/;
 const DOMAIN_HOME = /^\/local\/domain\/[0-9]{1,5}\//;
@@ -30,7 +31,9 @@ export function parentOf(path: string): string | undefined {
   if (path === "/" || path.startsWith("@")) return undefined;
   return path.slice(0, Math.max(1, path.lastIndexOf("/")));
 }
+/** The last name of a path. */
 export const leafOf = (path: string): string => path.slice(path.lastIndexOf("/") + 1);
+/** The path of a child. */
 export const childOf = (path: string, leaf: string): string => (path === "/" ? `/${leaf}` : `${path}/${leaf}`);
 /** Levels that `path` lies below its ancestor `above` (or itself: 0). */
 export const levelsBelow = (path: string, above: string): number => {

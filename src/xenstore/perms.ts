@@ -1,9 +1,11 @@
 /** Permissions of a node: docs/misc/xenstore.txt, "Permissions". */
 import { parseNumber, XsRefusal } from "./wire.ts";
 
+/** One entry of a list of permissions. */
 export type Perm = { readonly domid: number; readonly read: boolean; readonly write: boolean };
 /** The first entry names the owner, who may do everything, and what those may do whom no entry names. */
 export type Perms = readonly [Perm, ...Perm[]];
+/** What a client may do to a node, as bits. */
 export const ACCESS = { read: 1, write: 2, owner: 4 } as const;
 /** Who asks: a domain, and the domain whose rights it has besides (SET_TARGET, for a device model). */
 export type Who = { readonly domid: number; readonly target: number | undefined };
@@ -16,6 +18,7 @@ export function parsePerm(s: string): Perm {
   if (!rights || !Object.hasOwn(LETTERS, s[0]!)) throw new XsRefusal("EINVAL", `Not a permission: "${s.slice(0, 16)}"`);
   return { domid: parseNumber(s.slice(1), 0xffff), read: rights[0], write: rights[1] };
 }
+/** As on the wire: "b5". */
 export const printPerm = (p: Perm): string => `${p.read ? (p.write ? "b" : "r") : p.write ? "w" : "n"}${p.domid}`;
 /** @throws EINVAL when the list is empty or an entry is not a permission */
 export function parsePerms(list: readonly string[]): Perms {

@@ -21,6 +21,7 @@ const REQUESTS_PER_POLL = 64;
 /** How long a guest is held whose events others do not take; xenstored drops such events after as long. */
 const HELD_MS = 20_000;
 
+/** Serves one domain by its store page. Make it before the guest runs, poll() it at each event, close() it when the domain goes. */
 export class StoreRing {
   readonly #words: Int32Array;
   readonly #bytes: Uint8Array;

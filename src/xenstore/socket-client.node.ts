@@ -60,6 +60,7 @@ export class SocketAccess {
   }
 }
 
+/** A connection of its own. Made by `connect`, ended by `close` or `using`. */
 export class SocketClient extends SocketAccess {
   readonly #socket: Socket;
   readonly #path: string;

@@ -22,6 +22,7 @@ export type Quota = {
   /** nodes with their paths, watches, and what transactions hold */
   memoryBytes: number;
 };
+/** Xenstored's. */
 export const DEFAULT_QUOTA: Readonly<Quota> = { nrNodes: 1000, nrWatches: 128, nrTransactions: 10, nrPermsPerNode: 5, nodeBytes: 2048, nrTransactionNodes: 1024, nrOutstanding: 20, memoryBytes: 2560 << 10 };
 
 /** One client. dom0's are as many as it likes; a domain's is its ring. */
@@ -45,7 +46,9 @@ type Account = {
   /** counts the calls of forgive() */
   nrForgiven: number;
 };
+/** A packet that goes to a client by itself. */
 export type Event = { to: Connection; packet: Packet; sent?: (() => void) | undefined };
+/** What a request brings: the reply to who asked, and the events to all whom it concerns, in order. */
 export type Outcome = { reply: Packet; events: Event[] };
 
 /** What dom0 asks of the world around the store. A hook may throw an XsRefusal. */
@@ -59,6 +62,7 @@ export type Hooks = {
 
 const NOTHING = (): void => {};
 
+/** The store of one machine. */
 export class Store {
   readonly tree = new Tree();
   readonly watches = new Watches<Connection>();

@@ -2,6 +2,7 @@
 import { childOf, leafOf, parentOf, SPECIAL_PATHS } from "./path.ts";
 import type { Perms } from "./perms.ts";
 
+/** A node as it is: never changed, only replaced. */
 export type Node = {
   readonly value: Uint8Array;
   readonly perms: Perms;
@@ -64,6 +65,7 @@ function removeBelow(view: View, path: string, node: Node, readers: Perms[], exa
 const NO_BYTES = new Uint8Array(0);
 const DOM0_ONLY: Perms = [{ domid: 0, read: false, write: false }];
 
+/** All nodes, by their paths, with what each domain owns. */
 export class Tree implements View {
   #nodes = new Map<string, Node>();
   #generation = 0;

@@ -1,6 +1,7 @@
 /** Who waits for changes where. */
 import { levelsBelow, parentOf } from "./path.ts";
 
+/** One watch. */
 export type Watch<Owner> = {
   readonly owner: Owner;
   /** absolute, or special */
@@ -13,6 +14,7 @@ export type Watch<Owner> = {
   readonly seq: number;
 };
 
+/** All watches, by their paths. */
 export class Watches<Owner> {
   #byPath = new Map<string, Watch<Owner>[]>();
   #seq = 0;

@@ -6,6 +6,7 @@ export type Packet = {
   /** of a watch event: the payload as text, where who made it has it already */
   text?: string;
 };
+/** Bytes of struct xsd_sockmsg. */
 export const HEADER_BYTES = XsdSockmsg.sizeof;
 
 /** The client's fault, paid as an ERROR packet with this word. */
