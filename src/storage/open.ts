@@ -7,7 +7,7 @@ import { createQcow2, type CreateQcow2Options } from "./qcow2/create.ts";
 import { openQcow2 } from "./qcow2/qcow2.ts";
 import type { Unzstd } from "./qcow2/compressed.ts";
 import { RawDisk } from "./raw.ts";
-import { openVhd } from "./vhd/vhd.ts";
+import { createVhd, openVhd } from "./vhd/vhd.ts";
 
 /** What to open, and how. */
 export type OpenDiskOptions = {
@@ -40,6 +40,10 @@ const CREATORS: Record<string, (file: ByteFile, options: CreateDiskOptions) => P
     await file.truncate(sizeBytes);
   },
   qcow2: (file, options) => createQcow2(file, options),
+  vhd: async (file, { sizeBytes, backing }) => {
+    if (backing) throw new DiskError("unsupported", `${file.name}: a VHD image with a backing file cannot be made`);
+    await createVhd(file, { sizeBytes, kind: "dynamic" });
+  },
 };
 /** Images that back one another, at most. */
 const MAX_CHAIN = 64;

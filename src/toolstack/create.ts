@@ -109,7 +109,7 @@ export async function buildDomain(machine: Machine, config: CheckedConfig): Prom
 
     hd.vcpu(0)!.setContext(pvhContext(plan.entry, plan.startInfoGpa));
     const overheadPages = nrPages - config.memoryMiB * 256;
-    return new Domain(config, { hv: hd, streams, devices, channels, control: new Control(xs, hd.domid, config.maxmemMiB, (nr) => hd.setMaxPages(nr + overheadPages)), release });
+    return new Domain(config, { hv: hd, streams, devices, channels, shutDown: () => store.domainChanged(hd.domid), control: new Control(xs, hd.domid, config.maxmemMiB, (nr) => hd.setMaxPages(nr + overheadPages)), release });
   } catch (e) {
     await release();
     if (e instanceof MachineMemoryExhausted) throw new UserError(`${config.name}: The machine has no ${config.memoryMiB} MiB left (${hv.mm.frames.nrFree >>> 8} MiB are free)`, { cause: e });

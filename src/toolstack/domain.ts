@@ -29,7 +29,7 @@ export type DomainReport = {
 };
 
 /** What the machine gives a domain it has built. */
-export type DomainParts = { readonly hv: HvDomain; readonly streams: ConsoleStreams; readonly devices: Devices; readonly control: Control; readonly channels: ReadonlyMap<string, ConsoleViews>; /** close rings and ports, remove store nodes, give memory back */ release(): Promise<void> };
+export type DomainParts = { readonly hv: HvDomain; readonly streams: ConsoleStreams; readonly devices: Devices; readonly control: Control; readonly channels: ReadonlyMap<string, ConsoleViews>; /** tell who watches that it has shut down */ shutDown(): void; /** close rings and ports, remove store nodes, give memory back */ release(): Promise<void> };
 
 const REASONS = new Map<number, EndReason>([[SHUTDOWN.poweroff, "poweroff"], [SHUTDOWN.reboot, "reboot"], [SHUTDOWN.suspend, "suspend"], [SHUTDOWN.crash, "crash"],
   [SHUTDOWN.watchdog, "watchdog"], [SHUTDOWN.soft_reset, "soft_reset"]]);
@@ -106,6 +106,7 @@ export class Domain implements AsyncDisposable {
     const reason = REASONS.get(end.code) ?? "crash";
     this.#lastReport = this.#report();
     streams.close();
+    this.#parts.shutDown();
     this.#end.resolve(reason === "crash" || reason === "watchdog" ? { reason, crash: crashReport(hv) } : { reason });
   }
   /** The machine under it is lost. */
