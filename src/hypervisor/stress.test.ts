@@ -41,8 +41,8 @@ test("domains of several vCPUs come, work on three pCPUs at once, and go: every 
     await Promise.race([sleep(15), early]);
     if (round % 5 === 0) { await alive[0]!.pause(); assert.ok(alive[0]!.isQuiet); alive[0]!.unpause(); }
     if (alive.length > 3) {
-      const d = alive.shift()!, calls = [...d.vcpus()].map((v) => hv.get(VCPU.nrHypercalls, v.at));
-      assert.ok(calls.every((n) => n > 10), `each vCPU got its turns: ${calls}`);
+      const d = alive.shift()!, hasTurns = (): boolean => [...d.vcpus()].every((v) => hv.get(VCPU.nrHypercalls, v.at) > 10);
+      while (!hasTurns()) await Promise.race([sleep(15), early]);      // for as long as the test may take: how busy the host is, nobody knows
       const { state, time } = hv.scheduler.runstateOf(d.vcpu(0)!);
       assert.ok(state in Object.values(RUNSTATE) && time.every((ns) => ns >= 0));
       await Promise.race([d.destroy(), early]);
