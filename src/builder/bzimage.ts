@@ -22,6 +22,8 @@ export type Kernel = {
   readonly compression?: Compression;
   /** a bzImage's version text, such as "6.1.0-56-cloud-amd64 (...) #1 SMP ..." */
   readonly version?: string;
+  /** memory that the file was unpacked into, where it was packed; it is the reader's to give back (ArrayBuffer.transfer) when nothing of `image` is needed any more */
+  readonly unpacked?: ArrayBuffer;
 };
 
 /** @param name what messages call the file */
@@ -31,7 +33,7 @@ export function readKernel(file: Uint8Array, name: string): Kernel {
   const compression = compressionOf(file);
   if (compression === undefined) throw new UserError(`${name}: ${guess(file)}; give a Linux bzImage (vmlinuz) or an ELF kernel`);
   const inner = decompress(compression, file, { name });
-  if (isElf(inner)) return { image: parseElf(inner, name), format: "ELF", compression };
+  if (isElf(inner)) return { image: parseElf(inner, name), format: "ELF", compression, unpacked: inner.buffer as ArrayBuffer };
   if (isBzImage(inner)) return readBzImage(inner, name);
   throw new UserError(`${name}: ${compression} data without a kernel in them (${guess(inner)}); give a Linux bzImage (vmlinuz) or an ELF kernel`);
 }
@@ -61,7 +63,7 @@ function readBzImage(file: Uint8Array, name: string): Kernel {
   const vmlinux = decompress(compression, compression === "gzip" ? payload : payload.subarray(0, n - 4), { name, sizeHint: size });
   if (vmlinux.length !== size) throw new UserError(`${name}: the payload is damaged: it unpacks to ${vmlinux.length} bytes instead of ${size}; fetch or build the file again`);
   if (!isElf(vmlinux)) throw new UserError(`${name}: the payload is not an ELF file (${guess(vmlinux)}); give a stock kernel`);
-  return { image: parseElf(vmlinux, name), compression, ...about };
+  return { image: parseElf(vmlinux, name), compression, ...about, unpacked: vmlinux.buffer as ArrayBuffer };
 }
 
 function versionText(file: Uint8Array, view: DataView): string | undefined {

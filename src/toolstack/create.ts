@@ -21,23 +21,32 @@ import type { Machine } from "./machine.ts";
 /** What a domain costs the machine beyond its memory: p2m, ACPI and special pages, event channels, grant frames; generously. */
 export const DOMAIN_OVERHEAD_MIB = 8;
 
-const plans = new WeakMap<Uint8Array, { key: string; plan: Promise<PvhPlan> }>();
+type Planned = { readonly key: string; readonly plan: Promise<PvhPlan>; /** domains that are being built from it */ nrUsers: number };
+const plans = new WeakMap<Uint8Array, Planned>();
 
 /**
- * Check a domain's image and lay it out, without a machine. Kept until the domain is built from it: a plan holds the unpacked kernel, so a restart plans anew.
+ * Check a domain's image and lay it out, without a machine. Kept until the domain is built from it: a plan holds the unpacked kernel (64 MiB for Debian's), which is given back
+ * then, at once; the main thread of an idle machine makes no garbage, so a collector would not come by. A restart plans anew.
  * @throws UserError
  */
-export function planDomain(config: CheckedConfig): Promise<PvhPlan> {
+export const planDomain = (config: CheckedConfig): Promise<PvhPlan> => planned(config).plan;
+function planned(config: CheckedConfig): Planned {
   const key = JSON.stringify([config.memoryMiB, config.vcpus, config.cmdline, config.ramdisk?.length ?? -1]);
   const known = plans.get(config.kernel);
-  if (known?.key === key) return known.plan;
+  if (known?.key === key) return known;
   const plan = (async () => planPvh({
     kernel: { name: config.kernelName, bytes: config.kernel }, ramdisks: config.ramdisk ? [{ name: config.ramdiskName, bytes: config.ramdisk }] : [],
     cmdline: config.cmdline, memoryBytes: config.memoryMiB * 2 ** 20, nrVcpus: config.vcpus,
   }))();
   plan.catch(() => {});
-  plans.set(config.kernel, { key, plan });
-  return plan;
+  const made = { key, plan, nrUsers: 0 };
+  plans.set(config.kernel, made);
+  return made;
+}
+/** One domain less is built from it. */
+function letGo(config: CheckedConfig, used: Planned, plan: PvhPlan): void {
+  if (plans.get(config.kernel) === used) plans.delete(config.kernel);
+  if (--used.nrUsers === 0 && plan.kernel.unpacked?.byteLength) plan.kernel.unpacked.transfer(0);
 }
 
 const uuidBytes = (uuid: string): Uint8Array => Uint8Array.from(uuid.replaceAll("-", "").match(/../g)!, (h) => Number.parseInt(h, 16));
@@ -55,7 +64,17 @@ function debugLines(told: (line: string) => void): (bytes: Uint8Array) => void {
 
 /** Build a domain, paused. @throws UserError with nothing left behind */
 export async function buildDomain(machine: Machine, config: CheckedConfig): Promise<Domain> {
-  const plan = await planDomain(config), { hv, dom0, store, xs } = machine;
+  const used = planned(config), { hv, dom0, store, xs } = machine;
+  used.nrUsers++;       // before anything is waited for: another domain may be built from it meanwhile
+  const plan = await used.plan.catch((e) => {
+    used.nrUsers--;
+    throw e;
+  });
+  let holdsPlan = true;
+  const dropPlan = (): void => {
+    if (holdsPlan) letGo(config, used, plan);
+    holdsPlan = false;
+  };
   const nrPages = plan.populate.reduce((sum, r) => sum + r.count, 0);
   const undo: (() => void | Promise<void>)[] = [];
   const release = async (): Promise<void> => { for (let step = undo.pop(); step; step = undo.pop()) await step(); };
@@ -65,8 +84,8 @@ export async function buildDomain(machine: Machine, config: CheckedConfig): Prom
     undo.push(() => hd.destroy());
     for (const { gfn, count } of plan.populate) hd.populate(gfn, count);
     hd.setMemoryMap(plan.e820);
-    plans.delete(config.kernel);
     writePvh(plan, { write: (gpa, bytes) => hd.memory.write(gpa, bytes) });
+    dropPlan();
 
     /** One of the guest's ring pages with its port, as dom0 sees them. */
     const connect = (gfn: number): { page: number; port: number; notify: () => void; onEvent: (told: () => void) => void } => {
@@ -111,6 +130,7 @@ export async function buildDomain(machine: Machine, config: CheckedConfig): Prom
     const overheadPages = nrPages - config.memoryMiB * 256;
     return new Domain(config, { hv: hd, streams, devices, channels, shutDown: () => store.domainChanged(hd.domid), control: new Control(xs, hd.domid, config.maxmemMiB, (nr) => hd.setMaxPages(nr + overheadPages)), release });
   } catch (e) {
+    dropPlan();
     await release();
     if (e instanceof MachineMemoryExhausted) throw new UserError(`${config.name}: The machine has no ${config.memoryMiB} MiB left (${hv.mm.frames.nrFree >>> 8} MiB are free)`, { cause: e });
     throw e instanceof UserError ? new UserError(`${config.name}: ${e.message}`, { cause: e }) : e;

@@ -1,13 +1,15 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { gzipSync } from "node:zlib";
 import { tinyKernel } from "../../test/tiny-kernel.ts";
 import { HVM_PARAM } from "../abi/hvm/params.ts";
 import { SHUTDOWN } from "../abi/sched.ts";
 import { XenconsInterface } from "../abi/io/console.ts";
-import type { DomainConfig } from "./config.ts";
+import { checkConfig, type DomainConfig } from "./config.ts";
 import { crashText } from "./crash.ts";
 import { nodeHost } from "./host.node.ts";
 import type { Host, HostWorker } from "./host.ts";
+import { planDomain } from "./create.ts";
 import { createMachine, type Machine } from "./machine.ts";
 
 /** Threads that never run anything: the control domain's half alone is under test. */
@@ -22,6 +24,16 @@ const idleHost: Host = {
 
 const config = (change: Partial<DomainConfig> = {}): DomainConfig => ({ name: "tiny", kernel: tinyKernel(), memoryMiB: 16, cmdline: "hello", ...change });
 const freeFrames = (m: Machine): number => m.hv.mm.frames.nrFree;
+
+test("what a kernel was unpacked into is given back when the last domain that is built from it has it", async () => {
+  await using machine = await createMachine({ host: idleHost, memoryMiB: 128, nrDomains: 4 });
+  const kernel = gzipSync(tinyKernel()), one = checkConfig(config({ kernel, name: "one" })), two = checkConfig(config({ kernel, name: "two" })), plan = await planDomain(one);
+  const domains = await Promise.all([machine.createDomain(one), machine.createDomain(two)]);
+  for (const d of domains) assert.equal(machine.hv.domain(d.domid)!.memory.read(0x100000, 1)[0], 0xf4);
+  assert.equal(plan.kernel.unpacked!.byteLength, 0);
+  const again = await machine.createDomain({ ...one, name: "again" });
+  assert.equal(machine.hv.domain(again.domid)!.memory.read(0x100000, 1)[0], 0xf4);
+});
 
 test("a domain is built as libxl builds it, and gives all back when it is destroyed", async () => {
   await using machine = await createMachine({ host: idleHost, memoryMiB: 64, nrDomains: 1 });
