@@ -11,7 +11,7 @@ import { guestStoreEntries, guestStoreRoots } from "../xenstore/domain-entries.t
 import { StoreRing } from "../xenstore/ring.ts";
 import { attachDisk } from "./block.ts";
 import { attachChannel } from "./channel.ts";
-import type { CheckedConfig } from "./config.ts";
+import type { CheckedConfig, DiskConfig, VifConfig } from "./config.ts";
 import { Control } from "./control.ts";
 import { Devices } from "./devices.ts";
 import { Domain } from "./domain.ts";
@@ -119,8 +119,14 @@ export async function buildDomain(machine: Machine, config: CheckedConfig): Prom
 
     const devices = new Devices(xs, hd.domid, machine.log);
     undo.push(() => devices.close());
-    for (const disk of config.disks) attachDisk(devices, dom0, hd.domid, disk, machine.log);
-    for (const [i, vif] of config.vifs.entries()) await attachVif(devices, machine.networks, dom0, hd.domid, vif.devid ?? i, vif, machine.log);
+    const plugDisk = (disk: DiskConfig): void => attachDisk(devices, dom0, hd.domid, disk, machine.log);
+    const plugVif = async (vif: VifConfig): Promise<number> => {
+      const devid = vif.devid ?? devices.freeDevid("vif");
+      await attachVif(devices, machine.networks, dom0, hd.domid, devid, vif, machine.log);
+      return devid;
+    };
+    for (const disk of config.disks) plugDisk(disk);
+    for (const vif of config.vifs) await plugVif(vif);
     const channels = new Map<string, ConsoleViews>();
     for (const [i, name] of config.channels.entries()) channels.set(name, attachChannel(devices, dom0, hd.domid, i + 1, name, machine.log));
 
@@ -128,7 +134,9 @@ export async function buildDomain(machine: Machine, config: CheckedConfig): Prom
 
     hd.vcpu(0)!.setContext(pvhContext(plan.entry, plan.startInfoGpa));
     const overheadPages = nrPages - config.memoryMiB * 256;
-    return new Domain(config, { hv: hd, streams, devices, channels, shutDown: () => store.domainChanged(hd.domid), control: new Control(xs, hd.domid, config.maxmemMiB, (nr) => hd.setMaxPages(nr + overheadPages)), release });
+    return new Domain(config, {
+      hv: hd, streams, devices, channels, attachDisk: plugDisk, attachVif: plugVif, shutDown: () => store.domainChanged(hd.domid), control: new Control(xs, hd.domid, config.maxmemMiB, (nr) => hd.setMaxPages(nr + overheadPages)), release,
+    });
   } catch (e) {
     dropPlan();
     await release();

@@ -51,6 +51,12 @@ export class Devices {
     for (const path of deviceRoots(device.back.device)) this.#xs.remove(path);
     await device.release?.();
   }
+  /** The least number that no device of the kind has. */
+  freeDevid(kind: string): number {
+    let devid = 0;
+    while (this.#all.has(`${kind}/${devid}`)) devid++;
+    return devid;
+  }
   list(kind?: string): DeviceReport[] {
     return [...this.#all.values()].filter(({ driver }) => kind === undefined || driver.kind === kind)
       .map(({ back, driver }) => ({ kind: driver.kind, devid: back.device.devid, state: back.state, ...driver.describe() }));

@@ -5,11 +5,12 @@ import type { ConsoleStreams } from "../drivers/console/streams.ts";
 import type { Domain as HvDomain } from "../hypervisor/domain.ts";
 import { VCPU } from "../hypervisor/objects.ts";
 import { CPU, EXIT } from "../x86/state.ts";
-import type { CheckedConfig } from "./config.ts";
+import type { CheckedConfig, DiskConfig, VifConfig } from "./config.ts";
 import { type CrashReport, crashReport } from "./crash.ts";
 import type { Control } from "./control.ts";
 import type { Devices } from "./devices.ts";
 import { BANNER } from "./initramfs.ts";
+import { vdevNumber } from "./xldisk.ts";
 
 /** Why a domain ended: the guest's own word (public/sched.h SHUTDOWN_*), or ours. */
 export type EndReason = "poweroff" | "reboot" | "suspend" | "crash" | "watchdog" | "soft_reset" | "destroyed";
@@ -29,7 +30,7 @@ export type DomainReport = {
 };
 
 /** What the machine gives a domain it has built. */
-export type DomainParts = { readonly hv: HvDomain; readonly streams: ConsoleStreams; readonly devices: Devices; readonly control: Control; readonly channels: ReadonlyMap<string, ConsoleViews>; /** tell who watches that it has shut down */ shutDown(): void; /** close rings and ports, remove store nodes, give memory back */ release(): Promise<void> };
+export type DomainParts = { readonly hv: HvDomain; readonly streams: ConsoleStreams; readonly devices: Devices; readonly control: Control; readonly channels: ReadonlyMap<string, ConsoleViews>; /** give it a device while it runs */ attachDisk(disk: DiskConfig): void; attachVif(vif: VifConfig): Promise<number>; /** tell who watches that it has shut down */ shutDown(): void; /** close rings and ports, remove store nodes, give memory back */ release(): Promise<void> };
 
 const REASONS = new Map<number, EndReason>([[SHUTDOWN.poweroff, "poweroff"], [SHUTDOWN.reboot, "reboot"], [SHUTDOWN.suspend, "suspend"], [SHUTDOWN.crash, "crash"],
   [SHUTDOWN.watchdog, "watchdog"], [SHUTDOWN.soft_reset, "soft_reset"]]);
@@ -82,6 +83,13 @@ export class Domain implements AsyncDisposable {
     });
   }
 
+  /** Give it a disk while it runs. @throws UserError for a name that is none or is taken */
+  attachDisk(disk: DiskConfig): void { this.#parts.attachDisk(disk); }
+  /** Take a disk away: the guest is asked and waited for, or not (`isForced`). The disk is the caller's to close. @throws UserError when it does not let go */
+  async detachDisk(vdev: string, isForced = false): Promise<void> { await this.devices.remove("vbd", vdevNumber(vdev) ?? -1, isForced); }
+  /** Give it a network interface while it runs. @returns its number @throws UserError */
+  attachVif(vif: VifConfig): Promise<number> { return this.#parts.attachVif(vif); }
+  async detachVif(devid: number, isForced = false): Promise<void> { await this.devices.remove("vif", devid, isForced); }
   /** its further consoles, by name */
   get channels(): ReadonlyMap<string, ConsoleViews> { return this.#parts.channels; }
   /** what it can be asked to do while it runs */
