@@ -2,6 +2,7 @@
 import { dirname, isAbsolute, join } from "node:path";
 import { existsSync, readFileSync } from "node:fs";
 import { hostname } from "node:os";
+import { unzstd } from "../builder/decompress/zstd.ts";
 import { DiskError, type Disk } from "../storage/disk.ts";
 import { NodeStore } from "../storage/file.node.ts";
 import { openIscsiUri } from "../storage/iscsi/client.ts";
@@ -50,7 +51,7 @@ async function open(spec: DiskSpec, file: string, isReadonly: boolean, store: No
       if (spec.format !== "raw") throw faultAt(spec.place, `${spec.vdev}: A disk of another machine is taken as it is: write format=raw, not ${spec.format}`);
       return await (peer === "iscsi" ? openIscsiUri(spec.target, { connect: connectSocket, initiatorName: initiatorName(), isReadonly }) : openNbd(spec.target, { connect: connectSocket, isReadonly }));
     }
-    return await openDisk({ path: pathOf(spec.target, file), format: spec.format, store, isReadonly });
+    return await openDisk({ path: pathOf(spec.target, file), format: spec.format, store, isReadonly, unzstd: (frame, options) => unzstd(frame, options) });
   } catch (e) {
     if (e instanceof DiskError) throw faultAt(spec.place, `${spec.vdev}: ${e.message}`);
     throw e;

@@ -16,10 +16,11 @@ const POLL_MS = 2;
 /** How often a guest that rings without pause is answered before the thread's other tasks have their turn. */
 const ROUNDS = 8;
 /**
- * After an event the thread looks for the next one so long, turn by turn of its own loop, before it sleeps: a guest that waits for a disk or a peer rings again soon, and to
- * wake a thread that sleeps in Atomics.waitAsync costs 50 us on both sides. In vain some times on end, it sleeps at once for a while.
+ * After an event the thread looks for the next one for a while, turn by turn of its own loop, before it sleeps: a guest that waits for a disk or a peer rings again soon, and to
+ * wake a thread that sleeps in Atomics.waitAsync costs 50 us on both sides. How long it looks follows from how long it slept: events that came soon after it had gone to
+ * sleep double the time, those that came later halve it.
  */
-const LINGER_MS = 0.2, IN_VAIN = 4, PASSED_OVER_MAX = 256;
+const LINGER_MS = { least: 0.05, most: 0.2 } as const;
 
 /** The guest's fault or state stands in the way: the errno or GNTST_* says which. */
 export class Dom0Refusal extends Error {
@@ -46,14 +47,16 @@ export class Dom0 {
   #timer: ReturnType<typeof setInterval> | null = null;
 
   readonly #soon: ((task: () => void) => void) | null;
-  /** lingering in vain, on end; events to be passed over without, and how many the next time */
-  #nrInVain = 0;
-  #nrPassedOver = 0;
-  #passOver = 0;
+  #lingerMs: number = LINGER_MS.least;
+  readonly #hasSpareCpu: boolean;
 
-  /** @param soon runs a task in the next turn of this thread's loop; without it the thread sleeps between events */
-  constructor(hv: Hypervisor, soon: ((task: () => void) => void) | null = null) {
+  /**
+   * @param soon runs a task in the next turn of this thread's loop; without it the thread sleeps between events
+   * @param nrCpus processors of the host
+   */
+  constructor(hv: Hypervisor, soon: ((task: () => void) => void) | null = null, nrCpus = 1) {
     this.hv = hv;
+    this.#hasSpareCpu = nrCpus > hv.mm.nrPcpus;
     this.#soon = soon;
     this.domain = hv.domain(0) ?? Domain.create(hv, { domid: 0, maxVcpus: 1, maxPages: 0, maxEvtchnPort: 4095 });
     this.#wait();
@@ -122,35 +125,32 @@ export class Dom0 {
       this.#timer = setInterval(() => this.poll(), POLL_MS);
       return;
     }
+    let last = 0, asleepSinceMs = 0;
     const linger = (untilMs: number): void => {
       if (this.#closed) return;
-      const seen = Atomics.load(i32, word);
-      if (seen !== last) {
-        this.#nrInVain = this.#passOver = 0;
-        return loop();
-      }
+      if (Atomics.load(i32, word) !== last) return loop();
       if (performance.now() < untilMs && this.#mayBurn()) return this.#soon!(() => linger(untilMs));
-      if (++this.#nrInVain >= IN_VAIN) this.#nrPassedOver = this.#passOver = Math.min(PASSED_OVER_MAX, Math.max(8, this.#passOver * 2));
       sleep();
     };
     const sleep = (): void => {
+      asleepSinceMs = performance.now();
       const waiting = Atomics.waitAsync(i32, word, last);
-      if (waiting.async) void waiting.value.then(loop);
+      if (waiting.async) void waiting.value.then(woken);
       else loop();
     };
-    let last = 0;
+    const woken = (): void => {
+      const sleptMs = performance.now() - asleepSinceMs;
+      this.#lingerMs = sleptMs < LINGER_MS.most ? Math.min(LINGER_MS.most, Math.max(LINGER_MS.least, this.#lingerMs * 2)) : this.#lingerMs / 2;
+      loop();
+    };
     const loop = (): void => {
       for (let round = 0; !this.#closed; round++) {
         if (round === ROUNDS) return void setTimeout(loop, 0);
         last = Atomics.load(i32, word);
         this.poll();
         if (Atomics.load(i32, word) !== last) continue;
-        if (!this.#soon || !this.#mayBurn()) return sleep();
-        if (this.#nrPassedOver > 0) {
-          this.#nrPassedOver--;
-          return sleep();
-        }
-        const untilMs = performance.now() + LINGER_MS;
+        if (!this.#soon || this.#lingerMs < LINGER_MS.least || !this.#mayBurn()) return sleep();
+        const untilMs = performance.now() + this.#lingerMs;
         return this.#soon(() => linger(untilMs));
       }
     };
@@ -158,7 +158,7 @@ export class Dom0 {
   }
 
   /** Is there a processor that would do nothing otherwise? */
-  #mayBurn(): boolean { return this.hv.load(ROOT.idlePcpus, this.hv.root) !== 0; }
+  #mayBurn(): boolean { return this.#hasSpareCpu || this.hv.load(ROOT.idlePcpus, this.hv.root) !== 0; }
 
   // Memory ---------------------------------------------------------------------
   /** Map a guest's frame by number. @returns its machine byte address; pinned until `unmap` */

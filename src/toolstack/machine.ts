@@ -101,7 +101,7 @@ export class Machine implements AsyncDisposable {
     const bytes = machineBytes(memoryMiB + DOMAIN_OVERHEAD_MIB * (config.nrDomains ?? 4), nrPcpus);
     this.hv = new Hypervisor(MachineMemory.create({ bytes, nrPcpus, pcpuBytes: PCPU_BYTES }));
     this.hv.trace.on = bits | TRACE_CLASS.hypercall;
-    this.dom0 = new Dom0(this.hv, config.host.soon);
+    this.dom0 = new Dom0(this.hv, config.host.soon, config.host.nrCpus);
     this.networks = new Networks(config.uplink, this.log);
     this.store = new Store({ hooks: { log: (sentence) => this.log(sentence) } });
     this.xs = new Client(this.store);
