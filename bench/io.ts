@@ -44,11 +44,13 @@ async function measure(works: readonly IoWork[], places: readonly IoPlace[], sec
     for (const work of works) {
       const done: string[] = [], said: string[] = [];
       for (const { name, guest, take } of places) {
-        const before = cpuSeconds(guest.child.pid!), measured = await found.attempt(`${work.key} in ${name}, round ${round},`, () => take(work, seconds), say);
+        const measured = await found.attempt(`${work.key} in ${name}, round ${round},`, async () => {
+          const before = cpuSeconds(guest.child.pid!), { rate, amount } = await take(work, seconds);
+          return { rate, amount, used: cpuSeconds(guest.child.pid!) - before };
+        }, say);
         if (!measured) continue;
-        const used = cpuSeconds(guest.child.pid!) - before;
         found.rates.add(label(work), name, measured.rate);
-        found.cpu.add(`${work.key}, ${work.isBulk ? "s a GiB" : "ms a request"}`, name, (work.isBulk ? used : used * 1000) / measured.amount);
+        found.cpu.add(`${work.key}, ${work.isBulk ? "s a GiB" : "ms a request"}`, name, ((work.isBulk ? 1 : 1000) * measured.used) / measured.amount);
         done.push(name);
         said.push(`${name} ${measured.rate.toFixed(0)}`);
       }
@@ -110,7 +112,7 @@ async function measureMemory(places: readonly IoPlace[], { say }: Effort, found:
 }
 
 /** Rows of ratios with the word whether each is as asked, their geometric mean and the worst. */
-function ratioTable(rates: Collector, columns: readonly string[]): Table {
+export function ratioTable(rates: Collector, columns: readonly string[]): Table {
   const medians = rates.rows().map(({ name }) => ({ name, value: rates.median(name, RATIO) })).filter(({ value }) => !Number.isNaN(value)), word = (value: number): string => (value >= 1 ? "met" : "missed");
   const rows = rates.rows().map((row): Row => { const value = rates.median(row.name, RATIO); return { ...row, words: { [VERDICT]: Number.isNaN(value) ? "not measured" : word(value) } }; });
   const mean = geometricMean(medians.map((m) => m.value)), worst = [...medians].sort((a, b) => a.value - b.value)[0];
