@@ -12,6 +12,7 @@ import { nodeHost } from "../toolstack/host.node.ts";
 import { createMachine, type Machine } from "../toolstack/machine.ts";
 import { ENGINES, type EngineName } from "../toolstack/pcpu-messages.ts";
 import { type ProfileReport, profileReport, profileText } from "../toolstack/profile.ts";
+import { DEFAULT_BRIDGE } from "../toolstack/networks.ts";
 import { superviseDomain } from "../toolstack/supervise.ts";
 import type { ChannelSpec } from "../toolstack/xldevices.ts";
 import { applySetting, isSetting, type Place, parseXlCfg, placeText } from "../toolstack/xlcfg.ts";
@@ -21,7 +22,7 @@ import { openCodeCache } from "./code-cache.ts";
 import { closeDisks, openDisks, pathOf } from "./disks.ts";
 import { TRANSLATE_AFTER } from "../x86/engine.ts";
 import { attachConsole, copyOut, type Ending, endings, flush, linePrefixer, printLine } from "./terminal.ts";
-import { Captures, Links, natUplinks, parseLink } from "./uplink.ts";
+import { Captures, Links, natUplinks, type NetChoice, parseLink, parseNet, tapUplinks } from "./uplink.ts";
 import { serveStore } from "./xenstore.ts";
 
 /** Options that `run` and `start` share. */
@@ -33,7 +34,7 @@ export const RUN_OPTIONS: Readonly<Record<string, Option>> = {
   "code-cache": { value: "DIR", help: "keep translated code in DIR, and begin with what is there (at most 64 MiB a version)" },
   "console-log": { value: "DIR", help: "append what each console says to DIR/NAME.log" },
   throwaway: { help: "what guests write to their disks is kept in memory (1 GiB a disk at most) and lost at the end; images stay as they are" },
-  net: { value: "KIND", help: `the way out of the guests' bridges: nat (default; a router in this process, no root needed) or none` },
+  net: { value: "KIND", help: `the way out of the guests' bridges: nat (default; a router in this process, no root needed), none, or tap:NAME[,bridge=BRIDGE]: ${DEFAULT_BRIDGE} is joined with this computer's interface NAME, in its bridge BRIDGE (wants root and the package koffi)` },
   forward: { value: "SPEC", help: "let a port of this computer lead to the guest's first interface: tcp:2222-22, udp:0.0.0.0:5353-53; several with commas between" },
   "host-access": { help: "guests reach this computer's 127.0.0.1 as 10.0.2.2 (host.domus.internal)" },
   "net-rules": { value: "RULES", help: 'what guests may reach by the router, the first rule that fits: "deny 10.0.0.0/8, allow tcp any:443, deny any"' },
@@ -56,7 +57,7 @@ ends it, for it lives in this command. Several domains share the output by lines
 ${optionsHelp(RUN_OPTIONS)}
 Ends with 0 when every domain powered off, 2 when a file or image is bad (nothing was started then), 3 when a guest crashed, 130 on ^C.
 `;
-export type RunOptions = { engine: EngineName; net: "nat" | "none"; hostAccess: boolean; forwards: readonly string[]; capture?: string; captureFilter?: string; consoleLog?: string; netRules: readonly string[]; link?: string; pcpus?: number; trace: string; json?: string; profile?: string; xenstore?: string; symbols?: string; codeCache?: string; translateAfter?: number; quiet: boolean };
+export type RunOptions = { engine: EngineName; net: NetChoice; hostAccess: boolean; forwards: readonly string[]; capture?: string; captureFilter?: string; consoleLog?: string; netRules: readonly string[]; link?: string; pcpus?: number; trace: string; json?: string; profile?: string; xenstore?: string; symbols?: string; codeCache?: string; translateAfter?: number; quiet: boolean };
 
 /** No file a user means is larger; a device or an endless pipe in its place must not fill the memory. */
 const MAX_CFG_BYTES = 1 << 20, MAX_IMAGE_BYTES = 2 ** 31 - 1, MAX_SYMBOLS_BYTES = 1 << 28;
@@ -101,7 +102,7 @@ export const runOptions = (parsed: Parsed): RunOptions => {
   if (symbols !== undefined && profile === undefined) throw new UserError('Option "--symbols" names functions of a profile; give "--profile" too');
   if (captureFilter !== undefined && capture === undefined) throw new UserError('Option "--capture-filter" chooses what "--capture" writes; give that too');
   return {
-    engine: wordOption(parsed, "engine", ENGINES) ?? "auto", net: wordOption(parsed, "net", ["nat", "none"]) ?? "nat", hostAccess: parsed.options.has("host-access"),
+    engine: wordOption(parsed, "engine", ENGINES) ?? "auto", net: parseNet(parsed.options.get("net") ?? "nat"), hostAccess: parsed.options.has("host-access"),
     forwards: parsed.options.get("forward")?.split(",") ?? [], ...(capture === undefined ? {} : { capture }), ...(captureFilter === undefined ? {} : { captureFilter }), ...(consoleLog === undefined ? {} : { consoleLog }), netRules, ...(link === undefined ? {} : { link }), trace: parsed.options.get("trace") ?? "", quiet: parsed.options.has("quiet"),
     ...(pcpus === undefined ? {} : { pcpus }), ...(json === undefined ? {} : { json }), ...(profile === undefined ? {} : { profile }), ...(xenstore === undefined ? {} : { xenstore }), ...(symbols === undefined ? {} : { symbols }), ...(codeCache === undefined ? {} : { codeCache }), ...(translateAfter === undefined ? {} : { translateAfter }),
   };
@@ -142,7 +143,8 @@ export async function runDomains(given: readonly CheckedConfig[], options: RunOp
   const controller = endings();
   const told = options.quiet ? () => {} : printLine, captures = options.capture === undefined ? null : new Captures(options.capture, options.captureFilter, told);
   const links = options.link === undefined ? null : new Links([parseLink(options.link)], told);
-  const makeUplink = options.net === "nat" ? natUplinks({ hostAccess: options.hostAccess, rules: options.netRules, log: told }) : null;
+  const routers = options.net === "none" ? null : natUplinks({ hostAccess: options.hostAccess, rules: options.netRules, log: told });
+  const makeUplink = routers && typeof options.net === "object" ? tapUplinks(options.net, routers, told) : routers;
   await using machine = await createMachine({
     host: nodeHost(), engine: options.engine, trace: options.trace, profile: symbols !== null, memoryMiB: configs.reduce((sum, c) => sum + c.maxmemMiB, 0), nrDomains: configs.length,
     uplink: (bridge) => {

@@ -1,9 +1,10 @@
-/** The way out that `domus run` gives a bridge: a router in user mode, on sockets of this process. */
+/** The way out that `domus run` gives a bridge: a router in user mode, on sockets of this process, or an interface of the host's kernel. */
 import type { StreamAddress } from "../base/stream.ts";
 import type { Bridge, BridgePort } from "../network/bridge.ts";
 import type { Link } from "../network/link.ts";
 import { dialLink, listenForPeers } from "../network/link.node.ts";
 import { connect } from "../network/port.ts";
+import { openTap } from "../network/tap.node.ts";
 import type { Capture, CaptureOptions } from "../network/capture.ts";
 import { parseFilter } from "../network/capture-filter.ts";
 import { captureToFile } from "../network/capture.node.ts";
@@ -35,6 +36,25 @@ export function natUplinks(options: { readonly hostAccess: boolean; /** for pars
       describe: () => ({ forwards: nat.forwards.map(({ text, address, port }) => ({ text, address, port })), leases: nat.leases, ...nat.stats }),
       close: () => nat.close(),
     };
+  };
+}
+
+/** What `--net` says: how bridges get out; a TAP is the default bridge's, and the others have routers. */
+export type NetChoice = "nat" | "none" | { readonly tap: string; readonly bridge?: string };
+
+/** "nat", "none" or "tap:NAME[,bridge=BRIDGE]". @throws UserError */
+export function parseNet(text: string): NetChoice {
+  if (text === "nat" || text === "none") return text;
+  const m = /^tap:(?<tap>[^,=]+)(?:,bridge=(?<bridge>[^,=]+))?$/.exec(text)?.groups;
+  if (!m) throw new UserError(`Option "--net" is one of nat, none, tap:NAME and tap:NAME,bridge=BRIDGE, not "${text}"`);
+  return { tap: m["tap"]!, ...(m["bridge"] === undefined ? {} : { bridge: m["bridge"] }) };
+}
+/** The default bridge goes out by a TAP, opened when the bridge is made; `others` by what they are given. */
+export function tapUplinks(choice: Exclude<NetChoice, string>, others: UplinkMaker, log: (sentence: string) => void): UplinkMaker {
+  return (bridge): Uplink | null => {
+    if (bridge.name !== DEFAULT_BRIDGE) return others(bridge);
+    const tap = openTap({ name: choice.tap, mtuBytes: bridge.mtuBytes, log, ...(choice.bridge === undefined ? {} : { bridge: choice.bridge }) });
+    return { port: tap, describe: () => ({ tap: tap.name, ...tap.counters }), close: () => tap.close() };
   };
 }
 

@@ -21,7 +21,7 @@ export type TapOptions = {
   readonly bridge?: string;
   readonly log?: (sentence: string) => void;
 };
-/** Frames from the kernel (`rx`) and to it (`tx`), bytes without the virtio header. `lost`: what the kernel or we could not take, such as frames while the interface is down. */
+/** Frames from the kernel (`rx`) and to it (`tx`), bytes without the virtio header. `lost`: what the kernel, we or the peer could not take, such as frames while the interface is down. */
 export type TapCounters = { rxFrames: number; rxBytes: number; txFrames: number; txBytes: number; lost: number };
 
 /** linux/if_tun.h, its ioctls encoded as in asm-generic/ioctl.h. */
@@ -155,7 +155,9 @@ export class Tap implements Port {
       }
       this.counters.rxFrames++;
       this.counters.rxBytes += frame.bytes.length;
-      if (this.peer) this.#held.push(...suited(frame, this.peer));
+      if (!this.peer) continue;
+      this.#held.push(...suited(frame, this.peer));
+      if (this.#held.length === 0) this.counters.lost++;
       this.#give();
     }
   }
