@@ -20,12 +20,11 @@ test("the default bridge goes out by the TAP, in the host's bridge, and other br
   const asked: string[] = [], networks = new Networks(tapUplinks({ tap: "up0", bridge: "br0" }, (bridge) => { asked.push(bridge.name); return null; }, () => {}), () => {});
   assert.equal(networks.bridge("lab").ports.length, 0);
   assert.deepEqual(asked, ["lab"]);
-  if (process.getuid?.() !== 0) {
-    t.diagnostic("the TAP itself was not tried: it wants root, and this is not");
-    assert.throws(() => networks.bridge("xenbr0"), /^UserError: \/dev\/net\/tun: permission denied/);
+  if (process.getuid?.() !== 0 || loadLibc("The test").unshare(CLONE_NEWNET) !== 0) {
+    t.diagnostic(`the TAP itself was not tried: a network namespace wants root with CAP_SYS_ADMIN, and this is user ${process.getuid?.()} without`);
+    assert.throws(() => networks.bridge("xenbr0"), /^UserError: \/dev\/net\/tun(?:: permission denied| does not exist)/);
     return;
   }
-  assert.equal(loadLibc("The test").unshare(CLONE_NEWNET), 0);
   assert.throws(() => networks.bridge("xenbr0"), /^UserError: Interface up0 cannot be put into bridge br0: /, "there is no br0 yet");
   ip("link", "add", "br0", "type", "bridge", "stp_state", "0");
   ip("addr", "add", "10.79.0.1/24", "dev", "br0");
