@@ -12,6 +12,9 @@ import type { Client } from "../xenstore/client.ts";
 import { backPath, type DeviceName, frontPath } from "../xenstore/device-entries.ts";
 import { FrontRefusal } from "./ring.ts";
 
+/** Sentences about a guest's broken ends before the log hears no more of the device: a guest can break one after the other. */
+const COMPLAINTS = 5;
+
 /** The front end's own keys, read once at connecting. Everything in them is the guest's word. */
 export type FrontKeys = {
   text(key: string): string | undefined;
@@ -29,7 +32,7 @@ export interface BackDriver {
   connect(front: FrontKeys): void | Promise<void>;
   /** Let go of all that `connect` took, when requests in flight have ended. Called also where `connect` was not. */
   disconnect(): void | Promise<void>;
-  /** the guest has broken a ring: set by XenbusBack, called by the driver */
+  /** the guest has broken a ring: set by XenbusBack, called by the driver at any time, `connect` included; `disconnect` follows */
   onBroken: (why: string) => void;
 }
 
@@ -48,6 +51,11 @@ export class XenbusBack {
   /** steps run one after the other; one more is asked for while one runs */
   #running: Promise<void> | null = null;
   #again = false;
+  /** what the driver found broken, until a step has seen to it */
+  #broken: string | null = null;
+  #nrComplaints = 0;
+  #isLeaving = false;
+  #detaching: Promise<boolean> | null = null;
   #gone = Promise.withResolvers<void>();
 
   /** The nodes of both ends exist already, see `deviceEntries`. Begins at once. */
@@ -58,7 +66,10 @@ export class XenbusBack {
     this.frontPath = frontPath(domid, driver.kind, devid);
     this.#xs = xs;
     this.#log = log;
-    driver.onBroken = (why) => { void this.#fail(why); };
+    driver.onBroken = (why) => {
+      this.#broken ??= why;
+      void this.poll();
+    };
     for (const [key, value] of Object.entries(driver.offer())) xs.write(`${this.path}/${key}`, String(value));
     this.#setState(XenbusState.InitWait);
     this.#watch = xs.watch(`${this.frontPath}/state`, () => { void this.poll(); });
@@ -86,6 +97,7 @@ export class XenbusBack {
   poll(): Promise<void> {
     this.#again = true;
     return this.#running ??= (async () => {
+      await null;       // a step that has this called, by the driver it calls, must find it running
       try {
         while (this.#again && !this.#isClosed) {
           this.#again = false;
@@ -97,21 +109,25 @@ export class XenbusBack {
     })();
   }
   async #step(): Promise<void> {
+    const broken = this.#broken;
+    this.#broken = null;
+    if (broken !== null && this.#isConnected) await this.#fail(broken);
     const state = Number(this.#xs.read(`${this.frontPath}/state`) ?? XenbusState.Unknown);
     switch (state) {
       case XenbusState.Initialising:
         if (this.#state === XenbusState.Closed || this.#state === XenbusState.Closing || this.#isConnected) {
           await this.#disconnect();       // it begins anew without having closed: another kernel, or a driver reloaded
-          this.#setState(XenbusState.InitWait);
+          this.#setState(this.#isLeaving ? XenbusState.Closed : XenbusState.InitWait);
+          if (this.#isLeaving) this.#gone.resolve();
         }
         return;
       case XenbusState.Initialised: case XenbusState.Connected:
         if (this.#isConnected || this.#state !== XenbusState.InitWait) return;
         return this.#connect();
       case XenbusState.Closing:
-        if (this.#state === XenbusState.Closed) return;
-        this.#setState(XenbusState.Closing);
-        return this.#disconnect();
+        // It goes on using the device until it says Closed: Linux up to 5.15 says Closing of a disk that is mounted, and Closed when it is not any more.
+        if (this.#state !== XenbusState.Closed) this.#setState(XenbusState.Closing);
+        return;
       case XenbusState.Closed: case XenbusState.Unknown:
         if (state === XenbusState.Unknown && !this.#isConnected) return;
         await this.#disconnect();
@@ -149,15 +165,21 @@ export class XenbusBack {
   /** The guest's end is beyond use: close, say why, and wait for it to begin anew. */
   async #fail(why: string): Promise<void> {
     if (this.#isClosed) return;
-    this.#log(`${this.name}: ${why}; the device is closed`);
+    if (++this.#nrComplaints <= COMPLAINTS) this.#log(`${this.name}: ${why}; the device is closed${this.#nrComplaints === COMPLAINTS ? " (no more is said of it)" : ""}`);
     const error = this.path.replace("/backend/", "/error/backend/");
     this.#xs.write(`${error}/error`, why);
     this.#setState(XenbusState.Closing);
     await this.#disconnect();
   }
 
-  /** Ask the front end to let go, as a detach does. @returns when it has, or false after `timeoutMs` */
-  async detach(timeoutMs: number): Promise<boolean> {
+  /** Ask the front end to let go, as a detach does. @returns true when it has; false after `timeoutMs`: the device is its own as before */
+  detach(timeoutMs: number): Promise<boolean> {
+    return this.#detaching ??= this.#detach(timeoutMs).finally(() => { this.#detaching = null; });
+  }
+  async #detach(timeoutMs: number): Promise<boolean> {
+    if (this.#isClosed) return true;
+    this.#gone = Promise.withResolvers<void>();       // an earlier one may tell of an earlier connection
+    this.#isLeaving = true;
     this.#xs.write(`${this.path}/online`, "0");
     if (this.#isConnected) this.#setState(XenbusState.Closing);
     else this.#gone.resolve();
@@ -166,7 +188,10 @@ export class XenbusBack {
     const late = new Promise<false>((done) => { timer = setTimeout(done, timeoutMs, false); });
     const done = await Promise.race([this.#gone.promise.then(() => true), late]);
     clearTimeout(timer);
-    return done;
+    if (done) return true;
+    this.#isLeaving = false;
+    if (!this.#isClosed) this.#xs.write(`${this.path}/online`, "1");
+    return false;
   }
   /** End it, whatever the front end does: the domain is going, or a detach is forced. */
   async close(): Promise<void> {
