@@ -16,7 +16,8 @@ export class Devices {
   readonly #xs: Client;
   readonly #domid: number;
   readonly #log: (sentence: string) => void;
-  readonly #all = new Map<string, Attached & { readonly back: XenbusBack }>();
+  readonly #all = new Map<string, Attached & { readonly back: XenbusBack; /** it is being taken away, its number is not free yet */ dropped: Promise<void> | null }>();
+  #isClosed = false;
 
   constructor(xs: Client, domid: number, log: (sentence: string) => void) {
     this.#xs = xs;
@@ -27,10 +28,11 @@ export class Devices {
   /** @throws UserError where the domain has such a device already */
   add(devid: number, attached: Attached, front: Readonly<Record<string, string | number>>, back: Readonly<Record<string, string | number>>): XenbusBack {
     const { driver } = attached, key = `${driver.kind}/${devid}`;
+    if (this.#isClosed) throw new UserError(`Domain ${this.#domid} is going; it gets no ${driver.kind} any more`);
     if (this.#all.has(key)) throw new UserError(`Domain ${this.#domid} has a ${driver.kind} ${devid} already`);
     this.#xs.transaction((t) => t.writeAll(deviceEntries({ domid: this.#domid, kind: driver.kind, devid }, front, back)));
     const made = new XenbusBack(this.#xs, this.#domid, devid, driver, this.#log);
-    this.#all.set(key, { ...attached, back: made });
+    this.#all.set(key, { ...attached, back: made, dropped: null });
     return made;
   }
   /**
@@ -41,15 +43,19 @@ export class Devices {
     const key = `${kind}/${devid}`, device = this.#all.get(key);
     if (!device) throw new UserError(`Domain ${this.#domid} has no ${kind} ${devid}`);
     if (!isForced && !(await device.back.detach(DETACH_MS))) throw new UserError(`Domain ${this.#domid} does not let go of ${kind} ${devid}; is it in use? (it can be taken by force)`);
-    await this.#drop(key);
+    if (this.#all.get(key) === device) await this.#drop(key);
   }
-  async #drop(key: string): Promise<void> {
+  #drop(key: string): Promise<void> {
     const device = this.#all.get(key);
-    if (!device) return;
-    this.#all.delete(key);
-    await device.back.close();
-    for (const path of deviceRoots(device.back.device)) this.#xs.remove(path);
-    await device.release?.();
+    return device ? device.dropped ??= (async () => {
+      try {
+        await device.back.close();
+        for (const path of deviceRoots(device.back.device)) this.#xs.remove(path);
+        await device.release?.();
+      } finally {
+        this.#all.delete(key);
+      }
+    })() : Promise.resolve();
   }
   /** The least number that no device of the kind has. */
   freeDevid(kind: string): number {
@@ -61,8 +67,9 @@ export class Devices {
     return [...this.#all.values()].filter(({ driver }) => kind === undefined || driver.kind === kind)
       .map(({ back, driver }) => ({ kind: driver.kind, devid: back.device.devid, state: back.state, ...driver.describe() }));
   }
-  /** The domain is going. */
+  /** The domain is going: all are taken away, and none is added any more. */
   async close(): Promise<void> {
+    this.#isClosed = true;
     await Promise.all([...this.#all.keys()].map((key) => this.#drop(key)));
   }
 }
