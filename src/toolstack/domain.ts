@@ -1,5 +1,6 @@
 /** A running domain as the toolstack's caller holds it: its console as streams, its end as a promise. */
 import { SHUTDOWN } from "../abi/sched.ts";
+import { UserError } from "../base/errors.ts";
 import { ConsoleViews } from "../drivers/console/views.ts";
 import type { ConsoleStreams } from "../drivers/console/streams.ts";
 import type { Domain as HvDomain } from "../hypervisor/domain.ts";
@@ -67,7 +68,7 @@ export class Domain implements AsyncDisposable {
   /** Notes when the first byte and the banner pass; hands everything on untouched. */
   #bootWatch(): TransformStream<Uint8Array, Uint8Array> {
     let tail = "";
-    return new TransformStream({
+    const watch: Transformer<Uint8Array, Uint8Array> & { cancel(): void } = {
       transform: (bytes, out) => {
         const ms = performance.now() - this.#begunMs;
         this.#firstOutputMs ??= ms;
@@ -80,7 +81,9 @@ export class Domain implements AsyncDisposable {
         out.enqueue(bytes);
       },
       flush: () => this.views.close(),
-    });
+      cancel: () => this.views.close(),
+    };
+    return new TransformStream(watch);
   }
 
   /** Give it a disk while it runs. @throws UserError for a name that is none or is taken */
@@ -92,8 +95,11 @@ export class Domain implements AsyncDisposable {
   async detachVif(devid: number, isForced = false): Promise<void> { await this.devices.remove("vif", devid, isForced); }
   /** its further consoles, by name */
   get channels(): ReadonlyMap<string, ConsoleViews> { return this.#parts.channels; }
-  /** what it can be asked to do while it runs */
-  get control(): Control { return this.#parts.control; }
+  /** what it can be asked to do while it runs @throws UserError when it is gone: its number and memory are others' then */
+  get control(): Control {
+    if (this.#release) throw new UserError(`${this.name} is gone`);
+    return this.#parts.control;
+  }
   /** its split devices */
   get devices(): Devices { return this.#parts.devices; }
 
@@ -110,7 +116,10 @@ export class Domain implements AsyncDisposable {
     const { hv, streams } = this.#parts, end = this.#isEnded ? null : hv.end;
     if (!end) return;
     this.#isEnded = true;
-    while (!hv.isQuiet) await new Promise((done) => setTimeout(done, 1));
+    while (!hv.isQuiet) {
+      await new Promise((done) => setTimeout(done, 1));
+      if (this.#release) return;        // its vCPUs may be gone
+    }
     const reason = REASONS.get(end.code) ?? "crash";
     this.#lastReport = this.#report();
     streams.close();
@@ -129,6 +138,7 @@ export class Domain implements AsyncDisposable {
     return this.#release ??= (async () => {
       this.#lastReport ??= this.#report();
       this.#isEnded = true;
+      this.#parts.hv.pauseNoWait();     // or it would live on while its disks go one by one, and a mirror would call the first one broken
       await this.#parts.release();
       this.#end.resolve({ reason: "destroyed" });
       this.onGone();
