@@ -153,6 +153,10 @@ export async function runDomains(given: readonly CheckedConfig[], options: RunOp
     ...(options.pcpus === undefined ? {} : { pcpus: options.pcpus }), ...(options.translateAfter === undefined ? {} : { translateAfter: options.translateAfter }), ...(options.codeCache === undefined ? {} : { codeCache: openCodeCache(options.codeCache) }), ...(options.quiet ? {} : { log: printLine }),
   });
   await using _served = options.xenstore === undefined ? null : await serveStore(machine.store, options.xenstore, options.quiet ? undefined : printLine);
+  await using _outside = { [Symbol.asyncDispose]: async () => {       // also when a domain cannot be made: what was captured until then is worth reading
+    await links?.close();
+    await captures?.close();
+  } };
   const ends = await Promise.all(configs.map((config) => superviseDomain(machine, config, {
     attach: async (domain) => {
       if (options.consoleLog !== undefined) logConsole(options.consoleLog, domain.name, domain.views, told);
@@ -165,8 +169,6 @@ export async function runDomains(given: readonly CheckedConfig[], options: RunOp
     notice: (text) => { if (!options.quiet) printLine(text); },
     signal: controller.signal,
   }))).catch((e): DomainEnd[] => { if (controller.signal.aborted) return []; throw e; });
-  await links?.close();
-  await captures?.close();
   await flush(process.stdout);
   const ending = controller.signal.aborted ? (controller.signal.reason as Ending) : null;
   if (symbols) await machine.destroy();      // pCPUs tell what they counted when they end
