@@ -42,22 +42,26 @@ export class BlockDevice {
   }
   /** Have the disk do it; a full medium is waited for. @returns whether it was done */
   async carryOut(action: () => Promise<void>): Promise<boolean> {
-    for (;;) {
+    for (let hasWaited = false; ;) {
       try {
         await action();
+        if (hasWaited) this.#isWaitingForRoom = false;
         return true;
       } catch (e) {
         if (!(e instanceof DiskError)) throw e;
         if (e.fault === "nospace" && this.#onFull === "wait" && !this.#closing.signal.aborted) {
           if (!this.#isWaitingForRoom) this.#log(`${this.name}: ${e.message}; the guest's write waits until there is room`);
-          this.#isWaitingForRoom = true;
+          this.#isWaitingForRoom = hasWaited = true;
           await new Promise<void>((resume) => {
-            const timer = setTimeout(resume, FULL_RETRY_MS);
-            this.#closing.signal.addEventListener("abort", () => { clearTimeout(timer); resume(); }, { once: true });
+            const { signal } = this.#closing, over = (): void => {
+              clearTimeout(timer);
+              signal.removeEventListener("abort", over);
+              resume();
+            }, timer = setTimeout(over, FULL_RETRY_MS);
+            signal.addEventListener("abort", over);
           });
           continue;
         }
-        this.#isWaitingForRoom = false;
         this.#log(`${this.name}: ${e.message}`);
         return false;
       }
