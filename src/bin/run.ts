@@ -139,6 +139,7 @@ export async function runDomains(given: readonly CheckedConfig[], options: RunOp
   for (const c of configs) await planDomain(c).catch((e) => { throw e instanceof UserError ? new UserError(`${c.name}: ${e.message}`) : e; });
   const symbols = options.profile === undefined ? null : await readSymbols(configs, options.symbols);
   if (options.profile) write(options.profile, "", "profile");      // told now, not when the guest has run
+  if (options.capture !== undefined) write(options.capture, "", "capture");
   const controller = endings();
   const told = options.quiet ? () => {} : printLine, captures = options.capture === undefined ? null : new Captures(options.capture, options.captureFilter, told);
   const links = options.link === undefined ? null : new Links([parseLink(options.link)], told);
@@ -188,7 +189,11 @@ function withForwards(configs: readonly CheckedConfig[], forwards: readonly stri
   const [config, other] = configs, [vif, ...rest] = config?.vifs ?? [];
   if (!config || other) throw new UserError('Option "--forward" is for one domain; with several, write forward=... in a vif of the one that is meant');
   if (!vif) throw new UserError(`Option "--forward": ${config.name} has no network interface; give it one with vif = [ "" ]`);
-  for (const spec of forwards) parseForward(`${spec.replace(/-(\d+)$/, "-guest:$1")}`);
+  for (const spec of forwards) {
+    try { parseForward(spec.replace(/-(\d+)$/, "-guest:$1")); } catch (e) {
+      throw e instanceof UserError ? new UserError(`Option "--forward": ${e.message.replaceAll("-guest:", "-")}`) : e;       // in the words of who wrote it
+    }
+  }
   return [{ ...config, vifs: [{ ...vif, forwards: [...(vif.forwards ?? []), ...forwards] }, ...rest] }];
 }
 

@@ -161,6 +161,7 @@ test("a front end that is closing keeps the device until it has closed", async (
   const b = new Bench();
   await b.front(S.Connected, { "ring-ref": "8" });
   const gone = b.back.detach(10_000);
+  assert.equal(await b.back.detach(1), false, "who waits less is told earlier");
   await b.front(S.Closing);
   assert.deepEqual(b.told, ["connect 8 -"], "a mounted disk is still written to");
   assert.equal(b.state, S.Closing);

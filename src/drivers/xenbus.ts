@@ -55,7 +55,7 @@ export class XenbusBack {
   #broken: string | null = null;
   #nrComplaints = 0;
   #isLeaving = false;
-  #detaching: Promise<boolean> | null = null;
+  #nrDetaching = 0;
   #gone = Promise.withResolvers<void>();
 
   /** The nodes of both ends exist already, see `deviceEntries`. Begins at once. */
@@ -172,26 +172,26 @@ export class XenbusBack {
     await this.#disconnect();
   }
 
-  /** Ask the front end to let go, as a detach does. @returns true when it has; false after `timeoutMs`: the device is its own as before */
-  detach(timeoutMs: number): Promise<boolean> {
-    return this.#detaching ??= this.#detach(timeoutMs).finally(() => { this.#detaching = null; });
-  }
-  async #detach(timeoutMs: number): Promise<boolean> {
+  /** Ask the front end to let go, as a detach does; several may ask. @returns true when it has; false after `timeoutMs`: the device is its own as before */
+  async detach(timeoutMs: number): Promise<boolean> {
     if (this.#isClosed) return true;
-    this.#gone = Promise.withResolvers<void>();       // an earlier one may tell of an earlier connection
-    this.#isLeaving = true;
-    this.#xs.write(`${this.path}/online`, "0");
-    if (this.#isConnected) this.#setState(XenbusState.Closing);
-    else this.#gone.resolve();
-    void this.poll();
+    if (this.#nrDetaching++ === 0) {
+      this.#gone = Promise.withResolvers<void>();       // an earlier one may tell of an earlier connection
+      this.#isLeaving = true;
+      this.#xs.write(`${this.path}/online`, "0");
+      if (this.#isConnected) this.#setState(XenbusState.Closing);
+      else this.#gone.resolve();
+      void this.poll();
+    }
     let timer: ReturnType<typeof setTimeout> | undefined;
     const late = new Promise<false>((done) => { timer = setTimeout(done, timeoutMs, false); });
     const done = await Promise.race([this.#gone.promise.then(() => true), late]);
     clearTimeout(timer);
-    if (done) return true;
-    this.#isLeaving = false;
-    if (!this.#isClosed) this.#xs.write(`${this.path}/online`, "1");
-    return false;
+    if (--this.#nrDetaching === 0 && !done && !this.#isClosed) {
+      this.#isLeaving = false;
+      this.#xs.write(`${this.path}/online`, "1");
+    }
+    return done;
   }
   /** End it, whatever the front end does: the domain is going, or a detach is forced. */
   async close(): Promise<void> {

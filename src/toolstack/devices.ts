@@ -6,6 +6,8 @@ import { deviceEntries, deviceRoots } from "../xenstore/device-entries.ts";
 
 /** How long a guest is waited for when a device is taken from it. libxl's LIBXL_DESTROY_TIMEOUT. */
 const DETACH_MS = 10_000;
+/** How long where it is taken by force: a front end whose node goes without a word waits for ever for what it has asked, and Linux then hears of no device any more. */
+const FORCED_MS = 1000;
 
 /** A device in a listing. */
 export type DeviceReport = { readonly kind: string; readonly devid: number; readonly state: number } & Readonly<Record<string, unknown>>;
@@ -36,13 +38,13 @@ export class Devices {
     return made;
   }
   /**
-   * Take a device away: ask the guest, wait, and where `isForced` do not wait.
-   * @throws UserError where there is none, or the guest does not let go (a mounted disk): it keeps the device then
+   * Take a device away: ask the guest and wait; where `isForced`, not for long and whatever it does.
+   * @throws UserError where there is none, or the guest does not let go (older kernels, of a mounted disk): it keeps the device then
    */
   async remove(kind: string, devid: number, isForced = false): Promise<void> {
     const key = `${kind}/${devid}`, device = this.#all.get(key);
     if (!device) throw new UserError(`Domain ${this.#domid} has no ${kind} ${devid}`);
-    if (!isForced && !(await device.back.detach(DETACH_MS))) throw new UserError(`Domain ${this.#domid} does not let go of ${kind} ${devid}; is it in use? (it can be taken by force)`);
+    if (!(await device.back.detach(isForced ? FORCED_MS : DETACH_MS)) && !isForced) throw new UserError(`Domain ${this.#domid} does not let go of ${kind} ${devid}; is it in use? (it can be taken by force)`);
     if (this.#all.get(key) === device) await this.#drop(key);
   }
   #drop(key: string): Promise<void> {

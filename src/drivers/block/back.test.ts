@@ -128,15 +128,17 @@ test("a read-only disk refuses writes and discards, whoever said it is", async (
 
 test("a full medium keeps the guest's write until there is room, or gives an error where that is the policy", async () => {
   const t = setUp(), full = new DiskError("nospace", "The medium is full");
-  t.disk.failing = full;
-  let done = false;
-  const write = t.front.transfer("write", 0, [1], new Uint8Array(512).fill(9)).then((s) => { done = true; return s; });
-  for (let i = 0; i < 20; i++) await turn();
-  assert.equal(done, false);
-  t.disk.failing = null;
-  assert.equal(await write, BLKIF_RSP.OKAY);
-  assert.equal(t.disk.bytes[511], 9);
-  assert.equal(t.log.length, 1, t.log.join());
+  for (const nr of [1, 2]) {
+    t.disk.failing = full;
+    let done = false;
+    const write = t.front.transfer("write", 0, [1], new Uint8Array(512).fill(nr)).then((s) => { done = true; return s; });
+    for (let i = 0; i < 20; i++) await turn();
+    assert.equal(done, false);
+    t.disk.failing = null;
+    assert.equal(await write, BLKIF_RSP.OKAY);
+    assert.equal(t.disk.bytes[511], nr);
+    assert.equal(t.log.length, nr, t.log.join());      // each time it is told of, once
+  }
   await finish(t);
   const u = setUp({ onFull: "error" });
   u.disk.failing = full;
@@ -144,19 +146,22 @@ test("a full medium keeps the guest's write until there is room, or gives an err
   await finish(u);
 });
 
-test("a device let go while requests are on their way waits for them, then gives every page back", async () => {
+test("a device let go while requests are on their way or wait in the ring answers them, with events, then gives every page back", async () => {
   const t = setUp();
   t.disk.held = [];
   const read = t.front.transfer("read", 0, [8], new Uint8Array(4096));
   await turn();
+  const seen = t.front.send((dv) => BlkifRequest.operation.set(dv, 0, BLKIF_OP.FLUSH_DISKCACHE), 0, false);
+  t.front.rings[0]!.push();        // and no event, as if it were on its way
   let gone = false;
   const over = t.front.back.disconnect().then(() => { gone = true; });
+  const late = t.front.flush();
   await turn();
   assert.equal(gone, false);
-  t.disk.held[0]!();
+  for (const go of t.disk.held) go();
   await over;
-  t.front.poll(0);
-  assert.equal(await read, BLKIF_RSP.OKAY);
+  assert.deepEqual([await read, await seen, t.disk.log], [BLKIF_RSP.OKAY, BLKIF_RSP.OKAY, ["read 0 4096", "flush"]]);
+  assert.equal(await Promise.race([late, turn()]), undefined);
   assert.equal(t.mem.nrMapped, 0);
   assert.deepEqual(t.mem.faults, []);
 });

@@ -103,12 +103,14 @@ export class BlockBack implements BackDriver {
     if (!connected) return;
     this.#connected = null;
     const { device, queues } = connected;
-    for (const { bell } of queues) bell.close();
     device.giveUp();
     let timer: ReturnType<typeof setTimeout> | undefined;
     await Promise.race([Promise.all(queues.map(({ queue }) => queue.close())), new Promise((late) => { timer = setTimeout(late, DRAIN_MS); })]);
     clearTimeout(timer);
-    for (const { queue } of queues) queue.abandon();
+    for (const { queue, bell } of queues) {
+      queue.abandon();
+      bell.close();       // not before the last answer's event
+    }
     for (const { pages } of queues) for (const page of pages) this.#options.grants.unmap(page);
     device.pages.close();
   }

@@ -26,6 +26,8 @@ export class BlockQueue {
   #isClosed = false;
   #budgetBytes = 0;
   #again: ReturnType<typeof setTimeout> | null = null;
+  /** requests that will still be taken: once it closes, those that were in the ring then */
+  #nrMore = Infinity;
   #drained: PromiseWithResolvers<void> | null = null;
   /** the ring's pages are not ours any more */
   #isAbandoned = false;
@@ -57,8 +59,12 @@ export class BlockQueue {
         if (run.length) void this.#transfer(run);
         run = [];
       };
-      while (this.#bytesInFlight < IN_FLIGHT_BYTES && this.#budgetBytes > 0) {
-        if (!this.#ring.take()) break;
+      while (this.#bytesInFlight < IN_FLIGHT_BYTES && this.#nrMore > 0 && this.#budgetBytes > 0) {
+        if (!this.#ring.take()) {
+          if (this.#drained) this.#nrMore = 0;
+          break;
+        }
+        this.#nrMore--;
         const request = parseRequest(this.#ring.requestView, (ref) => this.#device.pages.copy(ref)), last = run.at(-1);
         this.#budgetBytes -= "segments" in request ? Math.max(request.lengthBytes, POLL_COST_LEAST) : POLL_COST_LEAST;
         if (!("segments" in request)) {
@@ -75,10 +81,11 @@ export class BlockQueue {
       start();
       if (this.#ring.dead !== null) {
         this.#isClosed = true;
-        this.#device.onBroken(this.#ring.dead);
-        return;
+        if (!this.#drained) this.#device.onBroken(this.#ring.dead);
+        break;
       }
-    } while (this.#bytesInFlight < IN_FLIGHT_BYTES && this.#ring.finalCheck());
+    } while (this.#bytesInFlight < IN_FLIGHT_BYTES && this.#nrMore > 0 && this.#ring.finalCheck());
+    this.#lookWhetherDrained();
   }
 
   #other(request: BlockOther): void {
@@ -161,16 +168,25 @@ export class BlockQueue {
       }
       if (this.#ring.push()) this.#notify();
     }
-    if (this.#nrInFlight === 0) this.#drained?.resolve();
+    this.#lookWhetherDrained();
+  }
+  #lookWhetherDrained(): void {
+    if (this.#nrInFlight === 0 && (this.#isClosed || this.#nrMore === 0)) this.#drained?.resolve();
   }
 
-  /** Take nothing more. @returns when nothing is on its way */
+  /** Carry out what is in the ring now and no more: Linux's front end, once it lets go, waits for the answers to all it has asked. @returns when nothing is on its way */
   close(): Promise<void> {
-    this.#isClosed = true;
-    if (this.#again !== null) clearTimeout(this.#again);
-    if (this.#nrInFlight === 0) return Promise.resolve();
-    return (this.#drained ??= Promise.withResolvers<void>()).promise;
+    if (!this.#drained) {
+      this.#drained = Promise.withResolvers<void>();
+      this.#nrMore = this.#ring.nrRequests;
+      this.poll();
+      this.#lookWhetherDrained();
+    }
+    return this.#drained.promise;
   }
-  /** Answers are not written any more, whoever they come for. */
-  abandon(): void { this.#isAbandoned = true; }
+  /** Nothing is taken and no answer is written any more, whoever it comes for. */
+  abandon(): void {
+    this.#isClosed = this.#isAbandoned = true;
+    if (this.#again !== null) clearTimeout(this.#again);
+  }
 }
