@@ -197,6 +197,15 @@ test("a device that is closed while a broken ring is let go of waits for that", 
   await closed;
 });
 
+test("what the guest says is told without what commands a terminal, and forgotten with the device", async () => {
+  const b = new Bench(), error = "/local/domain/0/error/backend/vbd/5/51712/error";
+  await b.front(S.Connected, { "ring-ref": "\x1b[2J\n\u202e8" });
+  assert.match(b.log[0]!, /ring-ref is "\?\[2J\?\?8"/);
+  assert.match(b.dom0.read(error)!, /ring-ref/);
+  await b.back.close();
+  assert.equal(b.dom0.read(error), undefined);
+});
+
 test("a guest that breaks its rings again and again does not fill the log", async () => {
   const b = new Bench();
   for (let i = 0; i < 20; i++) for (const state of [S.Connected, S.Closed, S.Initialising]) await b.front(state);

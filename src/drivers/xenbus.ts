@@ -75,6 +75,7 @@ export class XenbusBack {
     this.#watch = xs.watch(`${this.frontPath}/state`, () => { void this.poll(); });
   }
 
+  get #errorPath(): string { return this.path.replace("/backend/", "/error/backend/"); }
   get name(): string { return `d${this.device.domid} ${this.device.kind} ${this.device.devid}`; }
   get state(): number { return this.#state; }
   get isConnected(): boolean { return this.#isConnected; }
@@ -163,11 +164,11 @@ export class XenbusBack {
     await this.driver.disconnect();
   }
   /** The guest's end is beyond use: close, say why, and wait for it to begin anew. */
-  async #fail(why: string): Promise<void> {
+  async #fail(reason: string): Promise<void> {
     if (this.#isClosed) return;
+    const why = reason.replace(/[^ -~]/g, "?");       // the guest's words may stand in it; they shall not command a terminal
     if (++this.#nrComplaints <= COMPLAINTS) this.#log(`${this.name}: ${why}; the device is closed${this.#nrComplaints === COMPLAINTS ? " (no more is said of it)" : ""}`);
-    const error = this.path.replace("/backend/", "/error/backend/");
-    this.#xs.write(`${error}/error`, why);
+    this.#xs.write(`${this.#errorPath}/error`, why);
     this.#setState(XenbusState.Closing);
     await this.#disconnect();
   }
@@ -200,6 +201,7 @@ export class XenbusBack {
     this.#isClosed = true;
     await this.#running;
     await this.#disconnect();
+    this.#xs.remove(this.#errorPath);
     this.#gone.resolve();
   }
 }
