@@ -4,7 +4,7 @@ import { XenbusState as S } from "../abi/io/xenbus.ts";
 import { Client } from "../xenstore/client.ts";
 import { hostEntries } from "../xenstore/domain-entries.ts";
 import { Store } from "../xenstore/store.ts";
-import { type Attached, Devices } from "./devices.ts";
+import { type Attached, Devices, sparingly } from "./devices.ts";
 
 const turn = (): Promise<void> => new Promise((done) => { setTimeout(done, 0); });
 const BACK = "/local/domain/0/backend/vbd/5/768";
@@ -69,4 +69,15 @@ test("what no driver has taken up goes at once; what is not there is an error", 
   await assert.rejects(t.devices.remove("vbd", 769), /has no vbd 769/);
   await t.devices.remove("vbd", 768);
   assert.deepEqual(t.devices.list(), []);
+});
+
+test("a device says no more than a reader can bear", () => {
+  const said: string[] = [];
+  let nowMs = 0;
+  const log = sparingly((sentence) => said.push(sentence), () => nowMs);
+  for (let i = 0; i < 1000; i++) log(`${i}`);
+  assert.equal(said.length, 32);
+  nowMs = 150_000;
+  for (let i = 0; i < 1000; i++) log(`later ${i}`);
+  assert.deepEqual(said.slice(32), ["later 0", "later 1"]);
 });

@@ -8,6 +8,23 @@ import { deviceEntries, deviceRoots } from "../xenstore/device-entries.ts";
 const DETACH_MS = 10_000;
 /** How long where it is taken by force: a front end whose node goes without a word waits for ever for what it has asked, and Linux then hears of no device any more. */
 const FORCED_MS = 1000;
+/** What a device may say at once, and how long until it may say one more. */
+const SENTENCES = 32, SENTENCE_MS = 60_000;
+
+/**
+ * A log for one device: a guest can have its driver complain again, connection after connection. So many sentences at once, and one a minute.
+ * @param nowMs for tests
+ */
+export function sparingly(log: (sentence: string) => void, nowMs: () => number = () => performance.now()): (sentence: string) => void {
+  let nrSaid = 0, atMs = nowMs();
+  return (sentence) => {
+    nrSaid = Math.max(0, nrSaid - (nowMs() - atMs) / SENTENCE_MS);
+    atMs = nowMs();
+    if (nrSaid + 1 > SENTENCES) return;
+    nrSaid++;
+    log(sentence);
+  };
+}
 
 /** A device in a listing. */
 export type DeviceReport = { readonly kind: string; readonly devid: number; readonly state: number } & Readonly<Record<string, unknown>>;

@@ -89,7 +89,11 @@ export class Domain implements AsyncDisposable {
   /** Give it a disk while it runs. @throws UserError for a name that is none or is taken */
   attachDisk(disk: DiskConfig): void { this.#parts.attachDisk(disk); }
   /** Take a disk away: the guest is asked and waited for, or not (`isForced`). The disk is the caller's to close. @throws UserError when it does not let go */
-  async detachDisk(vdev: string, isForced = false): Promise<void> { await this.devices.remove("vbd", vdevNumber(vdev) ?? -1, isForced); }
+  async detachDisk(vdev: string, isForced = false): Promise<void> {
+    const devid = vdevNumber(vdev);
+    if (devid === null || !this.devices.list("vbd").some((d) => d.devid === devid)) throw new UserError(`${this.name} has no disk ${vdev}`);
+    await this.devices.remove("vbd", devid, isForced);
+  }
   /** Give it a network interface while it runs. @returns its number @throws UserError */
   attachVif(vif: VifConfig): Promise<number> { return this.#parts.attachVif(vif); }
   async detachVif(devid: number, isForced = false): Promise<void> { await this.devices.remove("vif", devid, isForced); }

@@ -5,6 +5,7 @@ import { tinyKernel } from "../../test/tiny-kernel.ts";
 import { HVM_PARAM } from "../abi/hvm/params.ts";
 import { SHUTDOWN } from "../abi/sched.ts";
 import { XenconsInterface } from "../abi/io/console.ts";
+import { TestDisk } from "../drivers/block/fixture.ts";
 import { VCPU } from "../hypervisor/objects.ts";
 import type { Bridge } from "../network/bridge.ts";
 import { checkConfig, type DomainConfig } from "./config.ts";
@@ -159,6 +160,18 @@ test("interfaces that are attached at once have numbers of their own; one that c
   await Promise.all([late, gone]);
   assert.deepEqual(open, []);
   assert.deepEqual(machine.networks.bridge("xenbr0").ports.map((p) => p.name), ["xenbr0-up"]);
+});
+
+test("a disk's name that is taken or is none is told of by name, and the disk that has it still hears of its size", async () => {
+  await using machine = await createMachine({ host: idleHost, memoryMiB: 64, nrDomains: 1 });
+  const domain = await machine.createDomain(config()), disk = new TestDisk(4096), sectors = `/local/domain/0/backend/vbd/${domain.domid}/51712/sectors`;
+  domain.attachDisk({ vdev: "xvda", disk });
+  assert.throws(() => domain.attachDisk({ vdev: "xvda", disk }), { name: "UserError", message: /has a disk xvda already/ });
+  await disk.resize(8192);
+  assert.equal(machine.xs.read(sectors), "16");
+  for (const vdev of ["xvdb", "nonsense"]) await assert.rejects(domain.detachDisk(vdev), { name: "UserError", message: `tiny has no disk ${vdev}` });
+  await domain.detachDisk("xvda");
+  assert.equal(machine.xs.read(sectors), undefined);
 });
 
 test("who looks at a console is told of its end although nobody reads it to the end", async () => {
