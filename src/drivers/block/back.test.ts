@@ -166,6 +166,26 @@ test("a device let go while requests are on their way or wait in the ring answer
   assert.deepEqual(t.mem.faults, []);
 });
 
+test("a disk that does not answer is let go of in the end, but not connected to again until it has", async (t) => {
+  const s = setUp();
+  s.disk.held = [];
+  void s.front.transfer("write", 0, [1], new Uint8Array(512));
+  await turn();
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  const gone = s.front.back.disconnect();
+  t.mock.timers.tick(30_000);
+  t.mock.timers.reset();
+  await gone;
+  assert.equal(s.mem.nrMapped, 0);
+  assert.throws(() => s.front.connect(), (e) => e instanceof FrontRefusal && /an earlier connection/.test(e.message));
+  s.disk.held[0]!();
+  await turn();
+  const again = new FrontRing(s.mem, 1, BLKIF_SLOT_BYTES);
+  s.front.keys["ring-ref"] = again.refs[0]!;
+  s.front.connect();
+  await finish(s);
+});
+
 test("a front end may connect again after it let go", async () => {
   const t = setUp();
   await t.front.back.disconnect();

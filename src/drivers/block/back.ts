@@ -43,6 +43,8 @@ export class BlockBack implements BackDriver {
   onUpdate: (keys: Record<string, string | number>) => void = () => {};
   readonly #options: BlockBackOptions;
   #connected: Connected | null = null;
+  /** queues let go of whose requests the disk still has not answered */
+  #nrStuck = 0;
 
   constructor(options: BlockBackOptions) {
     this.#options = options;
@@ -64,6 +66,7 @@ export class BlockBack implements BackDriver {
 
   connect(front: FrontKeys): void {
     const { grants, name, disk, log } = this.#options, protocol = front.text("protocol") ?? "x86_64-abi";
+    if (this.#nrStuck > 0) throw new FrontRefusal("the disk still has requests of an earlier connection, which may be carried out after newer ones");
     if (protocol !== "x86_64-abi") throw new FrontRefusal(`the front end speaks "${protocol}"; only x86_64-abi is built`);
     const nrQueues = front.number("multi-queue-num-queues", 1, MAX_QUEUES, 1), order = front.number("ring-page-order", 0, MAX_RING_PAGE_ORDER, 0), hasOrder = front.text("ring-page-order") !== undefined;
     const device = new BlockDevice({
@@ -110,6 +113,9 @@ export class BlockBack implements BackDriver {
     for (const { queue, bell } of queues) {
       queue.abandon();
       bell.close();       // not before the last answer's event
+      if (queue.nrInFlight === 0) continue;
+      this.#nrStuck++;
+      void queue.close().then(() => { this.#nrStuck--; });
     }
     for (const { pages } of queues) for (const page of pages) this.#options.grants.unmap(page);
     device.pages.close();
