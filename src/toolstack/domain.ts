@@ -49,6 +49,7 @@ export class Domain implements AsyncDisposable {
   readonly #end = Promise.withResolvers<DomainEnd>();
   #begunMs = performance.now();
   #isEnded = false;
+  #isLost = false;
   #lastReport: DomainReport | null = null;
   #release: Promise<void> | null = null;
   #bootMs: number | null = null;
@@ -122,7 +123,7 @@ export class Domain implements AsyncDisposable {
     this.#isEnded = true;
     while (!hv.isQuiet) {
       await new Promise((done) => setTimeout(done, 1));
-      if (this.#release) return;        // its vCPUs may be gone
+      if (this.#release || this.#isLost) return;        // its vCPUs are gone, or never leave
     }
     const reason = REASONS.get(end.code) ?? "crash";
     this.#lastReport = this.#report();
@@ -132,7 +133,7 @@ export class Domain implements AsyncDisposable {
   }
   /** The machine under it is lost. */
   fail(cause: Error): void {
-    this.#isEnded = true;
+    this.#isEnded = this.#isLost = true;
     this.#parts.streams.close();
     this.#end.reject(cause);
   }

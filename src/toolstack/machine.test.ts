@@ -204,13 +204,17 @@ test("guests that halt, fault thrice or spin with interrupts off end as they sho
   assert.equal((await again.wait()).reason, "poweroff");
 });
 
-test("a thread of ours that dies takes its machine with it, in words", async () => {
+test("a thread of ours that dies takes its machine with it, in words", { timeout: 20_000 }, async () => {
   let worker: HostWorker | undefined;
   const frail: Host = { ...idleHost, spawnPcpu: (index) => (worker = idleHost.spawnPcpu(index)) };
   const machine = await createMachine({ host: frail, memoryMiB: 64, nrDomains: 1, pcpus: 1 });
-  const domain = await machine.createDomain(config());
+  const domain = await machine.createDomain(config()), hd = machine.hv.domain(domain.domid)!;
+  machine.hv.store(VCPU.onPcpu, hd.vcpu(0)!.at, 1);       // it ends on that thread, and never leaves it
+  hd.shutdown(SHUTDOWN.poweroff);
+  const polled = domain.poll();
   worker!.onMessage({ op: "failed", index: 0, message: "Assertion failed: x", stack: "" });
   await assert.rejects(domain.wait(), /pCPU 0 failed: Assertion failed: x/);
+  await polled;
   await assert.rejects(machine.createDomain(config({ name: "b" })), /pCPU 0 failed/);
   await machine.destroy();
 });
