@@ -70,6 +70,9 @@ export class Devices {
       try {
         await device.back.close();
         for (const path of deviceRoots(device.back.device)) this.#xs.remove(path);
+        // the folders of its domain and of its kind too where it was the last one, as libxl__xs_path_cleanup does
+        const ofDomain = device.back.path.replace(/\/\d+$/, ""), ofKind = ofDomain.replace(/\/\d+$/, "");
+        for (const above of [ofDomain, ofKind]) if (this.#xs.list(above)?.length === 0) this.#xs.remove(above);
         await device.release?.();
       } finally {
         this.#all.delete(key);
