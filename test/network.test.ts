@@ -49,7 +49,7 @@ describe("Debian guests' networks", { skip: imagesMissing() }, () => {
     server = createServer((_, response) => { response.setHeader("content-length", BODY_BYTES).end(body); });
     await new Promise<void>((listening) => server.listen(0, "127.0.0.1", listening));
     url = `http://host.domus.internal:${(server.address() as AddressInfo).port}/`;
-    const log = (s: string): void => { told.push(s); }, uplinks = natUplinks({ hostAccess: true, log });
+    const log = (s: string): void => { told.push(s); }, uplinks = natUplinks({ hostAccess: true, rules: [], log });
     machine = await createMachine({ host: nodeHost(), memoryMiB: 288, nrDomains: 2, log: (s) => told.push(s), uplink: (bridge) => (bridge.name === "xenbr0" ? uplinks(bridge) : null) });
     [a, b] = await Promise.all([1, 2].map((g) => Talk.boot(machine, { name: `net${g}`, memoryMiB: 128, vifs: [{ mac: macOf(g, 0), ...(g === 2 ? { forwards: ["tcp:127.0.0.1:0-8080"] } : {}) }] }))) as [Talk, Talk];
     await b.ok("mkfifo /tmp/open");
