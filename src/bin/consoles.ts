@@ -2,8 +2,21 @@
 import { createWriteStream, mkdirSync, rmSync } from "node:fs";
 import { createServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
+import type { Writable } from "node:stream";
 import { UserError } from "../base/errors.ts";
 import type { ConsoleViews } from "../drivers/console/views.ts";
+
+/** Wait until a stream takes more or takes nothing any more. */
+const roomIn = (stream: Writable): Promise<void> => new Promise((go) => {
+  const done = (): void => {
+    stream.off("drain", done);
+    stream.off("close", done);
+    go();
+  };
+  if (stream.destroyed) return go();
+  stream.on("drain", done);
+  stream.on("close", done);
+});
 
 /** Append what a console says to DIR/NAME.log, as it comes. A disk that is full costs the log, not the guest. */
 export function logConsole(folder: string, name: string, views: ConsoleViews, told: (sentence: string) => void): void {
@@ -18,7 +31,7 @@ export function logConsole(folder: string, name: string, views: ConsoleViews, to
   void (async () => {
     for await (const bytes of views.view()) {
       if (isLost) break;
-      if (!file.write(bytes)) await new Promise<void>((go) => { file.once("drain", go); file.once("error", () => go()); });
+      if (!file.write(bytes)) await roomIn(file);
     }
     file.end();
   })();
@@ -44,7 +57,7 @@ export async function serveChannel(path: string, views: ConsoleViews): Promise<(
     });
     void (async () => {
       for (let got = await reader.read(); !got.done; got = await reader.read()) {
-        if (!socket.write(got.value)) await new Promise<void>((go) => { socket.once("drain", go); socket.once("close", () => go()); });
+        if (!socket.write(got.value)) await roomIn(socket);
       }
       socket.end();
     })();

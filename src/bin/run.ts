@@ -140,6 +140,7 @@ export async function runDomains(given: readonly CheckedConfig[], options: RunOp
   for (const c of configs) await planDomain(c).catch((e) => { throw e instanceof UserError ? new UserError(`${c.name}: ${e.message}`) : e; });
   const symbols = options.profile === undefined ? null : await readSymbols(configs, options.symbols);
   if (options.profile) write(options.profile, "", "profile");      // told now, not when the guest has run
+  if (options.capture !== undefined) write(options.capture, "", "capture");
   const controller = endings();
   const told = options.quiet ? () => {} : printLine, captures = options.capture === undefined ? null : new Captures(options.capture, options.captureFilter, told);
   const links = options.link === undefined ? null : new Links([parseLink(options.link)], told);
@@ -155,6 +156,10 @@ export async function runDomains(given: readonly CheckedConfig[], options: RunOp
     ...(options.pcpus === undefined ? {} : { pcpus: options.pcpus }), ...(options.translateAfter === undefined ? {} : { translateAfter: options.translateAfter }), ...(options.codeCache === undefined ? {} : { codeCache: openCodeCache(options.codeCache) }), ...(options.quiet ? {} : { log: printLine }),
   });
   await using _served = options.xenstore === undefined ? null : await serveStore(machine.store, options.xenstore, options.quiet ? undefined : printLine);
+  await using _outside = { [Symbol.asyncDispose]: async () => {       // also when a domain cannot be made: what was captured until then is worth reading
+    await links?.close();
+    await captures?.close();
+  } };
   const ends = await Promise.all(configs.map((config) => superviseDomain(machine, config, {
     attach: async (domain) => {
       if (options.consoleLog !== undefined) logConsole(options.consoleLog, domain.name, domain.views, told);
@@ -167,8 +172,6 @@ export async function runDomains(given: readonly CheckedConfig[], options: RunOp
     notice: (text) => { if (!options.quiet) printLine(text); },
     signal: controller.signal,
   }))).catch((e): DomainEnd[] => { if (controller.signal.aborted) return []; throw e; });
-  await links?.close();
-  await captures?.close();
   await flush(process.stdout);
   const ending = controller.signal.aborted ? (controller.signal.reason as Ending) : null;
   if (symbols) await machine.destroy();      // pCPUs tell what they counted when they end
@@ -188,7 +191,11 @@ function withForwards(configs: readonly CheckedConfig[], forwards: readonly stri
   const [config, other] = configs, [vif, ...rest] = config?.vifs ?? [];
   if (!config || other) throw new UserError('Option "--forward" is for one domain; with several, write forward=... in a vif of the one that is meant');
   if (!vif) throw new UserError(`Option "--forward": ${config.name} has no network interface; give it one with vif = [ "" ]`);
-  for (const spec of forwards) parseForward(`${spec.replace(/-(\d+)$/, "-guest:$1")}`);
+  for (const spec of forwards) {
+    try { parseForward(spec.replace(/-(\d+)$/, "-guest:$1")); } catch (e) {
+      throw e instanceof UserError ? new UserError(`Option "--forward": ${e.message.replaceAll("-guest:", "-")}`) : e;       // in the words of who wrote it
+    }
+  }
   return [{ ...config, vifs: [{ ...vif, forwards: [...(vif.forwards ?? []), ...forwards] }, ...rest] }];
 }
 

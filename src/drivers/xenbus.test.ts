@@ -156,3 +156,78 @@ test("new keys of a connected device come with a word about its state", async ()
   await turn();
   assert.deepEqual(seen.slice(1), ["sectors", "state"]);
 });
+
+test("a front end that is closing keeps the device until it has closed", async () => {
+  const b = new Bench();
+  await b.front(S.Connected, { "ring-ref": "8" });
+  const gone = b.back.detach(10_000);
+  assert.equal(await b.back.detach(1), false, "who waits less is told earlier");
+  await b.front(S.Closing);
+  assert.deepEqual(b.told, ["connect 8 -"], "a mounted disk is still written to");
+  assert.equal(b.state, S.Closing);
+  await b.front(S.Closed);
+  assert.equal(await gone, true);
+  assert.deepEqual(b.told, ["connect 8 -", "disconnect"]);
+});
+
+test("a ring that is broken while it is connected closes the device", async () => {
+  const b = new Bench(), { connect } = b.driver;
+  b.driver.connect = (front) => {
+    void connect(front);
+    b.driver.onBroken("req_prod is mad");
+  };
+  await b.front(S.Connected, { "ring-ref": "8" });
+  assert.equal(b.state, S.Closing);
+  assert.equal(b.back.isConnected, false);
+  assert.deepEqual(b.told, ["connect 8 -", "disconnect"]);
+});
+
+test("a device that is closed while a broken ring is let go of waits for that", async () => {
+  const b = new Bench();
+  await b.front(S.Connected, { "ring-ref": "8" });
+  const held = b.held = Promise.withResolvers();
+  b.driver.onBroken("req_prod is mad");
+  await turn();
+  let isClosed = false;
+  const closed = b.back.close().then(() => { isClosed = true; });
+  b.held = null;
+  await turn();
+  assert.equal(isClosed, false);
+  held.resolve();
+  await closed;
+});
+
+test("what the guest says is told without what commands a terminal, and forgotten with the device", async () => {
+  const b = new Bench(), error = "/local/domain/0/error/backend/vbd/5/51712/error";
+  await b.front(S.Connected, { "ring-ref": "\x1b[2J\n\u202e8" });
+  assert.match(b.log[0]!, /ring-ref is "\?\[2J\?\?8"/);
+  assert.match(b.dom0.read(error)!, /ring-ref/);
+  await b.back.close();
+  assert.equal(b.dom0.read(error), undefined);
+});
+
+test("a guest that breaks its rings again and again does not fill the log", async () => {
+  const b = new Bench();
+  for (let i = 0; i < 20; i++) for (const state of [S.Connected, S.Closed, S.Initialising]) await b.front(state);
+  assert.equal(b.log.length, 5);
+});
+
+test("a detach waits for this connection's end, whatever became of an earlier one", async () => {
+  const b = new Bench();
+  await b.front(S.Connected, { "ring-ref": "8" });
+  b.guest.write("device/vbd/51712/state", "");
+  await turn();
+  await b.front(S.Initialising);
+  await b.front(S.Connected);
+  assert.equal(await b.back.detach(5), false);
+  assert.equal(b.guest.read("/local/domain/0/backend/vbd/5/51712/online"), "1", "what the guest keeps is offered again after a reload");
+});
+
+test("a kernel that begins anew while it is asked to let go has let go", async () => {
+  const b = new Bench();
+  await b.front(S.Connected, { "ring-ref": "8" });
+  const gone = b.back.detach(10_000);
+  await b.front(S.Initialising);
+  assert.equal(await gone, true);
+  assert.equal(b.state, S.Closed);
+});

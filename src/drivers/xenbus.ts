@@ -12,6 +12,9 @@ import type { Client } from "../xenstore/client.ts";
 import { backPath, type DeviceName, frontPath } from "../xenstore/device-entries.ts";
 import { FrontRefusal } from "./ring.ts";
 
+/** Sentences about a guest's broken ends before the log hears no more of the device: a guest can break one after the other. */
+const COMPLAINTS = 5;
+
 /** The front end's own keys, read once at connecting. Everything in them is the guest's word. */
 export type FrontKeys = {
   text(key: string): string | undefined;
@@ -29,7 +32,7 @@ export interface BackDriver {
   connect(front: FrontKeys): void | Promise<void>;
   /** Let go of all that `connect` took, when requests in flight have ended. Called also where `connect` was not. */
   disconnect(): void | Promise<void>;
-  /** the guest has broken a ring: set by XenbusBack, called by the driver */
+  /** the guest has broken a ring: set by XenbusBack, called by the driver at any time, `connect` included; `disconnect` follows */
   onBroken: (why: string) => void;
 }
 
@@ -48,6 +51,11 @@ export class XenbusBack {
   /** steps run one after the other; one more is asked for while one runs */
   #running: Promise<void> | null = null;
   #again = false;
+  /** what the driver found broken, until a step has seen to it */
+  #broken: string | null = null;
+  #nrComplaints = 0;
+  #isLeaving = false;
+  #nrDetaching = 0;
   #gone = Promise.withResolvers<void>();
 
   /** The nodes of both ends exist already, see `deviceEntries`. Begins at once. */
@@ -58,12 +66,16 @@ export class XenbusBack {
     this.frontPath = frontPath(domid, driver.kind, devid);
     this.#xs = xs;
     this.#log = log;
-    driver.onBroken = (why) => { void this.#fail(why); };
+    driver.onBroken = (why) => {
+      this.#broken ??= why;
+      void this.poll();
+    };
     for (const [key, value] of Object.entries(driver.offer())) xs.write(`${this.path}/${key}`, String(value));
     this.#setState(XenbusState.InitWait);
     this.#watch = xs.watch(`${this.frontPath}/state`, () => { void this.poll(); });
   }
 
+  get #errorPath(): string { return this.path.replace("/backend/", "/error/backend/"); }
   get name(): string { return `d${this.device.domid} ${this.device.kind} ${this.device.devid}`; }
   get state(): number { return this.#state; }
   get isConnected(): boolean { return this.#isConnected; }
@@ -86,6 +98,7 @@ export class XenbusBack {
   poll(): Promise<void> {
     this.#again = true;
     return this.#running ??= (async () => {
+      await null;       // a step that has this called, by the driver it calls, must find it running
       try {
         while (this.#again && !this.#isClosed) {
           this.#again = false;
@@ -97,21 +110,25 @@ export class XenbusBack {
     })();
   }
   async #step(): Promise<void> {
+    const broken = this.#broken;
+    this.#broken = null;
+    if (broken !== null && this.#isConnected) await this.#fail(broken);
     const state = Number(this.#xs.read(`${this.frontPath}/state`) ?? XenbusState.Unknown);
     switch (state) {
       case XenbusState.Initialising:
         if (this.#state === XenbusState.Closed || this.#state === XenbusState.Closing || this.#isConnected) {
           await this.#disconnect();       // it begins anew without having closed: another kernel, or a driver reloaded
-          this.#setState(XenbusState.InitWait);
+          this.#setState(this.#isLeaving ? XenbusState.Closed : XenbusState.InitWait);
+          if (this.#isLeaving) this.#gone.resolve();
         }
         return;
       case XenbusState.Initialised: case XenbusState.Connected:
         if (this.#isConnected || this.#state !== XenbusState.InitWait) return;
         return this.#connect();
       case XenbusState.Closing:
-        if (this.#state === XenbusState.Closed) return;
-        this.#setState(XenbusState.Closing);
-        return this.#disconnect();
+        // It goes on using the device until it says Closed: Linux up to 5.15 says Closing of a disk that is mounted, and Closed when it is not any more.
+        if (this.#state !== XenbusState.Closed) this.#setState(XenbusState.Closing);
+        return;
       case XenbusState.Closed: case XenbusState.Unknown:
         if (state === XenbusState.Unknown && !this.#isConnected) return;
         await this.#disconnect();
@@ -147,25 +164,34 @@ export class XenbusBack {
     await this.driver.disconnect();
   }
   /** The guest's end is beyond use: close, say why, and wait for it to begin anew. */
-  async #fail(why: string): Promise<void> {
+  async #fail(reason: string): Promise<void> {
     if (this.#isClosed) return;
-    this.#log(`${this.name}: ${why}; the device is closed`);
-    const error = this.path.replace("/backend/", "/error/backend/");
-    this.#xs.write(`${error}/error`, why);
+    const why = reason.replace(/[^ -~]/g, "?");       // the guest's words may stand in it; they shall not command a terminal
+    if (++this.#nrComplaints <= COMPLAINTS) this.#log(`${this.name}: ${why}; the device is closed${this.#nrComplaints === COMPLAINTS ? " (no more is said of it)" : ""}`);
+    this.#xs.write(`${this.#errorPath}/error`, why);
     this.#setState(XenbusState.Closing);
     await this.#disconnect();
   }
 
-  /** Ask the front end to let go, as a detach does. @returns when it has, or false after `timeoutMs` */
+  /** Ask the front end to let go, as a detach does; several may ask. @returns true when it has; false after `timeoutMs`: the device is its own as before */
   async detach(timeoutMs: number): Promise<boolean> {
-    this.#xs.write(`${this.path}/online`, "0");
-    if (this.#isConnected) this.#setState(XenbusState.Closing);
-    else this.#gone.resolve();
-    void this.poll();
+    if (this.#isClosed) return true;
+    if (this.#nrDetaching++ === 0) {
+      this.#gone = Promise.withResolvers<void>();       // an earlier one may tell of an earlier connection
+      this.#isLeaving = true;
+      this.#xs.write(`${this.path}/online`, "0");
+      if (this.#isConnected) this.#setState(XenbusState.Closing);
+      else this.#gone.resolve();
+      void this.poll();
+    }
     let timer: ReturnType<typeof setTimeout> | undefined;
     const late = new Promise<false>((done) => { timer = setTimeout(done, timeoutMs, false); });
     const done = await Promise.race([this.#gone.promise.then(() => true), late]);
     clearTimeout(timer);
+    if (--this.#nrDetaching === 0 && !done && !this.#isClosed) {
+      this.#isLeaving = false;
+      this.#xs.write(`${this.path}/online`, "1");
+    }
     return done;
   }
   /** End it, whatever the front end does: the domain is going, or a detach is forced. */
@@ -175,6 +201,7 @@ export class XenbusBack {
     this.#isClosed = true;
     await this.#running;
     await this.#disconnect();
+    this.#xs.remove(this.#errorPath);
     this.#gone.resolve();
   }
 }

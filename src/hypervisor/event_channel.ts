@@ -74,7 +74,7 @@ function locked<T>(d: Domain, section: () => T): T {
 function lockedBoth<T>(a: Domain, b: Domain, section: () => T): T {
   if (a.at === b.at) return locked(a, section);
   const [first, second] = a.domid < b.domid ? [a, b] : [b, a];
-  return locked(first, () => locked(second, section));
+  return locked(first, () => second.hv.withLock(DOMAIN.eventLock, second.at, section));
 }
 
 // Showing events ---------------------------------------------------------------

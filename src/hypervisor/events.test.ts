@@ -7,7 +7,7 @@ import { GNTST, GTF, GrantEntryV1 } from "../abi/grant_table.ts";
 import { Fixture } from "./fixture.ts";
 import { growGrantTable, grantFrameMfn } from "./grant_table.ts";
 import { APIC, lapicAcknowledge, lapicPending, lapicWrite, x2apicRead, x2apicWrite } from "./lapic.ts";
-import { VPF } from "./objects.ts";
+import { DOMAIN, VPF } from "./objects.ts";
 
 const op = (f: Fixture, nr: number, sizeof: number, fill: (dv: DataView) => void): number => f.call(HYPERVISOR.event_channel_op, nr, f.put(sizeof, fill));
 const port = (f: Fixture, nr: number, p: number): number => op(f, nr, 4, (dv) => dv.setUint32(0, p, true));
@@ -37,6 +37,16 @@ test("domain 0 and a guest ring each other's port, and a closed end is unbound f
   assert.equal(EvtchnStatus.status.get(f.at(0x1000, 24), 0), 1);
   assert.equal(port(f, EVTCHNOP.close, guest), 0);
   assert.equal(port(f, EVTCHNOP.close, guest), -EINVAL);
+  f.done();
+});
+test("dom0 is rung when both locks of a binding are free", () => {
+  const f = new Fixture(), guest = f.dom0.allocUnbound(f.d.domid), held: number[] = [], { ringDom0 } = f.hv;
+  f.hv.ringDom0 = () => {
+    held.push(f.hv.load(DOMAIN.eventLock, f.dom0.domain.at) + f.hv.load(DOMAIN.eventLock, f.d.at));
+    ringDom0.call(f.hv);
+  };
+  f.dom0.bind(f.d.domid, guest);
+  assert.deepEqual(held, [0]);
   f.done();
 });
 test("wrong ports, vCPUs and virqs are refused with Xen's errors", () => {

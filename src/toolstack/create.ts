@@ -120,10 +120,15 @@ export async function buildDomain(machine: Machine, config: CheckedConfig): Prom
     const devices = new Devices(xs, hd.domid, machine.log);
     undo.push(() => devices.close());
     const plugDisk = (disk: DiskConfig): void => attachDisk(devices, dom0, hd.domid, disk, machine.log);
-    const plugVif = async (vif: VifConfig): Promise<number> => {
-      const devid = vif.devid ?? devices.freeDevid("vif");
-      await attachVif(devices, machine.networks, dom0, hd.domid, devid, vif, machine.log);
-      return devid;
+    let lastVif: Promise<unknown> = Promise.resolve();
+    const plugVif = (vif: VifConfig): Promise<number> => {      // one after the other: a number is taken when the interface is there
+      const plugged = lastVif.then(async () => {
+        const devid = vif.devid ?? devices.freeDevid("vif");
+        await attachVif(devices, machine.networks, dom0, hd.domid, devid, vif, machine.log);
+        return devid;
+      });
+      lastVif = plugged.catch(() => {});
+      return plugged;
     };
     for (const disk of config.disks) plugDisk(disk);
     for (const vif of config.vifs) await plugVif(vif);

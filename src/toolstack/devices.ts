@@ -6,6 +6,25 @@ import { deviceEntries, deviceRoots } from "../xenstore/device-entries.ts";
 
 /** How long a guest is waited for when a device is taken from it. libxl's LIBXL_DESTROY_TIMEOUT. */
 const DETACH_MS = 10_000;
+/** How long where it is taken by force: a front end whose node goes without a word waits for ever for what it has asked, and Linux then hears of no device any more. */
+const FORCED_MS = 1000;
+/** What a device may say at once, and how long until it may say one more. */
+const SENTENCES = 32, SENTENCE_MS = 60_000;
+
+/**
+ * A log for one device: a guest can have its driver complain again, connection after connection. So many sentences at once, and one a minute.
+ * @param nowMs for tests
+ */
+export function sparingly(log: (sentence: string) => void, nowMs: () => number = () => performance.now()): (sentence: string) => void {
+  let nrSaid = 0, atMs = nowMs();
+  return (sentence) => {
+    nrSaid = Math.max(0, nrSaid - (nowMs() - atMs) / SENTENCE_MS);
+    atMs = nowMs();
+    if (nrSaid + 1 > SENTENCES) return;
+    nrSaid++;
+    log(sentence);
+  };
+}
 
 /** A device in a listing. */
 export type DeviceReport = { readonly kind: string; readonly devid: number; readonly state: number } & Readonly<Record<string, unknown>>;
@@ -16,7 +35,8 @@ export class Devices {
   readonly #xs: Client;
   readonly #domid: number;
   readonly #log: (sentence: string) => void;
-  readonly #all = new Map<string, Attached & { readonly back: XenbusBack }>();
+  readonly #all = new Map<string, Attached & { readonly back: XenbusBack; /** it is being taken away, its number is not free yet */ dropped: Promise<void> | null }>();
+  #isClosed = false;
 
   constructor(xs: Client, domid: number, log: (sentence: string) => void) {
     this.#xs = xs;
@@ -27,29 +47,37 @@ export class Devices {
   /** @throws UserError where the domain has such a device already */
   add(devid: number, attached: Attached, front: Readonly<Record<string, string | number>>, back: Readonly<Record<string, string | number>>): XenbusBack {
     const { driver } = attached, key = `${driver.kind}/${devid}`;
+    if (this.#isClosed) throw new UserError(`Domain ${this.#domid} is going; it gets no ${driver.kind} any more`);
     if (this.#all.has(key)) throw new UserError(`Domain ${this.#domid} has a ${driver.kind} ${devid} already`);
     this.#xs.transaction((t) => t.writeAll(deviceEntries({ domid: this.#domid, kind: driver.kind, devid }, front, back)));
     const made = new XenbusBack(this.#xs, this.#domid, devid, driver, this.#log);
-    this.#all.set(key, { ...attached, back: made });
+    this.#all.set(key, { ...attached, back: made, dropped: null });
     return made;
   }
   /**
-   * Take a device away: ask the guest, wait, and where `isForced` do not wait.
-   * @throws UserError where there is none, or the guest does not let go (a mounted disk): it keeps the device then
+   * Take a device away: ask the guest and wait; where `isForced`, not for long and whatever it does.
+   * @throws UserError where there is none, or the guest does not let go (older kernels, of a mounted disk): it keeps the device then
    */
   async remove(kind: string, devid: number, isForced = false): Promise<void> {
     const key = `${kind}/${devid}`, device = this.#all.get(key);
     if (!device) throw new UserError(`Domain ${this.#domid} has no ${kind} ${devid}`);
-    if (!isForced && !(await device.back.detach(DETACH_MS))) throw new UserError(`Domain ${this.#domid} does not let go of ${kind} ${devid}; is it in use? (it can be taken by force)`);
-    await this.#drop(key);
+    if (!(await device.back.detach(isForced ? FORCED_MS : DETACH_MS)) && !isForced) throw new UserError(`Domain ${this.#domid} does not let go of ${kind} ${devid}; is it in use? (it can be taken by force)`);
+    if (this.#all.get(key) === device) await this.#drop(key);
   }
-  async #drop(key: string): Promise<void> {
+  #drop(key: string): Promise<void> {
     const device = this.#all.get(key);
-    if (!device) return;
-    this.#all.delete(key);
-    await device.back.close();
-    for (const path of deviceRoots(device.back.device)) this.#xs.remove(path);
-    await device.release?.();
+    return device ? device.dropped ??= (async () => {
+      try {
+        await device.back.close();
+        for (const path of deviceRoots(device.back.device)) this.#xs.remove(path);
+        // the folders of its domain and of its kind too where it was the last one, as libxl__xs_path_cleanup does
+        const ofDomain = device.back.path.replace(/\/\d+$/, ""), ofKind = ofDomain.replace(/\/\d+$/, "");
+        for (const above of [ofDomain, ofKind]) if (this.#xs.list(above)?.length === 0) this.#xs.remove(above);
+        await device.release?.();
+      } finally {
+        this.#all.delete(key);
+      }
+    })() : Promise.resolve();
   }
   /** The least number that no device of the kind has. */
   freeDevid(kind: string): number {
@@ -61,8 +89,9 @@ export class Devices {
     return [...this.#all.values()].filter(({ driver }) => kind === undefined || driver.kind === kind)
       .map(({ back, driver }) => ({ kind: driver.kind, devid: back.device.devid, state: back.state, ...driver.describe() }));
   }
-  /** The domain is going. */
+  /** The domain is going: all are taken away, and none is added any more. */
   async close(): Promise<void> {
+    this.#isClosed = true;
     await Promise.all([...this.#all.keys()].map((key) => this.#drop(key)));
   }
 }

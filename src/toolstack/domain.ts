@@ -1,5 +1,6 @@
 /** A running domain as the toolstack's caller holds it: its console as streams, its end as a promise. */
 import { SHUTDOWN } from "../abi/sched.ts";
+import { UserError } from "../base/errors.ts";
 import { ConsoleViews } from "../drivers/console/views.ts";
 import type { ConsoleStreams } from "../drivers/console/streams.ts";
 import type { Domain as HvDomain } from "../hypervisor/domain.ts";
@@ -48,6 +49,7 @@ export class Domain implements AsyncDisposable {
   readonly #end = Promise.withResolvers<DomainEnd>();
   #begunMs = performance.now();
   #isEnded = false;
+  #isLost = false;
   #lastReport: DomainReport | null = null;
   #release: Promise<void> | null = null;
   #bootMs: number | null = null;
@@ -67,7 +69,7 @@ export class Domain implements AsyncDisposable {
   /** Notes when the first byte and the banner pass; hands everything on untouched. */
   #bootWatch(): TransformStream<Uint8Array, Uint8Array> {
     let tail = "";
-    return new TransformStream({
+    const watch: Transformer<Uint8Array, Uint8Array> & { cancel(): void } = {
       transform: (bytes, out) => {
         const ms = performance.now() - this.#begunMs;
         this.#firstOutputMs ??= ms;
@@ -80,20 +82,29 @@ export class Domain implements AsyncDisposable {
         out.enqueue(bytes);
       },
       flush: () => this.views.close(),
-    });
+      cancel: () => this.views.close(),
+    };
+    return new TransformStream(watch);
   }
 
   /** Give it a disk while it runs. @throws UserError for a name that is none or is taken */
   attachDisk(disk: DiskConfig): void { this.#parts.attachDisk(disk); }
   /** Take a disk away: the guest is asked and waited for, or not (`isForced`). The disk is the caller's to close. @throws UserError when it does not let go */
-  async detachDisk(vdev: string, isForced = false): Promise<void> { await this.devices.remove("vbd", vdevNumber(vdev) ?? -1, isForced); }
+  async detachDisk(vdev: string, isForced = false): Promise<void> {
+    const devid = vdevNumber(vdev);
+    if (devid === null || !this.devices.list("vbd").some((d) => d.devid === devid)) throw new UserError(`${this.name} has no disk ${vdev}`);
+    await this.devices.remove("vbd", devid, isForced);
+  }
   /** Give it a network interface while it runs. @returns its number @throws UserError */
   attachVif(vif: VifConfig): Promise<number> { return this.#parts.attachVif(vif); }
   async detachVif(devid: number, isForced = false): Promise<void> { await this.devices.remove("vif", devid, isForced); }
   /** its further consoles, by name */
   get channels(): ReadonlyMap<string, ConsoleViews> { return this.#parts.channels; }
-  /** what it can be asked to do while it runs */
-  get control(): Control { return this.#parts.control; }
+  /** what it can be asked to do while it runs @throws UserError when it is gone: its number and memory are others' then */
+  get control(): Control {
+    if (this.#release) throw new UserError(`${this.name} is gone`);
+    return this.#parts.control;
+  }
   /** its split devices */
   get devices(): Devices { return this.#parts.devices; }
 
@@ -110,7 +121,10 @@ export class Domain implements AsyncDisposable {
     const { hv, streams } = this.#parts, end = this.#isEnded ? null : hv.end;
     if (!end) return;
     this.#isEnded = true;
-    while (!hv.isQuiet) await new Promise((done) => setTimeout(done, 1));
+    while (!hv.isQuiet) {
+      await new Promise((done) => setTimeout(done, 1));
+      if (this.#release || this.#isLost) return;        // its vCPUs are gone, or never leave
+    }
     const reason = REASONS.get(end.code) ?? "crash";
     this.#lastReport = this.#report();
     streams.close();
@@ -119,7 +133,7 @@ export class Domain implements AsyncDisposable {
   }
   /** The machine under it is lost. */
   fail(cause: Error): void {
-    this.#isEnded = true;
+    this.#isEnded = this.#isLost = true;
     this.#parts.streams.close();
     this.#end.reject(cause);
   }
@@ -129,6 +143,7 @@ export class Domain implements AsyncDisposable {
     return this.#release ??= (async () => {
       this.#lastReport ??= this.#report();
       this.#isEnded = true;
+      this.#parts.hv.pauseNoWait();     // or it would live on while its disks go one by one, and a mirror would call the first one broken
       await this.#parts.release();
       this.#end.resolve({ reason: "destroyed" });
       this.onGone();

@@ -5,12 +5,16 @@ import { tinyKernel } from "../../test/tiny-kernel.ts";
 import { HVM_PARAM } from "../abi/hvm/params.ts";
 import { SHUTDOWN } from "../abi/sched.ts";
 import { XenconsInterface } from "../abi/io/console.ts";
+import { TestDisk } from "../drivers/block/fixture.ts";
+import { VCPU } from "../hypervisor/objects.ts";
+import type { Bridge } from "../network/bridge.ts";
 import { checkConfig, type DomainConfig } from "./config.ts";
 import { crashText } from "./crash.ts";
 import { nodeHost } from "./host.node.ts";
 import type { Host, HostWorker } from "./host.ts";
 import { planDomain } from "./create.ts";
 import { createMachine, type Machine } from "./machine.ts";
+import type { Uplink } from "./networks.ts";
 
 /** Threads that never run anything: the control domain's half alone is under test. */
 const idleHost: Host = {
@@ -103,6 +107,80 @@ test("an abort signal destroys the domain", async () => {
   await assert.rejects(machine.createDomain(config(), { signal: controller.signal }), { name: "AbortError" });
 });
 
+test("a machine that is destroyed while a domain is built has none afterwards, and two of a name are not built", async () => {
+  const machine = await createMachine({ host: idleHost, memoryMiB: 64, nrDomains: 1 }), before = freeFrames(machine);
+  const making = assert.rejects(machine.createDomain(config()), { name: "UserError", message: /The machine is destroyed/ });
+  const second = assert.rejects(machine.createDomain(config()), { name: "UserError", message: /There is a domain named "tiny" already/ });
+  await Promise.all([machine.destroy(), making, second]);
+  assert.deepEqual([machine.domains, freeFrames(machine)], [[], before]);
+});
+
+test("a domain that is destroyed runs no further while its devices go, and takes no orders", async () => {
+  await using machine = await createMachine({ host: idleHost, memoryMiB: 64, nrDomains: 1 });
+  const domain = await machine.createDomain(config()), hd = machine.hv.domain(domain.domid)!, { control } = domain;
+  assert.ok(hd.mayRun);
+  control.setMemoryTarget(8);
+  const gone = domain.destroy();
+  assert.equal(hd.mayRun, false);
+  await gone;
+  assert.throws(() => domain.control.setMemoryTarget(8), { name: "UserError", message: /tiny is gone/ });
+});
+
+test("a domain that is destroyed before its vCPUs have stopped is not looked at afterwards", async () => {
+  await using machine = await createMachine({ host: idleHost, memoryMiB: 64, nrDomains: 1 });
+  const domain = await machine.createDomain(config()), hd = machine.hv.domain(domain.domid)!, vcpu = hd.vcpu(0)!, occasions: string[] = [];
+  machine.xs.watch("@releaseDomain", (path) => occasions.push(path));
+  machine.hv.store(VCPU.onPcpu, vcpu.at, 1);
+  hd.shutdown(SHUTDOWN.poweroff);
+  const polled = domain.poll(), gone = domain.destroy();
+  machine.hv.store(VCPU.onPcpu, vcpu.at, 0);
+  await Promise.all([polled, gone]);
+  assert.deepEqual(await domain.wait(), { reason: "destroyed" });
+  assert.deepEqual(occasions, ["@releaseDomain", "@releaseDomain"], "one for the watch, one for the end");
+});
+
+test("interfaces that are attached at once have numbers of their own; one that comes too late leaves nothing open", async () => {
+  const open: string[] = [], held = Promise.withResolvers<void>();
+  const uplink = (bridge: Bridge): Uplink => ({
+    port: { name: `${bridge.name}-up`, takesGso: true, takesBlankChecksum: true, peer: null, receive: () => true, ready: () => {} }, close: () => {},
+    forward: async (spec) => {
+      open.push(spec);
+      await held.promise;
+      return () => { open.splice(open.indexOf(spec), 1); };
+    },
+  });
+  await using machine = await createMachine({ host: idleHost, memoryMiB: 64, nrDomains: 1, uplink });
+  const domain = await machine.createDomain(config()), mac = (n: number): string => `00:16:3e:00:00:0${n}`;
+  assert.deepEqual(await Promise.all([1, 2].map((n) => domain.attachVif({ mac: mac(n) }))), [0, 1]);
+  const late = assert.rejects(domain.attachVif({ mac: mac(3), forwards: ["tcp:1-1"] }), { name: "UserError", message: /is going/ });
+  await new Promise((done) => setImmediate(done));
+  assert.equal(open.length, 1);
+  const gone = domain.destroy();
+  held.resolve();
+  await Promise.all([late, gone]);
+  assert.deepEqual(open, []);
+  assert.deepEqual(machine.networks.bridge("xenbr0").ports.map((p) => p.name), ["xenbr0-up"]);
+});
+
+test("a disk's name that is taken or is none is told of by name, and the disk that has it still hears of its size", async () => {
+  await using machine = await createMachine({ host: idleHost, memoryMiB: 64, nrDomains: 1 });
+  const domain = await machine.createDomain(config()), disk = new TestDisk(4096), sectors = `/local/domain/0/backend/vbd/${domain.domid}/51712/sectors`;
+  domain.attachDisk({ vdev: "xvda", disk });
+  assert.throws(() => domain.attachDisk({ vdev: "xvda", disk }), { name: "UserError", message: /has a disk xvda already/ });
+  await disk.resize(8192);
+  assert.equal(machine.xs.read(sectors), "16");
+  for (const vdev of ["xvdb", "nonsense"]) await assert.rejects(domain.detachDisk(vdev), { name: "UserError", message: `tiny has no disk ${vdev}` });
+  await domain.detachDisk("xvda");
+  assert.equal(machine.xs.read(sectors), undefined);
+});
+
+test("who looks at a console is told of its end although nobody reads it to the end", async () => {
+  await using machine = await createMachine({ host: idleHost, memoryMiB: 64, nrDomains: 1 });
+  const domain = await machine.createDomain(config()), seen = domain.views.view().getReader();
+  await domain.console.readable.cancel();
+  assert.equal((await seen.read()).done, true);
+});
+
 test("a machine that cannot be is refused", async () => {
   await assert.rejects(createMachine({ host: idleHost, memoryMiB: 9000 }), { name: "UserError", message: /more than a machine of 4 GiB holds/ });
   await assert.rejects(createMachine({ host: idleHost, pcpus: 0 }), { name: "UserError", message: /1 to 32 pCPUs/ });
@@ -126,13 +204,17 @@ test("guests that halt, fault thrice or spin with interrupts off end as they sho
   assert.equal((await again.wait()).reason, "poweroff");
 });
 
-test("a thread of ours that dies takes its machine with it, in words", async () => {
+test("a thread of ours that dies takes its machine with it, in words", { timeout: 20_000 }, async () => {
   let worker: HostWorker | undefined;
   const frail: Host = { ...idleHost, spawnPcpu: (index) => (worker = idleHost.spawnPcpu(index)) };
   const machine = await createMachine({ host: frail, memoryMiB: 64, nrDomains: 1, pcpus: 1 });
-  const domain = await machine.createDomain(config());
+  const domain = await machine.createDomain(config()), hd = machine.hv.domain(domain.domid)!;
+  machine.hv.store(VCPU.onPcpu, hd.vcpu(0)!.at, 1);       // it ends on that thread, and never leaves it
+  hd.shutdown(SHUTDOWN.poweroff);
+  const polled = domain.poll();
   worker!.onMessage({ op: "failed", index: 0, message: "Assertion failed: x", stack: "" });
   await assert.rejects(domain.wait(), /pCPU 0 failed: Assertion failed: x/);
+  await polled;
   await assert.rejects(machine.createDomain(config({ name: "b" })), /pCPU 0 failed/);
   await machine.destroy();
 });

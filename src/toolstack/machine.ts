@@ -76,6 +76,8 @@ export class Machine implements AsyncDisposable {
   readonly #config: MachineConfig;
   readonly #workers: HostWorker[] = [];
   readonly #domains = new Set<Domain>();
+  /** domains that are being built, by their names */
+  readonly #building = new Map<string, Promise<Domain>>();
   readonly #reports: DomainReport[] = [];
   #startMs = 0;
   readonly #images: Uint8Array[] = [];
@@ -153,17 +155,27 @@ export class Machine implements AsyncDisposable {
     if (this.#failure) throw this.#failure;
     if (this.#destroyed) throw new UserError("The machine is destroyed");
     const { ramdisk, ...rest } = config, checked = checkConfig(ramdisk ? { ...rest, ramdisk } : rest);
-    for (const d of this.#domains) if (d.name === checked.name) throw new UserError(`name: There is a domain named "${d.name}" already`);
+    if (this.#building.has(checked.name) || this.domains.some((d) => d.name === checked.name)) throw new UserError(`name: There is a domain named "${checked.name}" already`);
+    const made = this.#make(checked, options.signal);
+    this.#building.set(checked.name, made);
+    try { return await made; } finally { this.#building.delete(checked.name); }
+  }
+  async #make(checked: CheckedConfig, signal: AbortSignal | undefined): Promise<Domain> {
     const domain = await buildDomain(this, checked);
+    if (this.#failure) throw this.#failure;
+    if (this.#destroyed) {        // meanwhile; it waits for us
+      await domain.destroy();
+      throw new UserError("The machine is destroyed");
+    }
     this.#domains.add(domain);
     const abort = () => { void domain.destroy(); };
-    options.signal?.addEventListener("abort", abort, { once: true });
+    signal?.addEventListener("abort", abort, { once: true });
     domain.onGone = () => {
-      options.signal?.removeEventListener("abort", abort);
+      signal?.removeEventListener("abort", abort);
       this.#domains.delete(domain);
       this.#reports.push(domain.report());
     };
-    if (options.signal?.aborted) abort();
+    if (signal?.aborted) abort();
     else domain.begin();
     return domain;
   }
@@ -183,6 +195,7 @@ export class Machine implements AsyncDisposable {
   /** Destroy all domains, end the threads. */
   destroy(): Promise<void> {
     return this.#destroyed ??= (async () => {
+      await Promise.allSettled(this.#building.values());
       if (!this.#failure) await Promise.all(this.domains.map((d) => d.destroy()));
       this.hv.stop();
       await Promise.all(this.#workers.map((w) => new Promise<void>((resolve) => {

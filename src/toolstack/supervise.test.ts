@@ -31,6 +31,11 @@ test("a domain that reboots is made again, and the last end counts", async () =>
   assert.deepEqual(told, ["create a", "attach", "reboot", "destroy", "a reboots", "create a", "attach", "poweroff", "destroy"]);
 });
 
+test("a console that cannot be attached is told at once, not when the domain ends", async () => {
+  const { machine, watch } = fakeMachine([]), fake = { ...machine, createDomain: async () => ({ wait: () => new Promise(() => {}) }) as unknown as Domain } as unknown as Machine;
+  await assert.rejects(superviseDomain(fake, config(), { ...watch, attach: async () => { throw new Error("no folder"); } }), /no folder/);
+});
+
 test("a preserved domain stays", async () => {
   const { machine, watch, told } = fakeMachine([{ reason: "crash" }]);
   await superviseDomain(machine, config({ onCrash: "preserve" }), watch);

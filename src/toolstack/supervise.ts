@@ -36,7 +36,7 @@ export async function superviseDomain(machine: Machine, config: CheckedConfig, w
     const begun = performance.now(), options = watch.signal ? { signal: watch.signal } : {};
     const domain = await machine.createDomain(config, options);
     const attached = watch.attach(domain);
-    const end = await domain.wait();
+    const end = await Promise.race([domain.wait(), attached.then(() => domain.wait())]);      // whose console cannot be had fails at once
     const action = actionFor(config, end);
     shortLives = performance.now() - begun < SHORT_LIFE_MS ? shortLives + 1 : 0;
     const restarts = action === "restart" || action === "rename-restart" || action === "coredump-restart";

@@ -6,7 +6,7 @@ import type { Dom0 } from "../hypervisor/dom0.ts";
 import { hostClock } from "../network/clock.ts";
 import { TokenBucket } from "../network/rate.ts";
 import type { VifConfig } from "./config.ts";
-import type { Devices } from "./devices.ts";
+import { type Devices, sparingly } from "./devices.ts";
 import { DEFAULT_BRIDGE, type Networks } from "./networks.ts";
 
 /** Attach an interface; the domain may run already. @throws UserError for what cannot be had, with nothing left behind */
@@ -23,7 +23,7 @@ export async function attachVif(devices: Devices, networks: Networks, dom0: Dom0
       undo.push(await uplink.forward(spec, mac));
     }
     const driver = new NetDriver({
-      name, domid, devid, mac, port, grants: dom0Grants(dom0, domid), bind: dom0Bind(dom0, domid), rate: config.rate ? new TokenBucket(config.rate, hostClock) : null, log,
+      name, domid, devid, mac, port, grants: dom0Grants(dom0, domid), bind: dom0Bind(dom0, domid), rate: config.rate ? new TokenBucket(config.rate, hostClock) : null, log: sparingly(log),
       ...(mtu === undefined ? {} : { mtu }),
     });
     devices.add(devid, { driver, release }, { handle: devid, mac, ...(mtu === undefined ? {} : { mtu }) }, {

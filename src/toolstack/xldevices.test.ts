@@ -26,7 +26,7 @@ test("VLANs are numbers, ranges and series; one may go untagged", () => {
 test("what is understood and not built is refused at its place or warned of", () => {
   for (const [text, fault] of [
     ['disk=["a,raw,xvda,w,specification=virtio"]', /f:1:7: xvda: specification=virtio is not built/], ['disk=["a,raw,xvda,w,backend=store"]', /driver domains/],
-    ['vif=["backend=net"]', /driver domains/], ['vif=["rate=1b/s@1us"]', /Less than a byte/],
+    ['vif=["backend=net"]', /driver domains/], ['channel=["connection=socket,path=/x,backend=net"]', /f:1:10: channel: backend=net: channels of driver domains/], ['vif=["rate=1b/s@1us"]', /Less than a byte/],
   ] as const) assert.throws(() => load(text), fault, text);
   assert.match(load('disk=["a,raw,xvda,w,script=block-x"]\nvif=["script=vif-x,gatewaydev=eth0"]').warnings.join("\n"), /block-x is not run[^]*eth0 is ignored[^]*vif-x is not run/);
 });

@@ -33,6 +33,8 @@ function channelsOf(setting: Setting | undefined): ChannelSpec[] {
     }));
     for (const key of keys.keys()) if (!["name", "connection", "path", "backend"].includes(key)) throw faultAt(item.place, `channel: "${key}" is none of name, connection, path`);
     const name = keys.get("name") ?? `channel${i}`, connection = keys.get("connection"), path = keys.get("path");
+    const backend = keys.get("backend") ?? "0";
+    if (backend !== "0" && backend !== "Domain-0") throw faultAt(item.place, `channel: backend=${backend}: channels of driver domains are not built yet`);
     if (connection === "pty") throw faultAt(item.place, `channel: connection=pty is not built; write connection=socket, path=...`);
     if (connection !== "socket") throw faultAt(item.place, `channel: connection is ${connection === undefined ? "missing" : `"${connection}"`}; write connection=socket, path=...`);
     if (!path || path.includes("\0") || new TextEncoder().encode(path).length > SOCKET_PATH_BYTES) throw faultAt(item.place, `channel: path is the way to a Unix socket of at most ${SOCKET_PATH_BYTES} bytes`);

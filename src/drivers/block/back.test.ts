@@ -1,16 +1,18 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { BLKIF_DISCARD_SECURE, BLKIF_OP, BLKIF_RSP, BlkifRequest, BlkifRequestSegment } from "../../abi/io/blkif.ts";
+import { BLKIF_DISCARD_SECURE, BLKIF_OP, BLKIF_RSP, BLKIF_SLOT_BYTES, BlkifRequest, BlkifRequestSegment } from "../../abi/io/blkif.ts";
 import { DiskError } from "../../storage/disk.ts";
-import { GuestPages, seeded } from "../fixture.ts";
-import { FrontRefusal } from "../ring.ts";
+import { FrontRing, GuestPages, seeded } from "../fixture.ts";
+import { BackRing, FrontRefusal } from "../ring.ts";
+import { BlockDevice } from "./device.ts";
 import { BlockFront, type FrontOptions, TestDisk } from "./fixture.ts";
-import { MAX_PERSISTENT } from "./pages.ts";
+import { BlockPages, MAX_PERSISTENT } from "./pages.ts";
+import { BlockQueue } from "./queue.ts";
 
 const turn = (): Promise<void> => new Promise((done) => { setTimeout(done, 0); });
-function setUp(options: FrontOptions & { sizeBytes?: number; nrPages?: number; isReadonly?: boolean; onFull?: "wait" | "error" } = {}) {
+function setUp(options: FrontOptions & { sizeBytes?: number; nrPages?: number; isReadonly?: boolean; onFull?: "wait" | "error"; discards?: boolean } = {}) {
   const disk = new TestDisk(options.sizeBytes ?? 1 << 20), mem = new GuestPages(options.nrPages ?? 2048), log: string[] = [];
-  const front = new BlockFront(mem, { disk, log: (s) => log.push(s), ...(options.isReadonly ? { isReadonly: true } : {}), ...(options.onFull ? { onFull: options.onFull } : {}) }, options);
+  const front = new BlockFront(mem, { disk, log: (s) => log.push(s), ...(options.isReadonly ? { isReadonly: true } : {}), ...(options.discards === undefined ? {} : { discards: options.discards }), ...(options.onFull ? { onFull: options.onFull } : {}) }, options);
   front.connect();
   return { disk, mem, front, log };
 }
@@ -126,15 +128,17 @@ test("a read-only disk refuses writes and discards, whoever said it is", async (
 
 test("a full medium keeps the guest's write until there is room, or gives an error where that is the policy", async () => {
   const t = setUp(), full = new DiskError("nospace", "The medium is full");
-  t.disk.failing = full;
-  let done = false;
-  const write = t.front.transfer("write", 0, [1], new Uint8Array(512).fill(9)).then((s) => { done = true; return s; });
-  for (let i = 0; i < 20; i++) await turn();
-  assert.equal(done, false);
-  t.disk.failing = null;
-  assert.equal(await write, BLKIF_RSP.OKAY);
-  assert.equal(t.disk.bytes[511], 9);
-  assert.equal(t.log.length, 1, t.log.join());
+  for (const nr of [1, 2]) {
+    t.disk.failing = full;
+    let done = false;
+    const write = t.front.transfer("write", 0, [1], new Uint8Array(512).fill(nr)).then((s) => { done = true; return s; });
+    for (let i = 0; i < 20; i++) await turn();
+    assert.equal(done, false);
+    t.disk.failing = null;
+    assert.equal(await write, BLKIF_RSP.OKAY);
+    assert.equal(t.disk.bytes[511], nr);
+    assert.equal(t.log.length, nr, t.log.join());      // each time it is told of, once
+  }
   await finish(t);
   const u = setUp({ onFull: "error" });
   u.disk.failing = full;
@@ -142,21 +146,44 @@ test("a full medium keeps the guest's write until there is room, or gives an err
   await finish(u);
 });
 
-test("a device let go while requests are on their way waits for them, then gives every page back", async () => {
+test("a device let go while requests are on their way or wait in the ring answers them, with events, then gives every page back", async () => {
   const t = setUp();
   t.disk.held = [];
   const read = t.front.transfer("read", 0, [8], new Uint8Array(4096));
   await turn();
+  const seen = t.front.send((dv) => BlkifRequest.operation.set(dv, 0, BLKIF_OP.FLUSH_DISKCACHE), 0, false);
+  t.front.rings[0]!.push();        // and no event, as if it were on its way
   let gone = false;
   const over = t.front.back.disconnect().then(() => { gone = true; });
+  const late = t.front.flush();
   await turn();
   assert.equal(gone, false);
-  t.disk.held[0]!();
+  for (const go of t.disk.held) go();
   await over;
-  t.front.poll(0);
-  assert.equal(await read, BLKIF_RSP.OKAY);
+  assert.deepEqual([await read, await seen, t.disk.log], [BLKIF_RSP.OKAY, BLKIF_RSP.OKAY, ["read 0 4096", "flush"]]);
+  assert.equal(await Promise.race([late, turn()]), undefined);
   assert.equal(t.mem.nrMapped, 0);
   assert.deepEqual(t.mem.faults, []);
+});
+
+test("a disk that does not answer is let go of in the end, but not connected to again until it has", async (t) => {
+  const s = setUp();
+  s.disk.held = [];
+  void s.front.transfer("write", 0, [1], new Uint8Array(512));
+  await turn();
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  const gone = s.front.back.disconnect();
+  t.mock.timers.tick(30_000);
+  t.mock.timers.reset();
+  await gone;
+  assert.equal(s.mem.nrMapped, 0);
+  assert.throws(() => s.front.connect(), (e) => e instanceof FrontRefusal && /an earlier connection/.test(e.message));
+  s.disk.held[0]!();
+  await turn();
+  const again = new FrontRing(s.mem, 1, BLKIF_SLOT_BYTES);
+  s.front.keys["ring-ref"] = again.refs[0]!;
+  s.front.connect();
+  await finish(s);
 });
 
 test("a front end may connect again after it let go", async () => {
@@ -209,6 +236,65 @@ test("a front end set up wrongly is refused with nothing left mapped", async () 
     assert.throws(() => front.connect(), (e) => e instanceof FrontRefusal || /^Error: key/.test(String(e)), JSON.stringify(change));
     assert.equal(mem.nrMapped, 0);
   }
+});
+
+test("a disk that is not to be discarded is not, whatever the guest says", async () => {
+  const t = setUp({ discards: false });
+  assert.equal(t.front.back.offer()["feature-discard"], 0);
+  assert.equal(await t.front.discard(0, 8), BLKIF_RSP.EOPNOTSUPP);
+  assert.deepEqual(t.disk.log, []);
+  await finish(t);
+});
+
+test("a guest that asks for more whenever it is answered leaves the thread to others", async () => {
+  const mem = new GuestPages(8), front = new FrontRing(mem, 1, BLKIF_SLOT_BYTES), disk = new TestDisk(4096);
+  let nr = 0, isOver = false;
+  const device = new BlockDevice({ name: "x", disk, isReadonly: false, discards: true, pages: new BlockPages(mem, false), onFull: "wait", counters: { read: 0, write: 0, flush: 0, discard: 0, errors: 0, readBytes: 0, writtenBytes: 0, operations: 0 }, log: () => {}, onBroken: assert.fail });
+  const ask = (): void => {       // nonsense, as much as fits
+    nr++;
+    while (front.take()) { /* answered */ }
+    while (!isOver && nr < 50_000 && front.nrFree > 0) front.put(new Uint8Array([77]));
+    front.push();
+    front.store({ at: 12 }, front.rspCons + 1);
+  };
+  const queue = new BlockQueue(new BackRing(mem.words, front.pages, BLKIF_SLOT_BYTES), ask, device);
+  ask();
+  queue.poll();
+  assert.ok(nr < 10_000, `${nr} answers in one turn`);
+  const before = nr;
+  await turn();
+  await turn();
+  assert.ok(nr > before, "it goes on with the rest");
+  isOver = true;
+  await queue.close();
+});
+
+test("who waits for room long leaves nothing behind with each try, and the disk's errors do not fill the log", async () => {
+  const t = setUp();
+  t.disk.failing = new DiskError("nospace", "The medium is full");
+  const writes = [0, 8].map((sector) => t.front.transfer("write", sector, [1], new Uint8Array(512)));
+  await turn();
+  await turn();
+  assert.equal(t.front.back.describe()["nrWaitingForRoom"], 2);
+  const gone = t.front.back.disconnect();
+  await gone;
+  t.front.poll(0);
+  assert.deepEqual(await Promise.all(writes), [BLKIF_RSP.ERROR, BLKIF_RSP.ERROR]);
+  const u = setUp();
+  u.disk.failing = new DiskError("io", "A sector is bad");
+  for (let i = 0; i < 40; i++) await u.front.transfer("read", 0, [1], new Uint8Array(512));
+  assert.equal(u.log.length, 16);
+  await finish(u);
+});
+
+test("keys that an earlier kernel left do not mislead: one queue has flat ones", async () => {
+  const t = setUp({ nrQueues: 2 });
+  await t.front.back.disconnect();
+  const again = new BlockFront(t.mem, { disk: t.disk });
+  for (const key of ["queue-0/ring-ref", "queue-0/event-channel", "queue-1/ring-ref"]) again.keys[key] = 0x999;
+  again.connect();
+  assert.equal(await again.transfer("read", 0, [1], new Uint8Array(512)), BLKIF_RSP.OKAY);
+  await finish({ front: again, mem: t.mem });
 });
 
 test("random slots harm nothing but their own device", async () => {

@@ -43,37 +43,41 @@ export class BlockBack implements BackDriver {
   onUpdate: (keys: Record<string, string | number>) => void = () => {};
   readonly #options: BlockBackOptions;
   #connected: Connected | null = null;
+  /** queues let go of whose requests the disk still has not answered */
+  #nrStuck = 0;
 
   constructor(options: BlockBackOptions) {
     this.#options = options;
     options.disk.onResize = () => this.onUpdate({ sectors: options.disk.sizeBytes / SECTOR_BYTES });
   }
   get isReadonly(): boolean { return this.#options.isReadonly || this.#options.disk.isReadonly; }
+  get #discards(): boolean { return (this.#options.discards ?? true) && !this.isReadonly; }
 
   offer(): Record<string, string | number> {
-    const { disk } = this.#options, discards = (this.#options.discards ?? true) && !this.isReadonly;
+    const { disk } = this.#options;
     return {
       sectors: disk.sizeBytes / SECTOR_BYTES, info: (this.#options.isCdrom ? VDISK.CDROM | VDISK.REMOVABLE : 0) | (this.isReadonly ? VDISK.READONLY : 0),
       "sector-size": SECTOR_BYTES, "physical-sector-size": disk.physicalSectorBytes,
       "feature-flush-cache": 1, "feature-persistent": 1, "feature-max-indirect-segments": MAX_INDIRECT_SEGMENTS,
       "max-ring-page-order": MAX_RING_PAGE_ORDER, "multi-queue-max-queues": MAX_QUEUES,
-      ...(discards ? { "feature-discard": 1, "discard-granularity": disk.physicalSectorBytes, "discard-alignment": 0, "discard-secure": 0 } : { "feature-discard": 0 }),
+      ...(this.#discards ? { "feature-discard": 1, "discard-granularity": disk.physicalSectorBytes, "discard-alignment": 0, "discard-secure": 0 } : { "feature-discard": 0 }),
     };
   }
 
   connect(front: FrontKeys): void {
     const { grants, name, disk, log } = this.#options, protocol = front.text("protocol") ?? "x86_64-abi";
+    if (this.#nrStuck > 0) throw new FrontRefusal("the disk still has requests of an earlier connection, which may be carried out after newer ones");
     if (protocol !== "x86_64-abi") throw new FrontRefusal(`the front end speaks "${protocol}"; only x86_64-abi is built`);
     const nrQueues = front.number("multi-queue-num-queues", 1, MAX_QUEUES, 1), order = front.number("ring-page-order", 0, MAX_RING_PAGE_ORDER, 0), hasOrder = front.text("ring-page-order") !== undefined;
     const device = new BlockDevice({
-      name, disk, log, isReadonly: this.isReadonly, onFull: this.#options.onFull ?? "wait", counters: this.counters, onBroken: (why) => this.onBroken(why),
+      name, disk, log, isReadonly: this.isReadonly, discards: this.#discards, onFull: this.#options.onFull ?? "wait", counters: this.counters, onBroken: (why) => this.onBroken(why),
       pages: new BlockPages(grants, front.text("feature-persistent") === "1"),
     });
     const queues: { queue: BlockQueue; bell: Doorbell; pages: MappedPage[] }[] = [];
     try {
       for (let q = 0; q < nrQueues; q++) {
-        // Linux writes flat keys for one queue, whatever was offered; a front end may write one queue's keys all the same
-        const under = nrQueues > 1 || front.text("queue-0/event-channel") !== undefined ? `queue-${q}/` : "", port = front.number(`${under}event-channel`, 0, 0xffffffff);
+        // Linux writes flat keys for one queue, whatever was offered, and a kernel before it may have left keys of several; a front end may write one queue's keys all the same
+        const under = nrQueues > 1 || (front.text("event-channel") === undefined && front.text("queue-0/event-channel") !== undefined) ? `queue-${q}/` : "", port = front.number(`${under}event-channel`, 0, 0xffffffff);
         const keys = hasOrder ? Array.from({ length: 2 ** order }, (_, i) => `${under}ring-ref${i}`) : [`${under}ring-ref`];
         const pages = mapRing(grants, keys.map((key) => front.number(key, 0, 0xffffffff)), `${under}ring-ref`);
         const ring = new BackRing(grants.words, pages.map((p) => p.at), BLKIF_SLOT_BYTES), queue: BlockQueue = new BlockQueue(ring, () => bell.notify(), device);
@@ -102,18 +106,23 @@ export class BlockBack implements BackDriver {
     if (!connected) return;
     this.#connected = null;
     const { device, queues } = connected;
-    for (const { bell } of queues) bell.close();
     device.giveUp();
     let timer: ReturnType<typeof setTimeout> | undefined;
     await Promise.race([Promise.all(queues.map(({ queue }) => queue.close())), new Promise((late) => { timer = setTimeout(late, DRAIN_MS); })]);
     clearTimeout(timer);
-    for (const { queue } of queues) queue.abandon();
+    for (const { queue, bell } of queues) {
+      queue.abandon();
+      bell.close();       // not before the last answer's event
+      if (queue.nrInFlight === 0) continue;
+      this.#nrStuck++;
+      void queue.close().then(() => { this.#nrStuck--; });
+    }
     for (const { pages } of queues) for (const page of pages) this.#options.grants.unmap(page);
     device.pages.close();
   }
   /** The disk is another's from here on. */
   release(): void { this.#options.disk.onResize = null; }
   describe(): Record<string, unknown> {
-    return { disk: this.#options.disk.name, format: this.#options.disk.format, isConnected: this.#connected !== null, nrQueues: this.#connected?.queues.length ?? 0, ...this.counters };
+    return { disk: this.#options.disk.name, format: this.#options.disk.format, isConnected: this.#connected !== null, nrQueues: this.#connected?.queues.length ?? 0, nrWaitingForRoom: this.#connected?.device.nrWaitingForRoom ?? 0, ...this.counters };
   }
 }

@@ -9,6 +9,8 @@ export type OnFull = "wait" | "error";
 const FULL_RETRY_MS = 500;
 /** Sentences about a guest's bad requests before the log hears no more of them. */
 const COMPLAINTS = 3;
+/** Sentences about a disk's errors: the guest may ask for a bad sector again and again. */
+const ERRORS = 16;
 
 export type BlockCounters = { read: number; write: number; flush: number; discard: number; errors: number; readBytes: number; writtenBytes: number; /** reads and writes as the disk saw them */ operations: number };
 
@@ -16,20 +18,27 @@ export class BlockDevice {
   readonly name: string;
   readonly disk: Disk;
   readonly isReadonly: boolean;
+  /** discards are passed on; else they are not understood */
+  readonly discards: boolean;
   readonly pages: BlockPages;
   readonly buffers = new Buffers();
   readonly counters: BlockCounters;
   readonly onBroken: (why: string) => void;
   readonly #onFull: OnFull;
   readonly #log: (sentence: string) => void;
-  readonly #closing = new AbortController();
+  /** wakes those who wait for room */
+  readonly #sleepers = new Set<() => void>();
+  #isClosing = false;
   #nrComplaints = 0;
-  #isWaitingForRoom = false;
+  #nrErrors = 0;
+  /** requests that wait until the medium has room */
+  nrWaitingForRoom = 0;
 
-  constructor(o: { name: string; disk: Disk; isReadonly: boolean; pages: BlockPages; onFull: OnFull; counters: BlockCounters; log: (sentence: string) => void; onBroken: (why: string) => void }) {
+  constructor(o: { name: string; disk: Disk; isReadonly: boolean; discards: boolean; pages: BlockPages; onFull: OnFull; counters: BlockCounters; log: (sentence: string) => void; onBroken: (why: string) => void }) {
     this.name = o.name;
     this.disk = o.disk;
     this.isReadonly = o.isReadonly;
+    this.discards = o.discards;
     this.pages = o.pages;
     this.counters = o.counters;
     this.onBroken = o.onBroken;
@@ -42,27 +51,40 @@ export class BlockDevice {
   }
   /** Have the disk do it; a full medium is waited for. @returns whether it was done */
   async carryOut(action: () => Promise<void>): Promise<boolean> {
-    for (;;) {
-      try {
-        await action();
-        return true;
-      } catch (e) {
-        if (!(e instanceof DiskError)) throw e;
-        if (e.fault === "nospace" && this.#onFull === "wait" && !this.#closing.signal.aborted) {
-          if (!this.#isWaitingForRoom) this.#log(`${this.name}: ${e.message}; the guest's write waits until there is room`);
-          this.#isWaitingForRoom = true;
-          await new Promise<void>((resume) => {
-            const timer = setTimeout(resume, FULL_RETRY_MS);
-            this.#closing.signal.addEventListener("abort", () => { clearTimeout(timer); resume(); }, { once: true });
-          });
-          continue;
+    let isWaiting = false;
+    try {
+      for (;;) {
+        try {
+          await action();
+          return true;
+        } catch (e) {
+          if (!(e instanceof DiskError)) throw e;
+          if (e.fault !== "nospace" || this.#onFull !== "wait" || this.#isClosing) {
+            if (++this.#nrErrors <= ERRORS) this.#log(`${this.name}: ${e.message}${this.#nrErrors === ERRORS ? "; further errors of this disk are counted only" : ""}`);
+            return false;
+          }
+          if (!isWaiting && this.nrWaitingForRoom++ === 0) this.#log(`${this.name}: ${e.message}; the guest's write waits until there is room`);
+          isWaiting = true;
         }
-        this.#isWaitingForRoom = false;
-        this.#log(`${this.name}: ${e.message}`);
-        return false;
+        await this.#sleep();
       }
+    } finally {
+      if (isWaiting) this.nrWaitingForRoom--;
     }
   }
+  #sleep(): Promise<void> {
+    return new Promise((resume) => {
+      const wake = (): void => {
+        clearTimeout(timer);
+        this.#sleepers.delete(wake);
+        resume();
+      }, timer = setTimeout(wake, FULL_RETRY_MS);
+      this.#sleepers.add(wake);
+    });
+  }
   /** Wait for room no longer: what waits is answered with an error. */
-  giveUp(): void { this.#closing.abort(); }
+  giveUp(): void {
+    this.#isClosing = true;
+    for (const wake of [...this.#sleepers]) wake();
+  }
 }

@@ -87,7 +87,7 @@ export class BlockFront {
       log: () => {}, ...options, name: "d1 xvda", grants: mem,
       bind: (port, rung) => {
         this.#bells.set(port, rung);
-        return { notify: () => { this.nrEvents++; queueMicrotask(() => this.poll(port)); }, close: () => this.#bells.delete(port) };
+        return { notify: () => { if (this.#bells.get(port) !== rung) throw new Error("An event by a closed port"); this.nrEvents++; queueMicrotask(() => this.poll(port)); }, close: () => this.#bells.delete(port) };
       },
     });
     this.rings = Array.from({ length: nrQueues }, () => new FrontRing(mem, 2 ** order, BLKIF_SLOT_BYTES, start));

@@ -11,6 +11,11 @@ import { type BlockOther, type BlockRequest, type BlockTransfer, parseRequest } 
 const JOIN_BYTES = 1 << 20;
 /** Bytes of one ring on their way; what is beyond waits in the ring. */
 const IN_FLIGHT_BYTES = 8 << 20;
+/**
+ * Work done at an event before the thread's other tasks have their turn, a request costing its bytes and POLL_COST_LEAST at least: what is answered at once, nonsense or a read
+ * from a cache, a guest may ask for as fast as it is answered.
+ */
+const POLL_BYTES = 64 << 20, POLL_COST_LEAST = 16 << 10;
 
 export class BlockQueue {
   readonly #ring: BackRing;
@@ -19,6 +24,10 @@ export class BlockQueue {
   #bytesInFlight = 0;
   #nrInFlight = 0;
   #isClosed = false;
+  #budgetBytes = 0;
+  #again: ReturnType<typeof setTimeout> | null = null;
+  /** requests that will still be taken: once it closes, those that were in the ring then */
+  #nrMore = Infinity;
   #drained: PromiseWithResolvers<void> | null = null;
   /** the ring's pages are not ours any more */
   #isAbandoned = false;
@@ -32,16 +41,32 @@ export class BlockQueue {
 
   /** Take what is in the ring. Call it at each event from the guest. */
   poll(): void {
-    if (this.#isClosed) return;
+    this.#budgetBytes = POLL_BYTES;
+    this.#take();
+  }
+  #take(): void {
+    if (this.#isClosed || this.#again !== null) return;
     do {
+      if (this.#budgetBytes <= 0) {
+        this.#again = setTimeout(() => {
+          this.#again = null;
+          this.poll();
+        }, 0);
+        return;
+      }
       let run: BlockTransfer[] = [];
       const start = (): void => {
         if (run.length) void this.#transfer(run);
         run = [];
       };
-      while (this.#bytesInFlight < IN_FLIGHT_BYTES) {
-        if (!this.#ring.take()) break;
+      while (this.#bytesInFlight < IN_FLIGHT_BYTES && this.#nrMore > 0 && this.#budgetBytes > 0) {
+        if (!this.#ring.take()) {
+          if (this.#drained) this.#nrMore = 0;
+          break;
+        }
+        this.#nrMore--;
         const request = parseRequest(this.#ring.requestView, (ref) => this.#device.pages.copy(ref)), last = run.at(-1);
+        this.#budgetBytes -= "segments" in request ? Math.max(request.lengthBytes, POLL_COST_LEAST) : POLL_COST_LEAST;
         if (!("segments" in request)) {
           start();
           this.#other(request);
@@ -56,10 +81,11 @@ export class BlockQueue {
       start();
       if (this.#ring.dead !== null) {
         this.#isClosed = true;
-        this.#device.onBroken(this.#ring.dead);
-        return;
+        if (!this.#drained) this.#device.onBroken(this.#ring.dead);
+        break;
       }
-    } while (this.#bytesInFlight < IN_FLIGHT_BYTES && this.#ring.finalCheck());
+    } while (this.#bytesInFlight < IN_FLIGHT_BYTES && this.#nrMore > 0 && this.#ring.finalCheck());
+    this.#lookWhetherDrained();
   }
 
   #other(request: BlockOther): void {
@@ -70,6 +96,7 @@ export class BlockQueue {
     }
     const { disk } = this.#device;
     if (request.kind === "discard" && (request.lengthBytes === 0 || request.offset + request.lengthBytes > disk.sizeBytes || this.#device.isReadonly)) return this.#done([request], BLKIF_RSP.ERROR);
+    if (request.kind === "discard" && !this.#device.discards) return this.#done([request], BLKIF_RSP.EOPNOTSUPP);
     this.#device.counters[request.kind]++;
     void this.#device.carryOut(request.kind === "flush" ? () => disk.flush() : () => disk.discard(request.offset, request.lengthBytes)).then((ok) => this.#done([request], ok ? BLKIF_RSP.OKAY : BLKIF_RSP.ERROR));
   }
@@ -112,7 +139,7 @@ export class BlockQueue {
     device.buffers.give(buffer);
     if (failed.size) over([...failed], BLKIF_RSP.ERROR);
     over(failed.size ? run.filter((r) => !failed.has(r)) : run, ok ? BLKIF_RSP.OKAY : BLKIF_RSP.ERROR);
-    if (!this.#isClosed && this.#bytesInFlight < IN_FLIGHT_BYTES) this.poll();
+    if (!this.#isClosed && this.#bytesInFlight < IN_FLIGHT_BYTES) this.#take();
   }
   /** Between a request's pages and its part of the buffer. @returns whether all grants were good */
   #copy(r: BlockTransfer, buffer: Uint8Array, at: number): boolean {
@@ -141,15 +168,25 @@ export class BlockQueue {
       }
       if (this.#ring.push()) this.#notify();
     }
-    if (this.#nrInFlight === 0) this.#drained?.resolve();
+    this.#lookWhetherDrained();
+  }
+  #lookWhetherDrained(): void {
+    if (this.#nrInFlight === 0 && (this.#isClosed || this.#nrMore === 0)) this.#drained?.resolve();
   }
 
-  /** Take nothing more. @returns when nothing is on its way */
+  /** Carry out what is in the ring now and no more: Linux's front end, once it lets go, waits for the answers to all it has asked. @returns when nothing is on its way */
   close(): Promise<void> {
-    this.#isClosed = true;
-    if (this.#nrInFlight === 0) return Promise.resolve();
-    return (this.#drained ??= Promise.withResolvers<void>()).promise;
+    if (!this.#drained) {
+      this.#drained = Promise.withResolvers<void>();
+      this.#nrMore = this.#ring.nrRequests;
+      this.poll();
+      this.#lookWhetherDrained();
+    }
+    return this.#drained.promise;
   }
-  /** Answers are not written any more, whoever they come for. */
-  abandon(): void { this.#isAbandoned = true; }
+  /** Nothing is taken and no answer is written any more, whoever it comes for. */
+  abandon(): void {
+    this.#isClosed = this.#isAbandoned = true;
+    if (this.#again !== null) clearTimeout(this.#again);
+  }
 }

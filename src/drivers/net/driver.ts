@@ -51,7 +51,8 @@ export class NetDriver implements BackDriver {
     };
     try {
       for (let q = 0; q < nrQueues; q++) {
-        if (front.text(`${under(q)}event-channel`) !== undefined) {
+        // both: an earlier front end's are left over; Linux's back end looks for the two first
+        if (front.text(`${under(q)}event-channel-tx`) === undefined) {
           tx[q] = rx[q] = bound(`${under(q)}event-channel`, () => { back.pollTx(q); back.pollRx(q); });
         } else {
           tx[q] = bound(`${under(q)}event-channel-tx`, () => back.pollTx(q));

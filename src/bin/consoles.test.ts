@@ -1,0 +1,53 @@
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { mkdtempSync, rmSync, statSync } from "node:fs";
+import { connect } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { ConsoleViews } from "../drivers/console/views.ts";
+import { logConsole, serveChannel } from "./consoles.ts";
+
+const turn = (): Promise<void> => new Promise((done) => { setTimeout(done, 1); });
+const folder = (): string => mkdtempSync(join(tmpdir(), "domus-consoles-"));
+
+test("a channel at a socket: many look, the first who types may, and slow readers are waited for without a trace", async () => {
+  const dir = folder(), path = join(dir, "sock"), views = new ConsoleViews(), typed: string[] = [], warnings: string[] = [], warned = (w: Error): void => { warnings.push(w.message); };
+  process.on("warning", warned);
+  views.typeTo(async (bytes) => { typed.push(new TextDecoder().decode(bytes)); });
+  const end = await serveChannel(path, views), a = connect(path), b = connect(path);
+  let nrBytes = 0;
+  a.on("data", (bytes) => { nrBytes += bytes.length; });
+  b.on("data", () => {});
+  await Promise.all([once(a, "connect"), once(b, "connect")]);
+  a.write("first");
+  while (typed.length === 0) await turn();
+  b.write("second");
+  for (let i = 1; i <= 30; i++) {
+    views.push(new Uint8Array(200 << 10).fill(65));
+    while (nrBytes < i * (200 << 10)) await turn();
+  }
+  await turn();
+  assert.deepEqual(typed, ["first"]);
+  assert.deepEqual(warnings, []);
+  end();
+  await Promise.all([a, b].map((s) => s.closed || once(s, "close")));
+  while (views.nrViewers > 0) await turn();
+  process.off("warning", warned);
+  rmSync(dir, { recursive: true });
+});
+
+test("a log has all that a console said", async () => {
+  const dir = folder(), views = new ConsoleViews(), path = join(dir, "logs", "a.log"), warnings: string[] = [], warned = (w: Error): void => { warnings.push(w.message); };
+  process.on("warning", warned);
+  logConsole(join(dir, "logs"), "a", views, assert.fail);
+  const sizeBytes = (): number => { try { return statSync(path).size; } catch { return 0; } };
+  for (let i = 1; i <= 30; i++) {
+    views.push(new Uint8Array(200 << 10).fill(66));
+    while (sizeBytes() < i * (200 << 10)) await turn();
+  }
+  views.close();
+  assert.deepEqual(warnings, []);
+  process.off("warning", warned);
+  rmSync(dir, { recursive: true });
+});

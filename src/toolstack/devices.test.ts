@@ -1,0 +1,83 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { XenbusState as S } from "../abi/io/xenbus.ts";
+import { Client } from "../xenstore/client.ts";
+import { hostEntries } from "../xenstore/domain-entries.ts";
+import { Store } from "../xenstore/store.ts";
+import { type Attached, Devices, sparingly } from "./devices.ts";
+
+const turn = (): Promise<void> => new Promise((done) => { setTimeout(done, 0); });
+const BACK = "/local/domain/0/backend/vbd/5/768";
+
+/** Devices of domain 5, whose driver lets go when it is told. */
+function setUp() {
+  const store = new Store(), xs = new Client(store), told: string[] = [], go = Promise.withResolvers<void>();
+  xs.writeAll(hostEntries());
+  xs.writeAll([{ path: "/local/domain/5", perms: ["n0", "r5"] }]);
+  store.introduce(5);
+  const guest = new Client(store, 5), devices = new Devices(xs, 5, () => {});
+  const disk = (name: string): Attached => ({
+    driver: {
+      kind: "vbd", offer: () => ({}), connect: () => { told.push(`connect ${name}`); }, onBroken: () => {}, describe: () => ({ name }),
+      disconnect: async () => { if (name === "slow") await go.promise; },
+    },
+    release: () => { told.push(`release ${name}`); },
+  });
+  const front = async (state: number): Promise<void> => { guest.write("device/vbd/768/state", String(state)); await turn(); };
+  return { xs, devices, disk, told, go, front, add: (name: string) => devices.add(768, disk(name), {}, {}) };
+}
+
+test("a device's number is taken until the last of it is gone", async () => {
+  const t = setUp();
+  t.add("slow");
+  await t.front(S.Connected);
+  const removed = t.devices.remove("vbd", 768, true);
+  await turn();
+  assert.throws(() => t.add("next"), /has a vbd 768 already/);
+  t.go.resolve();
+  await removed;
+  assert.deepEqual(t.told, ["connect slow", "release slow"]);
+  t.add("next");
+  await turn();
+  assert.equal(t.xs.read(`${BACK}/state`), String(S.InitWait));
+});
+
+test("who takes a device away twice, and the domain's end meanwhile, all wait for the one end", async () => {
+  const t = setUp(), done: string[] = [];
+  t.add("slow");
+  await t.front(S.Connected);
+  const all = [t.devices.remove("vbd", 768).then(() => done.push("asked")), t.devices.remove("vbd", 768, true).then(() => done.push("forced")), t.devices.close().then(() => done.push("closed"))];
+  await turn();
+  assert.deepEqual(done, []);
+  t.go.resolve();
+  await Promise.all(all);
+  assert.equal(done.length, 3);
+  assert.deepEqual(t.told, ["connect slow", "release slow"]);
+  assert.equal(t.xs.read(`${BACK}/state`), undefined);
+});
+
+test("a domain that is going gets no device any more", async () => {
+  const t = setUp();
+  await t.devices.close();
+  assert.throws(() => t.add("late"), /Domain 5 is going/);
+  assert.equal(t.xs.read(`${BACK}/state`), undefined);
+});
+
+test("what no driver has taken up goes at once; what is not there is an error", async () => {
+  const t = setUp();
+  t.add("fast");
+  await assert.rejects(t.devices.remove("vbd", 769), /has no vbd 769/);
+  await t.devices.remove("vbd", 768);
+  assert.deepEqual(t.devices.list(), []);
+});
+
+test("a device says no more than a reader can bear", () => {
+  const said: string[] = [];
+  let nowMs = 0;
+  const log = sparingly((sentence) => said.push(sentence), () => nowMs);
+  for (let i = 0; i < 1000; i++) log(`${i}`);
+  assert.equal(said.length, 32);
+  nowMs = 150_000;
+  for (let i = 0; i < 1000; i++) log(`later ${i}`);
+  assert.deepEqual(said.slice(32), ["later 0", "later 1"]);
+});

@@ -1,0 +1,169 @@
+/**
+ * Stock Debian kernels on this process's bridges and router: their own netfront and TCP against our back ends, busybox against a server of Node's. Two guests carry all
+ * checks; interfaces come and go while they run.
+ */
+import assert from "node:assert/strict";
+import { createHash, randomBytes } from "node:crypto";
+import { createServer, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { after, before, describe, test } from "node:test";
+import { natUplinks } from "../src/bin/uplink.ts";
+import { dom0Bind, dom0Grants } from "../src/drivers/dom0.ts";
+import { NetDriver } from "../src/drivers/net/driver.ts";
+import { XenbusBack } from "../src/drivers/xenbus.ts";
+import type { PortDescription } from "../src/network/bridge.ts";
+import type { VifConfig } from "../src/toolstack/config.ts";
+import { nodeHost } from "../src/toolstack/host.node.ts";
+import { createMachine, type Machine } from "../src/toolstack/machine.ts";
+import { attachVif } from "../src/toolstack/vif.ts";
+import { deviceEntries, deviceRoots } from "../src/xenstore/device-entries.ts";
+import { imagesMissing } from "./guest.ts";
+import { Talk } from "./talk.ts";
+
+const sha1 = (bytes: Uint8Array): string => createHash("sha1").update(bytes).digest("hex");
+const BODY_BYTES = 20_000_000, PART_BYTES = 6_000_000, body = randomBytes(BODY_BYTES), SHA1 = sha1(body), PART_SHA1 = sha1(body.subarray(0, PART_BYTES));
+const sum = (text: string): string => text.split(" ")[0]!;
+/** An address of guest `g`'s interface `devid`. */
+const macOf = (g: number, devid: number): string => `00:16:3e:00:0${g}:0${devid}`;
+
+describe("Debian guests' networks", { skip: imagesMissing() }, () => {
+  let machine: Machine, a: Talk, b: Talk, server: Server, url: string;
+  const told: string[] = [];
+  const attach = (guest: Talk, devid: number, config: Partial<VifConfig>): Promise<void> =>
+    attachVif(guest.domain.devices, machine.networks, machine.dom0, guest.domain.domid, devid, { mac: macOf(guest === a ? 1 : 2, devid), ...config }, machine.log);
+  const detach = (guest: Talk, devid: number, isForced = false): Promise<void> => guest.domain.devices.remove("vif", devid, isForced);
+  const port = (bridge: string, guest: Talk, devid: number): PortDescription => machine.networks.bridge(bridge).describe().ports.find((p) => p.name === `vif${guest.domain.domid}.${devid}`)!;
+  /** Wait for an interface and give it an address. */
+  const up = (guest: Talk, name: string, address: string): Promise<string> => guest.until(`ip link set ${name} up`).then(() => guest.ok(`ip address replace ${address}/24 dev ${name}`));
+  /** Whether an answer comes, to one ping of `tries`. */
+  const pings = async (from: Talk, address: string, tries = 30): Promise<boolean> => (await from.run(`n=0; until ping -c 1 -W 1 ${address}; do n=$((n+1)); [ $n -lt ${tries} ] || break; done >/dev/null; [ $n -lt ${tries} ]`)).code === 0;
+  /** Send a file by TCP. @returns its sum at the other end */
+  async function send(from: Talk, to: Talk, address: string, file: string): Promise<string> {
+    // A listener whose input has an end shuts its half down, and busybox's nc at the other end takes that for the whole.
+    await to.ok("rm -f /tmp/sum; (nc -l -p 5000 0<>/tmp/open | sha1sum > /tmp/sum.new; mv /tmp/sum.new /tmp/sum) & until netstat -ltn | grep -q :5000; do usleep 50000; done");
+    await from.ok(`nc ${address} 5000 < ${file}`);
+    return sum(await to.until("cat /tmp/sum"));
+  }
+
+  before(async () => {
+    server = createServer((_, response) => { response.setHeader("content-length", BODY_BYTES).end(body); });
+    await new Promise<void>((listening) => server.listen(0, "127.0.0.1", listening));
+    url = `http://host.domus.internal:${(server.address() as AddressInfo).port}/`;
+    const log = (s: string): void => { told.push(s); }, uplinks = natUplinks({ hostAccess: true, rules: [], log });
+    machine = await createMachine({ host: nodeHost(), memoryMiB: 288, nrDomains: 2, log: (s) => told.push(s), uplink: (bridge) => (bridge.name === "xenbr0" ? uplinks(bridge) : null) });
+    [a, b] = await Promise.all([1, 2].map((g) => Talk.boot(machine, { name: `net${g}`, memoryMiB: 128, vifs: [{ mac: macOf(g, 0), ...(g === 2 ? { forwards: ["tcp:127.0.0.1:0-8080"] } : {}) }] }))) as [Talk, Talk];
+    await b.ok("mkfifo /tmp/open");
+  });
+  after(async () => {
+    await machine?.destroy();
+    server?.close();
+  });
+
+  test("guests get an address, a route and names from the router", async () => {
+    for (const [guest, g] of [[a, 1], [b, 2]] as const) {
+      assert.match(await guest.until("ip -4 address show dev eth0 | grep inet"), /inet 10\.0\.2\.\d+\/24/);
+      assert.match(await guest.ok("ip link show dev eth0"), new RegExp(macOf(g, 0)));
+      assert.match(await guest.ok("ip route"), /^default via 10\.0\.2\.1 dev eth0/m);
+      assert.match(await guest.ok("nslookup host.domus.internal"), /Address(?: 1)?:\s+10\.0\.2\.2/);
+    }
+  });
+
+  test("20 MB come from the host's loopback as they were sent, and go on to the other guest", async () => {
+    assert.equal(sum(await a.ok(`wget -q -O /tmp/f ${url} && sha1sum /tmp/f`)), SHA1);
+    const address = /inet ([\d.]+)/.exec(await b.ok("ip -4 address show dev eth0"))![1]!;
+    assert.equal(await send(a, b, address, "/tmp/f"), SHA1);
+    await a.ok(`dd if=/tmp/f of=/tmp/part bs=100000 count=${PART_BYTES / 100_000} 2>/dev/null`);
+  });
+
+  test("a forwarded port of the host leads to the guest's server", async () => {
+    await b.ok("cd /tmp; dd if=/dev/urandom of=g bs=64k count=46 2>/dev/null; httpd -p 8080 -h /tmp; cd /");
+    const { forwards } = machine.networks.describe()[0]!.uplink as { forwards: { port: number }[] };
+    const response = await fetch(`http://127.0.0.1:${forwards[0]!.port}/g`);
+    assert.equal(response.status, 200);
+    assert.equal(sha1(new Uint8Array(await response.arrayBuffer())), sum(await b.ok("sha1sum /tmp/g")));
+  });
+
+  test("interfaces that come while the guests run are parted by their VLANs", async () => {
+    await attach(a, 1, { bridge: "lan", vlan: { access: 10 } });
+    await attach(b, 1, { bridge: "lan", vlan: { access: 20 } });
+    await up(a, "eth1", "192.168.1.1");
+    await up(b, "eth1", "192.168.1.2");
+    assert.equal(await pings(a, "192.168.1.2", 2), false);
+    await detach(b, 1);
+    await b.until("test ! -e /sys/class/net/eth1");
+    await attach(b, 1, { bridge: "lan", vlan: { access: 10 } });
+    await up(b, "eth1", "192.168.1.2");
+    assert.equal(await pings(a, "192.168.1.2"), true);
+  });
+
+  test("a guest with ips sends from them and from no others", async () => {
+    await attach(a, 2, { bridge: "guarded" });
+    await attach(b, 2, { bridge: "guarded", ips: ["192.168.2.2"] });
+    await up(a, "eth2", "192.168.2.1");
+    await up(b, "eth2", "192.168.2.2");
+    assert.equal(await pings(b, "192.168.2.1"), true);
+    const { ip } = port("guarded", b, 2).counters.dropped;
+    await b.ok("ip address flush dev eth2; ip address add 192.168.2.3/24 dev eth2; ip link set eth2 up");
+    assert.equal(await pings(b, "192.168.2.1", 2), false);
+    assert.ok(port("guarded", b, 2).counters.dropped.ip > ip);
+    await b.ok("ip address flush dev eth2; ip address add 192.168.2.2/24 dev eth2; ip link set eth2 down; ip link set eth2 address 00:16:3e:00:00:99; ip link set eth2 up");
+    assert.equal(await pings(b, "192.168.2.1", 2), false);
+    assert.ok(port("guarded", b, 2).counters.dropped.mac > 0);
+  });
+
+  test("a guest with a rate sends no faster, others are not held up, and its interface can be taken while it sends", async () => {
+    const rate = { bytesPerInterval: 10_000, intervalUs: 50_000 };
+    await attach(a, 3, { bridge: "slow", rate });
+    await attach(b, 3, { bridge: "slow" });
+    await up(a, "eth3", "192.168.3.1");
+    await up(b, "eth3", "192.168.3.2");
+    assert.equal(await pings(a, "192.168.3.2"), true);
+    await b.ok("nc -l -p 6000 0<>/tmp/open > /dev/null & until netstat -ltn | grep -q :6000; do usleep 50000; done");
+    const before = port("slow", a, 3).counters.rxBytes, begunMs = performance.now();
+    await a.ok("nc 192.168.3.2 6000 < /tmp/f & true");
+    assert.equal(await send(a, b, "192.168.1.2", "/tmp/part"), PART_SHA1);
+    const bytes = port("slow", a, 3).counters.rxBytes - before, seconds = (performance.now() - begunMs) / 1000;
+    assert.ok(bytes > 0 && bytes <= 200_000 * seconds + 256_000, `${bytes} bytes in ${seconds} s`);
+    await detach(a, 3);
+    await a.until("test ! -e /sys/class/net/eth3");
+    assert.equal(await pings(a, "192.168.1.2"), true);
+  });
+
+  test("a driver that is unbound and bound again has its network again", async () => {
+    await a.ok("echo vif-1 > /sys/bus/xen/drivers/vif/unbind; test ! -e /sys/class/net/eth1; echo vif-1 > /sys/bus/xen/drivers/vif/bind");
+    await up(a, "eth1", "192.168.1.1");
+    assert.equal(await pings(a, "192.168.1.2"), true);
+    assert.deepEqual(a.domain.devices.list("vif").map((d) => d.state), [4, 4, 4]);
+  });
+
+  test("another back end goes on where the last one left the rings, while the guest sends", async () => {
+    const { domid } = a.domain, devid = 4, mac = macOf(1, devid), bridge = machine.networks.bridge("lan"), cable = bridge.attach({ name: "again", vlan: { access: 10 } });
+    const begin = (): XenbusBack => new XenbusBack(machine.xs, domid, devid, new NetDriver({ name: "again", domid, devid, mac, port: cable, grants: dom0Grants(machine.dom0, domid), bind: dom0Bind(machine.dom0, domid), log: machine.log }), machine.log);
+    machine.xs.transaction((t) => t.writeAll(deviceEntries({ domid, kind: "vif", devid }, { handle: devid, mac }, { handle: devid, mac })));
+    let back = begin();
+    await a.until("test -e /sys/class/net/eth3");
+    await a.ok("ip address flush dev eth1");
+    await up(a, "eth3", "192.168.1.3");
+    const sent = send(a, b, "192.168.1.2", "/tmp/part");
+    for (let nr = 0; nr < 3; nr++) {
+      const { rxBytes } = cable.counters;
+      while (cable.counters.rxBytes < rxBytes + 1_000_000) await new Promise((resume) => setTimeout(resume, 5));
+      await back.close();
+      back = begin();
+    }
+    assert.equal(await sent, PART_SHA1);
+    assert.ok(await back.detach(60_000));
+    await back.close();
+    cable.detach();
+    for (const root of deviceRoots({ domid, kind: "vif", devid })) machine.xs.remove(root);
+  });
+
+  test("a guest that is asked to reboots, and one that is destroyed leaves nothing on the bridges", async () => {
+    assert.equal(a.domain.control.shutdown("reboot"), true);
+    assert.equal((await a.domain.wait()).reason, "reboot");
+    await a.domain.destroy();
+    await b.domain.destroy();
+    assert.deepEqual(machine.networks.describe().map(({ bridge }) => [bridge.name, bridge.ports.map((p) => p.name)]), [["xenbr0", ["xenbr0-nat"]], ["lan", []], ["guarded", []], ["slow", []]]);
+    assert.deepEqual([machine.xs.list("/local/domain/0/backend/vif"), machine.xs.list("/libxl")], [undefined, []]);
+  });
+});
