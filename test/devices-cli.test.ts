@@ -82,7 +82,7 @@ test("interfaces and forwards that cannot be had are refused", async () => {
   await refuses(/"--forward": c\d+ has no network interface; give it one with vif = \[ "" \]/, "--forward", "tcp:2222-22", cfg(""));
   await refuses(/"--forward" is for one domain/, "--forward", "tcp:2222-22", vif, cfg('vif = [""]'));
   await refuses(/cannot be forwarded: xenbr0 has no router/, "--net=none", "--forward", "tcp:2222-22", vif);
-  await refuses(/"--net" is one of nat, none, not "tap"/, "--net", "tap", vif);
+  await refuses(/"--net" is one of nat, none, tap:NAME and tap:NAME,bridge=BRIDGE, not "tap"/, "--net", "tap", vif);
   await refuses(/The capture cannot be written to absent\/x\.pcapng: /, "--capture", "absent/x.pcapng", vif);
 });
 
