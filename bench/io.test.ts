@@ -5,6 +5,7 @@ import { test } from "node:test";
 import { Collector, markdown } from "./figures.ts";
 import { ratioTable } from "./io.ts";
 import { buildPingpong, label, PAIR_WORKS, readFio, readIperf, readPair, readPingpong, WORKS } from "./io-guest.ts";
+import { Standstill } from "./standstill.ts";
 import { cpuSeconds, hostServers, readCounts } from "./io-peers.ts";
 
 /** The twenty percentiles of a terse line, which gtod_reduce leaves at zero. */
@@ -76,4 +77,14 @@ test("the programs on the host answer at their ports, and what they use of the p
   assert.equal(readIperf(sent.stdout).bytes, 2 ** 20);
   assert.ok(cpuSeconds(process.pid) >= before);
   assert.throws(() => readPingpong(spawnSync(buildPingpong(), ["here", "1", "1"], { encoding: "utf8" }).stderr), /"here" is not an IPv4 address/);
+});
+
+test("a computer that stood still is noticed, and one that is merely busy is not", () => {
+  let nowMs = 0;
+  using watch = new Standstill(() => nowMs);
+  for (const [step, nr] of [[100, 0], [1000, 0], [26_000, 1], [100, 1], [120_100, 2]] as const) {
+    nowMs += step;
+    assert.equal(watch.look(), nr, `after ${nowMs} ms`);
+  }
+  assert.equal(watch.stoodMs, 25_900 + 120_000);
 });

@@ -11,8 +11,11 @@ import { IO_MEMORY_MIB, ioFiles, type IoFiles, type IoPlace, type IoWork, label,
 import { type Counts, cpuSeconds, hostServers, IO_PLACE, pair, readCounts, startPlace } from "./io-peers.ts";
 import { fillMemory } from "./memory.ts";
 import { needQemu } from "./places.ts";
+import { Standstill } from "./standstill.ts";
 
 const RATIO = "Domus / TCG, virtio", EMULATED_RATIO = "TCG, emulated / virtio", VERDICT = "at least 1", BEYOND = "beyond the guest's memory";
+/** Of one figure. */
+const MAX_TRIES = 4;
 type Servers = Awaited<ReturnType<typeof hostServers>>;
 
 /** What is found, and sentences about what failed: a row that fails in one place leaves the others alone. */
@@ -20,13 +23,24 @@ class Findings {
   readonly rates = new Collector();
   readonly cpu = new Collector();
   readonly notes: string[] = [];
+  readonly standstill = new Standstill();
+  /** Do it again while this computer stood still meanwhile. @returns null when it failed, which is a note then */
   async attempt<T>(what: string, action: () => Promise<T>, say: Effort["say"]): Promise<T | null> {
-    try { return await action(); } catch (e) {
-      if (e instanceof UserError) throw e;
-      const why = (e as Error).message.trim().split("\n"), note = `${what} failed: ${why.length > 1 ? `${why[0]} ${why.at(-1)}` : why[0]}`;
-      this.notes.push(note);
-      say(`io: ${what} failed: ${why.join("\n").slice(-1500)}`);
-      return null;
+    for (let tries = 1; ; tries++) {
+      const before = this.standstill.look(), stood = (): boolean => tries < MAX_TRIES && this.standstill.look() !== before;
+      try {
+        const result = await action();
+        if (!stood()) return result;
+      } catch (e) {
+        if (!stood()) {
+          if (e instanceof UserError) throw e;
+          const why = (e as Error).message.trim().split("\n");
+          this.notes.push(`${what} failed: ${why.length > 1 ? `${why[0]} ${why.at(-1)}` : why[0]}`);
+          say(`io: ${what} failed: ${why.join("\n").slice(-1500)}`);
+          return null;
+        }
+      }
+      say(`io: ${what} is done again: this computer stood still`);
     }
   }
   /** @param done the places that have a figure of this round */
@@ -88,12 +102,14 @@ async function life(work: IoWork, seconds: number, files: IoFiles, servers: Serv
 async function count(works: readonly IoWork[], seconds: number, files: IoFiles, servers: Servers, { quick, say }: Effort, found: Findings): Promise<Table> {
   const costs = new Collector(), chosen = works.filter((w) => COUNTED.includes(w.key)), short = seconds, long = seconds * 5;
   for (const work of quick ? chosen.filter((w) => !w.isBulk).slice(0, 1) : chosen) {
-    await found.attempt(`counting ${work.key}`, async () => {
+    const cost = await found.attempt(`counting ${work.key}`, async () => {
       const less = await life(work, short, files, servers), more = await life(work, long, files, servers), requests = (more.amount - less.amount) * (work.isBulk ? 1024 : 1);
       if (!(requests > 0)) throw new Error("The longer life did no more than the shorter");
-      for (const key of ["instructions", "exits", "hypercalls"] as const) costs.add(`${work.key}, a ${work.isBulk ? "MiB" : "request"}`, key, (more.counts[key] - less.counts[key]) / requests);
-      say(`io: counted ${work.key}`);
+      return (key: keyof Counts) => (more.counts[key] - less.counts[key]) / requests;
     }, say);
+    if (!cost) continue;
+    for (const key of ["instructions", "exits", "hypercalls"] as const) costs.add(`${work.key}, a ${work.isBulk ? "MiB" : "request"}`, key, cost(key));
+    say(`io: counted ${work.key}`);
   }
   return {
     title: "What a request takes in Domus", columns: ["instructions", "exits", "hypercalls"], rows: costs.rows(), digits: 1,
@@ -140,7 +156,9 @@ function choose(all: readonly IoWork[], { only }: Effort): IoWork[] {
 async function run(effort: Effort): Promise<Table[]> {
   needQemu();
   const { quick, say } = effort, works = choose(WORKS, effort), pairWorks = choose(PAIR_WORKS, effort), seconds = quick ? 2 : 5;
-  const files = ioFiles(seconds, say), found = new Findings(), names = quick ? [IO_PLACE.virtio, IO_PLACE.domus] : [IO_PLACE.emulated, IO_PLACE.virtio, IO_PLACE.domus];
+  const files = ioFiles(seconds, say), found = new Findings();
+  using _watch = found.standstill;
+  const names = quick ? [IO_PLACE.virtio, IO_PLACE.domus] : [IO_PLACE.emulated, IO_PLACE.virtio, IO_PLACE.domus];
   await using servers = await hostServers();
   const more: Table[] = [];
   {
@@ -165,6 +183,7 @@ async function run(effort: Effort): Promise<Table[]> {
         "Network: iperf3 and one-byte requests (bench/pingpong.c) to the host's loopback at 10.0.2.2, through our router and through QEMU's user network, neither of which needs root. Two guests that talk are joined by a bridge of ours, and in QEMU by a `stream` between the processes.",
         "vmxnet3 and IDE (ata_piix) stand for emulated chips: Debian's cloud kernel has no driver for e1000.",
         "Each work ran once for a second in each guest before anything counted, and guests stay for all rounds, so that translated code is there; two guests that talk boot in every round.",
+        ...(found.standstill.look() ? [`This computer stood still ${found.standstill.look()} times, ${(found.standstill.stoodMs / 1000).toFixed(0)} s in all; what was measured meanwhile was measured again.`] : []),
         ...found.notes,
       ],
     },
