@@ -246,6 +246,7 @@ describe("a Debian guest's disks", { skip: imagesMissing() }, () => {
   });
 
   test("a SysRq key is heard", async () => {
+    await guest.ok("dmesg -n 1");        // what the kernel says goes to the console too, into the middle of a mark
     guest.domain.control.sysrq("h");
     await guest.until("dmesg | grep -q 'sysrq: HELP'");
   });
