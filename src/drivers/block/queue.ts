@@ -38,6 +38,10 @@ export class BlockQueue {
     this.#device = device;
   }
   get nrInFlight(): number { return this.#nrInFlight; }
+  /** For an inspector. */
+  describe(): Record<string, unknown> {
+    return { nrInFlight: this.#nrInFlight, bytesInFlight: this.#bytesInFlight, isClosed: this.#isClosed, isPutOff: this.#again !== null, ring: this.#isAbandoned ? null : this.#ring.describe() };
+  }
 
   /** Take what is in the ring. Call it at each event from the guest. */
   poll(): void {
