@@ -136,12 +136,7 @@ export class Dom0 {
       asleepSinceMs = performance.now();
       Atomics.store(i32, asleep, 1);
       const waiting = Atomics.waitAsync(i32, word, last);
-      if (waiting.async) {
-        void waiting.value.then(woken);
-        // Who took the word away before we waited, for an event that we had seen already, rang nobody, and all others rely on it.
-        if (Atomics.load(i32, asleep) === 0) Atomics.notify(i32, word);
-        return;
-      }
+      if (waiting.async) return void waiting.value.then(woken);
       Atomics.store(i32, asleep, 0);
       loop();
     };

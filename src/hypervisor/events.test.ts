@@ -7,7 +7,7 @@ import { GNTST, GTF, GrantEntryV1 } from "../abi/grant_table.ts";
 import { Fixture } from "./fixture.ts";
 import { growGrantTable, grantFrameMfn } from "./grant_table.ts";
 import { APIC, lapicAcknowledge, lapicPending, lapicWrite, x2apicRead, x2apicWrite } from "./lapic.ts";
-import { DOMAIN, HYPERVISOR_ROOT, VPF } from "./objects.ts";
+import { DOMAIN, VPF } from "./objects.ts";
 
 const op = (f: Fixture, nr: number, sizeof: number, fill: (dv: DataView) => void): number => f.call(HYPERVISOR.event_channel_op, nr, f.put(sizeof, fill));
 const port = (f: Fixture, nr: number, p: number): number => op(f, nr, 4, (dv) => dv.setUint32(0, p, true));
@@ -47,21 +47,6 @@ test("dom0 is rung when both locks of a binding are free", () => {
   };
   f.dom0.bind(f.d.domid, guest);
   assert.deepEqual(held, [0]);
-  f.done();
-});
-test("dom0 does not sleep through what comes after a ring that came between its last look and its sleep", { timeout: 10_000 }, async (t) => {
-  const f = new Fixture(), guest = f.dom0.allocUnbound(f.d.domid), mine = f.dom0.bind(f.d.domid, guest), slept = Promise.withResolvers<void>();
-  const atomics = Atomics as unknown as { waitAsync(words: Int32Array, index: number, value: number): unknown }, { waitAsync } = atomics;
-  t.mock.method(atomics, "waitAsync", (words: Int32Array, index: number, value: number) => {
-    Atomics.store(words, (f.hv.root + HYPERVISOR_ROOT.dom0Asleep.at) >>> 2, 0);      // a pCPU whose event was seen before it rang
-    Atomics.notify(words, index);
-    slept.resolve();
-    return waitAsync.call(Atomics, words, index, value);
-  }, { times: 1 });
-  await slept.promise;
-  const rung = new Promise<void>((told) => f.dom0.onEvent(mine, told));
-  assert.equal(port(f, EVTCHNOP.send, guest), 0);
-  await rung;
   f.done();
 });
 test("wrong ports, vCPUs and virqs are refused with Xen's errors", () => {
