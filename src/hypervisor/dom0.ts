@@ -120,7 +120,7 @@ export class Dom0 {
     }
   }
   #wait(): void {
-    const { i32 } = this.hv.views, word = (this.hv.root + ROOT.dom0Wake.at) >>> 2, asleep = (this.hv.root + ROOT.dom0Asleep.at) >>> 2;
+    const { i32 } = this.hv.views, word = (this.hv.root + ROOT.dom0Wake.at) >>> 2;
     if (!Atomics.waitAsync) {
       this.#timer = setInterval(() => this.poll(), POLL_MS);
       return;
@@ -134,11 +134,9 @@ export class Dom0 {
     };
     const sleep = (): void => {
       asleepSinceMs = performance.now();
-      Atomics.store(i32, asleep, 1);
       const waiting = Atomics.waitAsync(i32, word, last);
-      if (waiting.async) return void waiting.value.then(woken);
-      Atomics.store(i32, asleep, 0);
-      loop();
+      if (waiting.async) void waiting.value.then(woken);
+      else loop();
     };
     const woken = (): void => {
       const sleptMs = performance.now() - asleepSinceMs;

@@ -9,7 +9,7 @@ import { MachineMemory, PAGE_SIZE } from "../memory/machine.ts";
 import { FRAME_FLAG } from "../memory/frames.ts";
 import { Clock } from "./clock.ts";
 import { Domain } from "./domain.ts";
-import { HYPERVISOR_ROOT as ROOT, MAX_DOMAINS, MAX_VCPUS_TOTAL, PCPU, PCPU_REQUEST, PCPU_STATE } from "./objects.ts";
+import { HYPERVISOR_ROOT as ROOT, MAX_DOMAINS, MAX_VCPUS_TOTAL, PCPU, PCPU_REQUEST } from "./objects.ts";
 import { Scheduler } from "./scheduler.ts";
 import { CPU } from "../x86/state.ts";
 
@@ -84,8 +84,7 @@ export class Hypervisor {
     if (request) this.or(PCPU.request, at, request);
     Atomics.store(this.views.i32, (this.mm.pcpuAt(i) + CPU.budget.at) >>> 2, -1);
     this.add(PCPU.wake, at, 1);
-    // One that is not idle does not wait: before it does it takes the word's value, says that it is idle, and only then looks for work.
-    if (this.load(PCPU.state, at) === PCPU_STATE.idle) Atomics.notify(this.views.i32, (at + PCPU.wake.at) >>> 2);
+    Atomics.notify(this.views.i32, (at + PCPU.wake.at) >>> 2);
   }
   kickMask(cpus: number, request: number): void {
     for (let i = 0; i < this.mm.nrPcpus; i++) if (cpus & (1 << i)) this.kick(i, request);
@@ -104,8 +103,7 @@ export class Hypervisor {
   ringDom0(): void {
     if (!this.#owesDom0) return;
     this.#owesDom0 = false;
-    // Awake it looks at its word before it sleeps, and of several who wake it one is enough.
-    if (Atomics.exchange(this.views.i32, (this.root + ROOT.dom0Asleep.at) >>> 2, 0) === 1) Atomics.notify(this.views.i32, (this.root + ROOT.dom0Wake.at) >>> 2);
+    Atomics.notify(this.views.i32, (this.root + ROOT.dom0Wake.at) >>> 2);
   }
   /** A domain's state changed in a way its master wants to know. */
   domExc(): void {

@@ -58,8 +58,6 @@ export const HYPERVISOR_ROOT = struct(HYPERVISOR_BYTES, {
   nextDeadline: f64(0x38),
   /** under which nextDeadline changes; the deadline the keeper sleeps towards */
   timersLock: i32(0x34), keeperDeadline: f64(0x48),
-  /** 1: domain 0 sleeps, or is about to; whoever takes it away rings [Atomics] */
-  dom0Asleep: i32(0x50),
   /** the last time-stamp any pCPU handed out [Atomics]: no other goes below it */
   lastTsc: u64(0x40),
   pcpu: bytes(0x100, MAX_PCPUS * 64),

@@ -1,13 +1,11 @@
 /** A host for machines under Node: pCPUs are worker_threads. */
 import { availableParallelism } from "node:os";
 import { Worker } from "node:worker_threads";
-import { allowWaiting } from "../memory/lock.ts";
 import type { Host, HostWorker } from "./host.ts";
 import type { FromPcpu } from "./pcpu-messages.ts";
 
 /** Make a host of this Node process. */
 export function nodeHost(): Host {
-  allowWaiting();       // Node's main thread may: spinning for a lock whose holder is not running would take the processor that it wants
   return {
     name: "node",
     nrCpus: availableParallelism(),
