@@ -3,7 +3,7 @@
  * queues' business.
  */
 import { BLKIF_SLOT_BYTES, VDISK } from "../../abi/io/blkif.ts";
-import type { Disk } from "../../storage/disk.ts";
+import { type Disk, SECTOR_BYTES } from "../../storage/disk.ts";
 import type { Bind, Doorbell } from "../dom0.ts";
 import type { GrantAccess, MappedPage } from "../grants.ts";
 import { BackRing, FrontRefusal, mapRing } from "../ring.ts";
@@ -11,7 +11,7 @@ import type { BackDriver, FrontKeys } from "../xenbus.ts";
 import { type BlockCounters, BlockDevice, type OnFull } from "./device.ts";
 import { BlockPages } from "./pages.ts";
 import { BlockQueue } from "./queue.ts";
-import { MAX_INDIRECT_SEGMENTS, SECTOR_BYTES } from "./request.ts";
+import { MAX_INDIRECT_SEGMENTS } from "./request.ts";
 
 /** Sixteen pages a ring, as Linux's back end allows. */
 const MAX_RING_PAGE_ORDER = 4;

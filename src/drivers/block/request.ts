@@ -2,8 +2,8 @@
 import {
   BLKIF_DISCARD_SECURE, BLKIF_MAX_INDIRECT_PAGES_PER_REQUEST, BLKIF_MAX_SEGMENTS_PER_REQUEST, BLKIF_OP, BLKIF_RSP, BlkifRequest, BlkifRequestDiscard, BlkifRequestIndirect, BlkifRequestSegment,
 } from "../../abi/io/blkif.ts";
+import { SECTOR_BYTES } from "../../storage/disk.ts";
 
-export const SECTOR_BYTES = 512;
 const SECTORS_PER_PAGE = 8, SEGMENTS_PER_PAGE = 512, PAGE_BYTES = 4096;
 /** What is offered as feature-max-indirect-segments: 1 MiB a request. */
 export const MAX_INDIRECT_SEGMENTS = 256;

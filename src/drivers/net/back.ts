@@ -3,10 +3,11 @@
  * Whoever makes it knows xenstore and event channels: it reads the rings' grants and the front end's features, calls `pollTx` and `pollRx` at events, and `close` at the end.
  */
 import { NETIF_RX_SLOT_BYTES, NETIF_TX_SLOT_BYTES } from "../../abi/io/netif.ts";
+import { hostClock } from "../../network/clock.ts";
 import { disconnect, type Frame, type Port } from "../../network/port.ts";
 import type { GrantAccess, MappedPage } from "../grants.ts";
 import { BackRing, FrontRefusal, mapRing } from "../ring.ts";
-import { hostTimers, type NetDevice, type Timers, type TxRate } from "./device.ts";
+import { type NetDevice, type Timers, type TxRate } from "./device.ts";
 import { type FrontFeatures, NET_QUEUES_MAX } from "./features.ts";
 import { flowHash } from "./flow.ts";
 import { RxQueue } from "./rx.ts";
@@ -96,7 +97,7 @@ export class NetBack implements Port, NetDevice {
     this.mac = options.mac;
     this.gnt = options.gnt;
     this.features = front.features;
-    this.timers = options.timers ?? hostTimers;
+    this.timers = options.timers ?? hostClock;
     this.rate = options.rate ?? null;
     this.mtu = options.mtu ?? 1500;
     this.suited = options.suited ?? onlyAsItIs;

@@ -8,15 +8,6 @@ export interface Timers {
   /** Call `act` once, `delayMs` from now. @returns takes it back */
   after(delayMs: number, act: () => void): () => void;
 }
-/** The host's timers, which do not keep a process alive. */
-export const hostTimers: Timers = {
-  after: (delayMs, act) => {
-    const timer = setTimeout(act, delayMs) as ReturnType<typeof setTimeout> & { unref?: () => void };
-    timer.unref?.();
-    return () => clearTimeout(timer);
-  },
-};
-
 /** A limit on what the guest sends; the network room's TokenBucket is one. */
 export interface TxRate {
   /** milliseconds until so many bytes may go: 0 when they may now */

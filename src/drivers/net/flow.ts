@@ -1,7 +1,6 @@
 /** Which queue a frame goes to: all frames of a flow to the same, so that they stay in order. */
 
-const ETHERTYPE = { ipv4: 0x0800, vlan: 0x8100, ipv6: 0x86dd } as const;
-const PROTOCOL = { tcp: 6, udp: 17 } as const;
+import { ETHERTYPE, IPPROTO } from "../../network/checksum.ts";
 
 /** FNV-1a over bytes `from` to `to`. */
 function mix(hash: number, bytes: Uint8Array, from: number, to: number): number {
@@ -22,10 +21,10 @@ export function flowHash(bytes: Uint8Array): number {
   if (type === ETHERTYPE.ipv4 && bytes.length >= ip + 20) {
     hash = mix(hash, bytes, ip + 12, ip + 20);
     const protocol = bytes[ip + 9]!, isFragment = (typeAt(ip + 6) & 0x3fff) !== 0;  // offset, or more fragments
-    if (!isFragment && (protocol === PROTOCOL.tcp || protocol === PROTOCOL.udp)) ports = ip + (bytes[ip]! & 15) * 4;
+    if (!isFragment && (protocol === IPPROTO.tcp || protocol === IPPROTO.udp)) ports = ip + (bytes[ip]! & 15) * 4;
   } else if (type === ETHERTYPE.ipv6 && bytes.length >= ip + 40) {
     hash = mix(hash, bytes, ip + 8, ip + 40);
-    if (bytes[ip + 6] === PROTOCOL.tcp || bytes[ip + 6] === PROTOCOL.udp) ports = ip + 40;
+    if (bytes[ip + 6] === IPPROTO.tcp || bytes[ip + 6] === IPPROTO.udp) ports = ip + 40;
   } else hash = mix(hash, bytes, 0, Math.min(12, bytes.length));
   if (ports !== 0 && bytes.length >= ports + 4) hash = mix(hash, bytes, ports, ports + 4);
   hash = Math.imul(hash ^ (hash >>> 16), 0x45d9f3b);  // FNV's low bits alone know little of the last bytes

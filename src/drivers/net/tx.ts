@@ -1,5 +1,6 @@
 /** From the guest: a queue's transmit ring, public/io/netif.h "Guest transmit". Frames are copied out of the granted pages at once, so no grant is held while a frame waits. */
 import { NETIF_RSP, NetifExtraInfo as EXTRA, NetifTxRequest as REQ, NetifTxResponse as RSP, NETTXF, XEN_NETIF_EXTRA_FLAG_MORE, XEN_NETIF_EXTRA_TYPE, XEN_NETIF_GSO_TYPE } from "../../abi/io/netif.ts";
+import { MSS_BYTES_MIN } from "../../network/offload.ts";
 import type { Frame, Gso } from "../../network/port.ts";
 import type { BackRing } from "../ring.ts";
 import { FRAME_BYTES_MIN, type NetDevice, PAGE_BYTES, POLL_BYTES, pollCost } from "./device.ts";
@@ -8,8 +9,6 @@ import { FRAME_BYTES_MIN, type NetDevice, PAGE_BYTES, POLL_BYTES, pollCost } fro
 const SLOTS_MAX = 20;
 /** A peer that stays full for so long loses what is sent until it takes something: one stuck end may not stop what the guest sends to others. */
 const PEER_FULL_MS = 200;
-/** What Linux lets a segment be at least (tcp_min_snd_mss): one large frame shall not become thousands. */
-const MSS_BYTES_MIN = 48;
 /** 802.1Q tag */
 const TAG_BYTES = 4;
 
