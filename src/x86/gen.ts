@@ -26,7 +26,7 @@ export const tyOf = (w: W): Ty => (w === 128 ? V128 : w === 64 ? I64 : I32);
 
 /** Functions every generated module imports, in this order, with their wasm types. The slow ways to memory say whether they have recorded a fault, last. */
 export const HELPERS = {
-  slowLoad: [[I64, I32], [I64, I32]], slowStore: [[I64, I64, I32], [I32]], slowLoad128: [[I64], [I32]], slowStore128: [[I64], [I32]], probeWrite: [[I64, I32], [I32]],
+  slowLoad: [[I64, I32], [I64, I32]], slowStore: [[I64, I64, I32], [I32]], slowLoad128: [[I64], [I32]], slowStore128: [[I64], [I32]], probeWrite: [[I64, I32], [I32]], slowCas: [[I64, I64, I64, I32], [I32]],
   mulhu: [[I64, I64], [I64]], mulhs: [[I64, I64], [I64]], divu128: [[I64, I64, I64], [I64]], divs128: [[I64, I64, I64], [I64]], remu128: [[I64, I64, I64], [I64]], rems128: [[I64, I64, I64], [I64]],
   lookup: [[I64, I32], [I32]], isMapped: [[I64, I32, I32], [I32]], tsc: [[], [I64]], segCheck: [[I32, I64, I32], []], sys: [[I32, I64, I64], [I64]],
   sse: [[I32, I32, I32, I32], []], x87Reg: [[I32], [I32]], x87Load: [[I32, I64, I32], [I32]], x87Store: [[I32], []], x87StoreDone: [[I32], []], bulk: [[I32, I32], [I32]], flagRes: [[I32, I64, I64], [I64]], flagAux: [[I32, I64, I64], [I64]],
@@ -322,12 +322,12 @@ export abstract class Gen {
   /** State of the read-modify-write that is open. */
   private open: { w: W; addr: Val; host: number; atomic: number; loop: number; old: Val } | null = null;
   /** Read for a later `storeBack`: checked for writing first. Locked: repeated until nobody else wrote between. A locked access that is not
-   *  aligned, or goes the slow way, is not atomic. */
+   *  aligned is not atomic. */
   protected loadForWrite(w: W, addr: Val, lock: boolean): Val {
     const c = this.code, a = this.let(addr), host = this.temp(I32), out = this.temp(tyOf(w)), atomic = this.temp(I32), done = c.block(), slow = c.block(), at = this.reach(a, w / 8, true, slow);
     if (at) c.i32(at).op(Op.i32_add);
     c.set(host).br(done).end();
-    this.mayFault(); this.emit(a); c.i32(w / 8).call(helperIndex("probeWrite")); this.faultIf(); this.missed(); c.i32(0).set(host); c.end();
+    this.mayFault(); this.emit(a); c.i32(w / 8).call(helperIndex("probeWrite")); this.faultIf(); this.missed(); this.cpu().mem(Op.i32_load, CPU.probed.at).set(host); c.end();
     let loop = 0;
     if (lock && w !== 128) {
       c.get(host).i32(0).op(Op.i32_ne).get(host).i32(w / 8 - 1).op(Op.i32_and).op(Op.i32_eqz).op(Op.i32_and).set(atomic);
@@ -352,7 +352,12 @@ export abstract class Gen {
       this.emit(old); c.op(w === 64 ? Op.i64_ne : Op.i32_ne).unlikely().brIf(loop).else_();
     }
     c.get(host).if_(); c.get(host); this.emit(x); c.mem(STORES[w], 0).else_();
-    this.slowStore(w, addr, x); c.end();
+    if (loop && w !== 128) {
+      const r = this.temp(I32), wide = (y: Val): void => { this.emit(y); if (w < 64) c.op(Op.i64_extend_i32_u); };
+      this.mayFault(); this.emit(addr); wide(old); wide(x); c.i32(w / 8).call(helperIndex("slowCas")).tee(r).i32(1).op(Op.i32_eq); this.faultIf();
+      c.get(r).brIf(loop);
+    } else this.slowStore(w, addr, x);
+    c.end();
     if (loop) c.end().end();
   }
   /** A 16-byte SSE operand in memory must be aligned, unless the row's form says otherwise (u for x). */

@@ -59,6 +59,23 @@ test("a read-modify-write into a page with code, from the page before, is done o
   run(m);
   assert.equal(m.v.dv.getBigUint64(m.ram + 0x10000 + 4092, true), 0x200000000n);
 });
+for (const [what, isCode] of [["is met for the first time", false], ["may hold code", true]] as const) {
+  test(`a locked increment in a page that ${what} loses no other thread's write`, () => {
+    for (let when = 1; when < 6; when++) {
+      const m = machine(`f0 48 ff 07  ${CC}`), frame = 0x20000 >>> 12, word = (m.ram + 0x20000) >>> 3, { frameOf } = m;
+      let nr = 0, added = 0n;
+      if (isCode) m.codeFrames.add((m.ram >>> 12) + frame);
+      // another thread's turn: whenever the engine asks for the frame for the n-th time
+      m.frameOf = (gfn) => {
+        if (gfn === frame && ++nr === when) { m.v.u64[word]! += 1000n; added += 1000n; }
+        return frameOf.call(m, gfn);
+      };
+      m.engine.cpu.setGpr(RDI, BigInt(DATA));
+      run(m);
+      assert.equal(m.v.u64[word], 1n + added, `at time ${when}`);
+    }
+  });
+}
 test("a store that faults leaves registers, flags and the other page untouched", () => {
   // stc ; mov rax,[..] ; add [rdi], rax crossing into the read-only page
   const m = machine(`f9  48 01 07  ${CC}`), { cpu } = m.engine;

@@ -62,6 +62,7 @@ export class Interpreter implements Engine {
       fill: (lo: number, hi: number, write: number) => mmu.fill(lo, hi, write),
       loadByHand: (a: bigint, size: number) => mmu.slowLoad(a, size),
       storeByHand: (a: bigint, x: bigint, size: number) => mmu.slowStore(a, x, size),
+      casByHand: (a: bigint, old: bigint, x: bigint, size: number) => (mmu.slowCas(a, old, x, size) ? 0 : 2),
       probeByHand: (a: bigint, size: number) => guarded(() => mmu.checkWrite(cpu.linear(a), size, cpu.context)),
       segCheckByHand: (seg: number, off: bigint, how: number) => guarded(() => this.segmentFault(seg, off, how & 0xffff, how > 0xffff)),
     };

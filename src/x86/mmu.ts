@@ -433,6 +433,33 @@ export class Mmu {
     } finally { this.isDirect = false; }
   }
 
+  /** A store that is made only where memory still holds `old`, in one step where the bytes are aligned and in memory. @returns whether it was made, or a fault recorded */
+  slowCas(linear: bigint, old: bigint, value: bigint, size: number): boolean {
+    this.isDirect = true;
+    try {
+      const { v, context } = this.cpu, a = this.cpu.linear(linear, false);
+      if (a % size === 0) {
+        let at = this.host(a, 1, context);
+        if (at < 0 && this.machine && this.rights & P2M_WRITE) {
+          at = this.machine + (a & 0xfff);
+          this.noteWatched(a, size, true);
+          if (this.rights & P2M_CODE) this.cpu.onCodeWrite(at, size);
+        }
+        if (at >= 0) {
+          if (size === 8) return Atomics.compareExchange(v.i64, at / 8, BigInt.asIntN(64, old), BigInt.asIntN(64, value)) === BigInt.asIntN(64, old);
+          const array = size === 4 ? v.u32 : size === 2 ? v.u16 : v.u8;
+          return Atomics.compareExchange(array, at / size, Number(old), Number(value)) === Number(old);
+        }
+      }
+    } catch (f) {
+      if (!(f instanceof GuestFault)) throw f;
+      this.cpu.record(f);
+      return true;
+    } finally { this.isDirect = false; }
+    this.slowStore(linear, value, size);
+    return true;
+  }
+
   // Access that may fail -------------------------------------------------------
   /** host() without an exception and without CR2; 0 where there is no plain memory. */
   private tryHost(a: number, write: number, context: number): number {

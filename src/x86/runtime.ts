@@ -7,7 +7,7 @@ import { ATTR, CPU, SEG } from "./state.ts";
 
 /** What the runtime asks of TypeScript. `fill`: 0 the tag is there, 1 a fault was recorded, 2 do it by hand. */
 export const RUNTIME_IMPORTS = {
-  fill: [[I32, I32, I32], [I32]], loadByHand: [[I64, I32], [I64]], storeByHand: [[I64, I64, I32], []], segCheckByHand: [[I32, I64, I32], []], probeByHand: [[I64, I32], []],
+  fill: [[I32, I32, I32], [I32]], loadByHand: [[I64, I32], [I64]], storeByHand: [[I64, I64, I32], []], segCheckByHand: [[I32, I64, I32], []], probeByHand: [[I64, I32], []], casByHand: [[I64, I64, I64, I32], [I32]],
   ticks: [[], [F64]],
 } as const;
 
@@ -55,12 +55,20 @@ export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number
     byHand(); c.end();
     bySize(c, 2, n => { host(c, 0).get(1).mem({ 1: Op.i64_store8, 2: Op.i64_store16, 4: Op.i64_store32, 8: Op.i64_store }[n], 0).i32(0); });
   });
-  /** May these bytes be written? Records the fault if not. */
+  /** May these bytes be written? Records the fault if not. CPU.probed says where they are. */
   define("probeWrite", [I64, I32], [I32], c => {
     const r = c.local(I32), byHand = () => { c.get(0).get(1).call(fn("probeByHand")); faulted(c).op(Op.return); };
+    c.i32(cpu).i32(0).mem(Op.i32_store, CPU.probed.at);
     crosses(c, 0, 1).if_(); byHand(); c.end();
     fillFor(c, 0, 1).tee(r).i32(2).op(Op.i32_eq).if_(); byHand(); c.end();
+    c.get(r).op(Op.i32_eqz).if_(); c.i32(cpu); host(c, 0).mem(Op.i32_store, CPU.probed.at).end();
     c.get(r);
+  });
+  /** The second half of a locked read-modify-write that cannot be made in line. @returns 0, 1: a fault was recorded, 2: somebody else wrote between */
+  define("slowCas", [I64, I64, I64, I32], [I32], c => {
+    const r = c.local(I32);
+    c.get(0).get(1).get(2).get(3).call(fn("casByHand")).set(r);
+    faulted(c).if_(I32); c.i32(1).else_().get(r).end();
   });
   define("slowLoad128", [I64], [I32], c => {
     const lo = c.local(I64), hi = c.local(I64);

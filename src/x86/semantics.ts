@@ -49,6 +49,8 @@ export const movsx: Semantics = (g, w) => g.setDst(g.cast(g.sw, w, g.src(), true
 export const lea: Semantics = (g, w) => g.setDst(g.cast(64, w, g.offset()));
 export const xchg: Semantics = g => { const b = g.let(g.src()), a = g.rmw(); g.put(b); g.setSrc(a); };
 export const nop: Semantics = () => {};
+/** MFENCE: what was written before is seen by all before what comes after is read. LFENCE and SFENCE ask for nothing that a processor with this memory order does not do. */
+export const mfence: Semantics = g => { g.code.op(Op.atomic_fence).u8(0); };
 /** CLFLUSH: nothing to do, but the byte must be readable. */
 export const clflush: Semantics = g => { g.load(8, g.ea(1, false)); };
 export const ud: Semantics = g => g.trap(VECTOR.UD);

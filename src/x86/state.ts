@@ -84,7 +84,9 @@ export const CPU = struct(0x600, {
   stayed: i32(0x51c), stayedRip: i64(0x520),
   /** tags of the jumps remembered (layout.ts) to addresses of the lower and of the upper half */
   jumpTags: bytes(0x528, 8),
-  spare: bytes(0x530, 0xd0),
+  /** machine address of what the last probeWrite asked about, 0: only to be reached by hand */
+  probed: i32(0x530),
+  spare: bytes(0x534, 0xcc),
 });
 
 /** A segment register with its hidden part. `attr`: bits 0-7 the descriptor's access byte, 8 AVL, 9 L, 10 D/B, 11 G, as in public/arch-x86/hvm/save.h; bit 12: unusable. `limit` is in bytes, expanded. */

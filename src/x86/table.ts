@@ -115,7 +115,7 @@ row(0x1ae, "My", "fxsave", y.image("fxsave", 512, true), { ext: 0, mod: "m", pfx
 row(0x1ae, "Md", "ldmxcsr", y.ldmxcsr, { ext: 2, mod: "m", pfx: "np", unit: "sse" }); row(0x1ae, "Md", "stmxcsr", y.stmxcsr, { ext: 3, mod: "m", pfx: "np", unit: "sse" });
 row(0x1ae, "My", "xsave", y.image("xsave", 1, true), { ext: 4, mod: "m", pfx: "np", ...sys }); row(0x1ae, "My", "xrstor", y.image("xrstor", 1, false), { ext: 5, mod: "m", pfx: "np", ...sys });
 row(0x1ae, "My", "xsaveopt", y.image("xsaveopt", 1, true), { ext: 6, mod: "m", pfx: "np", ...sys }); row(0x1ae, "Mb", "clflush", s.clflush, { ext: 7, mod: "m", pfx: "np" });
-for (const ext of [5, 6, 7]) row(0x1ae, "Ed", "fence", s.nop, { ext, mod: "r", pfx: "np" });
+for (const ext of [5, 6, 7]) row(0x1ae, "Ed", "fence", ext === 6 ? s.mfence : s.nop, { ext, mod: "r", pfx: "np" });
 for (const [n, s] of [["f", FS], ["g", GS]] as const) {
   row(0x1ae, "Ry", `rd${n}sbase`, y.rdBase(`rd${n}sbase`, s), { ext: s - FS, mod: "r", pfx: "F3", mode: 64 });
   row(0x1ae, "Ry", `wr${n}sbase`, y.wrBase(`wr${n}sbase`, s), { ext: s - FS + 2, mod: "r", pfx: "F3", mode: 64 });
