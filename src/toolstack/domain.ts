@@ -50,6 +50,8 @@ export class Domain implements AsyncDisposable {
   #begunMs = performance.now();
   #isEnded = false;
   #isLost = false;
+  /** how often its caller paused it */
+  #nrPauses = 0;
   #lastReport: DomainReport | null = null;
   #release: Promise<void> | null = null;
   #bootMs: number | null = null;
@@ -112,6 +114,23 @@ export class Domain implements AsyncDisposable {
   begin(): void {
     this.#begunMs = performance.now();
     this.#parts.hv.unpause();
+  }
+  /** Stop its vCPUs. Counts: as many `unpause` as `pause` until it runs. @returns when none runs @throws UserError when it is gone; XEN_DOMCTL_pausedomain */
+  async pause(): Promise<void> {
+    this.#mustBe("paused");
+    this.#nrPauses++;
+    await this.#parts.hv.pause();
+  }
+  /** Take one `pause` back. @throws UserError when it is not paused, or gone; XEN_DOMCTL_unpausedomain */
+  unpause(): void {
+    this.#mustBe("unpaused");
+    if (this.#nrPauses === 0) throw new UserError(`${this.name} is not paused`);
+    this.#nrPauses--;
+    this.#parts.hv.unpause();
+  }
+  get isPaused(): boolean { return this.#nrPauses > 0; }
+  #mustBe(what: string): void {
+    if (this.#release) throw new UserError(`${this.name} is gone and cannot be ${what}`);
   }
   /** Resolves when the domain has shut down, crashed or been destroyed; rejects when the machine under it failed. */
   wait(): Promise<DomainEnd> { return this.#end.promise; }
