@@ -39,7 +39,8 @@ const EXIT_NAMES = Object.keys(EXIT);
 
 export class Domain implements AsyncDisposable {
   readonly domid: number;
-  readonly name: string;
+  /** Machine.renameDomain changes it */
+  name: string;
   readonly uuid: string;
   /** Bytes the guest writes, and bytes it reads. The readable ends when the domain does. */
   readonly console: { readonly readable: ReadableStream<Uint8Array>; readonly writable: WritableStream<Uint8Array> };
@@ -110,10 +111,11 @@ export class Domain implements AsyncDisposable {
   /** its split devices */
   get devices(): Devices { return this.#parts.devices; }
 
-  /** Let it run; it is built paused. */
-  begin(): void {
+  /** Let it run; it is built paused, and stays so, as if by `pause`, where `isPaused`. */
+  begin(isPaused = false): void {
     this.#begunMs = performance.now();
-    this.#parts.hv.unpause();
+    if (isPaused) this.#nrPauses++;
+    else this.#parts.hv.unpause();
   }
   /** Stop its vCPUs. Counts: as many `unpause` as `pause` until it runs. @returns when none runs @throws UserError when it is gone; XEN_DOMCTL_pausedomain */
   async pause(): Promise<void> {

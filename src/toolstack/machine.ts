@@ -8,9 +8,10 @@ import { heapBytes, MachineMemory } from "../memory/machine.ts";
 import { ImageStore } from "../x86/image-store.ts";
 import { PCPU_BYTES } from "../x86/layout.ts";
 import { Client } from "../xenstore/client.ts";
-import { hostEntries } from "../xenstore/domain-entries.ts";
+import { hostEntries, vmPath } from "../xenstore/domain-entries.ts";
+import { domainPath } from "../xenstore/path.ts";
 import { Store } from "../xenstore/store.ts";
-import { type CheckedConfig, checkConfig, type DomainConfig } from "./config.ts";
+import { type CheckedConfig, checkConfig, checkName, type DomainConfig } from "./config.ts";
 import { buildDomain, DOMAIN_OVERHEAD_MIB } from "./create.ts";
 import type { Domain, DomainReport } from "./domain.ts";
 import type { Host, HostWorker } from "./host.ts";
@@ -147,20 +148,20 @@ export class Machine implements AsyncDisposable {
   }
 
   /**
-   * Build a domain and let it run.
+   * Build a domain and let it run, or leave it paused once.
    * @throws UserError for a bad configuration or image, before anything of the domain exists
    */
-  async createDomain(config: DomainConfig | CheckedConfig, options: { signal?: AbortSignal } = {}): Promise<Domain> {
+  async createDomain(config: DomainConfig | CheckedConfig, options: { signal?: AbortSignal; isPaused?: boolean } = {}): Promise<Domain> {
     options.signal?.throwIfAborted();
     if (this.#failure) throw this.#failure;
     if (this.#destroyed) throw new UserError("The machine is destroyed");
     const { ramdisk, ...rest } = config, checked = checkConfig(ramdisk ? { ...rest, ramdisk } : rest);
     if (this.#building.has(checked.name) || this.domains.some((d) => d.name === checked.name)) throw new UserError(`name: There is a domain named "${checked.name}" already`);
-    const made = this.#make(checked, options.signal);
+    const made = this.#make(checked, options.signal, options.isPaused ?? false);
     this.#building.set(checked.name, made);
     try { return await made; } finally { this.#building.delete(checked.name); }
   }
-  async #make(checked: CheckedConfig, signal: AbortSignal | undefined): Promise<Domain> {
+  async #make(checked: CheckedConfig, signal: AbortSignal | undefined, isPaused: boolean): Promise<Domain> {
     const domain = await buildDomain(this, checked);
     if (this.#failure) throw this.#failure;
     if (this.#destroyed) {        // meanwhile; it waits for us
@@ -176,8 +177,16 @@ export class Machine implements AsyncDisposable {
       this.#reports.push(domain.report());
     };
     if (signal?.aborted) abort();
-    else domain.begin();
+    else domain.begin(isPaused);
     return domain;
+  }
+  /** Give a domain another name, in the store too. @throws UserError where the name is taken */
+  renameDomain(domain: Domain, name: string): void {
+    const fault = checkName(name);
+    if (fault) throw new UserError(`name: ${fault}`);
+    if (this.#building.has(name) || this.domains.some((d) => d.name === name && d !== domain)) throw new UserError(`name: There is a domain named "${name}" already`);
+    this.xs.transaction((t) => { for (const path of [domainPath(domain.domid), vmPath(domain.uuid)]) t.write(`${path}/name`, name); });
+    domain.name = name;
   }
 
   /** Domains that exist, whether they run or have shut down. */
