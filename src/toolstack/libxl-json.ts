@@ -29,7 +29,7 @@ export type LibxlConfig = {
   c_info: { type: "pvh"; name: string; uuid: string; pool_name?: string; run_hotplug_scripts?: string };
   b_info: {
     max_vcpus: number; avail_vcpus: number[]; vcpu_hard_affinity?: number[][]; vcpu_soft_affinity?: number[][]; numa_placement?: string; max_memkb: number; target_memkb: number; sched_params?: LibxlSched;
-    claim_mode?: string; kernel: string; cmdline?: string; ramdisk?: string; "type.pvh"?: object; arch_arm?: object; arch_x86?: object;
+    claim_mode?: string; kernel: string; cmdline?: string; ramdisk?: string; "type.pvh"?: Record<string, never>; arch_arm?: Record<string, never>; arch_x86?: Record<string, never>;
   };
   disks?: LibxlDisk[]; nics?: LibxlNic[]; channels?: LibxlChannel[];
   on_poweroff?: string; on_reboot?: string; on_watchdog?: string; on_crash?: string; on_soft_reset?: string;

@@ -49,6 +49,8 @@ export type MachineConfig = {
   uplink?: UplinkMaker;
   /** told what went wrong without stopping anything, in one sentence */
   log?: (sentence: string) => void;
+  /** told once of an error of ours: nothing that runs here can be trusted any more */
+  failed?: (cause: Error) => void;
 };
 export type MachineReport = { readonly pcpus: number; readonly engine: EngineName; readonly memoryMiB: number; readonly startMs: number; readonly domains: readonly DomainReport[] };
 
@@ -145,6 +147,7 @@ export class Machine implements AsyncDisposable {
     if (this.#failure) return;
     this.#failure = cause;
     for (const d of this.#domains) d.fail(cause);
+    this.#config.failed?.(cause);
   }
 
   /**
