@@ -3,6 +3,7 @@
  * What it tells on fd 3 is "ready", or why it cannot be.
  */
 import { closeSync, mkdirSync, writeSync } from "node:fs";
+import { totalmem } from "node:os";
 import { join } from "node:path";
 import { EventLog } from "../api/events.ts";
 import { Tasks } from "../api/tasks.ts";
@@ -14,20 +15,12 @@ import { numberOption, type Option, parseArgs, wordOption } from "./args.ts";
 import { openCodeCache } from "./code-cache.ts";
 import { jsonLog } from "./log.ts";
 import { consoleStream, machineHandlers } from "./machine/handlers.ts";
+import { MACHINE_OPTIONS } from "./machine/options.ts";
 import { Messages } from "./machine/messages.ts";
 import { Residents } from "./machine/residents.ts";
 import { serveUnix } from "./unix-server.ts";
 import { natUplinks, parseNet, tapUplinks } from "./uplink.ts";
 
-/** Options of a machine, which domusd hands on. */
-export const MACHINE_OPTIONS: Readonly<Record<string, Option>> = {
-  memory: { value: "MIB", help: "the guests' memory, all together (default: three quarters of this computer's, 3072 at most)" },
-  pcpus: { value: "N", help: "physical CPUs, a thread each (default: this computer's)" },
-  engine: { value: "NAME", help: `${ENGINES.join(", ")}: how guest code is executed` },
-  net: { value: "KIND", help: "the way out of the guests' bridges: nat (default), none, or tap:NAME[,bridge=BRIDGE]" },
-  "host-access": { help: "guests reach this computer's 127.0.0.1 as 10.0.2.2" },
-  "net-rules": { value: "RULES", help: "what guests may reach by the router, as with domus run" },
-};
 const OWN: Readonly<Record<string, Option>> = { state: { value: "DIR", help: "" }, socket: { value: "PATH", help: "" }, xenstore: { value: "PATH", help: "" }, ...MACHINE_OPTIONS };
 
 const log = jsonLog("machine");
@@ -42,7 +35,7 @@ async function main(args: string[]): Promise<void> {
   mkdirSync(join(folder, "console"), { recursive: true, mode: 0o700 });
   const say = (sentence: string): void => messages.say(sentence), routers = natUplinks({ hostAccess: parsed.options.has("host-access"), rules: parsed.options.get("net-rules")?.split(",") ?? [], log: say });
   const net = parseNet(parsed.options.get("net") ?? "nat"), uplink = net === "none" ? undefined : net === "nat" ? routers : tapUplinks(net, routers, say);
-  const pcpus = numberOption(parsed, "pcpus", 1, 32), memoryMiB = numberOption(parsed, "memory", 16, 4000) ?? 512;
+  const pcpus = numberOption(parsed, "pcpus", 1, 32), memoryMiB = numberOption(parsed, "memory", 16, 4000) ?? Math.max(64, Math.min(3072, Math.floor(totalmem() / 2 ** 20 * 0.75)));
   const machine = await createMachine({
     host: nodeHost(), memoryMiB, nrDomains: Math.min(64, 4 + Math.floor(memoryMiB / 64)), engine: wordOption(parsed, "engine", ENGINES) ?? "auto", codeCache: openCodeCache(join(folder, "code-cache")), log: say,
     ...(pcpus === undefined ? {} : { pcpus }), ...(uplink ? { uplink } : {}),
