@@ -21,8 +21,6 @@ export const VERSION: string = (JSON.parse(readFileSync(new URL("../../../packag
 /** A token's secret is not kept: this is. */
 export const tokenHash = (token: string): string => createHash("sha256").update(token).digest("hex");
 const TOKEN_BYTES = 32;
-/** How many domains were lost and not acknowledged: for clients to tell their users. */
-export const LOST_HEADER = "x-domus-lost";
 
 export class Host {
   readonly events = new EventLog();
@@ -100,8 +98,6 @@ export class Host {
     const client = await this.machine.client(), { socketPath } = client.target as { socketPath: string };
     const config = name === "domain.create" ? configOf((params as Params<"domain.create">).config as never) : null;
     if (config) this.#state.noteCreating(config, MACHINE);
-    const nrLost = this.#state.lost().length;
-    if (nrLost) res.setHeader(LOST_HEADER, nrLost);
     try {
       await new Promise<void>((done) => {
         const broken = (): void => {

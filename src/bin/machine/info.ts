@@ -44,14 +44,15 @@ export function domainInfo(residents: Residents, domain: Domain): Result<"domain
 /** The control domain in a listing: this process's main thread. */
 export function domain0(machine: Machine): Result<"domain.list">[number] {
   const kib = Math.round(ownMemoryMiB(machine) * 1024);
-  return { domid: 0, name: "Domain-0", uuid: "00000000-0000-0000-0000-000000000000", memoryKiB: kib, targetKiB: kib, maxKiB: kib, vcpus: 1, onlineVcpus: 1, state: "r-----", shutdownReason: null, cpuTimeNs: ownCpuTimeNs(machine), startedMs, pool: POOL_0 };
+  return { domid: 0, name: "Domain-0", uuid: "00000000-0000-0000-0000-000000000000", memoryKiB: kib, targetKiB: kib, maxKiB: kib, vcpus: 1, onlineVcpus: 1, state: "r-----", shutdownReason: null, cpuTimeNs: ownCpuTimeNs(), startedMs, pool: POOL_0 };
 }
 /** What the process has beyond the guests' frames. */
 const ownMemoryMiB = (machine: Machine): number => Math.max(1, Math.round((process.memoryUsage().rss - (machine.hv.mm.frames.nrFrames - machine.hv.mm.frames.nrFree) * 4096) / 2 ** 20));
 /** The process's time less its guests'. */
-function ownCpuTimeNs(machine: Machine): number {
-  const { user, system } = process.cpuUsage();
-  return Math.max(0, (user + system) * 1000 - machine.domains.reduce((sum, d) => sum + stateOf(machine, d).cpuTimeNs, 0));
+/** The main thread's time. */
+function ownCpuTimeNs(): number {
+  const { user, system } = process.threadCpuUsage();
+  return (user + system) * 1000;
 }
 
 /** What `xl info` is made from. */
@@ -59,6 +60,6 @@ export function machineInfo(machine: Machine): Result<"machine.info"> {
   const { frames, nrPcpus } = machine.hv.mm, report = machine.report(), cpus = cpusOf(machine), pools = cpus?.pools(), used = pools?.reduce((n, p) => n + p.pcpus.length, 0) ?? nrPcpus;
   return {
     pid: process.pid, startedMs, nrPcpus, cpuMHz: hostCpus()[0]?.speed ?? 0, totalMiB: Math.floor(frames.nrFrames / 256), freeMiB: Math.floor(frames.nrFree / 256), engine: report.engine, scheduler: pools?.[0]?.sched ?? "credit2",
-    nrDomains: machine.domains.length, freePcpus: nrPcpus - used, cores: nrPcpus, ownMemoryMiB: ownMemoryMiB(machine), ownCpuTimeNs: ownCpuTimeNs(machine),
+    nrDomains: machine.domains.length, freePcpus: nrPcpus - used, cores: nrPcpus, ownMemoryMiB: ownMemoryMiB(machine), ownCpuTimeNs: ownCpuTimeNs(),
   };
 }
