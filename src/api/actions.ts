@@ -35,7 +35,7 @@ export const ACTIONS = {
   "domain.trigger": action({ ...operate, doc: "Send a trigger to a vCPU", params: one.extend({ trigger: z.enum(["nmi", "reset", "init", "power", "sleep", "s3resume"]), vcpu: count.optional() }), result: done }),
   "domain.sysrq": action({ ...operate, doc: "Press a Magic SysRq key", params: one.extend({ key: text(1).min(1) }), result: done }),
   "domain.dumpCore": action({ ...operate, isLong: true, doc: "Write a domain's memory and registers to a file of the host, as Xen's core format", params: one.extend({ path }), result: z.object({ bytes: z.number() }) }),
-  "domain.save": action({ ...operate, isLong: true, doc: "Save a domain to a file of the host; it ends, or stays running or paused", params: one.extend({ path, then: z.enum(["destroy", "run", "pause"]).optional() }), result: z.object({ bytes: z.number(), ms: z.number() }) }),
+  "domain.save": action({ ...operate, isLong: true, doc: "Save a domain to a file of the host; it ends, or stays running or paused", params: one.extend({ path, afterwards: z.enum(["destroy", "run", "pause"]).optional() }), result: z.object({ bytes: z.number(), ms: z.number() }) }),
   "domain.restore": action({ ...operate, isLong: true, doc: "Make a domain from a saved one", params: z.object({ path, isPaused: z.boolean().optional(), config: DomainConfigJson.optional() }), result: domid }),
 
   "block.list": action({ ...read, doc: "A domain's block devices", params: one, result: z.array(BlockInfo) }),

@@ -1,14 +1,15 @@
 /** domusd: the host's daemon, and the words to begin, end and ask it. */
-import { closeSync, mkdirSync, rmSync, writeSync } from "node:fs";
+import { rmSync } from "node:fs";
 import { faultOf } from "../api/fault.ts";
 import { UserError } from "../base/errors.ts";
 import { numberOption, type Option, optionsHelp, parseArgs } from "./args.ts";
 import { Host } from "./daemon/host.ts";
 import { findDaemon, startDaemon } from "./daemon/launch.ts";
+import { reportReady } from "./daemon/processes.ts";
 import { HostState } from "./daemon/state.ts";
 import { jsonLog } from "./log.ts";
 import { MACHINE_OPTIONS } from "./machine/options.ts";
-import { hostPaths } from "./paths.ts";
+import { hostPaths, makeOwnFolder } from "./paths.ts";
 import { serveUnix } from "./unix-server.ts";
 
 const OPTIONS: Readonly<Record<string, Option>> = {
@@ -30,15 +31,11 @@ runs. Options of the machine are kept, and hold from its next start.
 ${optionsHelp(OPTIONS)}`;
 const log = jsonLog("domusd");
 
-/** To whoever started it, once. */
-function report(text: string): void {
-  try { writeSync(3, text); closeSync(3); } catch { /* nobody waits */ }
-}
-
 async function run(parsed: ReturnType<typeof parseArgs>): Promise<number> {
   const paths = hostPaths(parsed.options.get("state")), idleMinutes = numberOption(parsed, "idle-minutes", 0, 1e6) ?? 0;
-  for (const folder of [paths.state, paths.run]) mkdirSync(folder, { recursive: true, mode: 0o700 });
-  const state = new HostState(paths.database), host = new Host(state, paths, log), ended = Promise.withResolvers<number>();
+  for (const folder of [paths.state, paths.run]) makeOwnFolder(folder);
+  if (await findDaemon(paths)) throw new UserError(`A domusd runs on ${paths.state} already`);
+  const state = await HostState.open(paths.database), host = new Host(state, paths, log), ended = Promise.withResolvers<number>();
   const machine = Object.keys(MACHINE_OPTIONS).flatMap((name) => { const value = parsed.options.get(name); return value === undefined ? [] : [value === "" ? `--${name}` : `--${name}=${value}`]; });
   if (machine.length) state.putSetting("machine", JSON.stringify(machine));
   host.onStop = () => ended.resolve(0);
@@ -46,7 +43,7 @@ async function run(parsed: ReturnType<typeof parseArgs>): Promise<number> {
   process.on("SIGHUP", () => {});
   const begun = host.machine.begin(), server = await serveUnix(paths.socket, host.served());
   log("info", `domusd serves ${paths.socket}`, { state: paths.state });
-  report("ready\n");
+  reportReady("ready\n");
   void begun.catch((e) => log("error", (e as Error).message));
   const idle = idleMinutes === 0 ? undefined : setInterval(() => {
     if (host.idleMs() < idleMinutes * 60_000) return;
@@ -93,7 +90,7 @@ async function main(args: string[]): Promise<number> {
 }
 process.on("unhandledRejection", (e) => log("error", `A promise was left to itself: ${(e as Error)?.message ?? e}`, { stack: (e as Error)?.stack }));
 process.exit(await main(process.argv.slice(2)).catch((e) => {
-  report(`failed: ${faultOf(e).message}\n`);
+  reportReady(`failed: ${faultOf(e).message}\n`);
   process.stderr.write(`domusd: ${faultOf(e).message}\n`);
   if (!(e instanceof UserError)) log("error", (e as Error).message, { stack: (e as Error).stack });
   return e instanceof UserError ? 2 : 70;

@@ -1,8 +1,8 @@
 /**
  * A machine in a process of its own: its memory, its pCPUs, its domains. domusd starts it and it outlives domusd; it serves the API's machine part and xenstore at Unix sockets.
- * What it tells on fd 3 is "ready", or why it cannot be.
+ * What it tells who starts it is "ready", or why it cannot be.
  */
-import { closeSync, mkdirSync, writeSync } from "node:fs";
+import { mkdirSync } from "node:fs";
 import { totalmem } from "node:os";
 import { join } from "node:path";
 import { EventLog } from "../api/events.ts";
@@ -12,6 +12,7 @@ import { createMachine } from "../toolstack/machine.ts";
 import { ENGINES } from "../toolstack/pcpu-messages.ts";
 import { SocketServer } from "../xenstore/socket.node.ts";
 import { numberOption, type Option, parseArgs, wordOption } from "./args.ts";
+import { reportReady } from "./daemon/processes.ts";
 import { openCodeCache } from "./code-cache.ts";
 import { jsonLog } from "./log.ts";
 import { consoleStream, machineHandlers } from "./machine/handlers.ts";
@@ -24,11 +25,6 @@ import { natUplinks, parseNet, tapUplinks } from "./uplink.ts";
 const OWN: Readonly<Record<string, Option>> = { state: { value: "DIR", help: "" }, socket: { value: "PATH", help: "" }, xenstore: { value: "PATH", help: "" }, ...MACHINE_OPTIONS };
 
 const log = jsonLog("machine");
-/** To domusd, once; it may be gone. */
-function report(text: string): void {
-  try { writeSync(3, text); closeSync(3); } catch { /* nobody waits */ }
-}
-
 async function main(args: string[]): Promise<void> {
   const parsed = parseArgs(args, OWN, "machined"), option = (name: string): string => parsed.options.get(name)!;
   const folder = option("state"), events = new EventLog(), tasks = new Tasks(), messages = new Messages((line) => log("info", line));
@@ -63,11 +59,11 @@ async function main(args: string[]): Promise<void> {
     })();
   });
   process.on("SIGHUP", () => {});
-  report("ready\n");
+  reportReady("ready\n");
 }
 process.on("unhandledRejection", (e) => log("error", `A promise was left to itself: ${(e as Error)?.message ?? e}`, { stack: (e as Error)?.stack }));
 await main(process.argv.slice(2)).catch((e) => {
   log("error", (e as Error).message, { stack: (e as Error).stack });
-  report(`failed: ${(e as Error).message}\n`);
+  reportReady(`failed: ${(e as Error).message}\n`);
   process.exit(70);
 });

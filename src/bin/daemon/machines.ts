@@ -74,7 +74,7 @@ export class MachineKeeper {
     } catch (e) {
       this.#isStarting = false;
       this.#why = (e as Error).message;
-      this.#log("error", `No machine: ${this.#why}`);
+      if (!this.#isEnding) this.#log("error", `No machine: ${this.#why}`);
       this.#ready.resolve();
     }
   }
@@ -167,9 +167,8 @@ export class MachineKeeper {
   /** End the machine and all its domains. @returns when its process is gone */
   async end(): Promise<void> {
     this.#isEnding = true;
-    await this.#ready.promise;
-    const row = this.#row;
-    if (!row) return;
+    const row = this.#row ?? this.#state.machines().find((m) => m.name === MACHINE);       // it may be starting
+    if (!row || startOf(row.pid) !== row.pidStart) return;
     try { process.kill(row.pid, "SIGTERM"); } catch { /* it went by itself */ }
     for (let i = 0; startOf(row.pid) === row.pidStart; i++) {
       if (i === 600) try { process.kill(row.pid, "SIGKILL"); } catch { /* gone */ }

@@ -5,6 +5,7 @@
 import { mkdirSync } from "node:fs";
 import { dirname } from "node:path";
 import { DatabaseSync } from "node:sqlite";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Result, Role } from "../../api/actions.ts";
 import { UserError } from "../../base/errors.ts";
 import type { LibxlConfig } from "../../toolstack/libxl-json.ts";
@@ -16,7 +17,7 @@ export type DomainRow = { readonly uuid: string; readonly name: string; readonly
 /** A token's row; `hash` is of its secret. */
 export type TokenRow = { readonly name: string; readonly hash: string; readonly role: Role; readonly createdMs: number };
 
-const VERSION = 1;
+const VERSION = 1, TRIES = 10;
 const TABLES = `
   create table machines (name text primary key, pid integer, pid_start text, socket text, xenstore text, started_ms integer) strict;
   create table domains (uuid text primary key, name text, domid integer, machine text, state text, config text, since_ms integer, why text) strict;
@@ -29,20 +30,30 @@ type Row = Record<string, string | number | null>;
 export class HostState {
   readonly #db: DatabaseSync;
 
-  /** Open and lock it. @throws UserError where another daemon has it, or it cannot be had */
-  constructor(path: string) {
+  private constructor(path: string) {
     mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+    this.#db = new DatabaseSync(path, { timeout: 0 });
     try {
-      this.#db = new DatabaseSync(path, { timeout: 0 });
       // exclusive before WAL: no shared memory is used then, and the lock is held from the first transaction to the end of the process
       this.#db.exec("pragma locking_mode = exclusive; pragma journal_mode = wal; pragma synchronous = full; begin exclusive; commit;");
     } catch (e) {
-      if (/locked|busy/i.test((e as Error).message)) throw new UserError(`A domusd runs on ${dirname(path)} already`);
-      throw new UserError(`The host's state ${path} cannot be opened: ${(e as Error).message}`);
+      this.#db.close();
+      throw e;
     }
     const version = Number((this.#db.prepare("pragma user_version").get() as Row)["user_version"]);
     if (version === 0) this.#db.exec(`begin; ${TABLES} commit;`);
     else if (version !== VERSION) throw new UserError(`The host's state ${path} is of version ${version}; this domusd knows ${VERSION}`);
+  }
+  /** Open and lock it. Of two who come at once each may find it locked by the other: they come again. @throws UserError where another daemon has it, or it cannot be had */
+  static async open(path: string): Promise<HostState> {
+    for (let tries = 1; ; tries++) {
+      try { return new HostState(path); } catch (e) {
+        if (e instanceof UserError) throw e;
+        if (!/locked|busy/i.test((e as Error).message)) throw new UserError(`The host's state ${path} cannot be opened: ${(e as Error).message}`);
+        if (tries === TRIES) throw new UserError(`A domusd runs on ${dirname(path)} already`);
+        await sleep(20 + Math.random() * 100);
+      }
+    }
   }
   close(): void { this.#db.close(); }
   #all(sql: string, ...values: (string | number | null)[]): Row[] { return this.#db.prepare(sql).all(...values) as Row[]; }

@@ -12,7 +12,6 @@ export class Messages {
   /** Say it, a line or several; control characters cannot command a terminal. */
   say(text: string, prefix = "(XEN) "): void {
     for (const part of text.split("\n")) {
-      // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is replaced
       const line = `${prefix}[${((performance.now() - this.#startedMs) / 1000).toFixed(6).padStart(13)}] ${part.replace(/[\x00-\x08\x0b-\x1f\x7f-\x9f]/g, "?")}`;
       this.#lines.push(line);
       this.#bytes += line.length + 1;

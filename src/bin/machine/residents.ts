@@ -1,4 +1,5 @@
 /** The domains that live in a machine's process: each with its configuration, its disks and its supervisor, from its making to its end. */
+import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { ApiFault, faultOf } from "../../api/fault.ts";
 import type { EventLog } from "../../api/events.ts";
@@ -14,7 +15,6 @@ import { actionFor, superviseDomain } from "../../toolstack/supervise.ts";
 import { reviewDisk } from "../../toolstack/xldevices.ts";
 import { logConsole, serveChannel } from "../consoles.ts";
 import { closeDisks } from "../disks.ts";
-import { readWhole } from "../run.ts";
 import { openDrives } from "./drives.ts";
 import type { Messages } from "./messages.ts";
 
@@ -23,14 +23,22 @@ const MAX_IMAGE_BYTES = 2 ** 31 - 1;
 /** What residents have of their machine. */
 export type House = { readonly machine: Machine; readonly events: EventLog; readonly messages: Messages; /** where consoles are logged and cores are dumped */ readonly folder: string };
 
+/** Read an image without holding up the domains that run here: a pipe would for ever. @throws UserError */
+async function readImage(path: string, what: string): Promise<Uint8Array> {
+  const why = (e: NodeJS.ErrnoException): UserError => new UserError(`${what}: ${path} ${e.code === "ENOENT" ? "does not exist" : e.code === "EACCES" ? "may not be read" : `cannot be read (${e.code ?? e.message})`}`, { cause: e });
+  const found = await stat(path).catch((e) => { throw why(e); });
+  if (!found.isFile()) throw new UserError(`${what}: ${path} is ${found.isDirectory() ? "a folder" : "no file"}`);
+  if (found.size > MAX_IMAGE_BYTES) throw new UserError(`${what}: ${path} is ${found.size} bytes long; ${MAX_IMAGE_BYTES} is the limit`);
+  return readFile(path).catch((e) => { throw why(e); });
+}
 /** What a domain is made from: images read, disks opened. @throws UserError with none left open */
 export async function loadConfig(config: LibxlConfig, progress: (p: Progress) => void = () => {}): Promise<CheckedConfig> {
   const file = fromLibxl(config);
   for (const d of file.disks) reviewDisk(d);
   progress({ text: "reading images" });
   const images = {
-    kernel: readWhole(file.kernel.path, "kernel", MAX_IMAGE_BYTES), kernelName: file.kernel.path,
-    ...(file.ramdisk ? { ramdisk: readWhole(file.ramdisk.path, "ramdisk", MAX_IMAGE_BYTES), ramdiskName: file.ramdisk.path } : {}),
+    kernel: await readImage(file.kernel.path, "kernel"), kernelName: file.kernel.path,
+    ...(file.ramdisk ? { ramdisk: await readImage(file.ramdisk.path, "ramdisk"), ramdiskName: file.ramdisk.path } : {}),
   };
   await planDomain(checkConfig({ ...file.config, ...images }));         // told before a disk is opened
   progress({ text: "opening disks" });
@@ -74,11 +82,14 @@ export class Resident {
       if (kept) {                 // preserved, until somebody destroys it
         await new Promise<void>((done) => { this.#leave = done; if (this.#controller.signal.aborted) done(); });
         await kept.destroy();
+        this.#tellDied(kept, "destroyed");
       }
       return end;
     }).catch((e): DomainEnd => {
+      const last = this.domain;
       this.#born.reject(e);
       messages.say(`${this.name}: ${(e as Error).message}`);
+      if (last) this.#tellDied(last, (e as Error).message);        // it should have lived again
       return { reason: "destroyed" };
     }).then(async (end) => {
       await closeDisks(this.disks, (text) => messages.say(text));
@@ -89,6 +100,7 @@ export class Resident {
     });
   }
   #leave: () => void = () => {};
+  #tellDied(d: Domain, reason: string): void { this.#house.events.emit({ kind: "domain.died", domid: d.domid, name: d.name, uuid: d.uuid, reason, action: "destroy" }); }
   get name(): string { return this.domain?.name ?? this.#firstName; }
   /** The first life, when it runs. @throws as its making does */
   get born(): Promise<Domain> { return this.#born.promise; }
