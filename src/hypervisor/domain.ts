@@ -198,6 +198,9 @@ export class Domain {
   param(index: number): bigint { return this.hv.views.u64[((this.at + DOMAIN.hvmParams.at) >>> 3) + index] as bigint; }
   setParam(index: number, value: bigint): void { this.hv.views.u64[((this.at + DOMAIN.hvmParams.at) >>> 3) + index] = value; }
 
+  /** Sixteen bytes of UUID. */
+  setHandle(handle: Uint8Array): void { this.hv.views.u8.set(handle.subarray(0, 16), this.at + DOMAIN.handle.at); }
+
   // Shared info ----------------------------------------------------------------
   get sharedInfo(): number { return this.hv.get(DOMAIN.sharedInfo, this.at); }
   writeWallClock(): void {

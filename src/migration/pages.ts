@@ -42,6 +42,8 @@ export class PageWriter {
   /** gfns whose bytes have been sent: a zero page among them must be sent as bytes */
   readonly #sent = new GfnSet();
   readonly #batch: number;
+  /** gfns that the other end has a page at */
+  readonly said = new GfnSet();
   nrPages = 0;
   nrZeros = 0;
 
@@ -73,6 +75,8 @@ export class PageWriter {
     RHDR.length.set(dv, 0, end - RHDR.sizeof);
     PageDataHeader.count.set(dv, RHDR.sizeof, pages.length);
     for (const [i, { gfn }] of pages.entries()) {
+      if (types[i] === PFINFO.XTAB) this.said.delete(gfn);
+      else this.said.add(gfn);
       dv.setUint32(HEAD + i * 8, gfn, true);
       dv.setUint32(HEAD + i * 8 + 4, types[i]! << 28 | Math.floor(gfn / 2 ** 32), true);
     }

@@ -79,6 +79,11 @@ export class Sink {
     await this.#unlessAborted(this.#writer.ready);
     if (this.#bytesPerSecond !== Number.POSITIVE_INFINITY) await this.#hold(bytes.length);
   }
+  /** Hand a few bytes over without waiting for anything: who waits for what the other end says to them waits there. */
+  post(bytes: Uint8Array): void {
+    this.nrBytes += bytes.length;
+    this.#writer.write(bytes).catch(() => {});
+  }
   async #hold(nrBytes: number): Promise<void> {
     const now = performance.now(), credit = (now - this.#startMs) / 1000 * this.#bytesPerSecond;
     if (credit > this.#paidBytes + this.#bytesPerSecond / 10) { this.#startMs = now; this.#paidBytes = 0; }       // what was not used is not saved up
@@ -96,12 +101,8 @@ export class Sink {
   }
   /** All written and taken, the stream closed. @throws the stream's error */
   async close(): Promise<void> { await this.#unlessAborted(this.#writer.close()); }
-  /** All written and taken by the stream. */
-  async flush(): Promise<void> {
-    let last = this.#writer.write(new Uint8Array(0));
-    last = this.#unlessAborted(last);
-    await last;
-  }
+  /** All written and taken by the stream, whose other end reads on. */
+  async flush(): Promise<void> { await this.#unlessAborted(this.#writer.write(new Uint8Array(0))); }
   async abort(why: unknown): Promise<void> { await this.#writer.abort(why).catch(() => {}); }
   release(): void { this.#writer.releaseLock(); }
 }

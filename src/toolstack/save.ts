@@ -98,12 +98,12 @@ export type RestoreOptions = {
 /** A domain that is being made from a stream. */
 export type Arriving = { readonly hd: HvDomain; readonly about: About; readonly image: Image; readonly undo: Undo };
 /** Read an image into a new domain without anything outside. @param configJson what the stream began with @throws StreamError, UserError; nothing is left then */
-export async function readImage(machine: Machine, from: Source, configJson: string, handle: Uint8Array, told: (pages: number, about: About) => void): Promise<Arriving> {
+export async function readImage(machine: Machine, from: Source, configJson: string, told: (pages: number, about: About) => void): Promise<Arriving> {
   const undo: Undo = [];
   try {
     const reader = new ImageReader(from), about = await reader.start();
     if (xxh32(new TextEncoder().encode(configJson)) !== about.configSum) throw new StreamError("The configuration at the stream's beginning is damaged: its checksum is another");
-    const hd = HvDomain.create(machine.hv, { maxVcpus: about.nrVcpus, maxPages: about.maxPages, handle });
+    const hd = HvDomain.create(machine.hv, { maxVcpus: about.nrVcpus, maxPages: about.maxPages });
     undo.push(() => hd.destroy());
     hd.setMemoryMap(about.e820);
     let nrPages = 0;
@@ -119,6 +119,7 @@ export async function readImage(machine: Machine, from: Source, configJson: stri
 /** Give an arrived domain its registers, store, console and devices. It is paused. @throws UserError with nothing left behind */
 export async function connectArrived(machine: Machine, config: CheckedConfig, { hd, about, image, undo }: Arriving): Promise<Domain> {
   try {
+    hd.setHandle(uuidBytes(config.uuid));
     setHvmContext(hd, image.context);
     for (const [index, value] of image.params) hd.setParam(index, value);
     const onlineVcpus = [...hd.vcpus()].filter((v) => v.isUp).length;
@@ -146,16 +147,16 @@ export async function restoreDomain(machine: Machine, input: ReadableStream<Uint
   const from = new Source(input);
   try {
     o.signal?.throwIfAborted();
-    const configJson = await readEnvelopeStart(from), config = await o.open(configJson), uuid = config.uuid ?? crypto.randomUUID();
+    const configJson = await readEnvelopeStart(from), config = await o.open(configJson);
     return await machine.addDomain(config.name, async () => {
-      const arriving = await readImage(machine, from, configJson, uuidBytes(uuid), (donePages, about) => {
+      const arriving = await readImage(machine, from, configJson, (donePages, about) => {
         o.signal?.throwIfAborted();
         o.progress?.({ phase: "memory", donePages, totalPages: about.maxPages, bytes: from.offset });
       });
       let checked: CheckedConfig;
       try {
         await readEnvelopeEnd(from);
-        checked = configFor({ ...config, uuid }, arriving.about);
+        checked = configFor(config, arriving.about);
       } catch (e) {
         await takeBack(arriving.undo);
         throw e;
