@@ -43,7 +43,7 @@ const suffix = (now: Date): string => `-${now.toISOString().slice(0, 16).replace
 export async function superviseDomain(machine: Machine, first: CheckedConfig, watch: Supervision): Promise<DomainEnd> {
   let config = first;
   for (let shortLives = 0, life = 0; ; life++) {
-    const begun = performance.now(), options = { ...(watch.signal ? { signal: watch.signal } : {}), ...(life === 0 && watch.isPaused ? { isPaused: true } : {}) };
+    const begun = performance.now(), options = { ...(watch.signal ? { signal: watch.signal } : {}), ...(life === 0 && watch.isPaused ? { paused: true } : {}) };
     const domain = (life === 0 ? watch.first : undefined) ?? await machine.createDomain(config, options);
     const attached = watch.attach(domain);
     const end = await Promise.race([domain.wait(), attached.then(() => domain.wait())]);      // whose console cannot be had fails at once
