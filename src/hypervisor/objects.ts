@@ -30,7 +30,10 @@ export const PCPU = struct(64, {
   p2mGen: u32(28),
   /** guest jumps a millisecond, measured */
   jumpsPerMs: f64(32),
-  nrSwitches: u32(40), nrHypercalls: u32(44), nrSlices: u32(48), idleMs: f64(56),
+  nrSwitches: u32(40), nrHypercalls: u32(44), nrSlices: u32(48),
+  /** the domain's codeMarks its TLBs were last looked through for */
+  codeMarks: u32(52),
+  idleMs: f64(56),
 });
 /** PCPU.state. */
 export const PCPU_STATE = { off: 0, idle: 1, running: 2 } as const;
@@ -60,6 +63,8 @@ export const HYPERVISOR_ROOT = struct(HYPERVISOR_BYTES, {
   timersLock: i32(0x34), keeperDeadline: f64(0x48),
   /** the last time-stamp any pCPU handed out [Atomics]: no other goes below it */
   lastTsc: u64(0x40),
+  /** held by guests' locked accesses that no single atomic operation makes (x86/mmu.ts) */
+  busLock: i32(0x50),
   pcpu: bytes(0x100, MAX_PCPUS * 64),
   /** addresses of all vCPUs, a slot each, 0 free */
   vcpus: bytes(0x1000, MAX_VCPUS_TOTAL * 4),
@@ -79,6 +84,8 @@ export const DOMAIN = struct(4096, {
   p2mRoot: u32(0x1c),
   /** grows when a mapping is taken away: TLBs older than it are to be flushed */
   p2mGen: u32(0x20),
+  /** grows when a frame becomes code, which stores must come and tell of: TLBs older than it are to be looked through [Atomics] */
+  codeMarks: u32(0xf00),
   totPages: u32(0x24), maxPages: u32(0x28), maxVcpus: u32(0x2c),
   /** how often the toolstack paused it [Atomics] */
   pauseCount: i32(0x30),
@@ -165,6 +172,8 @@ export const VCPU = struct(4096, {
   watchdog1: f64(0x778), watchdog2: f64(0x780),
   /** see lapic.ts */
   lapic: bytes(0x800, 0x140),
+  /** 1 + vector of a SIPI that came while the vCPU was on its way off its pCPU; taken by exchange [Atomics] */
+  startup: i32(0xc00),
 });
 /** VCPU.pauseFlags. down: not brought up; blocked: waits for an event; polling: in SCHEDOP_poll (with blocked) */
 export const VPF = { down: 1, blocked: 2, polling: 4 } as const;

@@ -122,6 +122,7 @@ export class Pcpu {
       hv.set(PCPU.loadedSerial, this.#at, v.serial);
       hv.set(VCPU.lastPcpu, v.at, this.index + 1);
       hv.store(PCPU.p2mGen, this.#at, hv.load(DOMAIN.p2mGen, v.domain.at));
+      hv.store(PCPU.codeMarks, this.#at, hv.load(DOMAIN.codeMarks, v.domain.at));
       this.engine.contextChanged();
     } else this.platform.obey();
     const adjust = hv.get(CPU.tscAdjust, this.#cpu);

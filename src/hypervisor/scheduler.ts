@@ -9,7 +9,7 @@ import { TRACE, TRACE_CLASS } from "../base/trace.ts";
 import type { Domain } from "./domain.ts";
 import { sendVcpuVirq } from "./event_channel.ts";
 import type { Hypervisor } from "./hypervisor.ts";
-import { lapicTimerFired } from "./lapic.ts";
+import { lapicStart, lapicTimerFired } from "./lapic.ts";
 import { DOMAIN, HYPERVISOR_ROOT as ROOT, PCPU, PCPU_STATE, VCPU, VPF } from "./objects.ts";
 import type { Vcpu } from "./vcpu.ts";
 
@@ -129,6 +129,7 @@ export class Scheduler {
         this.#runstate(v.at, RUNSTATE.runnable);
       } else this.#runstate(v.at, this.#offState(v));
     });
+    if (hv.load(VCPU.startup, v.at) !== 0) lapicStart(v);
     if (hv.trace.on & TRACE_CLASS.sched) hv.trace.emit(TRACE.vcpuBlock, v.domain.domid, v.id, v.pauseFlags);
   }
   /** Is there more waiting than the idle pCPUs, who have been roused, will take? */
