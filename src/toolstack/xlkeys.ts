@@ -3,12 +3,12 @@
  */
 
 /** Obeyed now. */
-const BUILT = "name type kernel ramdisk cmdline root extra memory maxmem vcpus on_poweroff on_reboot on_crash uuid disk vif channel";
+const BUILT = "name type kernel ramdisk cmdline root extra memory maxmem vcpus maxvcpus on_poweroff on_reboot on_crash uuid disk vif channel";
 
 /** Known, and ignored with a warning until they are built; by the manual's sections. */
 const NOT_YET = {
   "Selecting Guest Type": "builder",
-  "CPU Allocation": "pool maxvcpus cpus cpus_soft",
+  "CPU Allocation": "pool cpus cpus_soft",
   "CPU Scheduling": "cpu_weight cap period slice latency extratime",
   "Guest Virtual NUMA Configuration": "vnuma",
   "Event Actions": "on_watchdog on_soft_reset",
