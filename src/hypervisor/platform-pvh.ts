@@ -7,7 +7,7 @@ import { FRAME } from "../memory/frames.ts";
 import { p2mLookup } from "../memory/p2m.ts";
 import type { Engine } from "../x86/engine.ts";
 import { P2M_CODE, type Platform } from "../x86/platform.ts";
-import { CPU, EFLAGS, MODE } from "../x86/state.ts";
+import { CPU, EFLAGS, EXIT, MODE } from "../x86/state.ts";
 import type { Args, Call } from "./call.ts";
 import { writeConring } from "./conring.ts";
 import { cpuid } from "./cpuid.ts";
@@ -248,6 +248,7 @@ export class PvhPlatform implements Platform, Call {
     this.code.settle();
   }
   entered(): void { this.obey(); }
+  paused(): void { if (this.hv.scheduler.isCrowded(this.d)) this.leave(EXIT.yield); }
 
   // Time and interrupts ----------------------------------------------------------
   tsc(): bigint { return this.hv.clock.tsc(); }
