@@ -82,6 +82,7 @@ export async function buildDomain(machine: Machine, config: CheckedConfig): Prom
     const maxPages = nrPages + (config.maxmemMiB - config.memoryMiB) * 256;
     const hd = HvDomain.create(hv, { maxVcpus: config.maxvcpus, maxPages, handle: uuidBytes(config.uuid) });
     undo.push(() => hd.destroy());
+    machine.cpus.place(hd, config);
     for (const { gfn, count } of plan.populate) hd.populate(gfn, count);
     hd.setMemoryMap(plan.e820);
     writePvh(plan, { write: (gpa, bytes) => hd.memory.write(gpa, bytes) });
