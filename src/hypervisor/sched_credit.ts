@@ -50,6 +50,8 @@ export const credit2: Policy = {
 
 /** Before all others: woke with credit left; then who has credit, then who has none. */
 const rank = (u: Unit): number => (u.isBoosted ? 0 : u.creditNs > 0 ? 1 : 2);
+/** Turns that may be owed: who runs although he has no credit left, because nobody has, owes it. */
+const MOST_DEBT = 10;
 /** How long one that woke goes before all others. */
 const BOOST_NS = 10_000_000;
 
@@ -65,17 +67,18 @@ export const credit: Policy = {
   readyAt: (u, pool, now) => capReadyAt(u.share, pool.tsliceNs, now),
   compare: (a, b, _pool, pcpu) => rank(a) - rank(b) || Number((b.soft >>> pcpu & 1) !== 0) - Number((a.soft >>> pcpu & 1) !== 0),
   sliceNs: (u, rival, pool) => {
-    const own = rival && rank(u) < rank(rival) ? Math.max(pool.ratelimitNs, u.isBoosted ? BOOST_NS : u.creditNs) : pool.tsliceNs, ns = Math.min(own, pool.tsliceNs);
+    const own = rival === null ? pool.tsliceNs : u.isBoosted ? BOOST_NS : u.creditNs > 0 ? u.creditNs : pool.tsliceNs / 3, ns = Math.min(Math.max(pool.ratelimitNs, own), pool.tsliceNs);
     return u.share.capPct === 0 ? ns : Math.min(ns, u.share.capLeftNs);
   },
   preempts: (woken, running) => rank(woken) < rank(running),
   account: (units, pool, now) => {
     // all who ran, or would have liked to, are given their part of what all pCPUs can do in a turn
-    const active = units.filter((u) => u.ranNs > 0 || u.creditNs <= 0), weights = active.reduce((sum, u) => sum + u.share.weight, 0), total = pool.tsliceNs * nrCpus(pool.cpus);
+    const active = units.filter((u) => u.ranNs > 0 || u.creditNs <= 0), weights = active.reduce((sum, u) => sum + u.share.weight, 0), turns = pool.nextAccountNs === 0 ? 1 : Math.min(MOST_DEBT, Math.floor((now - pool.nextAccountNs) / pool.tsliceNs) + 1);
+    const total = turns * pool.tsliceNs * nrCpus(pool.cpus);
     for (const u of active) {
-      u.creditNs = Math.max(-pool.tsliceNs, Math.min(u.creditNs + total * u.share.weight / weights, pool.tsliceNs));
+      u.creditNs = Math.max(MOST_DEBT * -pool.tsliceNs, Math.min(u.creditNs + total * u.share.weight / weights, pool.tsliceNs));
       u.ranNs = 0;
     }
-    pool.nextAccountNs = now + pool.tsliceNs;
+    pool.nextAccountNs = pool.nextAccountNs === 0 || turns === MOST_DEBT ? now + pool.tsliceNs : pool.nextAccountNs + turns * pool.tsliceNs;
   },
 };
