@@ -15,7 +15,7 @@ import { Hypervisor } from "./hypervisor.ts";
 import { DOMAIN, PCPU, PCPU_STATE, VCPU, VPF } from "./objects.ts";
 import { PvhPlatform } from "./platform-pvh.ts";
 import { type PcpuProfile, Profiler } from "./profile.ts";
-import { STRETCH_MS } from "./scheduler.ts";
+import { SMP_STRETCH_MS, STRETCH_MS } from "./scheduler.ts";
 import type { Vcpu } from "./vcpu.ts";
 import { writeRunstate, writeTimeArea } from "./vcpu_op.ts";
 
@@ -95,7 +95,7 @@ export class Pcpu {
   /** Run for a slice or up to the next timer. The budget is in jumps; how many make a millisecond is measured as we go. */
   #slice(v: Vcpu): number {
     const { hv } = this, start = performance.now();
-    const ms = Math.min(STRETCH_MS, Math.max(0, (Math.min(hv.scheduler.nextDeadline, hv.scheduler.sliceEnd(v)) - hv.clock.now()) / 1e6));
+    const ms = Math.min(v.domain.nrVcpus > 1 ? SMP_STRETCH_MS : STRETCH_MS, Math.max(0, (Math.min(hv.scheduler.nextDeadline, hv.scheduler.sliceEnd(v)) - hv.clock.now()) / 1e6));
     const budget = Math.max(LEAST_BUDGET, Math.floor(ms * this.#jumpsPerMs));
     if (hv.trace.on & TRACE_CLASS.sched) {
       const rip = CPU.rip.get(hv.views.dv, this.#cpu);

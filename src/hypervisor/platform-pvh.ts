@@ -126,6 +126,7 @@ export class PvhPlatform implements Platform, Call {
     return (1n << BigInt(size * 8)) - 1n;
   }
   mmioWrite(gpa: number, size: number, value: bigint): void {
+    this.#obeyFirst();
     if (this.#isApicPage(gpa)) lapicMmioWrite(this.v, gpa % 4096, size, Number(value & 0xffffffffn));
     else this.#traceMmio(1, gpa, Number(value & 0xffffffffn));
   }
@@ -157,6 +158,7 @@ export class PvhPlatform implements Platform, Call {
   }
   wrmsr(msr: number, value: bigint): boolean {
     msr >>>= 0;
+    this.#obeyFirst();
     if (msr >= X2APIC_MSRS && msr < X2APIC_MSRS + 0x100) return isX2apic(this.#reg(CPU.apicBase)) && x2apicWrite(this.v, msr - X2APIC_MSRS, value);
     if (msr === MSR_TSC_DEADLINE) {
       setTscDeadline(this.v, value, this.hv.get(CPU.tscAdjust, this.cpu));
@@ -192,6 +194,7 @@ export class PvhPlatform implements Platform, Call {
     else {
       this.#isAgain = false;
       hv.add(PCPU.nrHypercalls, hv.pcpuAt(this.pcpu), 1);
+      this.#obeyFirst();
       const nr = this.#u32[rax >>> 2] as number, begun = this.profiler ? performance.now() : 0;
       result = hypercall(this, nr, this.#args);
       this.#checkTlbs();
@@ -248,12 +251,15 @@ export class PvhPlatform implements Platform, Call {
     this.code.settle();
   }
   entered(): void { this.obey(); }
+  /** Before another pCPU may hear of anything: what this one wrote into code without knowing that it was code comes first. */
+  #obeyFirst(): void { if (this.hv.load(PCPU.request, this.hv.pcpuAt(this.pcpu)) !== 0) this.obey(); }
   paused(): void { if (this.hv.scheduler.isCrowded(this.d)) this.leave(EXIT.yield); }
 
   // Time and interrupts ----------------------------------------------------------
   tsc(): bigint { return this.hv.clock.tsc(); }
   ticks(): number { return this.hv.clock.now(); }
   get tscWord(): number { return this.hv.clock.tscWord; }
+  get requestWord(): number { return this.hv.pcpuAt(this.pcpu) + PCPU.request.at; }
   get busLock(): number { return this.hv.root + ROOT.busLock.at; }
   pendingVector(): number {
     const callback = this.hv.load(DOMAIN.callbackVector, this.d.at);

@@ -171,7 +171,7 @@ export class Interpreter implements Engine {
 
   run(budgetJumps: number): number {
     const { cpu, v } = this, w = this.at >>> 2, FAULT = w + (CPU.fault.at >> 2), EXIT_ = w + (CPU.exit.at >> 2), BUDGET = w + (CPU.budget.at >> 2), SHADOW = w + (CPU.shadow.at >> 2), LINK = w + (CPU.link.at >> 2),
-      EFL = w + (CPU.eflags.at >> 2), DR7 = w + ((CPU.dr.at + 7 * 8) >> 2), HOT = w + (CPU.hot.at >> 2), STAYED = w + (CPU.stayed.at >> 2), IRQ = w + (CPU.irqPending.at >> 2), { i32 } = v, { platform } = cpu;
+      EFL = w + (CPU.eflags.at >> 2), DR7 = w + ((CPU.dr.at + 7 * 8) >> 2), HOT = w + (CPU.hot.at >> 2), STAYED = w + (CPU.stayed.at >> 2), IRQ = w + (CPU.irqPending.at >> 2), { i32 } = v, { platform } = cpu, ASKED = platform.requestWord ? platform.requestWord >>> 2 : w + (CPU.zero.at >> 2);
     this.regions.tick();
     // records are this pCPU's own: what another one left in the context names nothing here
     i32[EXIT_] = EXIT.none; Atomics.store(i32, BUDGET, budgetJumps); i32[LINK] = 0; i32[HOT] = 0; i32[STAYED] = 0;
@@ -200,7 +200,7 @@ export class Interpreter implements Engine {
         }
         i32[SHADOW] = 1; cpu.set(CPU.stiRip, -1n);
       }
-      if (i32[BUDGET]! < 0) { i32[EXIT_] = EXIT.slice; return EXIT.slice; }
+      if (i32[BUDGET]! < 0 || i32[ASKED] !== 0) { i32[EXIT_] = EXIT.slice; return EXIT.slice; }
       const link = i32[LINK]!, { flushes } = this.code.counters;
       let rec = this.rt.resume();
       // the first of two pages was found: the second one may be what was missing, or what was overwritten

@@ -26,6 +26,8 @@ export interface Platform {
   readonly tscWord: number;
   /** Machine address of a word (see memory/lock.ts) that locked accesses hold which no single atomic operation can make; 0 or absent: this processor is alone. */
   readonly busLock?: number;
+  /** Machine address of a word that is not zero while something is asked of this pCPU: run() returns when it comes by. Absent: nobody asks. */
+  readonly requestWord?: number;
   /** The budget of run() stands: what was asked of this pCPU before must be seen to now, for the budget that told so is overwritten. */
   entered?(): void;
   /** The guest has executed many PAUSEs: another vCPU may be what it waits for. */
