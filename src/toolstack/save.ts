@@ -120,6 +120,7 @@ export async function readImage(machine: Machine, from: Source, configJson: stri
 export async function connectArrived(machine: Machine, config: CheckedConfig, { hd, about, image, undo }: Arriving): Promise<Domain> {
   try {
     hd.setHandle(uuidBytes(config.uuid));
+    machine.cpus.place(hd, config);
     setHvmContext(hd, image.context);
     for (const [index, value] of image.params) hd.setParam(index, value);
     const onlineVcpus = [...hd.vcpus()].filter((v) => v.isUp).length;

@@ -86,6 +86,8 @@ export const CPU = struct(0x600, {
   jumpTags: bytes(0x528, 8),
   /** machine address of what the last probeWrite asked about, 0: only to be reached by hand */
   probed: i32(0x530),
+  /** PAUSEs left until somebody looks whether another vCPU could use the time */
+  pauses: i32(0x534),
   /** the part of tscAdjust that the guest does not see: it came here from another machine, whose counter stood elsewhere */
   tscHidden: u64(0x538),
   spare: bytes(0x540, 0xc0),
