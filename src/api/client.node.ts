@@ -20,6 +20,8 @@ export type CallOptions = {
 };
 /** A line or an answer: what stands for it. */
 type Line = { task?: string; progress?: Progress; result?: unknown; error?: { code?: unknown; message?: unknown } };
+/** A stream's parameters; those that are undefined are left out. */
+export type StreamParams = Readonly<Record<string, string | number | boolean | undefined>>;
 /** No answer in one piece is longer. */
 const MAX_LINE_BYTES = 64 << 20;
 
@@ -104,13 +106,16 @@ export class ApiClient {
   }
 
   /** Open a stream. @throws ApiFault, as the daemon refuses it */
-  stream(name: StreamName, params: Readonly<Record<string, string | number | boolean | undefined>>): Promise<Duplex> {
+  async stream(name: StreamName, params: StreamParams): Promise<Duplex> { return (await this.openStream(name, params)).connection; }
+  /** As `stream`, with the task that tells how it went. */
+  openStream(name: StreamName, params: StreamParams): Promise<{ connection: Duplex; task: string | undefined }> {
     const query = new URLSearchParams(Object.entries(params).flatMap(([k, v]) => (v === undefined ? [] : [[k, String(v)]])));
     return new Promise((done, failed) => {
       const req = this.#open("GET", `/v1/streams/${name}?${query}`, { connection: "Upgrade", upgrade: "domus" });
-      req.on("upgrade", (_res, socket, head) => {
+      req.on("upgrade", (res, socket, head) => {
+        const task = res.headers["x-domus-task"];
         if (head.length) socket.unshift(head);
-        done(socket);
+        done({ connection: socket, task: typeof task === "string" ? task : undefined });
       });
       req.on("response", (res) => {
         void (async () => {

@@ -17,8 +17,10 @@ const MAX_BEHIND_BYTES = 1 << 20;
 
 /** Who answers each action; a process has those that are its own. A long action's is given a signal and tells how far it is. */
 export type Handlers = { readonly [N in ActionName]?: (params: Checked<N>, context: TaskContext) => Promise<Result<N>> | Result<N> };
-/** Opens a stream. @returns who takes the connection when it has been said that there is one */
-export type StreamOpener = (params: Record<string, unknown>) => Promise<(connection: Duplex) => void>;
+/** Opens a stream. @returns who takes the connection when it has been said that there is one, and the task that tells how it went, where there is one */
+export type StreamOpener = (params: Record<string, unknown>) => Promise<{ take(connection: Duplex): void; readonly task?: string }>;
+/** The header that names a stream's task. */
+export const TASK_HEADER = "x-domus-task";
 /** What is served. */
 export type Served = {
   readonly handlers: Handlers;
@@ -148,8 +150,8 @@ export function apiListener(s: Served): { request: RequestListener; upgrade(req:
         const opener = s.streams?.[name];
         if (!opener && s.elsewhere) return s.elsewhere.stream(name, req, socket, head);
         if (!opener) throw new ApiFault("notbuilt", `${name} is not built yet`);
-        const take = await opener(checkedBy(STREAMS[name].params, name, Object.fromEntries(url.searchParams)));
-        socket.write("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: domus\r\n\r\n");
+        const { take, task } = await opener(checkedBy(STREAMS[name].params, name, Object.fromEntries(url.searchParams)));
+        socket.write(`HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: domus\r\n${task === undefined ? "" : `${TASK_HEADER}: ${task}\r\n`}\r\n`);
         if (head.length) socket.unshift(head);
         take(socket);
       })().catch((e) => {

@@ -16,6 +16,7 @@ import { reportReady } from "./daemon/processes.ts";
 import { openCodeCache } from "./code-cache.ts";
 import { jsonLog } from "./log.ts";
 import { consoleStream, machineHandlers } from "./machine/handlers.ts";
+import { receiveStream, sendStream } from "./machine/moves.ts";
 import { MACHINE_OPTIONS } from "./machine/options.ts";
 import { Messages } from "./machine/messages.ts";
 import { Residents } from "./machine/residents.ts";
@@ -44,7 +45,7 @@ async function main(args: string[]): Promise<void> {
   const residents = new Residents({ machine, events, messages, folder });
   const store = new SocketServer(machine.store, option("xenstore"), { log: say });
   await store.listen();
-  const server = await serveUnix(option("socket"), { handlers: machineHandlers(residents, tasks), streams: { console: consoleStream(residents) }, tasks, events });
+  const server = await serveUnix(option("socket"), { handlers: machineHandlers(residents, tasks), streams: { console: consoleStream(residents), "migrate.send": sendStream(residents, tasks), "migrate.receive": receiveStream(residents, tasks) }, tasks, events });
   let isEnding = false;
   for (const signal of ["SIGTERM", "SIGINT"] as const) process.on(signal, () => {
     if (isEnding) return;

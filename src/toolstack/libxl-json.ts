@@ -40,12 +40,6 @@ const ACTION_NAMES: Readonly<Record<EventAction, string>> = {
   destroy: "destroy", restart: "restart", "rename-restart": "restart_rename", preserve: "preserve", "coredump-destroy": "coredump_destroy", "coredump-restart": "coredump_restart", "soft-reset": "soft_reset",
 };
 
-/** Fields of DomainConfig that schedulers and pools take. */
-type CpuFields = {
-  maxvcpus?: number; pool?: string; cpus?: readonly (readonly number[] | "all")[]; cpusSoft?: readonly (readonly number[] | "all")[];
-  sched?: { weight?: number; cap?: number; periodUs?: number; budgetUs?: number; extratime?: boolean };
-};
-
 /** How much of a configuration is written down. */
 export type LibxlOptions = {
   /** makes a path one that holds anywhere; default: as written */
@@ -81,7 +75,7 @@ const range = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
 
 /** A configuration file's meaning in libxl's JSON. `domain` is what `fromXl` made of the same settings. */
 export function toLibxl(domain: DomainFile, settings: ReadonlyMap<string, Setting>, o: LibxlOptions = {}): LibxlConfig {
-  const { kernel, ramdisk, channels } = domain, config: DomainFile["config"] & CpuFields = domain.config, path = o.path ?? ((p: string) => p), disk = settings.get("disk"), vif = settings.get("vif"), vcpus = config.vcpus ?? 1, maxvcpus = config.maxvcpus ?? vcpus;
+  const { config, kernel, ramdisk, channels } = domain, path = o.path ?? ((p: string) => p), disk = settings.get("disk"), vif = settings.get("vif"), vcpus = config.vcpus ?? 1, maxvcpus = config.maxvcpus ?? vcpus;
   const disks = disk ? parseDisks(disk.value).map((d) => libxlDisk(d, path)) : [], nics = vif ? parseVifs(vif.value).map((v) => libxlNic(v, o.isComplete ?? false)) : [];
   const sched: LibxlSched = {};
   for (const [key, name] of [["weight", "weight"], ["cap", "cap"], ["periodUs", "period"], ["budgetUs", "budget"]] as const) if (config.sched?.[key] !== undefined) sched[name] = config.sched[key];
@@ -92,7 +86,7 @@ export function toLibxl(domain: DomainFile, settings: ReadonlyMap<string, Settin
   return {
     c_info: { type: "pvh", name: config.name, uuid: config.uuid ?? crypto.randomUUID(), ...(config.pool === undefined ? {} : { pool_name: config.pool }), run_hotplug_scripts: "True" },
     b_info: {
-      max_vcpus: maxvcpus, avail_vcpus: range(vcpus), ...(hard ? { vcpu_hard_affinity: hard } : {}), ...(soft ? { vcpu_soft_affinity: soft } : {}), ...(hard || soft ? { numa_placement: "False" } : {}),
+      max_vcpus: maxvcpus, avail_vcpus: range(vcpus), ...(hard ? { vcpu_hard_affinity: hard } : {}), ...(soft ? { vcpu_soft_affinity: soft } : {}), ...(soft || (hard && settings.get("cpus")?.value.kind === "list") ? { numa_placement: "False" } : {}),
       max_memkb: config.maxmemMiB! * 1024, target_memkb: config.memoryMiB! * 1024, sched_params: sched, claim_mode: "True",
       kernel: path(kernel.path), ...(config.cmdline ? { cmdline: config.cmdline } : {}), ...(ramdisk ? { ramdisk: path(ramdisk.path) } : {}), "type.pvh": {}, arch_arm: {}, arch_x86: {},
     },
@@ -140,7 +134,7 @@ export function fromLibxl(c: LibxlConfig): DomainFile {
   return {
     config: {
       name: c_info.name, type: "pvh", uuid: c_info.uuid, cmdline: b_info.cmdline ?? "", memoryMiB: Math.floor(b_info.target_memkb / MIB_KIB), maxmemMiB: Math.floor(b_info.max_memkb / MIB_KIB),
-      vcpus: b_info.avail_vcpus.length || 1, ...(b_info.max_vcpus === (b_info.avail_vcpus.length || 1) ? {} : { maxvcpus: b_info.max_vcpus }), ...(c_info.pool_name === undefined ? {} : { pool: c_info.pool_name }),
+      vcpus: b_info.avail_vcpus.length || 1, maxvcpus: b_info.max_vcpus, ...(c_info.pool_name === undefined ? {} : { pool: c_info.pool_name }),
       ...(hard ? { cpus: hard.map(all) } : {}), ...(soft ? { cpusSoft: soft.map(all) } : {}),
       ...(s && Object.keys(s).length ? { sched: { ...(s.weight === undefined ? {} : { weight: s.weight }), ...(s.cap === undefined ? {} : { cap: s.cap }), ...(s.period === undefined ? {} : { periodUs: s.period }), ...(s.budget === undefined ? {} : { budgetUs: s.budget }), ...(s.extratime === undefined ? {} : { extratime: s.extratime !== 0 }) } } : {}),
       vifs: (c.nics ?? []).map((n, i) => vifConfig(nicFromLibxl(n, i), warnings)), channels: (c.channels ?? []).map((ch, i) => ch.name ?? `channel${i}`),

@@ -8,7 +8,7 @@ import { EventLog } from "../../api/events.ts";
 import { ApiFault, faultJson, FAULT_STATUS } from "../../api/fault.ts";
 import { openApi } from "../../api/openapi.ts";
 import { configOf } from "../../api/schema.ts";
-import type { Handlers, Served } from "../../api/serve.node.ts";
+import { type Handlers, type Served, TASK_HEADER } from "../../api/serve.node.ts";
 import { Tasks } from "../../api/tasks.ts";
 import type { Log } from "../log.ts";
 import type { HostPaths } from "../paths.ts";
@@ -132,9 +132,10 @@ export class Host {
       socket.write(`HTTP/1.1 ${from.statusCode} ${from.statusMessage}\r\nConnection: close\r\nContent-Type: application/json\r\n\r\n`);
       from.pipe(socket);
     });
-    up.on("upgrade", (_res, other, first) => {
+    up.on("upgrade", (res, other, first) => {
+      const task = res.headers[TASK_HEADER];
       this.#nrStreams++;
-      socket.write("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: domus\r\n\r\n");
+      socket.write(`HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: domus\r\n${typeof task === "string" ? `${TASK_HEADER}: ${task}\r\n` : ""}\r\n`);
       if (first.length) socket.write(first);
       if (head.length) other.write(head);
       socket.pipe(other);

@@ -23,14 +23,26 @@ export class NoDisc implements Disk {
   async close(): Promise<void> {}
 }
 
-/** Open disks as a resident's: discs of drives can be exchanged. @throws UserError with none left open */
+/** Open disks as a resident's: they can be exchanged under the guest. @throws UserError with none left open */
 export async function openDrives(specs: readonly DiskSpec[]): Promise<DiskConfig[]> {
   const full = await openDisks(specs.filter((d) => d.format !== "empty"), "");
   return specs.map((spec) => {
     if (spec.format === "empty") return { vdev: spec.vdev, disk: new LiveDisk(new NoDisc()), isReadonly: true, isCdrom: true };
     const opened = full.find((d) => d.vdev === spec.vdev)!;
-    return spec.devtype === "cdrom" ? { ...opened, disk: new LiveDisk(opened.disk) } : opened;
+    return { ...opened, disk: new LiveDisk(opened.disk) };
   });
+}
+
+/**
+ * Let go of a domain's disks while it stands still, so that another host can open them, and take them back where it goes on here.
+ * @param specs of the disks, by their vdev
+ */
+export function handOver(disks: readonly DiskConfig[], specs: readonly DiskSpec[]): { release(): Promise<void>; retake(): Promise<void> } {
+  const live = disks.flatMap(({ vdev, disk }) => { const spec = specs.find((d) => d.vdev === vdev); return disk instanceof LiveDisk && spec && spec.format !== "empty" ? [{ disk, spec }] : []; });
+  return {
+    release: async () => { for (const { disk } of live) await disk.exchange(async (present) => { await present.close(); return new NoDisc(); }); },
+    retake: async () => { for (const { disk, spec } of live) await disk.exchange(async () => (await openDisks([spec], ""))[0]!.disk); },
+  };
 }
 
 /** Put a disc into a drive in place of what is there; the guest hears of it as of a change of size. @throws UserError with the drive as it was */

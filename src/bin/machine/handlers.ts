@@ -15,6 +15,7 @@ import { joinConsole } from "../consoles.ts";
 import { debugKeys } from "./debug-keys.ts";
 import { attachBlock, attachNic, blockList, changeCd, channelList, detachBlock, detachNic, nicList } from "./devices.ts";
 import { domain0, domainInfo, machineInfo } from "./info.ts";
+import { restoreFromFile, saveToFile } from "./moves.ts";
 import type { Residents } from "./residents.ts";
 
 const BUSY_NOTICE = "\r\n[somebody else types on this console; you only look]\r\n";
@@ -66,6 +67,8 @@ export function machineHandlers(residents: Residents, tasks: Tasks): Handlers {
       hd?.shutdown(SHUTDOWN.reboot);
       return {};
     },
+    "domain.save": ({ domain, path, afterwards }, c) => saveToFile(residents, domain, absolute(path), afterwards ?? "destroy", c),
+    "domain.restore": ({ path, isPaused, config }, c) => restoreFromFile(residents, absolute(path), isPaused ?? false, config === undefined ? null : configOf(config), c),
     "domain.sysrq": ({ domain, key }) => { residents.find(domain).control.sysrq(key); return {}; },
 
     "block.list": ({ domain }) => blockList(machine, residents.find(domain)),
@@ -109,7 +112,7 @@ export const consoleStream = (residents: Residents): StreamOpener => async (para
   const { domain: ref, number = 0, follow = false } = params as { domain: number | string; number?: number; follow?: boolean }, domain = residents.find(ref), keeper = residents.keeperOf(domain);
   const viewsOf = (d: Domain) => (number === 0 ? d.views : [...d.channels.values()][number - 1]);
   if (!viewsOf(domain)) throw new ApiFault("notfound", `${domain.name} has no console ${number}`);
-  return (connection: Duplex) => {
+  return { take: (connection: Duplex) => {
     connection.on("error", () => {});
     void (async () => {
       for (let life: Domain | null = domain; life;) {
@@ -119,5 +122,5 @@ export const consoleStream = (residents: Residents): StreamOpener => async (para
       }
       connection.end();
     })();
-  };
+  } };
 };

@@ -3,9 +3,11 @@ import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { ApiFault, faultOf } from "../../api/fault.ts";
 import type { EventLog } from "../../api/events.ts";
+import { configOf, DomainConfigJson } from "../../api/schema.ts";
+import { checkedBy } from "../../api/serve.node.ts";
 import type { Progress } from "../../api/tasks.ts";
 import { UserError } from "../../base/errors.ts";
-import { type CheckedConfig, checkConfig, type DiskConfig, type EventAction } from "../../toolstack/config.ts";
+import { type CheckedConfig, checkConfig, type DiskConfig, type DomainConfig, type EventAction } from "../../toolstack/config.ts";
 import { crashText } from "../../toolstack/crash.ts";
 import { planDomain } from "../../toolstack/create.ts";
 import type { Domain, DomainEnd } from "../../toolstack/domain.ts";
@@ -20,6 +22,13 @@ import type { Messages } from "./messages.ts";
 
 const MAX_IMAGE_BYTES = 2 ** 31 - 1;
 
+/** A configuration that came with a stream: somebody else's. @throws ApiFault */
+function configOfJson(text: string): LibxlConfig {
+  let json: unknown;
+  try { json = JSON.parse(text); } catch { throw new ApiFault("invalid", "The stream's configuration is no JSON"); }
+  return configOf(checkedBy(DomainConfigJson, "The stream's configuration", json));
+}
+
 /** What residents have of their machine. */
 export type House = { readonly machine: Machine; readonly events: EventLog; readonly messages: Messages; /** where consoles are logged and cores are dumped */ readonly folder: string };
 
@@ -31,18 +40,24 @@ async function readImage(path: string, what: string): Promise<Uint8Array> {
   if (found.size > MAX_IMAGE_BYTES) throw new UserError(`${what}: ${path} is ${found.size} bytes long; ${MAX_IMAGE_BYTES} is the limit`);
   return readFile(path).catch((e) => { throw why(e); });
 }
-/** What a domain is made from: images read, disks opened. @throws UserError with none left open */
-export async function loadConfig(config: LibxlConfig, progress: (p: Progress) => void = () => {}): Promise<CheckedConfig> {
-  const file = fromLibxl(config);
+/**
+ * What a domain is made from: images read, disks opened.
+ * @param isBuilt it has its memory from elsewhere: the images are for a later start, and may be missing @throws UserError with no disk left open
+ */
+export async function loadConfig(config: LibxlConfig, options: { readonly isBuilt?: boolean; progress?(p: Progress): void; missing?(why: string): void } = {}): Promise<CheckedConfig> {
+  const file = fromLibxl(config), { isBuilt = false } = options;
   for (const d of file.disks) reviewDisk(d);
-  progress({ text: "reading images" });
-  const images = {
-    kernel: await readImage(file.kernel.path, "kernel"), kernelName: file.kernel.path,
-    ...(file.ramdisk ? { ramdisk: await readImage(file.ramdisk.path, "ramdisk"), ramdiskName: file.ramdisk.path } : {}),
-  };
-  await planDomain(checkConfig({ ...file.config, ...images }));         // told before a disk is opened
-  progress({ text: "opening disks" });
-  return checkConfig({ ...file.config, ...images, disks: await openDrives(file.disks) });
+  options.progress?.({ text: "reading images" });
+  const image = (path: string, what: string): Promise<Uint8Array> => readImage(path, what).catch((e) => {
+    if (!isBuilt) throw e;
+    options.missing?.(`${config.c_info.name} runs on, and cannot be started again: ${(e as Error).message}`);
+    return new Uint8Array(0);
+  });
+  const kernel = await image(file.kernel.path, "kernel"), ramdisk = file.ramdisk ? await image(file.ramdisk.path, "ramdisk") : null;
+  const images = { kernel, kernelName: file.kernel.path, ...(file.ramdisk && ramdisk?.length ? { ramdisk, ramdiskName: file.ramdisk.path } : {}) }, checked = checkConfig({ ...file.config, ...images }, { isBuilt });
+  if (!isBuilt) await planDomain(checked);         // told before a disk is opened
+  options.progress?.({ text: "opening disks" });
+  return checkConfig({ ...file.config, ...images, disks: await openDrives(file.disks) }, { isBuilt });
 }
 
 export class Resident {
@@ -62,7 +77,6 @@ export class Resident {
   readonly #controller = new AbortController();
   readonly #born = Promise.withResolvers<Domain>();
   #nextLife = Promise.withResolvers<Domain | null>();
-  #isLeaving = false;
   /** for the file of its console, and for messages about what never came to life */
   readonly #firstName: string;
 
@@ -154,9 +168,6 @@ export class Resident {
     return loaded;
   }
 
-  /** The domain is another's from here on: saved, or gone to another host. Its end is no one's to act on. */
-  leave(): void { this.#isLeaving = true; }
-  get isLeaving(): boolean { return this.#isLeaving; }
   /** End it, whatever it does. @returns when it is gone */
   async destroy(): Promise<void> {
     this.#controller.abort();
@@ -178,7 +189,7 @@ export class Residents {
   /** Make a domain. @returns its first life @throws UserError, ApiFault with nothing left behind */
   async create(config: LibxlConfig, options: { readonly isPaused?: boolean; readonly signal?: AbortSignal; progress?(p: Progress): void } = {}): Promise<Domain> {
     return this.#admit(config, async () => {
-      const loaded = await loadConfig(config, options.progress);
+      const loaded = await loadConfig(config, options);
       if (options.signal?.aborted) {
         await closeDisks(loaded.disks);
         options.signal.throwIfAborted();
@@ -189,24 +200,31 @@ export class Residents {
       try { return await resident.born; } finally { options.signal?.removeEventListener("abort", abort); }
     });
   }
-  /** Take in a domain that is there already: restored, or come from another host. */
-  async adopt(config: LibxlConfig, make: (loaded: (config: LibxlConfig) => Promise<CheckedConfig>) => Promise<Domain>): Promise<Domain> {
-    return this.#admit(config, async () => {
-      let loaded: CheckedConfig | null = null;
-      try {
-        const domain = await make(async (c) => (loaded = await loadConfig(c)));
-        if (!loaded) throw new ApiFault("failed", "The stream has no configuration in it");
-        return await this.#take(config, loaded, { first: domain }).born;
-      } catch (e) {
-        if (loaded) await closeDisks((loaded as CheckedConfig).disks);
-        throw e;
-      }
-    });
+  /** Take in a domain that comes with its memory: restored, or from another host. @param change what is to be otherwise here than it was there */
+  async adopt(make: (open: (configJson: string) => Promise<DomainConfig>) => Promise<Domain>, change: (config: LibxlConfig) => LibxlConfig = (c) => c): Promise<Domain> {
+    let config: LibxlConfig | null = null, loaded: CheckedConfig | null = null;
+    try {
+      const domain = await make(async (json) => {
+        config = change(configOfJson(json));
+        this.#mustBeFree(config);
+        loaded = await loadConfig(config, { isBuilt: true, missing: (why) => this.house.messages.say(why) });
+        const { ramdisk, ...rest } = loaded;
+        return ramdisk ? { ...rest, ramdisk } : rest;
+      });
+      if (!config || !loaded) throw new ApiFault("failed", "The stream has no configuration in it");
+      return await this.#take(config, loaded, { first: domain }).born;
+    } catch (e) {
+      if (loaded) await closeDisks((loaded as CheckedConfig).disks);
+      throw e;
+    }
   }
-  async #admit(config: LibxlConfig, make: () => Promise<Domain>): Promise<Domain> {
-    const { name, uuid } = config.c_info;
+  #mustBeFree({ c_info: { name, uuid } }: LibxlConfig): void {
     if (this.#names.has(name) || this.house.machine.domains.some((d) => d.name === name)) throw new ApiFault("exists", `There is a domain named "${name}" already`);
     if (this.house.machine.domains.some((d) => d.uuid === uuid)) throw new ApiFault("exists", `There is a domain with the uuid ${uuid} already`);
+  }
+  async #admit(config: LibxlConfig, make: () => Promise<Domain>): Promise<Domain> {
+    const { name } = config.c_info;
+    this.#mustBeFree(config);
     this.#names.add(name);
     try { return await make(); } finally { this.#names.delete(name); }
   }
