@@ -98,6 +98,7 @@ export class Host {
     const client = await this.machine.client(), { socketPath } = client.target as { socketPath: string };
     const config = name === "domain.create" ? configOf((params as Params<"domain.create">).config as never) : null;
     if (config) this.#state.noteCreating(config, MACHINE);
+    if (name === "domain.migrate") body = Buffer.from(JSON.stringify({ ...(params as object), ...this.#identity() }));
     try {
       await new Promise<void>((done) => {
         const broken = (): void => {
@@ -122,6 +123,11 @@ export class Host {
     } finally {
       if (config) this.#state.dropCreating(config.c_info.uuid);
     }
+  }
+  /** What this host shows to another, and whom it believes: the certificates of its own address. */
+  #identity(): { tls?: { ca?: string; cert?: string; key?: string } } {
+    const o = new Map(JSON.parse(this.#state.setting("http") ?? "[]") as [string, string][]), tls = Object.fromEntries((["ca", "cert", "key"] as const).flatMap((k) => { const v = o.get(`tls-${k}`); return v === undefined ? [] : [[k, v]]; }));
+    return Object.keys(tls).length ? { tls } : {};
   }
   /** Hand a stream on: bytes both ways. */
   async #join(_name: StreamName, req: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {

@@ -36,6 +36,18 @@ const reportText = (r: MigrateReport): string => `${r.bytes} bytes in ${(r.total
 
 async function migrate(xl: Xl, { options, words }: Line): Promise<number> {
   const [word, host] = words as [string, string], { domid } = await findGuest(xl, word), daemon = await xl.daemon(), ssh = options.get("s") ?? "ssh";
+  const direct = /^(?:\[[\da-f:.]+\]|[\w.-]+):\d{1,5}$/i.test(host) && !options.has("s");
+  if (direct) {
+    try {
+      const limit = options.get("bandwidth"), token = xl.env["DOMUS_TOKEN"];
+      const report = (await daemon.call("domain.migrate", { domain: domid, to: host, ...(limit === undefined ? {} : { maxBytesPerSecond: bandwidth(limit) }), ...(options.has("p") ? { isPaused: true } : {}), ...(token ? { token } : {}) }, { progress: xl.progress, signal: xl.signal })) as MigrateReport;
+      if ((xl.isVerbose || options.has("debug")) && report.rounds) xl.say(reportText(report));
+      xl.say("Migration successful.");
+      return 0;
+    } catch (e) {
+      throw new Leave(1, `xl: ${wordsOf(e)}\nMigration failed, ${/stands still here/.test(wordsOf(e)) ? "and it is not known which end has the domain" : "resuming at sender."}`);
+    }
+  }
   const receive = `xl migrate-receive${options.has("e") ? " -e" : ""}${options.has("p") ? " -p" : ""}`, command = ssh === "" ? host : `exec ${ssh} ${host} ${receive}`;
   const child = spawn("sh", ["-c", command], { stdio: ["pipe", "pipe", "inherit"] }), gone = new Promise<number>((done) => { child.on("close", (code) => done(code ?? -1)); child.on("error", () => done(-1)); });
   child.stdin.on("error", () => {});
@@ -87,7 +99,7 @@ async function migrateReceive(xl: Xl, { options }: Line): Promise<number> {
 export const SAVE_VERBS: readonly Verb[] = [
   { name: "save", help: "Save a domain to a file", args: "[options] <Domain> <CheckpointFile> [<ConfigFile>]", minWords: 2, modifies: true, run: save, note: "the file is there whole or not at all; a save that fails leaves the domain running", options: [help, { short: "c", help: "it runs on afterwards" }, { short: "p", help: "it is left paused" }, ignored("D")] },
   { name: "restore", help: "Make a domain from a saved one", args: "[options] [<ConfigFile>] <CheckpointFile>", minWords: 1, modifies: true, run: restore, options: [help, { short: "p", help: "leave it paused" }, { short: "c", help: "be on its console" }, ignored("e"), ignored("d"), ignored("V", "vncviewer"), ignored("A", "vncviewer-autopass"), { short: "q", help: "say nothing but errors" }] },
-  { name: "migrate", help: "Move a domain to another host while it runs", args: "[options] <Domain> <host>", minWords: 2, modifies: true, run: migrate, note: "--bandwidth is ours",
+  { name: "migrate", help: "Move a domain to another host while it runs", args: "[options] <Domain> <host>", minWords: 2, modifies: true, run: migrate, note: "a host written HOST:PORT is one whose domusd serves HTTP there: the daemons speak TLS with each other, without ssh; --bandwidth is ours",
     options: [help, { short: "s", value: true, arg: "COMMAND", help: "in place of ssh; empty: run <host> as the command" }, ignored("e"), { short: "p", help: "leave it paused there" }, { short: "C", value: true, arg: "CONFIG", help: "taken, without meaning" }, ignored("D"), { long: "live", help: "what is done anyway" }, { long: "debug", help: "tell how it went" }, { long: "bandwidth", value: true, arg: "BYTES", help: "at most so many bytes a second, as 10m" }] },
   { name: "migrate-receive", help: "Take a domain in, from stdin", args: "- for internal use only", modifies: true, run: migrateReceive, options: [help, ignored("e"), { short: "p", help: "leave it paused" }, ignored("d"), { long: "debug", help: "taken, without meaning" }] },
 ];
