@@ -133,7 +133,7 @@ describe("a Debian guest's disks", { skip: imagesMissing() }, () => {
     assert.ok(qcow2.nr.discard > 0);
     await qcow2.flush();
     const left = clusters();
-    assert.ok(left <= full - 0.75 * FILE_BYTES / 65536, `${full} clusters, then ${left}`);       // those at the ends of extents stay
+    assert.ok(left <= full - 0.5 * FILE_BYTES / 65536, `${full} clusters, then ${left}`);       // those at the ends of extents stay, and of those there may be some
     await guest.ok("cp a/f b/f");
   });
 
@@ -246,9 +246,8 @@ describe("a Debian guest's disks", { skip: imagesMissing() }, () => {
   });
 
   test("a SysRq key is heard", async () => {
-    await guest.ok("dmesg -n 1");        // what the kernel says goes to the console too, into the middle of a mark
     guest.domain.control.sysrq("h");
-    await guest.until("dmesg | grep -q 'sysrq: HELP'");
+    await guest.expect(/sysrq: HELP[^\n]*\n/);       // the kernel says it on the console whatever its log level: no command may run meanwhile
   });
 
   test("a guest that is asked to go writes everything back, and its images are sound", async () => {

@@ -101,6 +101,13 @@ export class BlockBack implements BackDriver {
     for (const { queue } of queues) queue.poll();
   }
 
+  async refuse(): Promise<void> {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    await Promise.race([this.#connected?.device.refuse(), new Promise((late) => { timer = setTimeout(late, DRAIN_MS); })]);
+    clearTimeout(timer);
+  }
+  get isHeld(): boolean { return this.#connected?.queues.some(({ bell }) => bell.isHeld()) ?? false; }
+
   async disconnect(): Promise<void> {
     const connected = this.#connected;
     if (!connected) return;
