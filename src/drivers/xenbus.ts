@@ -37,8 +37,8 @@ export interface BackDriver {
   disconnect(): void | Promise<void>;
   /** Do nothing for the front end any more, but answer what it asks, with errors. @returns when the host's side is used no more. Absent: a front end waits for no answer */
   refuse?(): Promise<void>;
-  /** may the front end still wait for answers? With `refuse` */
-  readonly isHeld?: boolean;
+  /** After `refuse`: have the front end look for answers. @returns whether it may still wait for some */
+  nudge?(): boolean;
   /** the guest has broken a ring: set by XenbusBack, called by the driver at any time, `connect` included; `disconnect` follows */
   onBroken: (why: string) => void;
 }
@@ -140,7 +140,7 @@ export class XenbusBack {
         return;
       case XenbusState.Closed: case XenbusState.Unknown:
         if (state === XenbusState.Unknown && !this.#isConnected) return;
-        await this.#disconnect();
+        if (!(state === XenbusState.Closed && this.#isLeaving && this.driver.refuse)) await this.#disconnect();      // else see takeAway
         this.#setState(XenbusState.Closed);
         if (state === XenbusState.Unknown || this.#xs.read(`${this.path}/online`) !== "1") this.#gone.resolve();
         return;
@@ -217,8 +217,9 @@ export class XenbusBack {
     this.#xs.remove(this.#errorPath);
   }
   /**
-   * Take the device from a front end that does not let go: from here on the host's side of it is free, and the front end gets errors, for as long as it holds the
-   * device and at most LINGER_MS; `close` cuts that short. Its nodes are the caller's to remove, which is what it hears.
+   * Take the device away, after a `detach` or without. From here on the host's side of it is free, and the front end gets errors, for as long as it has not closed its event
+   * channel and at most LINGER_MS; `close` cuts that short. Its nodes are the caller's to remove, which is what it hears.
+   * Linux's blkfront needs that even when it has said Closed: by then it has stopped its queues, del_gendisk waits for what was caught in them, and an event starts them again.
    * @returns once the host's side is free; `gone` when the front end has let go or the time is over
    */
   async takeAway(): Promise<{ readonly gone: Promise<void> }> {
@@ -228,7 +229,7 @@ export class XenbusBack {
     const untilMs = performance.now() + LINGER_MS;
     let isEnded = false;
     const gone = (async () => {
-      while (!isEnded && this.#isConnected && this.driver.isHeld && performance.now() < untilMs) {
+      while (!isEnded && this.#isConnected && this.driver.nudge?.() && performance.now() < untilMs) {
         await new Promise<void>((resume) => {
           const timer = setTimeout(resume, LINGER_LOOK_MS);
           this.#wakeLinger = () => { clearTimeout(timer); resume(); };

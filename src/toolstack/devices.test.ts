@@ -59,7 +59,7 @@ test("who takes a device away twice, and the domain's end meanwhile, all wait fo
 for (const how of ["when the guest has noticed", "when the domain goes"] as const) {
   test(`a device taken by force is the host's at once, and the guest gets answers until it is over: ${how}`, async () => {
     const t = setUp(), held = { is: true }, driver = t.disk("taken").driver;
-    t.devices.add(768, { ...t.disk("taken"), driver: Object.defineProperty({ ...driver, refuse: async () => { t.told.push("refuse"); }, disconnect: () => { t.told.push("disconnect"); } }, "isHeld", { get: () => held.is }) as typeof driver }, {}, {});
+    t.devices.add(768, { ...t.disk("taken"), driver: { ...driver, refuse: async () => { t.told.push("refuse"); }, nudge: () => held.is, disconnect: () => { t.told.push("disconnect"); } } }, {}, {});
     await t.front(S.Connected);
     let isOver = false;
     const removed = t.devices.remove("vbd", 768, true).then(() => { isOver = true; });

@@ -6,8 +6,6 @@ import { deviceEntries, deviceRoots } from "../xenstore/device-entries.ts";
 
 /** How long a guest is waited for when a device is taken from it. libxl's LIBXL_DESTROY_TIMEOUT. */
 const DETACH_MS = 10_000;
-/** How long where it is taken by force. */
-const FORCED_MS = 1000;
 /** What a device may say at once, and how long until it may say one more. */
 const SENTENCES = 32, SENTENCE_MS = 60_000;
 
@@ -57,17 +55,16 @@ export class Devices {
     return made;
   }
   /**
-   * Take a device away: ask the guest and wait; where `isForced`, not for long and whatever it does.
+   * Take a device away: ask the guest and wait; where `isForced`, do not ask.
    * @throws UserError where there is none, or the guest does not let go (older kernels, of a mounted disk): it keeps the device then
    */
   async remove(kind: string, devid: number, isForced = false): Promise<void> {
     const key = `${kind}/${devid}`, device = this.#all.get(key);
     if (!device) throw new UserError(`Domain ${this.#domid} has no ${kind} ${devid}`);
-    const hasGone = await device.back.detach(isForced ? FORCED_MS : DETACH_MS);
-    if (!hasGone && !isForced) throw new UserError(`Domain ${this.#domid} does not let go of ${kind} ${devid}; is it in use? (it can be taken by force)`);
-    if (this.#all.get(key) === device) await this.#drop(key, !hasGone);
+    if (!isForced && !(await device.back.detach(DETACH_MS))) throw new UserError(`Domain ${this.#domid} does not let go of ${kind} ${devid}; is it in use? (it can be taken by force)`);
+    if (this.#all.get(key) === device) await this.#drop(key, true);
   }
-  /** @param isTaken the front end has not let go: a Linux whose device goes without a word waits for ever for what it has asked, and then hears of no device any more */
+  /** @param isTaken from a domain that goes on: one that waits for answers waits for ever, and Linux then hears of no device any more */
   #drop(key: string, isTaken = false): Promise<void> {
     const device = this.#all.get(key);
     return device ? device.dropped ??= (async () => {

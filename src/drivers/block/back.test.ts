@@ -179,9 +179,9 @@ test("a device that is taken answers with errors and leaves the disk alone, for 
   await refused;
   assert.equal(await before, BLKIF_RSP.OKAY);
   assert.deepEqual([await t.front.transfer("write", 0, [8], new Uint8Array(4096)), await t.front.flush(), t.disk.log], [BLKIF_RSP.ERROR, BLKIF_RSP.ERROR, ["read 0 4096"]]);
-  assert.equal(t.front.back.isHeld, true);
+  assert.equal(t.front.back.nudge(), true);
   t.front.hasLetGo = true;
-  assert.equal(t.front.back.isHeld, false);
+  assert.equal(t.front.back.nudge(), false);
   await finish(t);
 });
 

@@ -106,7 +106,11 @@ export class BlockBack implements BackDriver {
     await Promise.race([this.#connected?.device.refuse(), new Promise((late) => { timer = setTimeout(late, DRAIN_MS); })]);
     clearTimeout(timer);
   }
-  get isHeld(): boolean { return this.#connected?.queues.some(({ bell }) => bell.isHeld()) ?? false; }
+  nudge(): boolean {
+    const held = this.#connected?.queues.filter(({ bell }) => bell.isHeld()) ?? [];
+    for (const { bell } of held) bell.notify();
+    return held.length > 0;
+  }
 
   async disconnect(): Promise<void> {
     const connected = this.#connected;
