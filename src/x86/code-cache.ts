@@ -20,8 +20,6 @@ export type CodeHooks = {
   unprotect(frame: number): void;
   /** Arrivals at a record until it is worth translating. */
   readonly heat: number;
-  /** Records have been replaced: who remembers where they are must forget it. */
-  replaced(): void;
   /** Everything was forgotten: addresses of records mean nothing any more. */
   flushed(): void;
   /** A region's code is gone. */
@@ -55,7 +53,6 @@ export class CodeCache {
     this.pages.clear(); this.byFrame.clear();
     this.next = this.base + RECS_AT; this.counters.flushes++;
     this.clearIndex();
-    this.hooks.replaced();
     this.hooks.flushed();
   }
   page(machine: number, mode: number): Page {
@@ -138,7 +135,6 @@ export class CodeCache {
     v.i32[rec >>> 2] = v.i32[(rec + REC.stub) >>> 2] = STRADDLE; v.u32[(rec + REC.imm) >>> 2] = second;
     markPieces(p, off, 4095); markPieces(q, 0, 0); q.recs.push(rec, rec + REC.size);
     p.at.set(off, rec);
-    if (old !== 0) this.hooks.replaced();
     return rec;
   }
   private write(p: Page, i: Insn, off: number): void {
@@ -199,7 +195,6 @@ export class CodeCache {
     this.hooks.freeRegion(r.slot);
   }
   private forget(p: Page): void {
-    this.hooks.replaced();
     for (const rec of p.recs) this.v.i32[rec >>> 2] = this.v.i32[(rec + REC.stub) >>> 2] = STALE;
     for (const r of p.regions ?? []) this.endRegion(r);
     const machine = p.key % 2 ** 32;

@@ -92,8 +92,7 @@ export class Interpreter implements Engine {
       generation: frame => options.code?.generation(frame) ?? 0,
       heat: options.translateAfter ?? 0,
       freeRegion: freeSlot,
-      flushed: () => this.regions.flushed(),
-      replaced: () => mmu.forgetAllJumps(),
+      flushed: () => { mmu.forgetAllJumps(); this.regions.flushed(); },
       stubOf: (i, cross) => this.stubOf(i, cross),
       fetch: linear => mmu.fillCode(linear),
     };
@@ -153,6 +152,7 @@ export class Interpreter implements Engine {
         linear = (eip + Number(cpu.get(CPU.csBase))) % 4294967296;
       }
       const machine = cpu.mmu.fillCode(linear), rec = this.code.record(linear, machine, mode);
+      cpu.mmu.correctJump(linear, rec);
       this.regions.adopt(rec, linear, machine, mode);
       cpu.set(CPU.ripBase, rip - BigInt(linear & 4095));
       this.makeStubs();

@@ -17,7 +17,7 @@ export const ITLB_AT = TLB_END, ITLB_BITS = 12, ITLBE = { size: 16, tag: 0, key:
 export const ITLB_MIX = 12;
 export const itlbIndex = (linear: number): number => (linear >>> 12 ^ linear >>> 12 + ITLB_MIX) & (1 << ITLB_BITS) - 1;
 /** Where jumps went: hash of a linear address to the record there. Entry: address i64, record u32, tag u32: CPU.jumpTags[address < 0] | CPU.mode. Forgetting all of a half is another tag. */
-export const JUMPS_AT = ITLB_AT + (ITLBE.size << ITLB_BITS), JUMP_BITS = 11, JUMPE = { size: 16, linear: 0, rec: 8, tag: 12 } as const;
+export const JUMPS_AT = ITLB_AT + (ITLBE.size << ITLB_BITS), JUMP_BITS = 13, JUMPE = { size: 16, linear: 0, rec: 8, tag: 12 } as const;
 /** The tags' step: what CPU.mode has room in. */
 export const JUMP_TAG_STEP = 256;
 /** Code cache index: key of an instruction (machine address + code size << 32) to its record. Entry: key i64, record u32. */
