@@ -196,8 +196,8 @@ export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number
       find(c, 0, 2, 1);
       c.get(1).op(Op.i32_eqz).if_(); retire(c, 4, 1); settle(c); c.i32(0).op(Op.return).end();
     } c.end();
-    c.get(1).mem(Op.i32_load, REC.handler).tee(t).get(1).mem(Op.i32_load, REC.stub).op(Op.i32_ne).if_();
-    retire(c, 4, 0); c.get(1).get(2).get(t).returnCallIndirect(stub).end();
+    c.get(1).mem(Op.i32_load16_u, REC.block).if_();
+    retire(c, 4, 0); c.get(1).get(2).get(1).mem(Op.i32_load, REC.handler).returnCallIndirect(stub).end();
     retire(c, 4, 1); settle(c); c.get(1);
   });
   /** leaveToStub(rip, record, cpu, budget, done): let the interpreter's stub do this instruction. */
