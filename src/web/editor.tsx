@@ -6,7 +6,6 @@ import type { ImageEntry } from "./images.ts";
 import { announced, draft, open } from "./ui.ts";
 
 type Fault = { readonly text: string; readonly place: Place | null };
-const CHECK_MS = 150;
 
 /** An xl.cfg for an image of the page's list. */
 export const configOf = (name: string, i: ImageEntry): string => `# ${i.title}
@@ -41,7 +40,7 @@ function Words({ row }: { readonly row: string }) {
 
 export function Editor({ computer }: { readonly computer: Computer }) {
   const area = useRef<HTMLTextAreaElement>(null), back = useRef<HTMLPreElement>(null);
-  const [images, setImages] = useState<readonly ImageEntry[]>([]), [text, setText] = useState(""), [fault, setFault] = useState<Fault | null>(null), [warnings, setWarnings] = useState<readonly string[]>([]), [busy, setBusy] = useState(false);
+  const [images, setImages] = useState<readonly ImageEntry[]>([]), [text, setText] = useState(""), [refused, setRefused] = useState<{ readonly of: string; readonly fault: Fault } | null>(null), [busy, setBusy] = useState(false);
   const touched = useRef(false);
   useEffect(() => {
     void computer.shelf.images().then((list) => {
@@ -55,18 +54,10 @@ export function Editor({ computer }: { readonly computer: Computer }) {
     setText(draft.value);
     draft.value = null;
   }, [draft.value]);
-  useEffect(() => {
-    const timer = setTimeout(() => {
-      try {
-        setWarnings(text.trim() === "" ? [] : computer.read(text).warnings);
-        setFault(null);
-      } catch (e) {
-        setWarnings([]);
-        setFault(faultOf(e));
-      }
-    }, CHECK_MS);
-    return () => clearTimeout(timer);
+  const checked = useMemo((): { fault: Fault | null; warnings: readonly string[] } => {
+    try { return { fault: null, warnings: text.trim() === "" ? [] : computer.read(text).warnings }; } catch (e) { return { fault: faultOf(e), warnings: [] }; }
   }, [text]);
+  const fault = checked.fault ?? (refused?.of === text ? refused.fault : null), { warnings } = checked;
   const lines = useMemo(() => text.split("\n").length, [text]);
 
   const goTo = (place: Place): void => {
@@ -86,7 +77,7 @@ export function Editor({ computer }: { readonly computer: Computer }) {
     } catch (e) {
       if (!isInputFault(e)) console.error(e);
       const found = faultOf(e);
-      setFault(found);
+      setRefused({ of: text, fault: found });
       announced.value = found.text;
       if (found.place) goTo(found.place);
     } finally { setBusy(false); }
@@ -99,7 +90,7 @@ export function Editor({ computer }: { readonly computer: Computer }) {
           <option value="">files of your own</option>
         </select></label>
         <span class="gap" />
-        <button type="button" class="primary" disabled={busy || fault !== null || computer.machine.value === null} onClick={() => void make()}>{busy ? "Making it…" : "Create domain"} <kbd>Ctrl ⏎</kbd></button>
+        <button type="button" class="primary" disabled={busy || checked.fault !== null || computer.machine.value === null} onClick={() => void make()}>{busy ? "Making it…" : "Create domain"} <kbd>Ctrl ⏎</kbd></button>
       </div>
       <div class="code">
         <pre class="lines" aria-hidden="true">{Array.from({ length: lines }, (_, i) => <div key={i} class={i + 1 === fault?.place?.line ? "fault" : ""}>{i + 1}</div>)}</pre>
@@ -108,7 +99,7 @@ export function Editor({ computer }: { readonly computer: Computer }) {
           <textarea ref={area} data-first aria-label="Configuration of the new domain, as xl.cfg" aria-invalid={fault !== null} aria-describedby="config-fault" spellcheck={false} autocapitalize="off" autocomplete="off" wrap="off" rows={Math.max(14, lines + 1)} value={text}
             onInput={(e) => { touched.current = true; setText(e.currentTarget.value); }}
             onScroll={(e) => { back.current!.scrollLeft = e.currentTarget.scrollLeft; }}
-            onKeyDown={(e) => { if (e.key === "Enter" && (e.ctrlKey || e.metaKey)) { e.preventDefault(); if (!busy && fault === null) void make(); } }} />
+            onKeyDown={(e) => { if (e.key === "Enter" && (e.ctrlKey || e.metaKey)) { e.preventDefault(); if (!busy && checked.fault === null) void make(); } }} />
         </div>
       </div>
       <div id="config-fault" class="verdict" role="status">

@@ -67,7 +67,7 @@ function Page() {
         <h1><svg viewBox="0 0 24 24" aria-hidden="true"><path d="M3 11 12 4l9 7M6 9.5V20h12V9.5M10 20v-6h4v6" /></svg>Domus</h1>
         <p class="facts num">{machine ? `${machine.hv.mm.nrPcpus} pCPUs · ${Math.round(machine.report().memoryMiB)} MiB · engine ${machine.report().engine}` : failure ? "no machine" : "making the machine…"}</p>
         <span class="gap" />
-        <button type="button" onClick={() => { theme.value = THEMES[(THEMES.indexOf(theme.value) + 1) % THEMES.length]!; }} aria-label={`Colours: ${theme.value}. Change them`}>{isDark.value ? "Dark" : "Light"}{theme.value === "auto" ? " (auto)" : ""}</button>
+        <button type="button" onClick={() => { theme.value = THEMES[(THEMES.indexOf(theme.value) + 1) % THEMES.length]!; }} title="Light, dark, or as the system has it">Colours: {theme.value === "auto" ? `${isDark.value ? "dark" : "light"}, as the system` : theme.value}</button>
         <button type="button" onClick={() => { helps.value = true; }}>Keys <kbd>?</kbd></button>
       </header>
       {failure !== null && <p class="failure" role="alert">{failure}</p>}

@@ -60,7 +60,7 @@ export const size = (bytes: number): string => (bytes < 1 << 20 ? `${(bytes / 10
 /** Open a tab; a console that is opened has the keyboard. */
 export function open(to: Tab): void {
   tab.value = to;
-  queueMicrotask(() => requestAnimationFrame(() => document.querySelector<HTMLElement>(`#panel-${CSS.escape(to)} [data-first]`)?.focus()));
+  queueMicrotask(() => requestAnimationFrame(() => { if (tab.value === to) document.querySelector<HTMLElement>(`#panel-${CSS.escape(to)} [data-first]`)?.focus(); }));
 }
 /** Do it, and tell what the input's fault was. */
 export async function attempt(computer: Computer, act: () => unknown): Promise<void> {
