@@ -133,7 +133,7 @@ describe("a Debian guest's disks", { skip: imagesMissing() }, () => {
     assert.ok(qcow2.nr.discard > 0);
     await qcow2.flush();
     const left = clusters();
-    assert.ok(left <= full - 0.75 * FILE_BYTES / 65536, `${full} clusters, then ${left}`);       // those at the ends of extents stay
+    assert.ok(left <= full - 0.5 * FILE_BYTES / 65536, `${full} clusters, then ${left}`);       // those at the ends of extents stay, and of those there may be some
     await guest.ok("cp a/f b/f");
   });
 
@@ -183,8 +183,9 @@ describe("a Debian guest's disks", { skip: imagesMissing() }, () => {
   });
 
   test("a disk taken while the guest writes to it gives the guest errors, and nothing else suffers", async () => {
+    await guest.ok("mknod e b 202 64");       // dd would make a file of the name of a disk that has gone, in the way of the next
     for (const isForced of [false, true]) {
-      await guest.ok("rm -f code; (while dd if=/dev/xvdd of=/dev/xvde bs=64k count=40 oflag=direct 2>/dev/null; do :; done; echo $? > code) & sleep 1");
+      await guest.ok("rm -f code; (while dd if=/dev/xvdd of=e bs=64k count=40 oflag=direct 2>/dev/null; do :; done; echo $? > code) & sleep 1");
       await detach("xvde", isForced);
       await guest.until("test -e code");
       await guest.until("test ! -b /dev/xvde");
@@ -246,9 +247,8 @@ describe("a Debian guest's disks", { skip: imagesMissing() }, () => {
   });
 
   test("a SysRq key is heard", async () => {
-    await guest.ok("dmesg -n 1");        // what the kernel says goes to the console too, into the middle of a mark
     guest.domain.control.sysrq("h");
-    await guest.until("dmesg | grep -q 'sysrq: HELP'");
+    await guest.expect(/sysrq: HELP[^\n]*\n/);       // the kernel says it on the console whatever its log level: no command may run meanwhile
   });
 
   test("a guest that is asked to go writes everything back, and its images are sound", async () => {
