@@ -62,6 +62,9 @@ export class XenbusBack {
   #broken: string | null = null;
   #nrComplaints = 0;
   #isLeaving = false;
+  /** no step is taken, and the rings are let go of; it was connected when that began */
+  #isHeld = false;
+  #wasConnected = false;
   #nrDetaching = 0;
   #gone = Promise.withResolvers<void>();
   #endLinger: (() => Promise<void>) | null = null;
@@ -109,7 +112,7 @@ export class XenbusBack {
     return this.#running ??= (async () => {
       await null;       // a step that has this called, by the driver it calls, must find it running
       try {
-        while (this.#again && !this.#isClosed) {
+        while (this.#again && !this.#isClosed && !this.#isHeld) {
           this.#again = false;
           await this.#step();
         }
@@ -180,6 +183,25 @@ export class XenbusBack {
     this.#xs.write(`${this.#errorPath}/error`, why);
     this.#setState(XenbusState.Closing);
     await this.#disconnect();
+  }
+
+  /**
+   * Let go of the rings as they are, when what the guest has asked is answered, and follow the front end no more: the guest does not run, and is to find its device so when it goes on,
+   * here (`goOn`) or elsewhere. The store says nothing of it.
+   */
+  async hold(): Promise<void> {
+    this.#isHeld = true;
+    await this.#running;
+    if (this.#isClosed || !this.#isConnected) return;
+    this.#wasConnected = true;
+    await this.#disconnect();
+  }
+  /** After `hold`: take the rings up where they were left. */
+  async goOn(): Promise<void> {
+    this.#isHeld = false;
+    if (this.#wasConnected && !this.#isClosed) await this.#connect();
+    this.#wasConnected = false;
+    await this.poll();
   }
 
   /** Ask the front end to let go, as a detach does; several may ask. @returns true when it has; false after `timeoutMs`: the device is its own as before */

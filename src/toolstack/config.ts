@@ -111,11 +111,11 @@ const checkUuid = (s: unknown): string | null => (typeof s === "string" && UUID.
  * Check a typed configuration and fill in what it leaves open.
  * @throws UserError naming the field
  */
-export function checkConfig(config: DomainConfig): CheckedConfig {
+export function checkConfig(config: DomainConfig, options: { /** it has its memory from elsewhere: the kernel is for a later start and may be empty */ readonly isBuilt?: boolean } = {}): CheckedConfig {
   const fail = (field: string, fault: string | null): void => { if (fault) throw new UserError(`${field}: ${fault}`); };
   fail("name", checkName(config.name));
   if (config.type !== undefined && config.type !== "pvh") throw new UserError(`type: "${String(config.type)}" is not built yet; only "pvh" is`);
-  if (!(config.kernel instanceof Uint8Array) || config.kernel.length === 0) throw new UserError("kernel: The kernel is empty or not given as bytes");
+  if (!(config.kernel instanceof Uint8Array) || (config.kernel.length === 0 && !options.isBuilt)) throw new UserError("kernel: The kernel is empty or not given as bytes");
   if (config.ramdisk !== undefined && !(config.ramdisk instanceof Uint8Array)) throw new UserError("ramdisk: The ramdisk is not given as bytes");
   const memoryMiB = config.memoryMiB ?? DEFAULT_MEMORY_MIB, maxmemMiB = config.maxmemMiB ?? memoryMiB, cmdline = config.cmdline ?? "", vcpus = config.vcpus ?? 1;
   fail("memory", checkMemory(memoryMiB));

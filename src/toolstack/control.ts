@@ -28,7 +28,9 @@ export class Control {
     return this.#xs.read(`${this.#path}/control/feature-${request}`) === "1";
   }
   /** Whether the guest has taken the last request up: it clears it. */
-  get isShutdownTaken(): boolean { return (this.#xs.read(`${this.#path}/control/shutdown`) ?? "") === ""; }
+  get isShutdownTaken(): boolean { return this.shutdownAsked === ""; }
+  /** The request that the guest has not taken up yet, or "". */
+  get shutdownAsked(): string { return this.#xs.read(`${this.#path}/control/shutdown`) ?? ""; }
   /** Press a Magic SysRq key. @param key one character */
   sysrq(key: string): void {
     if (!/^[0-9a-z]$/.test(key)) throw new UserError(`sysrq: "${key}" is no key; one letter or digit is`);

@@ -27,7 +27,13 @@ export function sparingly(log: (sentence: string) => void, nowMs: () => number =
 /** A device in a listing. */
 export type DeviceReport = { readonly kind: string; readonly devid: number; readonly state: number } & Readonly<Record<string, unknown>>;
 /** A back end, with what a listing says of it and what is done when it is gone. */
-export type Attached = { readonly driver: BackDriver & { describe(): Record<string, unknown> }; /** close what belongs to the device alone */ release?(): void | Promise<void> };
+export type Attached = {
+  readonly driver: BackDriver & { describe(): Record<string, unknown> };
+  /** what has been done is to stand where another machine finds it: a disk's flush */
+  settle?(): Promise<void>;
+  /** close what belongs to the device alone */
+  release?(): void | Promise<void>;
+};
 
 export class Devices {
   readonly #xs: Client;
@@ -98,6 +104,14 @@ export class Devices {
     return [...this.#all.values()].filter(({ driver }) => kind === undefined || driver.kind === kind)
       .map(({ back, driver }) => ({ kind: driver.kind, devid: back.device.devid, state: back.state, ...driver.describe() }));
   }
+  /** The guest does not run: have all it asked for answered and settled, and let go of its rings, until `goOn`. @throws what a disk has to say */
+  async hold(): Promise<void> {
+    await Promise.all([...this.#all.values()].map(async ({ back, settle }) => {
+      await back.hold();
+      await settle?.();
+    }));
+  }
+  async goOn(): Promise<void> { await Promise.all([...this.#all.values()].map(({ back }) => back.goOn())); }
   /** The domain is going: all are taken away, and none is added any more. */
   async close(): Promise<void> {
     this.#isClosed = true;

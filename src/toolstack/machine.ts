@@ -51,6 +51,9 @@ export type MachineConfig = {
 };
 export type MachineReport = { readonly pcpus: number; readonly engine: EngineName; readonly memoryMiB: number; readonly startMs: number; readonly domains: readonly DomainReport[] };
 
+/** How a domain begins. */
+export type CreateOptions = { /** its abort destroys the domain, also later */ readonly signal?: AbortSignal; /** it begins paused, `Domain.unpause` lets it run */ readonly paused?: boolean };
+
 const MIB = 2 ** 20, WASM_PAGE = 65536;
 /** How long pCPUs are waited for before they are ended by force. */
 const STOP_MS = 5000;
@@ -150,18 +153,23 @@ export class Machine implements AsyncDisposable {
    * Build a domain and let it run.
    * @throws UserError for a bad configuration or image, before anything of the domain exists
    */
-  async createDomain(config: DomainConfig | CheckedConfig, options: { signal?: AbortSignal } = {}): Promise<Domain> {
+  async createDomain(config: DomainConfig | CheckedConfig, options: CreateOptions = {}): Promise<Domain> {
+    options.signal?.throwIfAborted();
+    const { ramdisk, ...rest } = config, checked = checkConfig(ramdisk ? { ...rest, ramdisk } : rest);
+    return this.addDomain(checked.name, () => buildDomain(this, checked), options);
+  }
+  /** Have a domain built that will be called so, and let it run. @throws UserError where the name is taken, and what `build` throws */
+  async addDomain(name: string, build: () => Promise<Domain>, options: CreateOptions = {}): Promise<Domain> {
     options.signal?.throwIfAborted();
     if (this.#failure) throw this.#failure;
     if (this.#destroyed) throw new UserError("The machine is destroyed");
-    const { ramdisk, ...rest } = config, checked = checkConfig(ramdisk ? { ...rest, ramdisk } : rest);
-    if (this.#building.has(checked.name) || this.domains.some((d) => d.name === checked.name)) throw new UserError(`name: There is a domain named "${checked.name}" already`);
-    const made = this.#make(checked, options.signal);
-    this.#building.set(checked.name, made);
-    try { return await made; } finally { this.#building.delete(checked.name); }
+    if (this.#building.has(name) || this.domains.some((d) => d.name === name)) throw new UserError(`name: There is a domain named "${name}" already`);
+    const made = this.#make(build, options);
+    this.#building.set(name, made);
+    try { return await made; } finally { this.#building.delete(name); }
   }
-  async #make(checked: CheckedConfig, signal: AbortSignal | undefined): Promise<Domain> {
-    const domain = await buildDomain(this, checked);
+  async #make(build: () => Promise<Domain>, { signal, paused }: CreateOptions): Promise<Domain> {
+    const domain = await build();
     if (this.#failure) throw this.#failure;
     if (this.#destroyed) {        // meanwhile; it waits for us
       await domain.destroy();
@@ -176,7 +184,10 @@ export class Machine implements AsyncDisposable {
       this.#reports.push(domain.report());
     };
     if (signal?.aborted) abort();
-    else domain.begin();
+    else {
+      if (paused) await domain.pause();
+      domain.begin();
+    }
     return domain;
   }
 

@@ -6,12 +6,12 @@
  * walk, as processors with nested paging do. The tables of the
  * last level are remembered (a paging-structure cache, SDM Vol. 3A 4.10.3), until anything is invalidated.
  *
- * A TLB entry's write tag is set only where a store may go ahead with nothing else to do: writable, D already set, no decoded code in the frame.
+ * A TLB entry's write tag is set only where a store may go ahead with nothing else to do: writable, D already set, no decoded code in the frame, not to be reported (P2M_CLEAN).
  */
 import { canonical, type Cpu } from "./cpu.ts";
 import { GuestFault } from "./fault.ts";
 import { CONTEXT, ITLB_AT, ITLB_BITS, ITLBE, itlbIndex, JUMP_BITS, JUMP_TAG_STEP, JUMPE, JUMPS_AT, noTag, TLB_AT, TLB_BITS, TLB_BYTES, TLB_CONTEXTS, TLBE } from "./layout.ts";
-import { P2M_CODE, P2M_WRITE } from "./platform.ts";
+import { P2M_CLEAN, P2M_CODE, P2M_WRITE } from "./platform.ts";
 import { CPU, CR0, CR4, EFER, MODE, PFERR, VECTOR } from "./state.ts";
 
 const NR_TABLES = 64;
@@ -202,6 +202,7 @@ export class Mmu {
       const at = this.entryAt[level]!, lo = this.entryLo[level]!, rights = this.entryRights[level]!, want = lo | PTE.A | (access === WRITE && level === leaf ? PTE.D : 0);
       if (want === lo || at === 0) continue;
       if (rights & P2M_CODE) this.cpu.onCodeWrite(at, 4);
+      if (rights & P2M_CLEAN) this.cpu.platform.dirtied(at >>> 12);
       if (rights & P2M_WRITE && Atomics.compareExchange(this.i32, at >>> 2, lo, want) !== lo) return AGAIN;
       if (level === leaf) this.entryLo[level] = want;
     }
@@ -244,7 +245,9 @@ export class Mmu {
     if (packed === 0) return -1;
     const { i32, flags } = this, e = this.entryOf(context, linear), page = linear & ~0xfff, hi = Math.floor(linear / 4294967296) | 0;
     if (this.watch.length !== 0 && this.watch.some(b => b.from <= linear - (linear & 0xfff) + 4095 && b.to > linear - (linear & 0xfff))) return -1;
-    const canWrite = this.writable && this.dirty && (rights & (P2M_WRITE | P2M_CODE)) === P2M_WRITE;
+    const isClean = (rights & P2M_CLEAN) !== 0;
+    if (isClean && write) this.cpu.platform.dirtied(machine >>> 12);
+    const canWrite = this.writable && this.dirty && (!isClean || write !== 0) && (rights & (P2M_WRITE | P2M_CODE)) === P2M_WRITE;
     this.forbidWrites(e);
     if (canWrite) this.writers[machine >>> 12]!++;
     i32[e] = page; i32[e + 1] = hi;

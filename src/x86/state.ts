@@ -86,7 +86,9 @@ export const CPU = struct(0x600, {
   jumpTags: bytes(0x528, 8),
   /** machine address of what the last probeWrite asked about, 0: only to be reached by hand */
   probed: i32(0x530),
-  spare: bytes(0x534, 0xcc),
+  /** the part of tscAdjust that the guest does not see: it came here from another machine, whose counter stood elsewhere */
+  tscHidden: u64(0x538),
+  spare: bytes(0x540, 0xc0),
 });
 
 /** A segment register with its hidden part. `attr`: bits 0-7 the descriptor's access byte, 8 AVL, 9 L, 10 D/B, 11 G, as in public/arch-x86/hvm/save.h; bit 12: unusable. `limit` is in bytes, expanded. */
