@@ -115,7 +115,7 @@ test("a second domain runs beside the first and is destroyed", async () => {
 
 test("a console that floods leaves the page its frames, and the guest answers afterwards", async () => {
   await page.getByRole("tab", { name: "debian" }).click();
-  await type("debian", "yes 0123456789012345678901234567890123456789 | head -c 3000000; echo flooded=$?\n");
+  await type("debian", "yes 0123456789012345678901234567890123456789 | head -c 1000000; echo flooded=$?\n");
   const frames = await page.evaluate(() => new Promise<number>((done) => { let n = 0; const next = () => { if (++n === 30) done(n); else requestAnimationFrame(next); }; next(); }));
   assert.equal(frames, 30);
   await consoleSays(page, "debian", /\dflooded=0/);
@@ -140,6 +140,36 @@ test("a reader who cannot see or use a mouse finds nothing serious in the way, i
   assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= 390), "nothing stands beyond a phone's edge");
   await look("phone");
   await page.setViewportSize({ width: 1280, height: 800 });
+});
+
+test("a domain that is saved goes on after a reload, in its terminal and on its disk", async () => {
+  await page.getByRole("tab", { name: "debian" }).click();
+  await type("debian", "mark=kept; sleep 1000 &\n");
+  await consoleSays(page, "debian", /kept; sleep[\s\S]*# /);
+  await page.getByRole("button", { name: "Save" }).click();
+  await page.getByRole("button", { name: "Start again" }).waitFor();
+  await page.reload();
+  await ready(page);
+  await page.getByRole("tab", { name: "Files" }).click();
+  await page.getByRole("button", { name: "Resume debian.saved" }).click();
+  await page.getByRole("tab", { name: "debian" }).and(page.locator("[aria-selected=true]")).waitFor();
+  await type("debian", "echo $mark $(pidof sleep | wc -w); dd if=/dev/xvda bs=512 skip=8 count=1 iflag=direct 2>&1 | head -c 7; echo; udhcpc -i eth0 -s /etc/dhcp -n -q 2>&1 | tail -1\n");
+  await consoleSays(page, "debian", /\nkept 1\s+written\s[\s\S]*lease of 10\.0\.2\.15/);
+});
+
+test("a state that is damaged, or another's, is refused and leaves nothing", async () => {
+  const said = await page.evaluate(async () => {
+    const { domus } = globalThis, whole = await domus.files.whole("debian.saved"), flipped = whole.slice();
+    flipped[200000]! ^= 1;
+    const tried: string[] = [];
+    for (const [name, bytes] of [["short.saved", whole.slice(0, 300000)], ["flipped.saved", flipped], ["none.saved", new TextEncoder().encode("no state at all")]] as const) {
+      await domus.files.add(name, new Blob([bytes]));
+      tried.push(await domus.resume(name).then(() => "resumed", (e) => `${e.name}: ${e.message}`));
+    }
+    return tried;
+  });
+  for (const s of said) assert.match(s, /^(User|Stream)Error: /);
+  assert.equal(await page.evaluate(() => globalThis.domus.sessions.length), 1);
 });
 
 test("what a guest wrote to its disk is in this browser after a reload, and the base is as it was", async () => {

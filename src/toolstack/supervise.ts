@@ -24,6 +24,8 @@ export type Supervision = {
   /** a life has ended, its domain still exists */
   ended(domain: Domain, end: DomainEnd): void;
   notice(text: string): void;
+  /** the first life exists already: it was restored, or came from another host */
+  first?: Domain;
   signal?: AbortSignal;
 };
 
@@ -32,9 +34,9 @@ export type Supervision = {
  * @returns the end of the last one; with "preserve" its domain still exists, and the machine's end ends it
  */
 export async function superviseDomain(machine: Machine, config: CheckedConfig, watch: Supervision): Promise<DomainEnd> {
-  for (let shortLives = 0; ;) {
+  for (let shortLives = 0, { first } = watch; ; first = undefined) {
     const begun = performance.now(), options = watch.signal ? { signal: watch.signal } : {};
-    const domain = await machine.createDomain(config, options);
+    const domain = first ?? await machine.createDomain(config, options);
     const attached = watch.attach(domain);
     const end = await Promise.race([domain.wait(), attached.then(() => domain.wait())]);      // whose console cannot be had fails at once
     const action = actionFor(config, end);

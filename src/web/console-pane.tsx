@@ -29,7 +29,7 @@ const paste = (session: Session): void => {
 };
 
 export function ConsolePane({ session, computer, isShown }: { readonly session: Session; readonly computer: Computer; readonly isShown: boolean }) {
-  const box = useRef<HTMLDivElement>(null), [finds, setFinds] = useState(false), [measure, setMeasure] = useState(""), [isReader, setReader] = useState(readerMode.get() === "on"), state = session.state.value, { terminal } = session;
+  const box = useRef<HTMLDivElement>(null), [finds, setFinds] = useState(false), [measure, setMeasure] = useState(""), [saving, setSaving] = useState(""), [isReader, setReader] = useState(readerMode.get() === "on"), state = session.state.value, { terminal } = session;
   useEffect(() => {
     const node = box.current!;
     terminal.open(node);
@@ -59,10 +59,15 @@ export function ConsolePane({ session, computer, isShown }: { readonly session: 
     session.fit.fit();
     return () => { session.isShown = false; };
   }, [isShown]);
+  const save = async (): Promise<void> => {
+    setSaving("Saving…");
+    await attempt(computer, () => computer.save(session, (p) => setSaving(p.totalPages > 0 ? `Saving ${Math.floor((100 * p.donePages) / p.totalPages)} %` : "Saving…")));
+    setSaving("");
+  };
   return (
     <div class="console">
       <div class="tools" role="toolbar" aria-label={`Domain ${session.name}`}>
-        {state === "paused" ? <button type="button" onClick={() => session.unpause()}>Unpause</button> : <button type="button" disabled={state !== "running"} onClick={() => session.pause()}>Pause</button>}
+        {state === "paused" ? <button type="button" onClick={() => session.unpause()}>Unpause</button> : <button type="button" disabled={state !== "running"} onClick={() => void attempt(computer, () => session.pause())}>Pause</button>}
         <button type="button" disabled={state === "ended" || state === "building"} onClick={() => void attempt(computer, () => session.shutdown("poweroff"))}>Shut down</button>
         <button type="button" disabled={state === "ended" || state === "building"} onClick={() => void attempt(computer, () => session.shutdown("reboot"))}>Reboot</button>
         {state === "ended" ? <>
@@ -70,6 +75,7 @@ export function ConsolePane({ session, computer, isShown }: { readonly session: 
           <button type="button" onClick={() => { draft.value = session.text; open("new"); }}>Edit</button>
           <button type="button" onClick={() => { computer.forget(session); open("new"); }}>Close</button>
         </> : <Twice label="Destroy" sure="Destroy it: sure?" act={() => void attempt(computer, () => session.destroy())} />}
+        <button type="button" disabled={state !== "running" || saving !== ""} title="Keep its state in this browser; it can be resumed under Files, also after the page was closed" onClick={() => void save()}>{saving === "" ? "Save" : saving}</button>
         <span class="gap" />
         <button type="button" aria-pressed={finds} onClick={() => setFinds(!finds)}>Find</button>
         <button type="button" onClick={() => copy(session)}>Copy</button>

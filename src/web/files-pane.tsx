@@ -3,9 +3,9 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import type { StoredFile } from "../storage/opfs-messages.ts";
 import { createDisk, openDisk } from "../storage/open.ts";
 import { unzstd } from "../builder/decompress/zstd.ts";
-import { type Computer, wordsOf } from "./computer.ts";
+import { type Computer, SAVED_SUFFIX, wordsOf } from "./computer.ts";
 import type { ImageEntry } from "./images.ts";
-import { announced, size } from "./ui.ts";
+import { announced, consoleTab, open, size } from "./ui.ts";
 
 /** Give the user a file. */
 export function download(name: string, bytes: Uint8Array<ArrayBuffer>): void {
@@ -57,7 +57,7 @@ export function FilesPane({ computer }: { readonly computer: Computer }) {
             <thead><tr><th scope="col">Name</th><th scope="col" class="n">Size</th><th scope="col">Changed</th><th scope="col"><span class="hidden">Actions</span></th></tr></thead>
             <tbody>{files.map((f) => (
               <tr key={f.name}><th scope="row" class="mono">{f.name}</th><td class="n">{size(f.sizeBytes)}</td><td class="num">{f.changedMs ? new Date(f.changedMs).toLocaleString() : ""}</td>
-                <td class="n"><button type="button" aria-label={`Download ${f.name}`} onClick={() => void act("reading", async () => download(f.name, await shelf.whole(f.name)))}>Download</button> <button type="button" class="danger" aria-label={`Delete ${f.name}`} onClick={() => void act("deleting", () => shelf.remove(f.name))}>Delete</button></td></tr>
+                <td class="n">{f.name.endsWith(SAVED_SUFFIX) && <><button type="button" class="primary" aria-label={`Resume ${f.name}`} onClick={() => void act("resuming", async () => { const s = await computer.resume(f.name); open(consoleTab(s)); })}>Resume</button> </>}<button type="button" aria-label={`Download ${f.name}`} onClick={() => void act("reading", async () => download(f.name, await shelf.whole(f.name)))}>Download</button> <button type="button" class="danger" aria-label={`Delete ${f.name}`} onClick={() => void act("deleting", () => shelf.remove(f.name))}>Delete</button></td></tr>
             ))}</tbody>
           </table>
         )}

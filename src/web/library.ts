@@ -1,4 +1,5 @@
 /** What the browser's console has as `domus`. */
+import { UserError } from "../base/errors.ts";
 import { Bridge } from "../network/bridge.ts";
 import { createDisk, openDisk } from "../storage/open.ts";
 import type { Domain } from "../toolstack/domain.ts";
@@ -21,6 +22,10 @@ export interface DomusLibrary {
   create(config: string): Promise<Session>;
   /** Type into a console and wait until the guest has said something. @returns all it said until then, without what was typed before */
   expect(name: string, typed: string, until: RegExp | string, timeoutMs?: number): Promise<string>;
+  /** Save a domain into "NAME.saved" of this browser; it ends. @throws UserError: it runs on */
+  save(name: string): Promise<string>;
+  /** Let a saved domain go on. @throws UserError */
+  resume(file: string): Promise<Session>;
   readonly openDisk: typeof openDisk;
   readonly createDisk: typeof createDisk;
   readonly Bridge: typeof Bridge;
@@ -35,13 +40,19 @@ export function domusOf(computer: Computer): DomusLibrary {
     files: computer.shelf,
     create: (config) => computer.create(config),
     expect: (name, typed, until, timeoutMs = 60_000) => expectOf(computer, name, typed, until, timeoutMs),
+    save: (name) => {
+      const session = computer.sessions.value.find((s) => s.name === name);
+      if (!session) throw new UserError(`There is no domain "${name}"`);
+      return computer.save(session);
+    },
+    resume: (file) => computer.resume(file),
     openDisk, createDisk, Bridge,
   };
 }
 
 async function expectOf(computer: Computer, name: string, typed: string, until: RegExp | string, timeoutMs: number): Promise<string> {
   const session = computer.sessions.value.find((s) => s.name === name), domain = session?.domain.value;
-  if (!session || !domain) throw new Error(`There is no domain "${name}" that runs`);
+  if (!session || !domain) throw new UserError(`There is no domain "${name}" that runs`);
   const reader = domain.views.view().getReader(), decoder = new TextDecoder();
   const timer = setTimeout(() => void reader.cancel(), timeoutMs);
   let said = "", isFresh = false;

@@ -3,16 +3,20 @@ import { signal } from "@preact/signals";
 import { FitAddon } from "@xterm/addon-fit";
 import { SearchAddon } from "@xterm/addon-search";
 import { Terminal } from "@xterm/xterm";
+import { UserError } from "../base/errors.ts";
 import type { CheckedConfig } from "../toolstack/config.ts";
 import { type CrashReport, crashText } from "../toolstack/crash.ts";
 import type { Domain, DomainEnd } from "../toolstack/domain.ts";
 import type { Machine } from "../toolstack/machine.ts";
+import { type Progress, saveDomain, type SaveReport } from "../toolstack/save.ts";
 import { superviseDomain } from "../toolstack/supervise.ts";
 
+/** What a saved state says of its domain, for `resume`: the text it was made from, and what was chosen for it. */
+export type SavedConfig = { readonly domus: 1; readonly text: string; readonly uuid: string; readonly macs: readonly string[] };
 /** building: its image is read and laid out. ended: nothing of it is left but its terminal. */
 export type SessionState = "building" | "running" | "paused" | "ended";
-/** What a terminal takes a frame: beyond it the guest waits, so that a flood leaves the page its frames. */
-const FRAME_BYTES = 48 << 10;
+/** What waits for the terminal at most: beyond it the guest waits for the next frame, so that a flood leaves the page its frames. */
+const PENDING_BYTES = 48 << 10;
 const encoder = new TextEncoder();
 const nextFrame = (): Promise<void> => new Promise((done) => { requestAnimationFrame(() => done()); });
 
@@ -34,8 +38,10 @@ export class Session {
   readonly #machine: Machine;
   readonly #stop = new AbortController();
   #typeTo: WritableStreamDefaultWriter<Uint8Array> | null = null;
+  #config: CheckedConfig | null = null;
+  #isSaved = false;
   #hiddenBytes = 0;
-  #frameBytes = 0;
+  #pendingBytes = 0;
 
   constructor(machine: Machine, name: string, text: string) {
     this.#machine = machine;
@@ -49,17 +55,19 @@ export class Session {
   /** Type into its console. */
   type(text: string): void { void this.#typeTo?.write(encoder.encode(text)).catch(() => {}); }
 
-  /** Run it to its end. @returns how it ended; rejects when it cannot be made */
-  async run(config: CheckedConfig): Promise<DomainEnd> {
+  /** Run it to its end. @param first it exists already @returns how it ended; rejects when it cannot be made */
+  async run(config: CheckedConfig, first?: Domain): Promise<DomainEnd> {
+    this.#config = config;
     try {
       return await superviseDomain(this.#machine, config, {
         attach: (domain) => this.#attach(domain),
         ended: (_, end) => {
-          this.ending.value = end.crash ? "crashed" : end.reason;
+          this.ending.value = end.crash ? "crashed" : this.#isSaved ? "saved" : end.reason;
           this.crash.value = end.crash ?? null;
           if (end.crash) this.#note(crashText(this.name, end.crash).replaceAll("\n", "\r\n"));
         },
-        notice: (text) => this.#note(text),
+        notice: (text) => { if (!this.#isSaved) this.#note(text); },
+        ...(first ? { first } : {}),
         signal: this.#stop.signal,
       });
     } catch (e) {
@@ -98,25 +106,35 @@ export class Session {
       this.terminal.write(backlog.subarray(-missed));
       return;
     }
-    await new Promise<void>((done) => this.terminal.write(bytes, done));
-    if ((this.#frameBytes += bytes.length) < FRAME_BYTES) return;
-    this.#frameBytes = 0;
-    await nextFrame();
+    this.#pendingBytes += bytes.length;
+    this.terminal.write(bytes, () => { this.#pendingBytes -= bytes.length; });
+    while (this.#pendingBytes >= PENDING_BYTES && !document.hidden) await nextFrame();
   }
 
-  pause(): void {
-    const d = this.#of();
-    if (!d || this.state.value !== "running") return;
-    d.pauseNoWait();
+  async pause(): Promise<void> {
+    if (this.state.value !== "running") return;
     this.state.value = "paused";
+    await this.domain.value?.pause();
   }
   unpause(): void {
-    const d = this.#of();
-    if (!d || this.state.value !== "paused") return;
+    if (this.state.value !== "paused") return;
     this.state.value = "running";
-    d.unpause();
+    this.domain.value?.unpause();
   }
-  #of() { return this.domain.value ? this.#machine.hv.domain(this.domain.value.domid) : null; }
+  /**
+   * Write its state into `out`; it is gone from the machine then, and its disks are as it left them.
+   * @throws UserError: it runs on
+   */
+  async save(out: WritableStream<Uint8Array>, progress: (p: Progress) => void = () => {}): Promise<SaveReport> {
+    const domain = this.domain.value, config = this.#config;
+    if (!domain || !config) throw new UserError(`${this.name} does not run`);
+    const saved: SavedConfig = { domus: 1, text: this.text, uuid: domain.uuid, macs: config.vifs.map((v) => v.mac) };
+    this.#isSaved = true;
+    try { return await saveDomain(domain, out, { configJson: JSON.stringify(saved), progress }); } catch (e) {
+      this.#isSaved = false;
+      throw e;
+    }
+  }
   /** Ask the guest to go down. @returns false where it has not said that it understands */
   shutdown(request: "poweroff" | "reboot" = "poweroff"): boolean {
     if (this.state.value === "paused") this.unpause();

@@ -106,6 +106,33 @@ export class Shelf {
   }
 }
 
+/** Write a stream into a file of the store, which is closed then; what did not come whole is removed. */
+export async function intoFile(shelf: Shelf, name: string): Promise<WritableStream<Uint8Array>> {
+  if ((await shelf.files()).some((f) => f.name === name)) await shelf.remove(name);
+  const file = await shelf.store.open(name, "create");
+  let at = 0;
+  return new WritableStream<Uint8Array>({
+    write: async (bytes) => { await file.write(at, bytes); at += bytes.length; },
+    close: async () => { await file.flush(); await file.close(); },
+    abort: async () => { await file.close(); await shelf.remove(name); },
+  });
+}
+/** Read a file of the store as a stream. */
+export async function fromFile(shelf: Shelf, name: string): Promise<ReadableStream<Uint8Array>> {
+  const file = await shelf.store.open(name, "read");
+  let at = 0;
+  return new ReadableStream<Uint8Array>({
+    pull: async (out) => {
+      const piece = new Uint8Array(Math.min(PIECE_BYTES, file.sizeBytes - at));
+      if (piece.length === 0) { out.close(); await file.close(); return; }
+      await file.read(at, piece);
+      at += piece.length;
+      out.enqueue(piece);
+    },
+    cancel: () => file.close(),
+  }, { highWaterMark: 0 });
+}
+
 async function wholeOf(file: ByteFile): Promise<Uint8Array<ArrayBuffer>> {
   if (file.sizeBytes > MAX_IMAGE_BYTES) throw new UserError(`${file.name} is ${file.sizeBytes} bytes long; ${MAX_IMAGE_BYTES} is the limit of what is read whole`);
   const all = new Uint8Array(file.sizeBytes);
