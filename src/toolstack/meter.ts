@@ -1,6 +1,7 @@
 /** What a machine and its domains do, measured between two looks: load of pCPUs, processor time and memory of domains. For `top`-like views. */
 import { RUNSTATE } from "../abi/vcpu.ts";
 import { PCPU, PCPU_STATE, VCPU } from "../hypervisor/objects.ts";
+import { MACHINE } from "../memory/machine.ts";
 import type { Domain } from "./domain.ts";
 import type { Machine } from "./machine.ts";
 
@@ -23,7 +24,7 @@ export type Sample = {
   readonly atMs: number;
   /** of each pCPU, 0 to 1, since the look before */
   readonly pcpuLoad: readonly number[];
-  /** frames that no domain has */
+  /** frames that no domain has, and all that the machine can give */
   readonly freeMiB: number; readonly totalMiB: number;
   readonly domains: readonly DomainSample[];
 };
@@ -43,10 +44,10 @@ export class Meter {
   sample(): Sample {
     const { hv, domains } = this.#machine, atMs = performance.now(), spanMs = this.#atMs === null ? 0 : Math.max(1, atMs - this.#atMs);
     this.#atMs = atMs;
-    const pcpuLoad = Array.from({ length: hv.mm.nrPcpus }, (_, i) => this.#pcpu(i, spanMs)), { nrFree, nrFrames } = hv.mm.frames;
+    const pcpuLoad = Array.from({ length: hv.mm.nrPcpus }, (_, i) => this.#pcpu(i, spanMs)), { nrFree, nrFrames } = hv.mm.frames, totalMiB = (nrFrames - MACHINE.firstFrame.get(hv.views.dv, 0)) / 256;
     const sampled = domains.map((d) => this.#domain(d, spanMs));
     for (const domid of this.#cpuNs.keys()) if (!domains.some((d) => d.domid === domid)) this.#cpuNs.delete(domid);
-    return { atMs, pcpuLoad, freeMiB: nrFree / 256, totalMiB: nrFrames / 256, domains: sampled };
+    return { atMs, pcpuLoad, freeMiB: nrFree / 256, totalMiB, domains: sampled };
   }
 
   /** A pCPU writes down how long it slept when it wakes; one that still sleeps is taken at its word. */

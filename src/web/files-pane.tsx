@@ -16,7 +16,7 @@ export function download(name: string, bytes: Uint8Array<ArrayBuffer>): void {
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 
-export function FilesPane({ computer }: { readonly computer: Computer }) {
+export function FilesPane({ computer, isShown }: { readonly computer: Computer; readonly isShown: boolean }) {
   const { shelf } = computer, [files, setFiles] = useState<readonly StoredFile[]>([]), [images, setImages] = useState<readonly ImageEntry[]>([]), [fault, setFault] = useState(""), [doing, setDoing] = useState("");
   const [room, setRoom] = useState<{ usage: number; quota: number } | null>(null), picker = useRef<HTMLInputElement>(null);
   const list = async (): Promise<void> => {
@@ -32,10 +32,8 @@ export function FilesPane({ computer }: { readonly computer: Computer }) {
       await list().catch((e) => setFault(wordsOf(e)));
     }
   };
-  useEffect(() => {
-    void list().catch((e) => setFault(wordsOf(e)));
-    void shelf.images().then(setImages);
-  }, []);
+  useEffect(() => { void shelf.images().then(setImages); }, []);
+  useEffect(() => { if (isShown) void list().catch((e) => setFault(wordsOf(e))); }, [isShown]);
   const add = (picked: Iterable<File>): Promise<void> => act("adding", async () => {
     for (const f of picked) await shelf.add(f.name, f, (done) => setDoing(`${f.name}: ${Math.floor((100 * done) / Math.max(1, f.size))} %`));
   });

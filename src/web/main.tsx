@@ -65,9 +65,9 @@ function Page() {
       <a class="skip" href="#main">To the main part</a>
       <header>
         <h1><svg viewBox="0 0 24 24" aria-hidden="true"><path d="M3 11 12 4l9 7M6 9.5V20h12V9.5M10 20v-6h4v6" /></svg>Domus</h1>
-        <p class="facts num">{machine ? `${machine.hv.mm.nrPcpus} pCPUs · ${Math.round(machine.report().memoryMiB)} MiB · engine ${machine.report().engine}` : failure ? "no machine" : "making the machine…"}</p>
+        <p class="facts num">{machine ? `${machine.hv.mm.nrPcpus} pCPUs · ${Math.round(computer.samples.value.at(-1)?.totalMiB ?? 0)} MiB · engine ${machine.report().engine}` : failure ? "no machine" : "making the machine…"}</p>
         <span class="gap" />
-        <button type="button" onClick={() => { theme.value = THEMES[(THEMES.indexOf(theme.value) + 1) % THEMES.length]!; }} title="Light, dark, or as the system has it">Colours: {theme.value === "auto" ? `${isDark.value ? "dark" : "light"}, as the system` : theme.value}</button>
+        <button type="button" onClick={() => { theme.value = THEMES[(THEMES.indexOf(theme.value) + 1) % THEMES.length]!; }} title="Light, dark, or as the system has it">Colours: {theme.value === "auto" ? <>{isDark.value ? "dark" : "light"}<span class="wide">, as the system</span></> : theme.value}</button>
         <button type="button" onClick={() => { helps.value = true; }}>Keys <kbd>?</kbd></button>
       </header>
       {failure !== null && <p class="failure" role="alert">{failure}</p>}
@@ -77,7 +77,7 @@ function Page() {
           <Tabs />
           {computer.sessions.value.map((s) => <Panel key={consoleTab(s)} of={consoleTab(s)}><ConsolePane session={s} computer={computer} isShown={tab.value === consoleTab(s)} /></Panel>)}
           <Panel of="new"><Editor computer={computer} /></Panel>
-          <Panel of="files"><FilesPane computer={computer} /></Panel>
+          <Panel of="files"><FilesPane computer={computer} isShown={tab.value === "files"} /></Panel>
           <Panel of="trace"><TracePane computer={computer} isShown={tab.value === "trace"} /></Panel>
           <Panel of="store"><StorePane computer={computer} isShown={tab.value === "store"} /></Panel>
         </main>

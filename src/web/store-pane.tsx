@@ -18,6 +18,7 @@ export function StorePane({ computer, isShown }: { readonly computer: Computer; 
     let timer = 0;
     const draw = (): void => { timer ||= window.setTimeout(() => { timer = 0; redraw((n) => n + 1); }, DRAW_MS); };
     const watch = machine.xs.watch("/", (path) => {
+      if (path === "/") return;      // a watch is told once of its own path
       if (changed.current.size > 1000) changed.current.clear();
       changed.current.set(path, performance.now());
       draw();
