@@ -115,7 +115,7 @@ test("a second domain runs beside the first and is destroyed", async () => {
 
 test("a console that floods leaves the page its frames, and the guest answers afterwards", async () => {
   await page.getByRole("tab", { name: "debian" }).click();
-  await type("debian", "yes 0123456789012345678901234567890123456789 | head -c 200000; echo flooded=$?\n");
+  await type("debian", "yes 0123456789012345678901234567890123456789 | head -c 60000; echo flooded=$?\n");
   const frames = await page.evaluate(() => new Promise<number>((done) => { let n = 0; const next = () => { if (++n === 30) done(n); else requestAnimationFrame(next); }; next(); }));
   assert.equal(frames, 30);
   await consoleSays(page, "debian", /\dflooded=0/);
@@ -140,6 +140,35 @@ test("a reader who cannot see or use a mouse finds nothing serious in the way, i
   assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= 390), "nothing stands beyond a phone's edge");
   await look("phone");
   await page.setViewportSize({ width: 1280, height: 800 });
+});
+
+test("a tab that was put to sleep and woken has the right time, and its guest goes on", async () => {
+  const devtools = await browser.context.newCDPSession(page);
+  await devtools.send("Page.setWebLifecycleState", { state: "frozen" });
+  await new Promise((done) => setTimeout(done, 1500));
+  await devtools.send("Page.setWebLifecycleState", { state: "active" });
+  const before = Math.floor(Date.now() / 1000);
+  await type("debian", "echo now=$(date +%s).\n");
+  const said = await consoleSays(page, "debian", /now=\d+\./), now = Number(/now=(\d+)\./.exec(said)![1]), after = Math.ceil(Date.now() / 1000);
+  assert.ok(now >= before - 2 && now <= after + 2, `the guest says ${now}, it is ${before} to ${after}`);
+});
+
+test("bridges named tabs are one cable through all tabs", async () => {
+  const other = await browser.tab("?pcpus=1&memory=256");
+  await other.evaluate(() => {
+    const port = globalThis.domus.machine.networks.bridge("tabs").attach({ name: "probe" });
+    port.peer = { name: "ear", takesGso: true, takesBlankChecksum: true, peer: port, ready: () => {}, receive: (frame) => { document.title = `heard ${frame.bytes.length} ${frame.bytes[59]}`; return true; } };
+  });
+  await page.evaluate(() => {
+    const port = globalThis.domus.machine.networks.bridge("tabs").attach({ name: "probe" }), bytes = new Uint8Array(60).fill(0xff, 0, 6);
+    bytes.set([2, 0, 0, 0, 0, 1], 6);
+    bytes[59] = 42;
+    port.peer = { name: "mouth", takesGso: true, takesBlankChecksum: true, peer: port, ready: () => {}, receive: () => true };
+    const timer = setInterval(() => port.receive({ bytes, checksum: "unknown", gso: null }), 50);
+    setTimeout(() => clearInterval(timer), 20_000);
+  });
+  await other.waitForFunction(() => document.title === "heard 60 42");
+  await other.close();
 });
 
 test("a domain that is saved goes on after a reload, in its terminal and on its disk", async () => {
@@ -189,10 +218,47 @@ test("what a guest wrote to its disk is in this browser after a reload, and the 
 });
 
 test("a host without headers is made up for by the page's service worker", async () => {
-  await using plain = await Promise.resolve(servePage({ isolated: false, folder: `${browser.folder}/page` })).then((s) => ({ ...s, [Symbol.asyncDispose]: () => s.close() }));
+  await using plain = await servePage({ isolated: false, folder: `${browser.folder}/page` });
   const other = await browser.tab("?pcpus=1&memory=256", plain.url);
   assert.equal(await other.evaluate(() => globalThis.crossOriginIsolated), true);
   await other.close();
+});
+
+test("a browser that lacks what the page needs is told so in a sentence", async () => {
+  await using plain = await servePage({ isolated: false, folder: `${browser.folder}/page` });
+  const failureOf = async (url: string, script: string): Promise<string> => {
+    const other = await browser.context.newPage();
+    await other.addInitScript(script);
+    await other.goto(url);
+    const alert = other.getByRole("alert");
+    await alert.waitFor();
+    const text = await alert.innerText();
+    await other.close();
+    return text;
+  };
+  assert.match(await failureOf(plain.url, "delete Navigator.prototype.serviceWorker"), /no shared memory: its host does not send Cross-Origin-Opener-Policy/);
+  const refuse = (pages: number) => `WebAssembly.Memory = class extends WebAssembly.Memory { constructor(o) { if (o.initial > ${pages}) throw new RangeError("no"); super(o); } };`;
+  assert.match(await failureOf(browser.server.url, refuse(0)), /too little memory .* refuses 256 MiB/);
+  const small = await browser.context.newPage();
+  await small.addInitScript(refuse(12000));
+  await small.goto(browser.server.url);
+  await ready(small);
+  await small.getByText("The browser refuses 1024 MiB; the machine has 512").waitFor();
+  await small.close();
+});
+
+test("a file for which the browser has no room is refused and leaves nothing", async () => {
+  const devtools = await browser.context.newCDPSession(page), origin = new URL(browser.server.url).origin;
+  const { usage } = await devtools.send("Storage.getUsageAndQuota", { origin });
+  await devtools.send("Storage.overrideQuotaForOrigin", { origin, quotaSize: Math.ceil(usage) + (4 << 20) });
+  const said = await page.evaluate(async () => {
+    const { files } = globalThis.domus, fault = await files.add("big.img", new Blob([new Uint8Array(32 << 20)])).then(() => null, (e) => ({ fault: e.fault, message: e.message }));
+    return { fault, names: (await files.files()).map((f) => f.name) };
+  });
+  assert.equal(said.fault?.fault, "nospace");
+  assert.match(said.fault?.message ?? "", /big\.img.*no more room/);
+  assert.ok(!said.names.includes("big.img"));
+  await devtools.send("Storage.overrideQuotaForOrigin", { origin });
 });
 
 test("no page has thrown or logged an error", () => {

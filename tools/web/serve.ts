@@ -10,7 +10,7 @@ const TYPES: Readonly<Record<string, string>> = { ".html": "text/html; charset=u
 export const ISOLATION = { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp", "Cross-Origin-Resource-Policy": "same-origin" } as const;
 
 /** A page that is served. */
-export type PageServer = { readonly url: string; close(): Promise<void> };
+export type PageServer = AsyncDisposable & { readonly url: string; close(): Promise<void> };
 
 /**
  * Serve on 127.0.0.1.
@@ -38,5 +38,6 @@ export async function servePage(options: { port?: number; isolated?: boolean; fo
   });
   await new Promise<void>((resolve, reject) => { server.once("error", reject).listen(options.port ?? 0, "127.0.0.1", () => resolve()); });
   const { port } = server.address() as { port: number };
-  return { url: `http://127.0.0.1:${port}/`, close: () => new Promise((done) => { server.close(() => done()); server.closeAllConnections(); }) };
+  const close = (): Promise<void> => new Promise((done) => { server.close(() => done()); server.closeAllConnections(); });
+  return { url: `http://127.0.0.1:${port}/`, close, [Symbol.asyncDispose]: close };
 }
