@@ -15,8 +15,9 @@ import { integer } from "./integer.ts";
 import { io } from "./io.ts";
 import { memory } from "./memory.ts";
 import { parallel } from "./parallel.ts";
+import { web } from "./web.ts";
 
-const BENCHES: readonly Bench[] = [cpu, io, boot, integer, memory, parallel];
+const BENCHES: readonly Bench[] = [cpu, io, boot, integer, memory, parallel, web];
 /** Those with a chart, whose works have names. */
 const CHARTED: readonly Bench[] = [cpu, io];
 const HELP = `npm run bench -- [NAME...] [--quick] [--rounds N] [--engine NAME] [--json FILE] [--only WORK,...] [--svg FILE] [--doc FILE]
