@@ -17,7 +17,7 @@ import { V86_CMDLINE, v86Images } from "./v86.ts";
 
 const CHROMIUM = "Domus, Chromium", NODE = "Domus, Node", PEER = "v86, Chromium", FRAMES_MS = 5000;
 /** Works of gbench that are quick enough for a page's table; several kinds. */
-const WORKS = ["intmm", "sha256c", "interp", "nbody", "memcpy", "getppid"] as const;
+const WORKS = ["intmm", "sha256c", "interp", "nbody", "memcpy", "syscall"] as const;
 const BOOT_ROW = "boot to the first userspace line, seconds";
 
 /** What a page with a guest in it has for us: all its console said, and the way in. */
