@@ -91,7 +91,7 @@ describe("a Debian guest's disks", { skip: imagesMissing() }, () => {
     disks.push(raw, qcow2, await open("ro", "raw", true), await open("cd", "raw", true));
     machine = await createMachine({ host: nodeHost(), memoryMiB: 192, nrDomains: 1, pcpus: 1, log: (s) => told.push(s) });
     guest = await Talk.boot(machine, {
-      name: "disks", memoryMiB: 128, disks: [{ vdev: "xvda", disk: raw }, { vdev: "xvdb", disk: qcow2 }, { vdev: "xvdc", disk: disks[2]! }, { vdev: "xvdd", disk: disks[3]!, isCdrom: true }],
+      name: "disks", memoryMiB: 128, maxmemMiB: 176, disks: [{ vdev: "xvda", disk: raw }, { vdev: "xvdb", disk: qcow2 }, { vdev: "xvdc", disk: disks[2]! }, { vdev: "xvdd", disk: disks[3]!, isCdrom: true }],
     });
     await guest.ok("cd /tmp; mkdir a b c; echo 3 > /proc/sys/vm/drop_caches");
   });
@@ -243,7 +243,12 @@ describe("a Debian guest's disks", { skip: imagesMissing() }, () => {
     guest.domain.control.setMemoryTarget(128);
     await guest.until(`test $(awk '/MemTotal/ {print $2}' /proc/meminfo) -ge ${totalBefore - 1024}`);
     assert.ok(Math.abs(free() - freeBefore) < 256, `${freeBefore} frames were free, ${free()} are`);
-    assert.throws(() => guest.domain.control.setMemoryTarget(129), /129 MiB are not between 1 and the domain's maximum of 128/);
+    guest.domain.control.setMemoryTarget(176);       // more than it booted with: Linux hot-plugs a section of it
+    await guest.until(`test $(awk '/MemTotal/ {print $2}' /proc/meminfo) -ge ${totalBefore + 40 * 1024}`);
+    await guest.ok("mkdir m && mount -t tmpfs -o size=80m none m && dd if=/dev/zero of=m/big bs=1M count=70 && umount m");
+    guest.domain.control.setMemoryTarget(128);
+    await guest.until(`test $(awk '/MemTotal/ {print $2}' /proc/meminfo) -lt ${totalBefore + 8 * 1024}`);
+    assert.throws(() => guest.domain.control.setMemoryTarget(177), /177 MiB are not between 1 and the domain's maximum of 176/);
   });
 
   test("a SysRq key is heard", async () => {

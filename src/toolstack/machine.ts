@@ -12,6 +12,7 @@ import { hostEntries } from "../xenstore/domain-entries.ts";
 import { Store } from "../xenstore/store.ts";
 import { type CheckedConfig, checkConfig, type DomainConfig } from "./config.ts";
 import { buildDomain, DOMAIN_OVERHEAD_MIB } from "./create.ts";
+import { Cpus } from "./cpus.ts";
 import type { Domain, DomainReport } from "./domain.ts";
 import type { Host, HostWorker } from "./host.ts";
 import { Networks, type UplinkMaker } from "./networks.ts";
@@ -73,6 +74,8 @@ export class Machine implements AsyncDisposable {
   /** dom0's own connection to the store */
   readonly xs: Client;
   readonly networks: Networks;
+  /** its processors: vCPUs, schedulers, cpupools */
+  readonly cpus: Cpus;
   readonly log: (sentence: string) => void;
   /** what each pCPU counted, where MachineConfig.profile asked for it: complete when the machine is destroyed */
   readonly profiles: PcpuProfile[] = [];
@@ -108,6 +111,7 @@ export class Machine implements AsyncDisposable {
     this.hv.trace.on = bits | TRACE_CLASS.hypercall;
     this.dom0 = new Dom0(this.hv, config.host.soon, config.host.nrCpus);
     this.networks = new Networks(config.uplink, this.log);
+    this.cpus = new Cpus(this);
     this.store = new Store({ hooks: { log: (sentence) => this.log(sentence) } });
     this.xs = new Client(this.store);
     this.xs.writeAll(hostEntries());

@@ -14,7 +14,7 @@ import { takeBack } from "./create.ts";
 import type { DomainConfig } from "./config.ts";
 import { type Domain, partsOf } from "./domain.ts";
 import type { Machine } from "./machine.ts";
-import { configFor, connectArrived, describeDomain, ownNodes, type Progress, readImage } from "./save.ts";
+import { configFor, connectArrived, describeDomain, mustBeThere, ownNodes, type Progress, readImage } from "./save.ts";
 import { resumeInPlace, suspendDomain } from "./suspend.ts";
 
 /** A way to the other end, both directions; encrypted and authenticated by whoever made it. */
@@ -134,12 +134,13 @@ export async function sendDomain(domain: Domain, link: Link, o: SendOptions): Pr
     for (const action of actions) {
       switch (action) {
         case "noteGiven": await note("given"); break;
-        case "noteKept": await note("kept"); break;
+        // what cannot be written down is true all the same, and said to who asks as long as we live
+        case "noteKept": await note("kept").catch((e: unknown) => { standing = "kept"; machine.log(`${domain.name}: It cannot be written down that it stays here: ${(e as Error).message}`); }); break;
         case "sendGo": sink.post(messageBytes("go")); break;
         case "resume":
           stopDirtyLog(hv);
           if (isReleased) await o.handOver?.retake();
-          if (isSuspended) await resumeInPlace(domain);
+          if (isSuspended && !domain.isGone) await resumeInPlace(domain);
           break;
         case "end": await domain.leave(); break;
         case "ask": break;       // by who holds the MigrationInDoubt
@@ -171,12 +172,17 @@ export async function sendDomain(domain: Domain, link: Link, o: SendOptions): Pr
       await o.handOver.release();
     }
     await writeImageEnd(sink, hv, ownNodes(domain));
+    mustBeThere(domain);
     await sink.write(envelopeEnd());
     o.progress?.({ phase: "commit", donePages: 0, totalPages: 0, bytes: sink.nrBytes });
     await unless(stop.signal, answer);
     stop.signal.throwIfAborted();
+    mustBeThere(domain);
     o.signal?.removeEventListener("abort", cancel);
-    await act({ kind: "ready" }).catch(() => act({ kind: "lost" }));
+    await act({ kind: "ready" }).catch((e: unknown) => {
+      state = "sending";        // it is not written down, so GO was not sent
+      throw e;
+    });
     const report = at() === "given" ? await readMessage(answers).catch(() => null) : null;
     if (report?.message === "report") {
       if (report.failure !== null) failure = new UserError(`The other end could not start it: ${report.failure}`);
@@ -202,6 +208,7 @@ export async function sendDomain(domain: Domain, link: Link, o: SendOptions): Pr
   if (at() !== "gone") {
     await end();
     if (o.signal?.aborted) throw o.signal.reason;
+    if (domain.isGone) throw new UserError(`${domain.name} was destroyed while it was moved`, { cause: failure });
     throw failure instanceof UserError ? new UserError(`${domain.name} is not moved and runs on here: ${failure.message}`, { cause: failure }) : new UserError(`${domain.name} is not moved and runs on here: ${(failure as Error).message}`, { cause: failure });
   }
   const endMs = performance.now();

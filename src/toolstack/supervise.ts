@@ -43,7 +43,9 @@ export async function superviseDomain(machine: Machine, config: CheckedConfig, w
     shortLives = performance.now() - begun < SHORT_LIFE_MS ? shortLives + 1 : 0;
     const restarts = action === "restart" || action === "rename-restart" || action === "coredump-restart";
     const again = restarts && shortLives < MAX_SHORT_LIVES && !watch.signal?.aborted;
-    if (end.reason === "suspend" || end.reason === "soft_reset") watch.notice(`${config.name} asked for ${end.reason}, which is not built yet; it is destroyed`);
+    if (end.reason === "suspend" && domain.hasLeft) watch.notice(`${config.name} has been saved or moved`);
+    else if (end.reason === "suspend") watch.notice(`${config.name} suspended itself without being asked; it is destroyed`);
+    if (end.reason === "soft_reset") watch.notice(`${config.name} asked for soft_reset, which is not built yet; it is destroyed`);
     await attached;
     watch.ended(domain, end);
     if (action !== "preserve") await domain.destroy();
