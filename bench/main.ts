@@ -16,8 +16,9 @@ import { io } from "./io.ts";
 import { memory } from "./memory.ts";
 import { parallel } from "./parallel.ts";
 import { sched } from "./sched.ts";
+import { web } from "./web.ts";
 
-const BENCHES: readonly Bench[] = [cpu, io, boot, integer, memory, parallel, sched];
+const BENCHES: readonly Bench[] = [cpu, io, boot, integer, memory, parallel, sched, web];
 /** Those with a chart, whose works have names. */
 const CHARTED: readonly Bench[] = [cpu, io, sched];
 const HELP = `npm run bench -- [NAME...] [--quick] [--rounds N] [--engine NAME] [--json FILE] [--only WORK,...] [--svg FILE] [--doc FILE]

@@ -20,8 +20,10 @@ export class Talk {
   #isEnded = false;
   #wake: () => void = () => {};
 
-  constructor(domain: Domain) {
+  /** @param before who spoke with this guest before it came here from a stream or another machine: its shell counts on */
+  constructor(domain: Domain, before?: Talk) {
     this.domain = domain;
+    if (before) this.#nrCommands = before.#nrCommands;
     this.#writer = domain.console.writable.getWriter();
     this.#writer.closed.catch(() => {});
     void (async () => {

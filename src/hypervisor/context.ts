@@ -45,7 +45,10 @@ export const pvhContext = (entry: number, startInfo: number): At => (dv, at) => 
 };
 /** After INIT and SIPI: real mode at vector << 12. SDM Vol. 3A 9.4 */
 export function startupContext(dv: DataView, at: number, vector: number): void {
+  const adjust = CPU.tscAdjust.get(dv, at), hidden = CPU.tscHidden.get(dv, at);       // INIT leaves the counter alone
   resetContext(dv, at, 1);
+  CPU.tscAdjust.set(dv, at, adjust);
+  CPU.tscHidden.set(dv, at, hidden);
   CPU.cr0.set(dv, at, BigInt(CR0.ET));
   seg(dv, at, CS, vector << 8, vector << 12, 0xffff, 0x9b);
   seg(dv, at, SS, 0, 0, 0xffff, 0x93);

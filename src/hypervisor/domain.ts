@@ -165,6 +165,23 @@ export class Domain {
       return replaced;
     });
   }
+  /** Take the frame at `gfn` out of the p2m of a domain that has never run: no TLB knows it. @returns the entry that was there, its reference the caller's; 0 for none of its own */
+  takePage(gfn: number): number {
+    return this.hv.withLock(DOMAIN.p2mLock, this.at, () => {
+      const entry = this.p2m.lookup(gfn);
+      if (entry === 0 || (entry & P2M_TYPE.mask) !== P2M_TYPE.ram) return 0;
+      this.hv.add(DOMAIN.totPages, this.at, -1);
+      return this.p2m.clear(gfn);
+    });
+  }
+  /** The memory map that was set. */
+  memoryMap(): E820[] {
+    const at = this.hv.get(DOMAIN.e820, this.at), { dv } = this.hv.views;
+    return Array.from({ length: this.hv.get(DOMAIN.nrE820, this.at) }, (_, i) => {
+      const p = at + i * E820Entry.sizeof;
+      return { addr: Number(E820Entry.addr.get(dv, p)), size: Number(E820Entry.size.get(dv, p)), type: E820Entry.type.get(dv, p) };
+    });
+  }
   /** What XENMEM_memory_map and start info tell it. */
   setMemoryMap(map: readonly E820[]): void {
     const at = this.hv.get(DOMAIN.e820, this.at), { dv } = this.hv.views;
@@ -182,6 +199,9 @@ export class Domain {
   /** @param index HVM_PARAM_*, checked by the caller */
   param(index: number): bigint { return this.hv.views.u64[((this.at + DOMAIN.hvmParams.at) >>> 3) + index] as bigint; }
   setParam(index: number, value: bigint): void { this.hv.views.u64[((this.at + DOMAIN.hvmParams.at) >>> 3) + index] = value; }
+
+  /** Sixteen bytes of UUID. */
+  setHandle(handle: Uint8Array): void { this.hv.views.u8.set(handle.subarray(0, 16), this.at + DOMAIN.handle.at); }
 
   // Shared info ----------------------------------------------------------------
   get sharedInfo(): number { return this.hv.get(DOMAIN.sharedInfo, this.at); }

@@ -19,8 +19,11 @@ export const APIC = {
 export const APIC_BASE = { BSP: 0x100, EXTD: 0x400, EN: 0x800 } as const;
 /** Guest-physical address of the xAPIC page, first x2APIC MSR, IA32_TSC_DEADLINE. */
 export const APIC_PAGE = 0xfee00000, X2APIC_MSRS = 0x800, MSR_TSC_DEADLINE = 0x6e0;
-const SVR_ENABLE = 0x100, LVT_MASKED = 0x10000, VERSION = 0x50014, BUS_CYCLE_NS = 10;
-const TIMER_MODE = { mask: 0x60000, oneshot: 0, periodic: 0x20000, deadline: 0x40000 } as const;
+const SVR_ENABLE = 0x100, LVT_MASKED = 0x10000, VERSION = 0x50014;
+/** The timer counts at 100 MHz before its divider. */
+export const BUS_CYCLE_NS = 10;
+/** Of the LVT timer entry. */
+export const TIMER_MODE = { mask: 0x60000, oneshot: 0, periodic: 0x20000, deadline: 0x40000 } as const;
 /** Writable bits of each local vector table entry. */
 const LVT_BITS: Readonly<Record<number, number>> = {
   [APIC.LVT_TIMER]: 0x710ff, [APIC.LVT_THERMAL]: 0x117ff, [APIC.LVT_PC]: 0x117ff, [APIC.LVT_LINT0]: 0x1b7ff, [APIC.LVT_LINT1]: 0x1b7ff, [APIC.LVT_ERROR]: 0x110ff,
@@ -86,7 +89,8 @@ export const lapicTpr = (v: Vcpu): number => get(v, APIC.TPR) & 0xff;
 export const setLapicTpr = (v: Vcpu, tpr: number): void => set(v, APIC.TPR, tpr & 0xff);
 
 // Timer ------------------------------------------------------------------------
-const divider = (tdcr: number): number => { const n = (tdcr & 3) | (tdcr & 8) >>> 1; return n === 7 ? 1 : 2 << n; };
+/** What the divide configuration register divides by. */
+export const divider = (tdcr: number): number => { const n = (tdcr & 3) | (tdcr & 8) >>> 1; return n === 7 ? 1 : 2 << n; };
 const isDeadlineMode = (v: Vcpu): boolean => (get(v, APIC.LVT_TIMER) & TIMER_MODE.mask) === TIMER_MODE.deadline;
 function startTimer(v: Vcpu, initial: number): void {
   const now = v.hv.clock.now(), period = initial * BUS_CYCLE_NS * divider(get(v, APIC.TDCR)), at = v.at + VCPU.lapic.at;

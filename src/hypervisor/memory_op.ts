@@ -64,6 +64,7 @@ function setPage(c: Call, d: Domain, gfn: number, mfn: number, type: number): vo
   if (c.hv.trace.on & TRACE_CLASS.memory) c.hv.trace.emit(TRACE.p2mSet, d.domid, c.v.id, gfn, mfn, type);
   const old = c.hv.withLock(DOMAIN.p2mLock, d.at, () => {
     const old = d.p2m.set(gfn, mfn, P2M_RW | type);
+    c.hv.mm.frames.markDirty(mfn);        // at this gfn it is new
     if (old !== 0) c.hv.add(DOMAIN.p2mGen, d.at, 1);
     return old;
   });

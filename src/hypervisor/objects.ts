@@ -128,6 +128,8 @@ export const DOMAIN = struct(4096, {
   hvmParams: bytes(0x140, HVM_PARAMS * 8),
   /** 1 + the code SCHEDOP_shutdown_code chose for a later shutdown, or 0 */
   presetCode: i32(0x280),
+  /** nonzero: its pCPUs' stores mark frames dirty, see dirty_log.ts */
+  logDirty: i32(0x284),
   vcpus: bytes(0x300, MAX_VCPUS * 4),
   /** per grant frame: mfn, address of the active entries, gfn it was mapped at (or 0xffffffff) */
   grantMfn: bytes(0x500, MAX_GRANT_FRAMES * 4), grantActive: bytes(0x600, MAX_GRANT_FRAMES * 4), grantGfn: bytes(0x700, MAX_GRANT_FRAMES * 4),

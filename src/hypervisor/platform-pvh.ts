@@ -6,7 +6,7 @@ import { TRACE, TRACE_CLASS } from "../base/trace.ts";
 import { FRAME } from "../memory/frames.ts";
 import { p2mLookup } from "../memory/p2m.ts";
 import type { Engine } from "../x86/engine.ts";
-import { P2M_CODE, type Platform } from "../x86/platform.ts";
+import { P2M_CLEAN, P2M_CODE, type Platform } from "../x86/platform.ts";
 import { CPU, EFLAGS, EXIT, MODE } from "../x86/state.ts";
 import type { Args, Call } from "./call.ts";
 import { writeConring } from "./conring.ts";
@@ -48,6 +48,8 @@ export class PvhPlatform implements Platform, Call {
   /** when, by this thread's clock, the vCPU's slice is over */
   sliceEndMs = Number.POSITIVE_INFINITY;
   #root = 0;
+  /** index of its domain's DOMAIN.logDirty */
+  #logDirty = 0;
   readonly #u32: Uint32Array;
   readonly #frameTable: number;
   readonly #args: Args;
@@ -68,6 +70,7 @@ export class PvhPlatform implements Platform, Call {
     this.v = v;
     this.d = v.domain;
     this.#root = v.domain.p2m.root;
+    this.#logDirty = (v.domain.at + DOMAIN.logDirty.at) >>> 2;
   }
   #reg(field: { at: number }): number { return this.#u32[(this.cpu + field.at) >>> 2] as number; }
 
@@ -76,8 +79,10 @@ export class PvhPlatform implements Platform, Call {
     const entry = p2mLookup(this.#u32, this.#root, gfn);
     if (entry === 0) return 0;
     const hasCode = Atomics.load(this.#u32, this.#frameTable + (entry >>> 12) * (FRAME.sizeof >>> 2) + (FRAME.codeCpus.at >>> 2)) !== 0;
-    return ((entry & ~0xffc) | (hasCode ? P2M_CODE : 0)) >>> 0;
+    const isClean = this.#u32[this.#logDirty] !== 0 && !this.hv.mm.frames.isDirty(entry >>> 12);
+    return ((entry & ~0xffc) | (hasCode ? P2M_CODE : 0) | (isClean ? P2M_CLEAN : 0)) >>> 0;
   }
+  dirtied(frame: number): void { this.hv.mm.frames.markDirty(frame); }
   /** What the engine tells of frames with decoded code; see FRAME.codeCpus. */
   readonly code = {
     mark: (mfn: number): void => {

@@ -18,8 +18,8 @@ export const FRAME = struct(16, {
   /** a bit for each pCPU that has decoded code from this frame */
   codeCpus: u32(12),
 });
-/** FRAME.flags. heap: a hypervisor object; table: a page table of the p2m; shared: given to a guest by Xen (shared info, grant table). */
-export const FRAME_FLAG = { allocated: 1, heap: 2, shared: 4 } as const;
+/** FRAME.flags. heap: a hypervisor object; shared: given to a guest by Xen (shared info, grant table); dirty: written since `takeDirty` last asked (a pCPU's stores count where its domain's log is on) [Atomics] */
+export const FRAME_FLAG = { allocated: 1, heap: 2, shared: 4, dirty: 8 } as const;
 
 /** Machine memory is used up. Becomes -ENOMEM at a hypercall's exit and a message at the toolstack's. */
 export class MachineMemoryExhausted extends Error {
@@ -91,7 +91,7 @@ export class Frames {
   #claim(mfn: number, owner: number, flags: number): void {
     const at = this.entryAt(mfn);
     this.#views.u16[at >>> 1] = owner;
-    this.#views.u16[(at >>> 1) + 1] = flags | FRAME_FLAG.allocated;
+    this.#views.u16[(at >>> 1) + 1] = flags | FRAME_FLAG.allocated | FRAME_FLAG.dirty;
     Atomics.store(this.#views.u32, (at + FRAME.refcount.at) >>> 2, 1);
   }
 
@@ -131,8 +131,15 @@ export class Frames {
 
   codeCpus(mfn: number): number { return Atomics.load(this.#views.u32, (this.entryAt(mfn) + FRAME.codeCpus.at) >>> 2); }
   codeGen(mfn: number): number { return Atomics.load(this.#views.u32, (this.entryAt(mfn) + FRAME.codeGen.at) >>> 2); }
-  /** Say that a frame's bytes were changed by a hand other than a pCPU's own stores. @returns the pCPUs (a bit each) that should look again */
+  #flagsWord(mfn: number): number { return (this.entryAt(mfn) + FRAME.flags.at) >>> 1; }
+  isDirty(mfn: number): boolean { return (Atomics.load(this.#views.u16, this.#flagsWord(mfn)) & FRAME_FLAG.dirty) !== 0; }
+  /** A write to the frame has been made, or is about to be made by a pCPU that reports before it runs on. Always a locked operation: a look first could overtake the write. */
+  markDirty(mfn: number): void { Atomics.or(this.#views.u16, this.#flagsWord(mfn), FRAME_FLAG.dirty); }
+  /** @returns whether it was written since the last time */
+  takeDirty(mfn: number): boolean { return (Atomics.and(this.#views.u16, this.#flagsWord(mfn), ~FRAME_FLAG.dirty) & FRAME_FLAG.dirty) !== 0; }
+  /** Say that a frame's bytes were changed by a hand other than a pCPU's own stores, after that. @returns the pCPUs (a bit each) that should look again */
   noteWrite(mfn: number): number {
+    this.markDirty(mfn);
     const at = this.entryAt(mfn) >>> 2, cpus = Atomics.load(this.#views.u32, at + (FRAME.codeCpus.at >>> 2));
     if (cpus !== 0) Atomics.add(this.#views.u32, at + (FRAME.codeGen.at >>> 2), 1);
     return cpus;

@@ -17,7 +17,7 @@ export function attachDisk(devices: Devices, dom0: Dom0, domid: number, config: 
     ...(config.discards === undefined ? {} : { discards: config.discards }), ...(config.onFull === undefined ? {} : { onFull: config.onFull }), log: sparingly(log),
   });
   // Linux's front end leaves a "cdrom" of a guest that is not PV to an emulated drive, which PVH has not; that it is one stands in the back end's info.
-  const back = devices.add(devid, { driver, release: () => driver.release() }, { "virtual-device": devid, "device-type": "disk" }, {
+  const back = devices.add(devid, { driver, settle: async () => { if (!driver.isReadonly) await disk.flush(); }, release: () => driver.release() }, { "virtual-device": devid, "device-type": "disk" }, {
     removable: config.isCdrom ? 1 : 0, bootable: 1, dev: vdev, type: "qdisk", mode: driver.isReadonly ? "r" : "w", "device-type": type, params: `${disk.format}:${disk.name}`,
     "discard-enable": driver.isReadonly || config.discards === false ? 0 : 1,
   });

@@ -100,7 +100,8 @@ const MAX_CMDLINE = 2048;
 const MAX_NAME = 128;
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 
-const checkName = (name: unknown): string | null =>
+/** What is wrong with a domain's name, or null. */
+export const checkName = (name: unknown): string | null =>
   typeof name !== "string" || name === "" ? "A domain needs a name"
     : name.length > MAX_NAME ? `The name is ${name.length} characters long; ${MAX_NAME} is the limit`
     // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is refused
@@ -123,11 +124,11 @@ const checkUuid = (s: unknown): string | null => (typeof s === "string" && UUID.
  * Check a typed configuration and fill in what it leaves open.
  * @throws UserError naming the field
  */
-export function checkConfig(config: DomainConfig): CheckedConfig {
+export function checkConfig(config: DomainConfig, options: { /** it has its memory from elsewhere: the kernel is for a later start and may be empty */ readonly isBuilt?: boolean } = {}): CheckedConfig {
   const fail = (field: string, fault: string | null): void => { if (fault) throw new UserError(`${field}: ${fault}`); };
   fail("name", checkName(config.name));
   if (config.type !== undefined && config.type !== "pvh") throw new UserError(`type: "${String(config.type)}" is not built yet; only "pvh" is`);
-  if (!(config.kernel instanceof Uint8Array) || config.kernel.length === 0) throw new UserError("kernel: The kernel is empty or not given as bytes");
+  if (!(config.kernel instanceof Uint8Array) || (config.kernel.length === 0 && !options.isBuilt)) throw new UserError("kernel: The kernel is empty or not given as bytes");
   if (config.ramdisk !== undefined && !(config.ramdisk instanceof Uint8Array)) throw new UserError("ramdisk: The ramdisk is not given as bytes");
   const memoryMiB = config.memoryMiB ?? DEFAULT_MEMORY_MIB, maxmemMiB = config.maxmemMiB ?? memoryMiB, cmdline = config.cmdline ?? "", vcpus = config.vcpus ?? 1;
   fail("memory", checkMemory(memoryMiB));
@@ -209,7 +210,6 @@ export function fromXl(settings: ReadonlyMap<string, Setting>, file: string, opt
     const found = EVENT_ACTIONS.find((a) => a === text);
     if (!found) throw faultAt(settings.get(key)!.value.place, `${key}: "${text}" is not one of ${EVENT_ACTIONS.join(", ")}`);
     if (found.startsWith("coredump-")) warn(key, `${key}: core dumps are not built yet; "${found}" is taken as "${found.slice(9)}"`);
-    if (found === "rename-restart") warn(key, `${key}: "rename-restart" is taken as "restart"`);
     if (found === "soft-reset") warn(key, `${key}: "soft-reset" is not built yet and is taken as "destroy"`);
     return found;
   };

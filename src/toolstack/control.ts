@@ -12,7 +12,7 @@ export type ShutdownRequest = "poweroff" | "reboot" | "halt" | "suspend" | "cras
 export class Control {
   readonly #xs: Client;
   readonly #path: string;
-  readonly #maxmemMiB: number;
+  #maxmemMiB: number;
   readonly #setMaxPages: (nrPages: number) => void;
 
   constructor(xs: Client, domid: number, maxmemMiB: number, setMaxPages: (nrPages: number) => void) {
@@ -28,7 +28,9 @@ export class Control {
     return this.#xs.read(`${this.#path}/control/feature-${request}`) === "1";
   }
   /** Whether the guest has taken the last request up: it clears it. */
-  get isShutdownTaken(): boolean { return (this.#xs.read(`${this.#path}/control/shutdown`) ?? "") === ""; }
+  get isShutdownTaken(): boolean { return this.shutdownAsked === ""; }
+  /** The request that the guest has not taken up yet, or "". */
+  get shutdownAsked(): string { return this.#xs.read(`${this.#path}/control/shutdown`) ?? ""; }
   /** Press a Magic SysRq key. @param key one character */
   sysrq(key: string): void {
     if (!/^[0-9a-z]$/.test(key)) throw new UserError(`sysrq: "${key}" is no key; one letter or digit is`);
@@ -40,5 +42,11 @@ export class Control {
     this.#setMaxPages(mib * 256);
     this.#xs.write(`${this.#path}/memory/target`, String(mib * 1024));
   }
+  /** The most that the target may be from now on; the guest is not told. @throws UserError below its target. xl mem-max */
+  setMemoryMax(mib: number): void {
+    if (!Number.isSafeInteger(mib) || mib < this.memoryTargetMiB) throw new UserError(`memory: A maximum of ${mib} MiB is below the domain's target of ${this.memoryTargetMiB}`);
+    this.#maxmemMiB = mib;
+  }
+  get memoryMaxMiB(): number { return this.#maxmemMiB; }
   get memoryTargetMiB(): number { return Number(this.#xs.read(`${this.#path}/memory/target`)) / 1024; }
 }

@@ -14,7 +14,7 @@ import { attachChannel } from "./channel.ts";
 import type { CheckedConfig, DiskConfig, VifConfig } from "./config.ts";
 import { Control } from "./control.ts";
 import { Devices } from "./devices.ts";
-import { Domain } from "./domain.ts";
+import { Domain, type DomainParts, type RingGfns } from "./domain.ts";
 import { attachVif } from "./vif.ts";
 import type { Machine } from "./machine.ts";
 
@@ -49,7 +49,8 @@ function letGo(config: CheckedConfig, used: Planned, plan: PvhPlan): void {
   if (--used.nrUsers === 0 && plan.kernel.unpacked?.byteLength) plan.kernel.unpacked.transfer(0);
 }
 
-const uuidBytes = (uuid: string): Uint8Array => Uint8Array.from(uuid.replaceAll("-", "").match(/../g)!, (h) => Number.parseInt(h, 16));
+/** Sixteen bytes of a UUID's text. */
+export const uuidBytes = (uuid: string): Uint8Array => Uint8Array.from(uuid.replaceAll("-", "").match(/../g)!, (h) => Number.parseInt(h, 16));
 
 /** Puts what a guest writes to its debug console together to lines that cannot command a terminal; Xen's own console prints them so too. */
 function debugLines(told: (line: string) => void): (bytes: Uint8Array) => void {
@@ -64,7 +65,7 @@ function debugLines(told: (line: string) => void): (bytes: Uint8Array) => void {
 
 /** Build a domain, paused. @throws UserError with nothing left behind */
 export async function buildDomain(machine: Machine, config: CheckedConfig): Promise<Domain> {
-  const used = planned(config), { hv, dom0, store, xs } = machine;
+  const used = planned(config), { hv } = machine;
   used.nrUsers++;       // before anything is waited for: another domain may be built from it meanwhile
   const plan = await used.plan.catch((e) => {
     used.nrUsers--;
@@ -76,8 +77,7 @@ export async function buildDomain(machine: Machine, config: CheckedConfig): Prom
     holdsPlan = false;
   };
   const nrPages = plan.populate.reduce((sum, r) => sum + r.count, 0);
-  const undo: (() => void | Promise<void>)[] = [];
-  const release = async (): Promise<void> => { for (let step = undo.pop(); step; step = undo.pop()) await step(); };
+  const undo: Undo = [];
   try {
     const maxPages = nrPages + (config.maxmemMiB - config.memoryMiB) * 256;
     const hd = HvDomain.create(hv, { maxVcpus: config.maxvcpus, maxPages, handle: uuidBytes(config.uuid) });
@@ -88,65 +88,81 @@ export async function buildDomain(machine: Machine, config: CheckedConfig): Prom
     writePvh(plan, { write: (gpa, bytes) => hd.memory.write(gpa, bytes) });
     dropPlan();
 
-    /** One of the guest's ring pages with its port, as dom0 sees them. */
-    const connect = (gfn: number): { page: number; port: number; notify: () => void; onEvent: (told: () => void) => void } => {
-      const page = dom0.mapGfn(hd, gfn);
-      undo.push(() => dom0.unmap(page));
-      const port = dom0.allocUnbound(hd.domid), local = dom0.bind(hd.domid, port);
-      undo.push(() => dom0.closePort(local));
-      return { page, port, notify: () => dom0.notify(local), onEvent: (told) => dom0.onEvent(local, told) };
-    };
-    const storeEnd = connect(plan.storeGfn), consoleEnd = connect(plan.consoleGfn);
-    hd.setParam(HVM_PARAM.STORE_PFN, BigInt(plan.storeGfn));
-    hd.setParam(HVM_PARAM.STORE_EVTCHN, BigInt(storeEnd.port));
-    hd.setParam(HVM_PARAM.CONSOLE_PFN, BigInt(plan.consoleGfn));
-    hd.setParam(HVM_PARAM.CONSOLE_EVTCHN, BigInt(consoleEnd.port));
-
-    // static-max is what the memory map covers: Linux takes the difference to it off every target (xen-balloon.c). It grows beyond by memory hot plug.
-    const entries = guestStoreEntries({
-      domid: hd.domid, uuid: config.uuid, name: config.name, type: "pvh", targetKiB: config.memoryMiB * 1024, staticMaxKiB: config.memoryMiB * 1024,
-      maxVcpus: config.maxvcpus, onlineVcpus: config.vcpus, store: { gfn: plan.storeGfn, port: storeEnd.port }, console: { gfn: plan.consoleGfn, port: consoleEnd.port },
-      image: { cmdline: config.cmdline }, startedMs: Date.now(),
-    });
-    xs.transaction((t) => t.writeAll(entries));
-    undo.push(() => { for (const path of guestStoreRoots(hd.domid, config.uuid)) xs.remove(path); });
-    const ring = new StoreRing(hv.views.i32, storeEnd.page, storeEnd.notify, store, hd.domid, machine.log);
-    storeEnd.onEvent(() => ring.poll());
-    store.introduce(hd.domid);
-    undo.push(() => { ring.close(); store.release(hd.domid); });
-    const streams = consoleStreams(hv.views.i32, consoleEnd.page, consoleEnd.notify, { name: `d${hd.domid} console`, log: machine.log });
-    consoleEnd.onEvent(() => streams.back.poll());
-    undo.push(() => streams.close());
-
-    const devices = new Devices(xs, hd.domid, machine.log);
-    undo.push(() => devices.close());
-    const plugDisk = (disk: DiskConfig): void => attachDisk(devices, dom0, hd.domid, disk, machine.log);
-    let lastVif: Promise<unknown> = Promise.resolve();
-    const plugVif = (vif: VifConfig): Promise<number> => {      // one after the other: a number is taken when the interface is there
-      const plugged = lastVif.then(async () => {
-        const devid = vif.devid ?? devices.freeDevid("vif");
-        await attachVif(devices, machine.networks, dom0, hd.domid, devid, vif, machine.log);
-        return devid;
-      });
-      lastVif = plugged.catch(() => {});
-      return plugged;
-    };
-    for (const disk of config.disks) plugDisk(disk);
-    for (const vif of config.vifs) await plugVif(vif);
-    const channels = new Map<string, ConsoleViews>();
-    for (const [i, name] of config.channels.entries()) channels.set(name, attachChannel(devices, dom0, hd.domid, i + 1, name, machine.log));
-
-    dom0.onDebugConsole(hd.domid, debugLines((line) => machine.log(`(d${hd.domid}) ${line}`)));
-
+    const parts = await connectDomain(machine, config, hd, {
+      gfns: { store: plan.storeGfn, console: plan.consoleGfn }, overheadPages: nrPages - config.memoryMiB * 256, targetKiB: config.memoryMiB * 1024, staticMaxKiB: config.memoryMiB * 1024,
+      onlineVcpus: config.vcpus,
+    }, undo);
     hd.vcpu(0)!.setContext(pvhContext(plan.entry, plan.startInfoGpa));
-    const overheadPages = nrPages - config.memoryMiB * 256;
-    return new Domain(config, {
-      hv: hd, streams, devices, channels, attachDisk: plugDisk, attachVif: plugVif, shutDown: () => store.domainChanged(hd.domid), control: new Control(xs, hd.domid, config.maxmemMiB, (nr) => hd.setMaxPages(nr + overheadPages)), release,
-    });
+    return new Domain(config, parts);
   } catch (e) {
     dropPlan();
-    await release();
+    await takeBack(undo);
     if (e instanceof MachineMemoryExhausted) throw new UserError(`${config.name}: The machine has no ${config.memoryMiB} MiB left (${hv.mm.frames.nrFree >>> 8} MiB are free)`, { cause: e });
     throw e instanceof UserError ? new UserError(`${config.name}: ${e.message}`, { cause: e }) : e;
   }
 }
+
+/** What a domain's making has found out about it. */
+export type Made = { readonly gfns: RingGfns; readonly overheadPages: number; readonly targetKiB: number; /** what its memory map covers */ readonly staticMaxKiB: number; readonly onlineVcpus: number };
+/** Steps that take back what was done, last first. */
+export type Undo = (() => void | Promise<void>)[];
+/** Give a domain that has its memory what it has outside: store, console, disks, networks. Its end is in `undo`, whatever happens. */
+export async function connectDomain(machine: Machine, config: CheckedConfig, hd: HvDomain, made: Made, undo: Undo): Promise<DomainParts> {
+  const { hv, dom0, store, xs } = machine;
+  /** One of the guest's ring pages with its port, as dom0 sees them. */
+  const connect = (gfn: number): { page: number; port: number; notify: () => void; onEvent: (told: () => void) => void } => {
+    const page = dom0.mapGfn(hd, gfn);
+    undo.push(() => dom0.unmap(page));
+    const port = dom0.allocUnbound(hd.domid), local = dom0.bind(hd.domid, port);
+    undo.push(() => dom0.closePort(local));
+    return { page, port, notify: () => dom0.notify(local), onEvent: (told) => dom0.onEvent(local, told) };
+  };
+  const storeEnd = connect(made.gfns.store), consoleEnd = connect(made.gfns.console);
+  hd.setParam(HVM_PARAM.STORE_PFN, BigInt(made.gfns.store));
+  hd.setParam(HVM_PARAM.STORE_EVTCHN, BigInt(storeEnd.port));
+  hd.setParam(HVM_PARAM.CONSOLE_PFN, BigInt(made.gfns.console));
+  hd.setParam(HVM_PARAM.CONSOLE_EVTCHN, BigInt(consoleEnd.port));
+
+  // static-max is what the memory map covers: Linux takes the difference to it off every target (xen-balloon.c). It grows beyond by memory hot plug.
+  const entries = guestStoreEntries({
+    domid: hd.domid, uuid: config.uuid, name: config.name, type: "pvh", targetKiB: made.targetKiB, staticMaxKiB: made.staticMaxKiB,
+    maxVcpus: hd.nrVcpus, onlineVcpus: made.onlineVcpus, store: { gfn: made.gfns.store, port: storeEnd.port }, console: { gfn: made.gfns.console, port: consoleEnd.port },
+    image: { cmdline: config.cmdline }, startedMs: Date.now(),
+  });
+  xs.transaction((t) => t.writeAll(entries));
+  undo.push(() => { for (const path of guestStoreRoots(hd.domid, config.uuid)) xs.remove(path); });
+  const ring = new StoreRing(hv.views.i32, storeEnd.page, storeEnd.notify, store, hd.domid, machine.log);
+  storeEnd.onEvent(() => ring.poll());
+  store.introduce(hd.domid);
+  undo.push(() => { ring.close(); store.release(hd.domid); });
+  const streams = consoleStreams(hv.views.i32, consoleEnd.page, consoleEnd.notify, { name: `d${hd.domid} console`, log: machine.log });
+  consoleEnd.onEvent(() => streams.back.poll());
+  undo.push(() => streams.close());
+
+  const devices = new Devices(xs, hd.domid, machine.log);
+  undo.push(() => devices.close());
+  const plugDisk = (disk: DiskConfig): void => attachDisk(devices, dom0, hd.domid, disk, machine.log);
+  let lastVif: Promise<unknown> = Promise.resolve();
+  const plugVif = (vif: VifConfig): Promise<number> => {      // one after the other: a number is taken when the interface is there
+    const plugged = lastVif.then(async () => {
+      const devid = vif.devid ?? devices.freeDevid("vif");
+      await attachVif(devices, machine.networks, dom0, hd.domid, devid, vif, machine.log);
+      return devid;
+    });
+    lastVif = plugged.catch(() => {});
+    return plugged;
+  };
+  for (const disk of config.disks) plugDisk(disk);
+  for (const vif of config.vifs) await plugVif(vif);
+  const channels = new Map<string, ConsoleViews>();
+  for (const [i, name] of config.channels.entries()) channels.set(name, attachChannel(devices, dom0, hd.domid, i + 1, name, machine.log));
+
+  dom0.onDebugConsole(hd.domid, debugLines((line) => machine.log(`(d${hd.domid}) ${line}`)));
+
+  return {
+    machine, hv: hd, config, gfns: made.gfns, overheadPages: made.overheadPages, streams, devices, channels, attachDisk: plugDisk, attachVif: plugVif, shutDown: () => store.domainChanged(hd.domid),
+    control: new Control(xs, hd.domid, config.maxmemMiB, (nr) => hd.setMaxPages(nr + made.overheadPages)), release: () => takeBack(undo),
+  };
+}
+/** Take all steps back. */
+export async function takeBack(undo: Undo): Promise<void> { for (let step = undo.pop(); step; step = undo.pop()) await step(); }

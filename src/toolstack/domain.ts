@@ -10,6 +10,7 @@ import type { CheckedConfig, DiskConfig, VifConfig } from "./config.ts";
 import { type CrashReport, crashReport } from "./crash.ts";
 import type { Control } from "./control.ts";
 import type { Devices } from "./devices.ts";
+import type { Machine } from "./machine.ts";
 import { BANNER } from "./initramfs.ts";
 import { vdevNumber } from "./xldisk.ts";
 
@@ -30,16 +31,22 @@ export type DomainReport = {
   readonly memoryMiB: number;
 };
 
+/** Where the guest has its store's and its console's ring page. */
+export type RingGfns = { readonly store: number; readonly console: number };
 /** What the machine gives a domain it has built. */
-export type DomainParts = { readonly hv: HvDomain; readonly streams: ConsoleStreams; readonly devices: Devices; readonly control: Control; readonly channels: ReadonlyMap<string, ConsoleViews>; /** give it a device while it runs */ attachDisk(disk: DiskConfig): void; attachVif(vif: VifConfig): Promise<number>; /** tell who watches that it has shut down */ shutDown(): void; /** close rings and ports, remove store nodes, give memory back */ release(): Promise<void> };
+export type DomainParts = { readonly machine: Machine; readonly hv: HvDomain; readonly config: CheckedConfig; /** ring pages, and frames it has beyond its memory */ readonly gfns: RingGfns; readonly overheadPages: number; readonly streams: ConsoleStreams; readonly devices: Devices; readonly control: Control; readonly channels: ReadonlyMap<string, ConsoleViews>; /** give it a device while it runs */ attachDisk(disk: DiskConfig): void; attachVif(vif: VifConfig): Promise<number>; /** tell who watches that it has shut down */ shutDown(): void; /** close rings and ports, remove store nodes, give memory back */ release(): Promise<void> };
 
 const REASONS = new Map<number, EndReason>([[SHUTDOWN.poweroff, "poweroff"], [SHUTDOWN.reboot, "reboot"], [SHUTDOWN.suspend, "suspend"], [SHUTDOWN.crash, "crash"],
   [SHUTDOWN.watchdog, "watchdog"], [SHUTDOWN.soft_reset, "soft_reset"]]);
 const EXIT_NAMES = Object.keys(EXIT);
+let partsOfDomain: (domain: Domain) => DomainParts;
+/** What a domain is made of, for the toolstack's own files. */
+export const partsOf = (domain: Domain): DomainParts => partsOfDomain(domain);
 
 export class Domain implements AsyncDisposable {
   readonly domid: number;
-  readonly name: string;
+  /** Machine.renameDomain changes it */
+  name: string;
   readonly uuid: string;
   /** Bytes the guest writes, and bytes it reads. The readable ends when the domain does. */
   readonly console: { readonly readable: ReadableStream<Uint8Array>; readonly writable: WritableStream<Uint8Array> };
@@ -50,10 +57,16 @@ export class Domain implements AsyncDisposable {
   #begunMs = performance.now();
   #isEnded = false;
   #isLost = false;
+  #hasLeft = false;
+  /** how often its caller paused it */
+  #nrPauses = 0;
   #lastReport: DomainReport | null = null;
   #release: Promise<void> | null = null;
   #bootMs: number | null = null;
   #firstOutputMs: number | null = null;
+  /** while the toolstack saves or moves it: told, in place of those who `wait`, when the guest has suspended itself; suspend.ts */
+  suspension: { told(): void } | null = null;
+  static { partsOfDomain = (domain) => domain.#parts; }
   /** told once, when the domain is gone */
   onGone: () => void = () => {};
 
@@ -113,6 +126,23 @@ export class Domain implements AsyncDisposable {
     this.#begunMs = performance.now();
     this.#parts.hv.unpause();
   }
+  /** Stop its vCPUs. Counts: as many `unpause` as `pause` until it runs. @returns when none runs @throws UserError when it is gone; XEN_DOMCTL_pausedomain */
+  async pause(): Promise<void> {
+    this.#mustBe("paused");
+    this.#nrPauses++;
+    await this.#parts.hv.pause();
+  }
+  /** Take one `pause` back. @throws UserError when it is not paused, or gone; XEN_DOMCTL_unpausedomain */
+  unpause(): void {
+    this.#mustBe("unpaused");
+    if (this.#nrPauses === 0) throw new UserError(`${this.name} is not paused`);
+    this.#nrPauses--;
+    this.#parts.hv.unpause();
+  }
+  get isPaused(): boolean { return this.#nrPauses > 0; }
+  #mustBe(what: string): void {
+    if (this.#release) throw new UserError(`${this.name} is gone and cannot be ${what}`);
+  }
   /** Resolves when the domain has shut down, crashed or been destroyed; rejects when the machine under it failed. */
   wait(): Promise<DomainEnd> { return this.#end.promise; }
 
@@ -120,6 +150,7 @@ export class Domain implements AsyncDisposable {
   async poll(): Promise<void> {
     const { hv, streams } = this.#parts, end = this.#isEnded ? null : hv.end;
     if (!end) return;
+    if (end.code === SHUTDOWN.suspend && this.suspension) return this.suspension.told();
     this.#isEnded = true;
     while (!hv.isQuiet) {
       await new Promise((done) => setTimeout(done, 1));
@@ -138,6 +169,16 @@ export class Domain implements AsyncDisposable {
     this.#end.reject(cause);
   }
 
+  /** It lives on elsewhere, or in a file: end it here, and tell who waits that it was suspended. */
+  leave(): Promise<void> {
+    this.#hasLeft = true;
+    this.#end.resolve({ reason: "suspend" });
+    return this.destroy();
+  }
+  /** it has been destroyed, or is being */
+  get isGone(): boolean { return this.#release !== null; }
+  /** it lives on elsewhere, or in a file */
+  get hasLeft(): boolean { return this.#hasLeft; }
   /** Take the domain down and give back all it has. Safe to call at any time, and again. */
   destroy(): Promise<void> {
     return this.#release ??= (async () => {

@@ -57,6 +57,22 @@ test("a domain is built as libxl builds it, and gives all back when it is destro
   assert.equal(freeFrames(machine), before);
 });
 
+test("pauses count, and one too few is refused", async () => {
+  await using machine = await createMachine({ host: idleHost, memoryMiB: 64, nrDomains: 1 });
+  const domain = await machine.createDomain(config()), hd = machine.hv.domain(domain.domid)!;
+  assert.equal(hd.mayRun, true);
+  await domain.pause();
+  await domain.pause();
+  domain.unpause();
+  assert.deepEqual([domain.isPaused, hd.mayRun], [true, false]);
+  domain.unpause();
+  assert.deepEqual([domain.isPaused, hd.mayRun], [false, true]);
+  assert.throws(() => domain.unpause(), /tiny is not paused/);
+  await domain.destroy();
+  await assert.rejects(domain.pause(), /tiny is gone and cannot be paused/);
+  assert.throws(() => domain.unpause(), /tiny is gone/);
+});
+
 test("console bytes go both ways through the ring, and the readable ends with the domain", async () => {
   await using machine = await createMachine({ host: idleHost, memoryMiB: 64, nrDomains: 1 });
   const domain = await machine.createDomain(config()), hd = machine.hv.domain(domain.domid)!;

@@ -8,9 +8,10 @@ import { heapBytes, MachineMemory } from "../memory/machine.ts";
 import { ImageStore } from "../x86/image-store.ts";
 import { PCPU_BYTES } from "../x86/layout.ts";
 import { Client } from "../xenstore/client.ts";
-import { hostEntries } from "../xenstore/domain-entries.ts";
+import { hostEntries, vmPath } from "../xenstore/domain-entries.ts";
+import { domainPath } from "../xenstore/path.ts";
 import { Store } from "../xenstore/store.ts";
-import { type CheckedConfig, checkConfig, type DomainConfig } from "./config.ts";
+import { type CheckedConfig, checkConfig, checkName, type DomainConfig } from "./config.ts";
 import { buildDomain, DOMAIN_OVERHEAD_MIB } from "./create.ts";
 import { Cpus } from "./cpus.ts";
 import type { Domain, DomainReport } from "./domain.ts";
@@ -49,8 +50,13 @@ export type MachineConfig = {
   uplink?: UplinkMaker;
   /** told what went wrong without stopping anything, in one sentence */
   log?: (sentence: string) => void;
+  /** told once of an error of ours: nothing that runs here can be trusted any more */
+  failed?: (cause: Error) => void;
 };
 export type MachineReport = { readonly pcpus: number; readonly engine: EngineName; readonly memoryMiB: number; readonly startMs: number; readonly domains: readonly DomainReport[] };
+
+/** How a domain begins. */
+export type CreateOptions = { /** its abort destroys the domain, also later */ readonly signal?: AbortSignal; /** it begins paused, `Domain.unpause` lets it run */ readonly paused?: boolean };
 
 const MIB = 2 ** 20, WASM_PAGE = 65536;
 /** How long pCPUs are waited for before they are ended by force. */
@@ -148,24 +154,30 @@ export class Machine implements AsyncDisposable {
     if (this.#failure) return;
     this.#failure = cause;
     for (const d of this.#domains) d.fail(cause);
+    this.#config.failed?.(cause);
   }
 
   /**
-   * Build a domain and let it run.
+   * Build a domain and let it run, or leave it paused once.
    * @throws UserError for a bad configuration or image, before anything of the domain exists
    */
-  async createDomain(config: DomainConfig | CheckedConfig, options: { signal?: AbortSignal } = {}): Promise<Domain> {
+  async createDomain(config: DomainConfig | CheckedConfig, options: CreateOptions = {}): Promise<Domain> {
+    options.signal?.throwIfAborted();
+    const { ramdisk, ...rest } = config, checked = checkConfig(ramdisk ? { ...rest, ramdisk } : rest);
+    return this.addDomain(checked.name, () => buildDomain(this, checked), options);
+  }
+  /** Have a domain built that will be called so, and let it run. @throws UserError where the name is taken, and what `build` throws */
+  async addDomain(name: string, build: () => Promise<Domain>, options: CreateOptions = {}): Promise<Domain> {
     options.signal?.throwIfAborted();
     if (this.#failure) throw this.#failure;
     if (this.#destroyed) throw new UserError("The machine is destroyed");
-    const { ramdisk, ...rest } = config, checked = checkConfig(ramdisk ? { ...rest, ramdisk } : rest);
-    if (this.#building.has(checked.name) || this.domains.some((d) => d.name === checked.name)) throw new UserError(`name: There is a domain named "${checked.name}" already`);
-    const made = this.#make(checked, options.signal);
-    this.#building.set(checked.name, made);
-    try { return await made; } finally { this.#building.delete(checked.name); }
+    if (this.#building.has(name) || this.domains.some((d) => d.name === name)) throw new UserError(`name: There is a domain named "${name}" already`);
+    const made = this.#make(build, options);
+    this.#building.set(name, made);
+    try { return await made; } finally { this.#building.delete(name); }
   }
-  async #make(checked: CheckedConfig, signal: AbortSignal | undefined): Promise<Domain> {
-    const domain = await buildDomain(this, checked);
+  async #make(build: () => Promise<Domain>, { signal, paused }: CreateOptions): Promise<Domain> {
+    const domain = await build();
     if (this.#failure) throw this.#failure;
     if (this.#destroyed) {        // meanwhile; it waits for us
       await domain.destroy();
@@ -180,8 +192,19 @@ export class Machine implements AsyncDisposable {
       this.#reports.push(domain.report());
     };
     if (signal?.aborted) abort();
-    else domain.begin();
+    else {
+      if (paused) await domain.pause();
+      domain.begin();
+    }
     return domain;
+  }
+  /** Give a domain another name, in the store too. @throws UserError where the name is taken */
+  renameDomain(domain: Domain, name: string): void {
+    const fault = checkName(name);
+    if (fault) throw new UserError(`name: ${fault}`);
+    if (this.#building.has(name) || this.domains.some((d) => d.name === name && d !== domain)) throw new UserError(`name: There is a domain named "${name}" already`);
+    this.xs.transaction((t) => { for (const path of [domainPath(domain.domid), vmPath(domain.uuid)]) t.write(`${path}/name`, name); });
+    domain.name = name;
   }
 
   /** Domains that exist, whether they run or have shut down. */

@@ -2,7 +2,7 @@
 import { Views } from "../base/views.ts";
 import { Cpu } from "./cpu.ts";
 import { CODE_AT } from "./layout.ts";
-import { P2M_CODE, P2M_READ, P2M_WRITE, type Platform } from "./platform.ts";
+import { P2M_CLEAN, P2M_CODE, P2M_READ, P2M_WRITE, type Platform } from "./platform.ts";
 import { CPU, CR0, CR4, CS, DS, EFER, EFLAGS, ES, FS, GS, LDTR, SS, TR } from "./state.ts";
 import { setFlags } from "./flags.ts";
 
@@ -49,8 +49,11 @@ export class Fixture implements Platform {
 
   // Platform -------------------------------------------------------------------
   frameOf(gfn: number): number {
-    return gfn < this.frames ? (RAM_AT + gfn * 4096) + (P2M_READ | (this.readOnly.has(gfn) ? 0 : P2M_WRITE) | (this.code.has(gfn) ? P2M_CODE : 0)) : 0;
+    return gfn < this.frames ? (RAM_AT + gfn * 4096) + (P2M_READ | (this.readOnly.has(gfn) ? 0 : P2M_WRITE) | (this.code.has(gfn) ? P2M_CODE : 0) | (this.clean.has(gfn) ? P2M_CLEAN : 0)) : 0;
   }
+  /** Frames whose first write is to be told of. */
+  readonly clean = new Set<number>();
+  dirtied(frame: number): void { this.clean.delete(frame - RAM_AT / 4096); this.diary.push(`dirty ${(frame - RAM_AT / 4096).toString(16)}`); }
   mmioRead(gpa: number, size: number): bigint { this.diary.push(`read ${gpa.toString(16)} ${size}`); return BigInt.asUintN(8 * size, -1n); }
   mmioWrite(gpa: number, size: number, value: bigint): void { this.diary.push(`write ${gpa.toString(16)} ${size} ${value.toString(16)}`); }
   ioRead(port: number, size: number): number { this.diary.push(`in ${port.toString(16)} ${size}`); return 0x12345678; }

@@ -63,6 +63,7 @@ export class FlatMachine implements Platform {
 
   frameOf(gfn: number): number { return gfn >= 0 && gfn * PAGE < this.ramBytes ? this.ram + gfn * PAGE + (P2M_READ | P2M_WRITE | (this.codeFrames.has(this.ram / PAGE + gfn) ? 4 : 0)) : 0; }
   readonly codeFrames = new Set<number>();
+  dirtied(): void {}
   mmioRead(_gpa: number, size: number): bigint { return (1n << BigInt(size * 8)) - 1n; }
   mmioWrite(): void {}
   ioRead(): number { return -1; }

@@ -163,3 +163,24 @@ test("copies by linear address cross pages, or fail without writing and without 
   assert.equal(x.cpu.writeLinear(A + 0x1ffc, b), false); assert.equal(x.g32(0x7ffc), 0);
   assert.equal(x.cpu.readLinear(1n << 47n, out), false); assert.equal(x.cpu.get(CPU.cr2), 0n);
 });
+
+test("the first write to a clean frame is told of, also one of the walker's, and the next goes straight; reads are not", () => {
+  const x = long(0x200007n, 0x201007n, 0x202027n), TABLE = "dirty 5";
+  /** What was told since the last time; of a table, which is remembered as it was, again now and then. */
+  const told = (): string[] => x.diary.splice(0).filter((line) => line !== TABLE).sort();
+  for (const gfn of [0x200, 0x201, 0x202, 5]) x.clean.add(gfn);
+  x.cpu.read32(A);
+  assert.deepEqual(x.diary.splice(0), [TABLE]);            // A
+  x.cpu.write32(A, 1);
+  assert.deepEqual(told(), ["dirty 200"]);
+  x.cpu.write32(A + 8, 1);
+  x.cpu.read32(A + 0x1000);
+  assert.deepEqual(told(), []);
+  x.cpu.writeLinear(A + 0x1ff8, new Uint8Array(16));
+  assert.deepEqual(told(), ["dirty 201", "dirty 202"]);
+  x.clean.add(0x200);
+  x.cpu.mmu.flushAll();
+  x.cpu.read32(A);
+  x.cpu.write8(A + 1, 1);
+  assert.deepEqual(told(), ["dirty 200"]);
+});

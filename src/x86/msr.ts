@@ -43,7 +43,7 @@ const zero: Row = { read: () => 0n, write: (_, value) => { if (value !== 0n) ref
 
 const ROWS = new Map<number, Row>([
   [MSR.TSC, { read: (cpu) => tsc(cpu), write: (cpu, value) => cpu.set(CPU.tscAdjust, value - cpu.platform.tsc()) }],
-  [MSR.TSC_ADJUST, held(CPU.tscAdjust)],
+  [MSR.TSC_ADJUST, { read: (cpu) => cpu.get(CPU.tscAdjust) - cpu.get(CPU.tscHidden), write: (cpu, value) => cpu.set(CPU.tscAdjust, value + cpu.get(CPU.tscHidden)) }],
   [MSR.APIC_BASE, { read: (cpu) => cpu.get(CPU.apicBase), write: writeApicBase }],
   [MSR.MTRRCAP, { read: () => MTRRCAP }],
   [MSR.SYSENTER_CS, held(CPU.sysenterCs)],

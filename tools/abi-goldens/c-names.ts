@@ -63,6 +63,13 @@ export const MODULES: Readonly<Record<string, ModuleNames>> = {
   "hvm/e820": { header: "hvm/e820.h", ours: ["E820", "E820Entry"] },
   "hvm/hvm_op": { header: "hvm/hvm_op.h" },
   "hvm/params": { header: "hvm/params.h" },
+  "hvm/save": {
+    header: "hvm/save.h",
+    sizes: { HvmMsr: "offsetof(struct hvm_msr, msr)" },
+    types: { HvmOneMsr: "__typeof__(((struct hvm_msr *)0)->msr[0])" },
+    fields: { "HvmHwCpuXsave.fpu_sse": "save_area.fpu_sse", "HvmHwCpuXsave.xsave_hdr": "save_area.xsave_hdr" },
+    constants: { "HVM_SAVE_CODE": "HVM_SAVE_CODE_", ...Object.fromEntries(["END", "HEADER", "CPU", "PIC", "IOAPIC", "LAPIC", "LAPIC_REGS", "PCI_IRQ", "ISA_IRQ", "PCI_LINK", "PIT", "RTC", "HPET", "PMTIMER", "MTRR", "VIRIDIAN_DOMAIN", "VIRIDIAN_VCPU", "VMCE_VCPU", "TSC_ADJUST"].map((t) => [`HVM_SAVE_CODE.${t}`, `(int)HVM_SAVE_CODE(${t})`])), "HVM_SAVE_CODE.CPU_XSAVE": "CPU_XSAVE_CODE", "HVM_SAVE_CODE.CPU_MSR": "CPU_MSR_CODE" },
+  },
   "features": { header: "features.h" },
   "version": {
     header: "version.h",

@@ -1,0 +1,72 @@
+/** DOMUS_DOMAIN: what Xen's records do not say of a domain, as JSON. It comes before all other records; the version grows when an older Domus could not do with what is new. */
+import type { Domain, E820 } from "../hypervisor/domain.ts";
+import { StreamError } from "./stream.ts";
+
+const VERSION = 1;
+const LIMIT = { vcpus: 128, e820: 128, gfn: 2 ** 30, pages: 2 ** 22, name: 128 } as const;
+/** Everything is checked when it comes from a stream. */
+export type About = {
+  readonly nrVcpus: number;
+  /** frames it may have, and how many of them are not its memory */
+  readonly maxPages: number;
+  readonly overheadPages: number;
+  readonly e820: readonly E820[];
+  readonly storeGfn: number;
+  readonly consoleGfn: number;
+  readonly targetKiB: number;
+  readonly staticMaxKiB: number;
+  readonly maxmemMiB: number;
+  /** XXH32 of the configuration before the stream */
+  readonly configSum: number;
+  /** whom both ends of a migration mean: 32 hexadecimal digits; null in a file */
+  readonly migration: string | null;
+};
+/** The part that follows from the domain itself. */
+export const aboutOf = (d: Domain): Pick<About, "nrVcpus" | "maxPages" | "e820"> => ({ nrVcpus: d.nrVcpus, maxPages: d.maxPages, e820: d.memoryMap() });
+
+/** The record's body. */
+export const encodeAbout = (about: About): Uint8Array => new TextEncoder().encode(JSON.stringify({ version: VERSION, ...about }));
+/** @throws StreamError for what is damaged or newer */
+export function parseAbout(body: Uint8Array, name: string): About {
+  let raw: unknown;
+  try { raw = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(body)); } catch { throw new StreamError(`The stream's ${name} is no JSON: the stream is damaged`); }
+  const o = (typeof raw === "object" && raw !== null ? raw : {}) as Record<string, unknown>;
+  const number = (key: string, of: Record<string, unknown>, least: number, most: number): number => {
+    const n = of[key];
+    if (typeof n !== "number" || !Number.isSafeInteger(n) || n < least || n > most) throw new StreamError(`The stream's ${name} has "${key}" ${JSON.stringify(n) ?? "missing"}, not a whole number from ${least} to ${most}: the stream is damaged`);
+    return n;
+  };
+  const version = number("version", o, 1, 2 ** 31);
+  if (version > VERSION) throw new StreamError(`The stream was made by a newer Domus (its domain record has version ${version}, this one takes ${VERSION}): take that one`);
+  const map = o["e820"], migration = o["migration"] ?? null;
+  if (!Array.isArray(map) || map.length > LIMIT.e820) throw new StreamError(`The stream's ${name} has no memory map: the stream is damaged`);
+  if (migration !== null && (typeof migration !== "string" || !/^[0-9a-f]{32}$/.test(migration))) throw new StreamError(`The stream's ${name} has no good migration number: the stream is damaged`);
+  return {
+    nrVcpus: number("nrVcpus", o, 1, LIMIT.vcpus), maxPages: number("maxPages", o, 1, LIMIT.pages), overheadPages: number("overheadPages", o, 0, LIMIT.pages),
+    e820: map.map((entry) => {
+      const e = (typeof entry === "object" && entry !== null ? entry : {}) as Record<string, unknown>;
+      return { addr: number("addr", e, 0, 2 ** 52), size: number("size", e, 0, 2 ** 52), type: number("type", e, 0, 255) };
+    }),
+    storeGfn: number("storeGfn", o, 0, LIMIT.gfn - 1), consoleGfn: number("consoleGfn", o, 0, LIMIT.gfn - 1), targetKiB: number("targetKiB", o, 0, 2 ** 32), staticMaxKiB: number("staticMaxKiB", o, 0, 2 ** 32),
+    maxmemMiB: number("maxmemMiB", o, 1, 4096), configSum: number("configSum", o, 0, 2 ** 32 - 1), migration,
+  };
+}
+
+/** DOMUS_STORE: nodes of the guest's own that no front end makes anew, under its folder in the store: pairs of path and value, each closed by a NUL. */
+export type StorePairs = readonly (readonly [path: string, value: string])[];
+const PAIRS_MAX = 256, PATH_MAX = 256, VALUE_MAX = 4096;
+/** The record's body. */
+export const encodePairs = (pairs: StorePairs): Uint8Array => new TextEncoder().encode(pairs.slice(0, PAIRS_MAX).map(([path, value]) => `${path}\0${value}\0`).join(""));
+/** @throws StreamError */
+export function parsePairs(body: Uint8Array, name: string): StorePairs {
+  let words: string[];
+  try { words = new TextDecoder("utf-8", { fatal: true }).decode(body).split("\0"); } catch { throw new StreamError(`The stream's ${name} is no text: the stream is damaged`); }
+  if (words.pop() !== "" || words.length % 2 || words.length > 2 * PAIRS_MAX) throw new StreamError(`The stream's ${name} is no list of pairs: the stream is damaged`);
+  return Array.from({ length: words.length / 2 }, (_, i) => {
+    const path = words[2 * i]!, value = words[2 * i + 1]!;
+    if (!isOwn(path) || value.length > VALUE_MAX) throw new StreamError(`The stream's ${name} has a node "${path.slice(0, 64)}", which no guest keeps: the stream is damaged`);
+    return [path, value] as const;
+  });
+}
+/** May a guest's node of that path, relative to its folder, go with it? */
+export const isOwn = (path: string): boolean => path.length <= PATH_MAX && /^(?:control\/feature-[\w-]+|(?:attr|data)\/[\w@:./-]+)$/.test(path) && !path.includes("//") && !path.includes("..");

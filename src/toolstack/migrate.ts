@@ -1,0 +1,303 @@
+/**
+ * A running domain to another machine. The stream is the one of save.ts, with what was written meanwhile sent again until little is left; then the guest suspends itself, the rest
+ * goes, and the other end starts it. Who has it when something dies is src/migration/commit.ts's business.
+ */
+import { UserError } from "../base/errors.ts";
+import { countDirtyFrames, emptyTlbs, pinnedFrames, startDirtyLog, stopDirtyLog, takeDirtyFrames } from "../hypervisor/dirty_log.ts";
+import { envelopeEnd, envelopeStart, readEnvelopeEnd, readEnvelopeStart } from "../migration/envelope.ts";
+import { receiverStep, type ReceiverEvent, type ReceiverState, senderStep, type SenderEvent, type SenderState, type Standing } from "../migration/commit.ts";
+import { writeImageEnd, writeImageStart } from "../migration/image.ts";
+import { messageBytes, readMessage } from "../migration/messages.ts";
+import { ownPages, type Page, PageWriter } from "../migration/pages.ts";
+import { Sink, Source } from "../migration/stream.ts";
+import { takeBack } from "./create.ts";
+import type { DomainConfig } from "./config.ts";
+import { type Domain, partsOf } from "./domain.ts";
+import type { Machine } from "./machine.ts";
+import { configFor, connectArrived, describeDomain, mustBeThere, ownNodes, type Progress, readImage } from "./save.ts";
+import { resumeInPlace, suspendDomain } from "./suspend.ts";
+
+/** A way to the other end, both directions; encrypted and authenticated by whoever made it. */
+export type Link = { readonly readable: ReadableStream<Uint8Array>; readonly writable: WritableStream<Uint8Array> };
+/** Where the ends write down who has the guest, so that it stands after their own death. Awaited before what follows from it is done. */
+export type Journal = { note(migration: string, standing: Standing): void | Promise<void> };
+export type SendOptions = {
+  readonly configJson: string;
+  /** send while it runs, and again what it wrote; else it stands still from the start */
+  readonly live: boolean;
+  /** not built: pages after the guest */
+  readonly postcopy?: boolean;
+  readonly maxBytesPerSecond?: number;
+  /** the standstill for the last pages that is aimed at, default 20 */
+  readonly downtimeMs?: number;
+  readonly maxRounds?: number;
+  /** for disks that only one side may have open: let go of them when the guest stands still and all is flushed; take them back where it goes on here */
+  readonly handOver?: { release(): Promise<void>; retake(): Promise<void> };
+  readonly journal?: Journal;
+  /** cancels, until the guest is given away */
+  readonly signal?: AbortSignal;
+  readonly progress?: (p: Progress) => void;
+};
+export type Round = { readonly pages: number; readonly bytes: number; readonly ms: number };
+/** How it went. `downtimeMs`: from the guest's own standstill until the other end said that it runs. */
+export type MigrateReport = { readonly migration: string; readonly bytes: number; readonly pages: number; readonly zeroPages: number; readonly rounds: readonly Round[]; readonly totalMs: number; readonly suspendMs: number; readonly downtimeMs: number };
+export type ReceiveOptions = {
+  /** as for restoreDomain; called when all is here and the sender's disks are flushed and let go of */
+  open(configJson: string): Promise<DomainConfig>;
+  readonly journal?: Journal;
+  /** cancels, until all is here */
+  readonly signal?: AbortSignal;
+  readonly progress?: (p: Progress) => void;
+};
+
+const DOWNTIME_MS = 20, MAX_ROUNDS = 30, BATCH = 256, MAX_TIMES = 4;
+/** Rounds that leave nearly as much as the one before, until it is given up to be faster than the guest. */
+const STUBBORN = 3;
+
+/** This end does not know who has the guest: the link broke between "it is yours" and "it runs". Here it stands still until `settle` is told what the other end says of itself. */
+export class MigrationInDoubt extends UserError {
+  override name = "MigrationInDoubt";
+  readonly migration: string;
+  /** Tell it the other end's standing (`standingOf` there, or its journal's after its death). @returns the domain where it runs here now; null where it is the other's; undefined: still in doubt */
+  readonly settle: (standing: Standing) => Promise<Domain | null | undefined>;
+  constructor(what: string, migration: string, settle: MigrationInDoubt["settle"]) {
+    super(`${what}: the link broke while it was handed over; it stands still here until the other end is asked (migration ${migration})`);
+    this.migration = migration;
+    this.settle = settle;
+  }
+}
+const standings = new WeakMap<Machine, Map<string, () => Standing>>();
+/** What this machine says of a migration to the other end that asks. */
+export const standingOf = (machine: Machine, migration: string): Standing => standings.get(machine)?.get(migration)?.() ?? "unknown";
+function declare(machine: Machine, migration: string, standing: () => Standing): void {
+  const all = standings.get(machine) ?? new Map<string, () => Standing>();
+  standings.set(machine, all.set(migration, standing));
+}
+const newId = (): string => Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, "0")).join("");
+
+// Sending ----------------------------------------------------------------------
+/** Pages in rounds until what is left is soon sent, or there is no hope. @returns whether the log is on */
+async function preCopy(domain: Domain, writer: PageWriter, sink: Sink, o: SendOptions, rounds: Round[]): Promise<void> {
+  const { hv } = partsOf(domain), aimMs = o.downtimeMs ?? DOWNTIME_MS;
+  const send = async (pages: Iterable<Page>, totalPages: number): Promise<Round> => {
+    const before = { pages: writer.nrPages, bytes: sink.nrBytes, ms: performance.now() };
+    await writer.write(pages, (n) => o.progress?.({ phase: "round", round: rounds.length, donePages: n - before.pages, totalPages, bytes: sink.nrBytes }));
+    await sink.flush();
+    const round = { pages: writer.nrPages - before.pages, bytes: sink.nrBytes - before.bytes, ms: performance.now() - before.ms };
+    rounds.push(round);
+    return round;
+  };
+  await startDirtyLog(hv);
+  let last = await send(ownPages(hv), hv.totPages);
+  for (let left = countDirtyFrames(hv), stubborn = 0; rounds.length < (o.maxRounds ?? MAX_ROUNDS);) {
+    const bytesPerMs = Math.max(last.bytes, 1) / Math.max(last.ms, 0.01);
+    if (left * 4096 / bytesPerMs <= aimMs || stubborn === STUBBORN || sink.nrBytes > MAX_TIMES * hv.totPages * 4096) return;
+    const dirty = takeDirtyFrames(hv);
+    await emptyTlbs(hv);
+    last = await send(dirty, dirty.length);
+    const now = countDirtyFrames(hv);
+    stubborn = now > left * 0.9 ? stubborn + 1 : 0;
+    left = now;
+  }
+}
+/** What is left when the domain stands still: dirty pages, those that are written unmarked, and the names of those that are gone. */
+function lastPages(domain: Domain, writer: PageWriter): Page[] {
+  const { hv, gfns } = partsOf(domain), { frames } = hv.hv.mm;
+  for (const mfn of [...pinnedFrames(hv), hv.p2m.mfn(gfns.store), hv.p2m.mfn(gfns.console)]) if (mfn) frames.markDirty(mfn);
+  return [...takeDirtyFrames(hv), ...[...writer.said].filter((gfn) => hv.p2m.lookup(gfn) === 0).map((gfn) => ({ gfn, mfn: 0 }))];
+}
+
+/**
+ * Send a domain; when it returns, the domain runs at the other end and is gone here.
+ * @throws UserError or the signal's reason where it runs on here; MigrationInDoubt
+ */
+export async function sendDomain(domain: Domain, link: Link, o: SendOptions): Promise<MigrateReport> {
+  const { hv, devices, machine } = partsOf(domain), migration = newId(), begunMs = performance.now(), rounds: Round[] = [];
+  if (o.postcopy) throw new UserError("Post-copy is not built yet; leave it out, and the guest is stopped when it writes faster than the link");
+  /** ends all that can be ended: a cancel, or the other end's refusal, until the guest is given away */
+  const stop = new AbortController(), cancel = (): void => stop.abort(o.signal!.reason);
+  o.signal?.throwIfAborted();
+  o.signal?.addEventListener("abort", cancel, { once: true });
+  const sink = new Sink(link.writable, o.maxBytesPerSecond ?? Number.POSITIVE_INFINITY, stop.signal), answers = new Source(link.readable), writer = new PageWriter(hv, sink, BATCH);
+  let state: SenderState = "sending", isSuspended = false, isReleased = false, suspendMs = 0, stillMs = 0, failure: unknown = null;
+  /** the state as it is now: the checker takes a variable that a closure changes for what it was last */
+  const at = (): SenderState => state;
+  let standing: Standing = "sending";
+  const note = async (now: Standing): Promise<void> => {
+    await o.journal?.note(migration, now);
+    standing = now;
+  };
+  declare(machine, migration, () => standing);
+  const act = async (event: SenderEvent): Promise<void> => {
+    const [next, actions] = senderStep(state, event);
+    state = next;
+    for (const action of actions) {
+      switch (action) {
+        case "noteGiven": await note("given"); break;
+        // what cannot be written down is true all the same, and said to who asks as long as we live
+        case "noteKept": await note("kept").catch((e: unknown) => { standing = "kept"; machine.log(`${domain.name}: It cannot be written down that it stays here: ${(e as Error).message}`); }); break;
+        case "sendGo": sink.post(messageBytes("go")); break;
+        case "resume":
+          stopDirtyLog(hv);
+          if (isReleased) await o.handOver?.retake();
+          if (isSuspended && !domain.isGone) await resumeInPlace(domain);
+          break;
+        case "end": await domain.leave(); break;
+        case "ask": break;       // by who holds the MigrationInDoubt
+        default: action satisfies never;
+      }
+    }
+  };
+  /** The next message, or what the link's end has to say. */
+  const heard = (): Promise<{ readonly message: string | null; readonly failure: string | null }> => readMessage(answers).catch((e: unknown) => ({ message: null, failure: (e as Error).message }));
+  try {
+    const hello = await unless(stop.signal, heard());
+    if (hello.message !== "banner") throw new UserError(`The other end is not ready to receive: ${hello.failure ?? `it says "${hello.message}"`}`);
+    const answer = heard();        // READY, or at any time why not
+    void answer.then((a) => { if (a.message !== "ready") stop.abort(new UserError(a.failure ?? "The other end refuses the domain")); });
+    await sink.write(envelopeStart(o.configJson));
+    await writeImageStart(sink, hv, describeDomain(domain, o.configJson, migration));
+    if (o.live) await preCopy(domain, writer, sink, o, rounds);
+    o.progress?.({ phase: "suspend", donePages: 0, totalPages: 0, bytes: sink.nrBytes });
+    const askedMs = performance.now();
+    await suspendDomain(domain, stop.signal);
+    isSuspended = true;
+    stillMs = performance.now();
+    suspendMs = stillMs - askedMs;
+    await devices.hold();
+    const pages = o.live ? lastPages(domain, writer) : [...ownPages(hv)];
+    await writer.write(pages, (n) => o.progress?.({ phase: "stop", donePages: n, totalPages: pages.length, bytes: sink.nrBytes }));
+    if (o.handOver) {
+      isReleased = true;
+      await o.handOver.release();
+    }
+    await writeImageEnd(sink, hv, ownNodes(domain));
+    mustBeThere(domain);
+    await sink.write(envelopeEnd());
+    o.progress?.({ phase: "commit", donePages: 0, totalPages: 0, bytes: sink.nrBytes });
+    await unless(stop.signal, answer);
+    stop.signal.throwIfAborted();
+    mustBeThere(domain);
+    o.signal?.removeEventListener("abort", cancel);
+    await act({ kind: "ready" }).catch((e: unknown) => {
+      state = "sending";        // it is not written down, so GO was not sent
+      throw e;
+    });
+    const report = at() === "given" ? await readMessage(answers).catch(() => null) : null;
+    if (report?.message === "report") {
+      if (report.failure !== null) failure = new UserError(`The other end could not start it: ${report.failure}`);
+      await act({ kind: report.failure === null ? "started" : "notStarted" });
+    } else await act({ kind: "lost" });
+  } catch (e) {
+    failure = e;
+    await act({ kind: "failed" });
+  }
+  o.signal?.removeEventListener("abort", cancel);
+  const end = async (): Promise<void> => {
+    stopDirtyLog(hv);
+    await sink.abort(failure ?? "over");
+    await answers.cancel("over");
+  };
+  if (at() === "doubt") {
+    await end();
+    throw new MigrationInDoubt(domain.name, migration, async (standing) => {
+      await act({ kind: "answer", standing });
+      return at() === "doubt" ? undefined : at() === "kept" ? domain : null;
+    });
+  }
+  if (at() !== "gone") {
+    await end();
+    if (o.signal?.aborted) throw o.signal.reason;
+    if (domain.isGone) throw new UserError(`${domain.name} was destroyed while it was moved`, { cause: failure });
+    throw failure instanceof UserError ? new UserError(`${domain.name} is not moved and runs on here: ${failure.message}`, { cause: failure }) : new UserError(`${domain.name} is not moved and runs on here: ${(failure as Error).message}`, { cause: failure });
+  }
+  const endMs = performance.now();
+  sink.release();
+  answers.release();
+  return { migration, bytes: sink.nrBytes, pages: writer.nrPages, zeroPages: writer.nrZeros, rounds, totalMs: endMs - begunMs, suspendMs, downtimeMs: endMs - stillMs };
+}
+async function unless<T>(signal: AbortSignal | undefined, waited: Promise<T>): Promise<T> {
+  if (!signal) return waited;
+  signal.throwIfAborted();
+  const { promise, reject } = Promise.withResolvers<never>(), abort = (): void => reject(signal.reason);
+  signal.addEventListener("abort", abort, { once: true });
+  try { return await Promise.race([waited, promise]); } finally { signal.removeEventListener("abort", abort); }
+}
+
+// Receiving --------------------------------------------------------------------
+/**
+ * Receive a domain that sendDomain sends; when it returns, the domain runs here.
+ * @throws UserError where it does not come, with nothing left behind; MigrationInDoubt
+ */
+export async function receiveDomain(machine: Machine, link: Link, o: ReceiveOptions): Promise<Domain> {
+  const from = new Source(link.readable), answers = new Sink(link.writable);
+  let state: ReceiverState = "receiving", domain: Domain | null = null, migration = "", failure: unknown = null, isNoted = false;
+  const standing = (): Standing => (isNoted ? "running" : state === "receiving" || state === "dropped" ? state : "ready");
+  const act = async (event: ReceiverEvent): Promise<void> => {
+    const [next, actions] = receiverStep(state, event);
+    state = next;
+    for (const action of actions) {
+      switch (action) {
+        case "sendReady": answers.post(messageBytes("ready")); break;
+        case "noteRunning":
+          await o.journal?.note(migration, "running");
+          isNoted = true;
+          break;
+        case "start": domain!.unpause(); break;
+        // it runs, whether the other end hears of it or not
+        case "report": answers.post(messageBytes("report", failure === null ? undefined : (failure as Error).message)); break;
+        case "drop": await domain?.destroy(); break;
+        case "ask": break;
+        default: action satisfies never;
+      }
+    }
+  };
+  const at = (): ReceiverState => state, abort = (): void => { if (state === "receiving") void from.cancel(o.signal?.reason); };
+  o.signal?.addEventListener("abort", abort, { once: true });
+  try {
+    o.signal?.throwIfAborted();
+    answers.post(messageBytes("banner"));
+    const configJson = await readEnvelopeStart(from);
+    const arriving = await readImage(machine, from, configJson, (donePages, about) => {
+      if (about.migration && migration === "") {
+        migration = about.migration;
+        declare(machine, migration, standing);
+      }
+      o.progress?.({ phase: "memory", donePages, totalPages: about.maxPages, bytes: from.offset });
+    });
+    migration ||= arriving.about.migration ?? newId();
+    declare(machine, migration, standing);
+    let taken = false;
+    try {
+      await readEnvelopeEnd(from);
+      o.signal?.throwIfAborted();
+      o.progress?.({ phase: "devices", donePages: 0, totalPages: 0, bytes: from.offset });
+      const config = configFor(await o.open(configJson), arriving.about);
+      domain = await machine.addDomain(config.name, () => { taken = true; return connectArrived(machine, config, arriving); }, { paused: true });
+    } finally {
+      if (!taken) await takeBack(arriving.undo);
+    }
+    await act({ kind: "complete" });
+  } catch (e) {
+    failure = o.signal?.aborted ? new UserError("The receiver gave up") : e;
+    answers.post(messageBytes("report", (failure as Error).message));
+    await act({ kind: "failed" });
+    await from.cancel(e);
+    await answers.close().catch(() => {});
+    if (o.signal?.aborted) throw o.signal.reason;
+    throw e instanceof UserError ? e : new UserError(`The domain did not arrive: ${(e as Error).message}`, { cause: e });
+  } finally {
+    o.signal?.removeEventListener("abort", abort);
+  }
+  const word = await readMessage(from).catch(() => null);
+  await act({ kind: word?.message === "go" ? "go" : "lost" });
+  if (at() === "doubt") {
+    throw new MigrationInDoubt(domain.name, migration, async (standing) => {
+      await act({ kind: "answer", standing });
+      return at() === "doubt" ? undefined : at() === "running" ? domain! : null;
+    });
+  }
+  from.release();
+  answers.release();
+  return domain;
+}

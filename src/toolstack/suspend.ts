@@ -1,0 +1,74 @@
+/**
+ * Having a guest suspend itself, and go on where it stands. The guest's part: it takes its front ends down to where they can be built up again and makes SCHEDOP_shutdown
+ * with SHUTDOWN_suspend, which returns 0 in a domain built from its image and 1 where nothing came of it (XEN_ELFNOTE_SUSPEND_CANCEL).
+ * @see tools/libs/light/libxl_dom_suspend.c domain_suspend_callback_common; docs/misc/xenstore-paths.pandoc "control/shutdown"
+ */
+import { UserError } from "../base/errors.ts";
+import { domainPath } from "../xenstore/path.ts";
+import { gprAt, RAX } from "../x86/state.ts";
+import { type Domain, partsOf } from "./domain.ts";
+
+/** How long the guest has to take the request up, and then to follow it. libxl has 60 s for each. */
+const TAKE_MS = 60_000, FOLLOW_MS = 60_000;
+
+/** Make the suspend hypercall return "cancelled" and let the domain run on. Its devices, if they were held, are taken up first. */
+export async function resumeInPlace(domain: Domain): Promise<void> {
+  const { hv, devices } = partsOf(domain);
+  await devices.goOn();
+  const v = hv.vcpu(0)!;
+  v.setContext((dv, at) => dv.setBigUint64(at + gprAt(RAX), 1n, true), false);
+  domain.suspension = null;
+  hv.resume();
+}
+
+/**
+ * Ask the guest and wait until it has suspended itself and no vCPU runs.
+ * @throws UserError when it cannot or does not; the domain runs on then, also where it follows too late
+ */
+export async function suspendDomain(domain: Domain, signal?: AbortSignal): Promise<void> {
+  const { hv, machine: { xs } } = partsOf(domain), request = `${domainPath(domain.domid)}/control/shutdown`;
+  signal?.throwIfAborted();
+  if (domain.suspension) throw new UserError(`${domain.name} is being saved or moved already`);
+  if (hv.end) throw new UserError(`${domain.name} has shut down; only a running domain can be saved or moved`);
+  if (domain.isPaused) throw new UserError(`${domain.name} is paused and cannot suspend itself; unpause it first`);
+  if (domain.control.shutdownAsked) throw new UserError(`${domain.name} has been asked to go down ("${domain.control.shutdownAsked}") and has not answered yet`);
+  const done = Promise.withResolvers<"suspended" | "ended" | "late">(), { promise: aborted, reject: abort } = Promise.withResolvers<never>();
+  aborted.catch(() => {});
+  domain.suspension = { told: () => done.resolve("suspended") };
+  void domain.wait().then(() => done.resolve("ended"), (e) => abort(e));
+  const onAbort = (): void => abort(signal!.reason);
+  signal?.addEventListener("abort", onAbort, { once: true });
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const late = (ms: number): void => { timer = setTimeout(() => done.resolve("late"), ms); };
+  using _watch = xs.watch(request, () => {
+    if (!domain.control.isShutdownTaken || timer === undefined) return;
+    clearTimeout(timer);
+    late(FOLLOW_MS);
+  });
+  late(TAKE_MS);
+  xs.write(request, "suspend");
+  let how: "suspended" | "ended" | "late" | null = null;
+  try {
+    how = await Promise.race([done.promise, aborted]);
+  } finally {
+    clearTimeout(timer);
+    signal?.removeEventListener("abort", onAbort);
+    if (how === "ended") domain.suspension = null;
+    else if (how !== "suspended") {
+      // not taken up: it is taken back; taken up: who comes late goes on at once
+      domain.suspension = { told: () => { void quiet(domain).then(() => resumeInPlace(domain)); } };
+      if (xs.read(request) === "suspend") {
+        xs.write(request, "");
+        domain.suspension = null;
+      } else if (hv.end) domain.suspension.told();
+    }
+  }
+  if (how === "ended") throw new UserError(`${domain.name} ended before it had suspended itself`);
+  if (how === "late") throw new UserError(`${domain.name} did not suspend itself within ${(TAKE_MS + FOLLOW_MS) / 1000} s; it runs on. Does its kernel know Xen's suspend (Linux: CONFIG_XEN_SAVE_RESTORE)?`);
+  await quiet(domain);
+}
+/** Until no vCPU is on a pCPU. */
+async function quiet(domain: Domain): Promise<void> {
+  const { hv } = partsOf(domain);
+  while (!hv.isQuiet) await new Promise((resolve) => setTimeout(resolve, 1));
+}
