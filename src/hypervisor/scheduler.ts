@@ -254,7 +254,7 @@ export class Scheduler {
   /** A vCPU's pool or affinity is another now, or its pCPU left the pool: whoever runs it lets it go; under runLock. */
   replace(at: number): void {
     const hv = this.#hv, pool = this.#poolOfUnit(at), u = this.unit(at), queuedIn = hv.get(VCPU.queued, at), pcpu = hv.load(VCPU.onPcpu, at) - 1;
-    if (u.assigned >= 0 && (queuedIn !== pool.id + 1 || !(allowed(u, pool) >>> u.assigned & 1))) this.unassign(u, queuedIn ? this.pools[queuedIn - 1]! : pool);
+    if (u.assigned >= 0 && !(allowed(u, pool) >>> u.assigned & 1)) this.unassign(u, pool);
     if (queuedIn !== 0 && queuedIn !== pool.id + 1) {
       this.pools[queuedIn - 1]!.remove(at);
       pool.append(at);
