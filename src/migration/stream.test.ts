@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { execFileSync, spawnSync } from "node:child_process";
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { test } from "node:test";
+import { gunzipSync } from "node:zlib";
 import { Fixture } from "../hypervisor/fixture.ts";
 import { getHvmContext, setHvmContext } from "../hypervisor/hvm_context.ts";
 import { Domain } from "../hypervisor/domain.ts";
@@ -80,6 +81,14 @@ test("a domain comes out of a stream as it went in, whatever the pieces", async 
     assert.ok(is!.tsc >= was!.tsc - 10n ** 9n, "the time-stamp counter goes on");
     await d.destroy();
   }
+  f.done();
+});
+
+test("a stream that version 1 wrote is taken, whatever was changed since", async () => {
+  const f = new Fixture({ nrPages: 64, maxPages: 128 }), bytes = gunzipSync(readFileSync(new URL("golden/version-1.gz", import.meta.url))), { d, image } = await restored(f, streamOf(bytes));
+  assert.deepEqual(image.pairs, [["control/feature-suspend", "1"], ["data/x", "y"]]);
+  for (const gfn of [0, 1, 2, 3, 20, 21, 63]) assert.deepEqual(d.memory.read(gfn * 4096, 4096), Uint8Array.from({ length: 4096 }, (_, i) => (i * 7 + gfn * 13) & 0xff));
+  assert.equal(f.hv.views.dv.getBigUint64(d.vcpu(0)!.context + gprAt(3), true), 0x0123456789abcdefn * 4n);
   f.done();
 });
 
