@@ -48,6 +48,15 @@ for (const engine of ENGINES) for (const [name, what] of Object.entries(JUDGES))
   });
 }
 
+/** vCPUs, pCPUs, engine: as many of both, and two for each. */
+for (const [vcpus, pcpus, ...engine] of [[2, 2, "interpreter"], [4, 2, "translator"], [4, 4, "translator", "--translate-after", "0"]] as const) {
+  test(`${vcpus} processors on ${pcpus} keep x86's memory order, lock, and execute the code that others write (guest smp, ${engine.join(" ")})`, { skip }, async () => {
+    const r = await run("smp", 100, `vcpus = ${vcpus}\nextra = "cpus=${vcpus} rounds=160 seed=${vcpus * pcpus}"\n`, ["--quiet", "--pcpus", String(pcpus), "--engine", ...engine]);
+    assert.match(r.console, /Test result: SUCCESS/, r.console + r.stderr);
+    assert.equal(r.code, 0, r.stderr);
+  });
+}
+
 test("a triple fault that looks like a reboot is named, and a domain that does nothing else is given up", { skip }, async () => {
   const r = await run("triplefault", 20, "", []);
   assert.match(r.console, /^(about to fault three times\s*){3}$/);
@@ -69,4 +78,4 @@ for (const seed of [2, 3, 4]) {
   });
 }
 
-test("every guest is run by a test", () => assert.deepEqual([...Object.keys(JUDGES), "triplefault", "spin", "wild"].sort(), guestNames()));
+test("every guest is run by a test, or by the schedulers' benchmark", () => assert.deepEqual([...Object.keys(JUDGES), "triplefault", "spin", "wild", "smp", "load"].sort(), guestNames()));

@@ -42,7 +42,7 @@ test("a vCPU is queued only when its domain is unpaused and it has registers", (
   assert.equal(v?.id, 1);
   assert.equal(v.onPcpu, 0);
   assert.equal(hv.scheduler.pick(1), null);
-  hv.scheduler.leave(v);
+  hv.scheduler.leave(v, 0);
   assert.equal(hv.scheduler.pick(1)?.id, 1);
 });
 test("the first reason for a domain's end stays", () => {

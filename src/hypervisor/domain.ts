@@ -12,6 +12,7 @@ import { closeAllPorts, initPorts } from "./event_channel.ts";
 import { freeGrantTable } from "./grant_table.ts";
 import type { Hypervisor } from "./hypervisor.ts";
 import { DOMAIN, DYING, HYPERVISOR_ROOT as ROOT, MAX_DOMAINS, MAX_GRANT_FRAMES, MAX_VCPUS, PCPU, PCPU_STATE } from "./objects.ts";
+import { Scheduler } from "./scheduler.ts";
 import { Vcpu } from "./vcpu.ts";
 
 /** What a domain is made with. */
@@ -60,6 +61,7 @@ export class Domain {
     try {
       const at = page(), root = page();
       hv.set(DOMAIN.serial, at, hv.serial());
+      Scheduler.initDomain(hv, at);
       hv.set(DOMAIN.p2mRoot, at, root);
       hv.set(DOMAIN.maxPages, at, Math.min(o.maxPages, 0xffffffff));
       hv.set(DOMAIN.maxVcpus, at, o.maxVcpus);

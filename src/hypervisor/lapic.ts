@@ -220,6 +220,8 @@ export function x2apicWrite(v: Vcpu, i: number, value: bigint): boolean {
 }
 
 // Interprocessor interrupts ----------------------------------------------------
+/** ICR's level and trigger mode of an INIT's end, which processors ignore: level-triggered and not asserted. SDM Vol. 3A 10.6.1 */
+const DEASSERT = { mask: 0xc000, value: 0x8000 } as const;
 const DELIVERY = { fixed: 0, lowest: 1, nmi: 4, init: 5, startup: 6 } as const;
 function sendIpi(from: Vcpu, icr: number, dest: number, isX2: boolean): void {
   const vector = icr & 0xff, mode = icr >>> 8 & 7, shorthand = icr >>> 18 & 3;
@@ -228,10 +230,22 @@ function sendIpi(from: Vcpu, icr: number, dest: number, isX2: boolean): void {
     const hit = shorthand === 1 ? v === from : shorthand === 2 ? true : shorthand === 3 ? v !== from : addressed(v, dest, (icr & 0x800) !== 0, isX2);
     if (!hit) continue;
     if (mode === DELIVERY.fixed || mode === DELIVERY.lowest) lapicSetIrq(v, vector);
-    else if (mode === DELIVERY.init && v !== from) v.hv.or(VCPU.pauseFlags, v.at, VPF.down), v.kickIfRunning();
-    else if (mode === DELIVERY.startup && !v.isUp && v.onPcpu < 0) v.setContext((dv, at) => startupContext(dv, at, vector));
+    else if (mode === DELIVERY.init && v !== from && (icr & DEASSERT.mask) !== DEASSERT.value) v.hv.or(VCPU.pauseFlags, v.at, VPF.down), v.kickIfRunning();
+    else if (mode === DELIVERY.startup && !v.isUp) {
+      v.hv.store(VCPU.startup, v.at, 1 + vector);
+      lapicStart(v);
+    }
     if (mode === DELIVERY.lowest) break;
   }
+}
+/** Let a vCPU begin that waits for it (INIT) and has got a SIPI, once it has left its pCPU. Called when either comes. */
+export function lapicStart(v: Vcpu): void {
+  if (v.onPcpu >= 0) return;
+  const startup = Atomics.exchange(v.hv.views.i32, (v.at + VCPU.startup.at) >>> 2, 0);
+  if (startup === 0 || v.isUp) return;
+  v.setDeadline("lapicDeadline", 0);
+  lapicReset(v.hv, v.at, v.id);
+  v.setContext((dv, at) => startupContext(dv, at, startup - 1));
 }
 function addressed(v: Vcpu, dest: number, isLogical: boolean, isX2: boolean): boolean {
   if (!isLogical) return dest === apicId(v.id) || dest === (isX2 ? 0xffffffff : 0xff);

@@ -8,12 +8,12 @@ import { CPU } from "../x86/state.ts";
 import { DOMID } from "../abi/xen.ts";
 
 /** Limits of a machine. */
-export const MAX_PCPUS = 32, MAX_VCPUS_TOTAL = 4096, MAX_DOMAINS = DOMID.FIRST_RESERVED;
+export const MAX_PCPUS = 32, MAX_VCPUS_TOTAL = 4096, MAX_DOMAINS = DOMID.FIRST_RESERVED, MAX_POOLS = 32;
 /** HVM_MAX_VCPUS of Xen's public/hvm/hvm_info_table.h */
 export const MAX_VCPUS = 128;
 
-/** What the hypervisor keeps of a pCPU; a cache line each. */
-export const PCPU = struct(64, {
+/** What the hypervisor keeps of a pCPU; two cache lines each. */
+export const PCPU = struct(128, {
   /** waited on when idle; added to and notified by whoever has work */
   wake: i32(0),
   /** PCPU_STATE */
@@ -30,7 +30,12 @@ export const PCPU = struct(64, {
   p2mGen: u32(28),
   /** guest jumps a millisecond, measured */
   jumpsPerMs: f64(32),
-  nrSwitches: u32(40), nrHypercalls: u32(44), nrSlices: u32(48), idleMs: f64(56),
+  nrSwitches: u32(40), nrHypercalls: u32(44), nrSlices: u32(48),
+  /** the domain's codeMarks its TLBs were last looked through for */
+  codeMarks: u32(52),
+  idleMs: f64(56),
+  /** under runLock: 1 + its cpupool, 0: none; address of the vCPU it was given */
+  pool: u32(64), given: u32(68),
 });
 /** PCPU.state. */
 export const PCPU_STATE = { off: 0, idle: 1, running: 2 } as const;
@@ -43,8 +48,8 @@ export const HYPERVISOR_ROOT = struct(HYPERVISOR_BYTES, {
   stop: i32(0x00),
   nextSerial: u32(0x04),
   domainLock: i32(0x08), nextDomid: u32(0x0c),
-  /** run queue: a list through VCPU.next, under runLock */
-  runLock: i32(0x10), runHead: u32(0x14), runTail: u32(0x18), nrQueued: u32(0x1c),
+  /** under which everything of the cpupools changes, and what their policies keep of vCPUs and domains */
+  runLock: i32(0x10),
   /** a bit for each pCPU that waits for work [Atomics] */
   idlePcpus: u32(0x20),
   /** 1 + number of the idle pCPU that watches the timers, or 0 [Atomics] */
@@ -60,11 +65,25 @@ export const HYPERVISOR_ROOT = struct(HYPERVISOR_BYTES, {
   timersLock: i32(0x34), keeperDeadline: f64(0x48),
   /** the last time-stamp any pCPU handed out [Atomics]: no other goes below it */
   lastTsc: u64(0x40),
-  pcpu: bytes(0x100, MAX_PCPUS * 64),
+  /** held by guests' locked accesses that no single atomic operation makes (x86/mmu.ts) */
+  busLock: i32(0x50),
   /** addresses of all vCPUs, a slot each, 0 free */
   vcpus: bytes(0x1000, MAX_VCPUS_TOTAL * 4),
   /** addresses of domains by domid */
   domains: bytes(0x5000, MAX_DOMAINS * 4),
+  pcpu: bytes(0x25000, MAX_PCPUS * 128),
+  pools: bytes(0x26000, MAX_POOLS * 128),
+});
+
+/** A cpupool; all under runLock. */
+export const POOL = struct(128, {
+  /** XEN_SCHEDULER_*, 0: not in use. cpus: its pCPUs, a bit each */
+  sched: u32(0), cpus: u32(4),
+  /** waiting vCPUs: a list through VCPU.next */
+  head: u32(8), tail: u32(12), nrQueued: u32(16),
+  /** see PoolState of sched_policy.ts, as are the next ones */
+  epoch: u32(20), assigned: u32(24), tsliceNs: f64(32), ratelimitNs: f64(40), nextAccountNs: f64(48),
+  name: bytes(64, 64),
 });
 
 /** Limits of a domain: libxl's default for grants; pages of 1024 event words. */
@@ -79,6 +98,10 @@ export const DOMAIN = struct(4096, {
   p2mRoot: u32(0x1c),
   /** grows when a mapping is taken away: TLBs older than it are to be flushed */
   p2mGen: u32(0x20),
+  /** grows when a frame becomes code, which stores must come and tell of: TLBs older than it are to be looked through [Atomics] */
+  codeMarks: u32(0xf00),
+  /** under runLock: its cpupool; see Share of sched_policy.ts */
+  pool: u32(0xf04), weight: u32(0xf08), capPct: u32(0xf0c), capLeftNs: f64(0xf10), capNextNs: f64(0xf18),
   totPages: u32(0x24), maxPages: u32(0x28), maxVcpus: u32(0x2c),
   /** how often the toolstack paused it [Atomics] */
   pauseCount: i32(0x30),
@@ -140,7 +163,7 @@ export const VCPU = struct(4096, {
   domain: u32(0x600), vcpuId: u32(0x604), serial: u32(0x608),
   /** VPF bits: reasons not to run [Atomics] */
   pauseFlags: i32(0x60c),
-  /** under runLock: next in the queue, whether it is queued, 1 + pCPU that runs it */
+  /** under runLock: next in the queue, 1 + the cpupool whose queue it is in, 1 + pCPU that runs it */
   next: u32(0x610), queued: u32(0x614), onPcpu: u32(0x618),
   /** 1 + the pCPU whose register file may still hold its context; 0: the copy here was changed */
   lastPcpu: u32(0x61c),
@@ -167,6 +190,13 @@ export const VCPU = struct(4096, {
   watchdog1: f64(0x778), watchdog2: f64(0x780),
   /** see lapic.ts */
   lapic: bytes(0x800, 0x140),
+  /** 1 + vector of a SIPI that came while the vCPU was on its way off its pCPU; taken by exchange [Atomics] */
+  startup: i32(0xc00),
+  /** it is to leave its pCPU at the next look: its pool or affinity changed [Atomics] */
+  mustLeave: i32(0xc04),
+  /** under runLock: see Unit of sched_policy.ts and VcpuUnit of sched_unit.ts; homePcpu: 1 + where it ran last */
+  creditNs: f64(0xc08), chargedNs: f64(0xc10), startedNs: f64(0xc18), sliceEndNs: f64(0xc20), periodNs: f64(0xc28), budgetNs: f64(0xc30), leftNs: f64(0xc38), deadlineNs: f64(0xc40), ranNs: f64(0xc48),
+  epoch: u32(0xc50), hard: u32(0xc54), soft: u32(0xc58), level: u32(0xc5c), isExtratime: u32(0xc60), assigned: u32(0xc64), yielded: u32(0xc68), isBoosted: u32(0xc6c), homePcpu: u32(0xc70),
 });
 /** VCPU.pauseFlags. down: not brought up; blocked: waits for an event; polling: in SCHEDOP_poll (with blocked) */
 export const VPF = { down: 1, blocked: 2, polling: 4 } as const;

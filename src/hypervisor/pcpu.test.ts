@@ -30,12 +30,12 @@ function machine(script: (p: Pcpu, v: Vcpu, slice: number) => number) {
   return { p, hv: p.hv, diary, start };
 }
 
-test("two vCPUs share a pCPU slice by slice, each with its own registers", () => {
+test("two vCPUs that yield share a pCPU turn by turn, each with its own registers", () => {
   const { p, hv, diary, start } = machine((pcpu, v) => {
     const rax = pcpu.platform.cpu + gprAt(0), { dv } = pcpu.hv.views, before = dv.getBigUint64(rax, true);
     assert.equal(before % 10n, before === 0n ? 0n : BigInt(v.domain.domid));
     dv.setBigUint64(rax, before + 10n + (before === 0n ? BigInt(v.domain.domid) : 0n), true);
-    return EXIT.slice;
+    return EXIT.yield;
   });
   const a = start(), b = start();
   for (let i = 0; i < 6; i++) p.turn();

@@ -15,7 +15,7 @@ import { Hypervisor } from "./hypervisor.ts";
 import { DOMAIN, PCPU, PCPU_STATE, VCPU, VPF } from "./objects.ts";
 import { PvhPlatform } from "./platform-pvh.ts";
 import { type PcpuProfile, Profiler } from "./profile.ts";
-import { SLICE_MS } from "./scheduler.ts";
+import { SMP_STRETCH_MS, STRETCH_MS } from "./scheduler.ts";
 import type { Vcpu } from "./vcpu.ts";
 import { writeRunstate, writeTimeArea } from "./vcpu_op.ts";
 
@@ -77,6 +77,7 @@ export class Pcpu {
   #serve(v: Vcpu): void {
     const { hv } = this;
     this.#load(v);
+    let yields = false;
     do {
       hv.add(PCPU.turns, this.#at, 1); /* between slices only `v` is held */
       this.platform.obey();
@@ -87,14 +88,14 @@ export class Pcpu {
       else if (exit === EXIT.tripleFault) this.#tripleFault(v);
       else if (exit === EXIT.internal) v.domain.crash("The engine met something it cannot execute", v.id);
       hv.scheduler.expireTimers();
-      if (exit === EXIT.yield && v.mayRun) break;
-    } while (v.mayRun && !hv.scheduler.isCrowded && !hv.stopped);
-    this.#save(v);
+      yields = exit === EXIT.yield;
+    } while (!yields && hv.scheduler.goesOn(v, this.index) && !hv.stopped);
+    this.#save(v, yields);
   }
   /** Run for a slice or up to the next timer. The budget is in jumps; how many make a millisecond is measured as we go. */
   #slice(v: Vcpu): number {
     const { hv } = this, start = performance.now();
-    const ms = Math.min(SLICE_MS, Math.max(0, (hv.scheduler.nextDeadline - hv.clock.now()) / 1e6));
+    const ms = Math.min(v.domain.nrVcpus > 1 ? SMP_STRETCH_MS : STRETCH_MS, Math.max(0, (Math.min(hv.scheduler.nextDeadline, hv.scheduler.sliceEnd(v)) - hv.clock.now()) / 1e6));
     const budget = Math.max(LEAST_BUDGET, Math.floor(ms * this.#jumpsPerMs));
     if (hv.trace.on & TRACE_CLASS.sched) {
       const rip = CPU.rip.get(hv.views.dv, this.#cpu);
@@ -122,6 +123,7 @@ export class Pcpu {
       hv.set(PCPU.loadedSerial, this.#at, v.serial);
       hv.set(VCPU.lastPcpu, v.at, this.index + 1);
       hv.store(PCPU.p2mGen, this.#at, hv.load(DOMAIN.p2mGen, v.domain.at));
+      hv.store(PCPU.codeMarks, this.#at, hv.load(DOMAIN.codeMarks, v.domain.at));
       this.engine.contextChanged();
     } else this.platform.obey();
     const adjust = hv.get(CPU.tscAdjust, this.#cpu);
@@ -131,11 +133,12 @@ export class Pcpu {
     }
     writeRunstate(v, this.engine);
   }
-  #save(v: Vcpu): void {
+  #save(v: Vcpu, yields: boolean): void {
     const { hv } = this;
+    writeRunstate(v, this.engine, hv.scheduler.offState(v));
     hv.views.u8.copyWithin(v.context, this.#cpu, this.#cpu + CPU.sizeof);
     hv.store(PCPU.vcpu, this.#at, 0);
-    hv.scheduler.leave(v);
+    hv.scheduler.leave(v, this.index, yields);
   }
 
   /** HLT: sleep until an interrupt; with interrupts off, for ever - and a domain whose last vCPU does that has switched itself off. */

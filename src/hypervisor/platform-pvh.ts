@@ -7,7 +7,7 @@ import { FRAME } from "../memory/frames.ts";
 import { p2mLookup } from "../memory/p2m.ts";
 import type { Engine } from "../x86/engine.ts";
 import { P2M_CLEAN, P2M_CODE, type Platform } from "../x86/platform.ts";
-import { CPU, EFLAGS, MODE } from "../x86/state.ts";
+import { CPU, EFLAGS, EXIT, MODE } from "../x86/state.ts";
 import type { Args, Call } from "./call.ts";
 import { writeConring } from "./conring.ts";
 import { cpuid } from "./cpuid.ts";
@@ -18,7 +18,7 @@ import {
   APIC_BASE, APIC_PAGE, isX2apic, lapicAcknowledge, lapicMmioRead, lapicMmioWrite, lapicPending, lapicTpr, MSR_TSC_DEADLINE, setLapicTpr, setTscDeadline,
   tscDeadline, X2APIC_MSRS, x2apicRead, x2apicWrite,
 } from "./lapic.ts";
-import { DOMAIN, PCPU, PCPU_REQUEST } from "./objects.ts";
+import { DOMAIN, HYPERVISOR_ROOT as ROOT, PCPU, PCPU_REQUEST } from "./objects.ts";
 import type { Profiler } from "./profile.ts";
 import type { Vcpu } from "./vcpu.ts";
 
@@ -86,20 +86,33 @@ export class PvhPlatform implements Platform, Call {
   /** What the engine tells of frames with decoded code; see FRAME.codeCpus. */
   readonly code = {
     mark: (mfn: number): void => {
-      const before = Atomics.or(this.#u32, this.#codeWord(mfn), 1 << this.pcpu);
-      if (before === 0) this.#others(PCPU_REQUEST.flushTlb); /* their TLBs may take it for plain, writable memory */
+      if (Atomics.or(this.#u32, this.#codeWord(mfn), 1 << this.pcpu) !== 0 || !this.d || this.d.nrVcpus === 1) return;
+      /* the TLBs of the domain's other pCPUs may take it for plain, writable memory: those that run look when they leave the guest, which is soon; the others before they enter it */
+      const { hv } = this, marks = hv.add(DOMAIN.codeMarks, this.d.at, 1) + 1, at = hv.pcpuAt(this.pcpu);
+      Atomics.compareExchange(hv.views.i32, (at + PCPU.codeMarks.at) >>> 2, marks - 1 | 0, marks | 0);
+      this.#others(PCPU_REQUEST.reschedule);
     },
     unmark: (mfn: number): void => { Atomics.and(this.#u32, this.#codeWord(mfn), ~(1 << this.pcpu)); },
     generation: (mfn: number): number => this.hv.mm.frames.codeGen(mfn),
     /** This pCPU's guest wrote to the frame. */
     wrote: (mfn: number): void => {
-      const others = Atomics.load(this.#u32, this.#codeWord(mfn)) & ~(1 << this.pcpu);
-      if (others === 0) return;
-      this.hv.codeWritten(mfn, this.hv.mm.frames.noteWrite(mfn) & ~(1 << this.pcpu));
-      // the new generation makes their records void: with their marks gone, the next store need not come this way
-      Atomics.and(this.#u32, this.#codeWord(mfn), 1 << this.pcpu);
+      if (this.#written.at(-1) !== mfn) this.#written.push(mfn);
+    },
+    /* after the store: who decodes later finds the new bytes, and who decoded before has his mark there. The exchange is the fence between the store and the look */
+    settle: (): void => {
+      if (this.#written.length === 0) return;
+      for (const mfn of this.#written) {
+        const others = Atomics.or(this.#u32, this.#codeWord(mfn), 0) & ~(1 << this.pcpu);
+        if (others === 0) continue;
+        this.hv.codeWritten(mfn, this.hv.mm.frames.noteWrite(mfn) & ~(1 << this.pcpu));
+        // the new generation makes their records void: with their marks gone, the next store need not come this way
+        Atomics.and(this.#u32, this.#codeWord(mfn), 1 << this.pcpu);
+      }
+      this.#written.length = 0;
     },
   };
+  /** frames with code that this pCPU is writing to */
+  readonly #written: number[] = [];
   #codeWord(mfn: number): number { return this.#frameTable + mfn * (FRAME.sizeof >>> 2) + (FRAME.codeCpus.at >>> 2); }
   #others(request: number): void {
     if (!this.d || this.d.nrVcpus === 1) return;
@@ -118,6 +131,7 @@ export class PvhPlatform implements Platform, Call {
     return (1n << BigInt(size * 8)) - 1n;
   }
   mmioWrite(gpa: number, size: number, value: bigint): void {
+    this.#obeyFirst();
     if (this.#isApicPage(gpa)) lapicMmioWrite(this.v, gpa % 4096, size, Number(value & 0xffffffffn));
     else this.#traceMmio(1, gpa, Number(value & 0xffffffffn));
   }
@@ -149,6 +163,7 @@ export class PvhPlatform implements Platform, Call {
   }
   wrmsr(msr: number, value: bigint): boolean {
     msr >>>= 0;
+    this.#obeyFirst();
     if (msr >= X2APIC_MSRS && msr < X2APIC_MSRS + 0x100) return isX2apic(this.#reg(CPU.apicBase)) && x2apicWrite(this.v, msr - X2APIC_MSRS, value);
     if (msr === MSR_TSC_DEADLINE) {
       setTscDeadline(this.v, value, this.hv.get(CPU.tscAdjust, this.cpu));
@@ -184,6 +199,7 @@ export class PvhPlatform implements Platform, Call {
     else {
       this.#isAgain = false;
       hv.add(PCPU.nrHypercalls, hv.pcpuAt(this.pcpu), 1);
+      this.#obeyFirst();
       const nr = this.#u32[rax >>> 2] as number, begun = this.profiler ? performance.now() : 0;
       result = hypercall(this, nr, this.#args);
       this.#checkTlbs();
@@ -232,12 +248,24 @@ export class PvhPlatform implements Platform, Call {
       if (request & PCPU_REQUEST.flushTlb) this.guest.flushTlb();
     }
     this.#checkTlbs();
+    const marks = hv.load(DOMAIN.codeMarks, this.d.at);
+    if (hv.load(PCPU.codeMarks, at) === marks) return;
+    hv.store(PCPU.codeMarks, at, marks);
+    const own = 1 << this.pcpu;
+    for (const mfn of this.guest.forbidWrites((frame) => (Atomics.load(this.#u32, this.#codeWord(frame)) & ~own) !== 0)) this.code.wrote(mfn);
+    this.code.settle();
   }
+  entered(): void { this.obey(); }
+  /** Before another pCPU may hear of anything: what this one wrote into code without knowing that it was code comes first. */
+  #obeyFirst(): void { if (this.hv.load(PCPU.request, this.hv.pcpuAt(this.pcpu)) !== 0) this.obey(); }
+  paused(): void { if (this.hv.scheduler.isCrowded(this.d)) this.leave(EXIT.yield); }
 
   // Time and interrupts ----------------------------------------------------------
   tsc(): bigint { return this.hv.clock.tsc(); }
   ticks(): number { return this.hv.clock.now(); }
   get tscWord(): number { return this.hv.clock.tscWord; }
+  get requestWord(): number { return this.hv.pcpuAt(this.pcpu) + PCPU.request.at; }
+  get busLock(): number { return this.hv.root + ROOT.busLock.at; }
   pendingVector(): number {
     const callback = this.hv.load(DOMAIN.callbackVector, this.d.at);
     if (callback !== 0 && this.v.isUpcallPending && this.v.upcallVector === 0) return callback;

@@ -7,6 +7,7 @@ import type { Domain } from "./domain.ts";
 import type { Hypervisor } from "./hypervisor.ts";
 import { lapicReset } from "./lapic.ts";
 import { DOMAIN, PCPU_REQUEST, VCPU, VPF } from "./objects.ts";
+import { Scheduler } from "./scheduler.ts";
 
 const DEADLINES = ["singleshot", "periodicNext", "pollDeadline", "lapicDeadline", "watchdog1", "watchdog2"] as const;
 /** A timer of a vCPU: a field of VCPU with ns of system time, 0 when off. */
@@ -38,6 +39,7 @@ export class Vcpu {
     const sharedInfo = hv.get(DOMAIN.sharedInfo, domainAt);
     hv.set(VCPU.vcpuInfo, at, id < 32 ? sharedInfo + id * VcpuInfo.sizeof : 0);
     lapicReset(hv, at, id);
+    Scheduler.initVcpu(hv, at);
   }
   static setSlot(hv: Hypervisor, at: number, slot: number): void { hv.set(VCPU.slot, at, slot); }
   get slot(): number { return this.hv.get(VCPU.slot, this.at); }

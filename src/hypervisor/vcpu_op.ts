@@ -15,21 +15,24 @@ import { EXIT } from "../x86/state.ts";
 import type { Vcpu } from "./vcpu.ts";
 
 /** A vcpu_runstate_info as of now. */
-function runstateInfo(v: Vcpu): DataView<ArrayBuffer> {
+function runstateInfo(v: Vcpu, next?: number): DataView<ArrayBuffer> {
   const now = v.hv.clock.now(), { state, entry, time } = v.hv.scheduler.runstateOf(v), info = new DataView(new ArrayBuffer(VcpuRunstateInfo.sizeof));
-  VcpuRunstateInfo.state.set(info, 0, state);
-  VcpuRunstateInfo.state_entry_time.set(info, 0, BigInt(Math.floor(entry)));
+  VcpuRunstateInfo.state.set(info, 0, next ?? state);
+  VcpuRunstateInfo.state_entry_time.set(info, 0, BigInt(Math.floor(next === undefined ? entry : now)));
   for (const s of Object.values(RUNSTATE)) {
     const ns = (time[s] as number) + (s === state ? Math.max(0, now - entry) : 0);
     info.setBigUint64(VcpuRunstateInfo.time.at + s * 8, BigInt(Math.floor(ns)), true);
   }
   return info;
 }
-/** Tell the guest, where it asked for it, what state its vCPU is in. Called as the vCPU is switched in; a bad address is the guest's own loss. */
-export function writeRunstate(v: Vcpu, guest: GuestAccess): void {
+/**
+ * Tell the guest, where it asked for it, what state its vCPU is in. Called as the vCPU is switched in, and out: others look whether it runs before
+ * they wait for it. A bad address is the guest's own loss. @param next the state it is about to be in
+ */
+export function writeRunstate(v: Vcpu, guest: GuestAccess, next?: number): void {
   const area = v.hv.get(VCPU.runstateArea, v.at);
   if (area === 0n) return;
-  const info = runstateInfo(v), bytes = new Uint8Array(info.buffer), E = VcpuRunstateInfo.state_entry_time;
+  const info = runstateInfo(v, next), bytes = new Uint8Array(info.buffer), E = VcpuRunstateInfo.state_entry_time;
   if (v.hv.get(DOMAIN.vmAssist, v.domain.at) & (1 << VMASST_TYPE.runstate_update_flag)) {
     const entry = E.get(info, 0), when = bytes.subarray(E.at, E.at + E.size);
     E.set(info, 0, entry | XEN_RUNSTATE_UPDATE);

@@ -14,7 +14,7 @@ on_poweroff="preserve"\non_reboot="destroy"\non_crash="restart"`);
   assert.deepEqual(warnings, []);
   assert.equal(domain.kernel.path, "k");
   assert.equal(domain.ramdisk?.path, "r");
-  assert.deepEqual(domain.config, { name: "a", type: "pvh", cmdline: "quiet x=1", memoryMiB: 64, maxmemMiB: 128, vcpus: 1, vifs: [], channels: [],
+  assert.deepEqual(domain.config, { name: "a", type: "pvh", cmdline: "quiet x=1", memoryMiB: 64, maxmemMiB: 128, vcpus: 1, maxvcpus: 1, vifs: [], channels: [],
     uuid: "01234567-89AB-cdef-0123-456789abcdef", onPoweroff: "preserve", onReboot: "destroy", onCrash: "restart" });
   const { config } = load(base).domain;
   assert.deepEqual([config.onPoweroff, config.onReboot, config.onCrash], ["destroy", "restart", "destroy"]);

@@ -4,7 +4,9 @@ import type { OnFull } from "../drivers/block/device.ts";
 import type { Rate } from "../network/rate.ts";
 import type { VlanOptions } from "../network/vlan.ts";
 import type { Disk } from "../storage/disk.ts";
+import { type Affinity, type SchedParams, schedFault } from "./cpus.ts";
 import { faultAt, type Place, parseNumber, placeText, type Setting, type XlValue } from "./xlcfg.ts";
+import { xlCpus } from "./xlcpus.ts";
 import { type ChannelSpec, xlDevices } from "./xldevices.ts";
 import type { DiskSpec } from "./xldisk.ts";
 import { nearest, XL_KEYS } from "./xlkeys.ts";
@@ -28,7 +30,17 @@ export interface DomainConfig {
   memoryMiB?: number;
   /** the most that the balloon may reach; the domain boots with `memoryMiB` */
   maxmemMiB?: number;
+  /** vCPUs on line when it boots */
   vcpus?: number;
+  /** vCPUs it may have on line; default: `vcpus` */
+  maxvcpus?: number;
+  /** the cpupool it runs in; default: Pool-0 */
+  pool?: string;
+  /** pCPUs that each vCPU may run on (hard affinity) and had better run on (soft); those beyond the list: all */
+  cpus?: readonly Affinity[];
+  cpusSoft?: readonly Affinity[];
+  /** its terms with the pool's scheduler; what that one does not know is kept for others */
+  sched?: SchedParams;
   /** 8-4-4-4-12 hexadecimal digits; made up where absent */
   uuid?: string;
   /** block devices, opened by the caller and closed by it when the domain has ended for good */
@@ -88,7 +100,8 @@ const MAX_CMDLINE = 2048;
 const MAX_NAME = 128;
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 
-const checkName = (name: unknown): string | null =>
+/** What is wrong with a domain's name, or null. */
+export const checkName = (name: unknown): string | null =>
   typeof name !== "string" || name === "" ? "A domain needs a name"
     : name.length > MAX_NAME ? `The name is ${name.length} characters long; ${MAX_NAME} is the limit`
     // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is refused
@@ -122,6 +135,10 @@ export function checkConfig(config: DomainConfig, options: { /** it has its memo
   fail("maxmem", checkMemory(maxmemMiB));
   if (maxmemMiB < memoryMiB) throw new UserError(`maxmem: ${maxmemMiB} MiB are less than memory's ${memoryMiB}`);
   fail("vcpus", checkVcpus(vcpus));
+  const maxvcpus = config.maxvcpus ?? vcpus;
+  fail("maxvcpus", checkVcpus(maxvcpus) ?? (maxvcpus < vcpus ? `${maxvcpus} are less than vcpus' ${vcpus}` : null));
+  const sched = config.sched ?? {};
+  fail("sched", schedFault(sched));
   fail("cmdline", checkCmdline(cmdline));
   const uuid = (config.uuid ?? crypto.randomUUID()).toLowerCase();
   fail("uuid", checkUuid(uuid));
@@ -131,7 +148,7 @@ export function checkConfig(config: DomainConfig, options: { /** it has its memo
   }
   return {
     name: config.name, type: "pvh", kernel: config.kernel, ramdisk: config.ramdisk ?? null, cmdline,
-    kernelName: config.kernelName ?? "kernel", ramdiskName: config.ramdiskName ?? "ramdisk", memoryMiB, maxmemMiB, vcpus, uuid, disks: config.disks ?? [], vifs: config.vifs ?? [], channels: config.channels ?? [],
+    kernelName: config.kernelName ?? "kernel", ramdiskName: config.ramdiskName ?? "ramdisk", memoryMiB, maxmemMiB, vcpus, maxvcpus, pool: config.pool ?? "Pool-0", cpus: config.cpus ?? [], cpusSoft: config.cpusSoft ?? [], sched, uuid, disks: config.disks ?? [], vifs: config.vifs ?? [], channels: config.channels ?? [],
     onPoweroff: config.onPoweroff ?? "destroy", onReboot: config.onReboot ?? "restart", onCrash: config.onCrash ?? "destroy",
   };
 }
@@ -193,7 +210,6 @@ export function fromXl(settings: ReadonlyMap<string, Setting>, file: string, opt
     const found = EVENT_ACTIONS.find((a) => a === text);
     if (!found) throw faultAt(settings.get(key)!.value.place, `${key}: "${text}" is not one of ${EVENT_ACTIONS.join(", ")}`);
     if (found.startsWith("coredump-")) warn(key, `${key}: core dumps are not built yet; "${found}" is taken as "${found.slice(9)}"`);
-    if (found === "rename-restart") warn(key, `${key}: "rename-restart" is taken as "restart"`);
     if (found === "soft-reset") warn(key, `${key}: "soft-reset" is not built yet and is taken as "destroy"`);
     return found;
   };
@@ -225,10 +241,14 @@ export function fromXl(settings: ReadonlyMap<string, Setting>, file: string, opt
 
   const vcpus = number("vcpus") ?? 1;
   checked("vcpus", vcpus, checkVcpus(vcpus));
-  if (vcpus > 1) warn("vcpus", `vcpus: guests with several vCPUs are not built yet; "${name}" gets one`);
+  const maxvcpus = number("maxvcpus") ?? vcpus;
+  checked("maxvcpus", maxvcpus, checkVcpus(maxvcpus) ?? (maxvcpus < vcpus ? `${maxvcpus} are less than vcpus' ${vcpus}` : null));
+
   const uuid = string("uuid");
   if (uuid !== undefined) checked("uuid", uuid, checkUuid(uuid));
 
+  const cpus = xlCpus(settings, maxvcpus);
+  warnings.push(...cpus.warnings);
   const devices = xlDevices(settings);
   warnings.push(...devices.warnings);
 
@@ -238,7 +258,7 @@ export function fromXl(settings: ReadonlyMap<string, Setting>, file: string, opt
   checked(cmdline !== undefined ? "cmdline" : extra !== undefined ? "extra" : "root", words, checkCmdline(words));
 
   const config: DomainFile["config"] = {
-    name, type, cmdline: words, memoryMiB, maxmemMiB, vcpus: 1, vifs: devices.vifs, channels: devices.channels.map((c) => c.name),
+    name, type, cmdline: words, memoryMiB, maxmemMiB, vcpus, maxvcpus, ...cpus.config, vifs: devices.vifs, channels: devices.channels.map((c) => c.name),
     onPoweroff: action("on_poweroff", "destroy"), onReboot: action("on_reboot", "restart"), onCrash: action("on_crash", "destroy"),
     ...(uuid === undefined ? {} : { uuid }),
   };

@@ -31,12 +31,12 @@ const plans = new WeakMap<Uint8Array, Planned>();
  */
 export const planDomain = (config: CheckedConfig): Promise<PvhPlan> => planned(config).plan;
 function planned(config: CheckedConfig): Planned {
-  const key = JSON.stringify([config.memoryMiB, config.vcpus, config.cmdline, config.ramdisk?.length ?? -1]);
+  const key = JSON.stringify([config.memoryMiB, config.maxvcpus, config.cmdline, config.ramdisk?.length ?? -1]);
   const known = plans.get(config.kernel);
   if (known?.key === key) return known;
   const plan = (async () => planPvh({
     kernel: { name: config.kernelName, bytes: config.kernel }, ramdisks: config.ramdisk ? [{ name: config.ramdiskName, bytes: config.ramdisk }] : [],
-    cmdline: config.cmdline, memoryBytes: config.memoryMiB * 2 ** 20, nrVcpus: config.vcpus,
+    cmdline: config.cmdline, memoryBytes: config.memoryMiB * 2 ** 20, nrVcpus: config.maxvcpus,
   }))();
   plan.catch(() => {});
   const made = { key, plan, nrUsers: 0 };
@@ -80,8 +80,9 @@ export async function buildDomain(machine: Machine, config: CheckedConfig): Prom
   const undo: Undo = [];
   try {
     const maxPages = nrPages + (config.maxmemMiB - config.memoryMiB) * 256;
-    const hd = HvDomain.create(hv, { maxVcpus: config.vcpus, maxPages, handle: uuidBytes(config.uuid) });
+    const hd = HvDomain.create(hv, { maxVcpus: config.maxvcpus, maxPages, handle: uuidBytes(config.uuid) });
     undo.push(() => hd.destroy());
+    machine.cpus.place(hd, config);
     for (const { gfn, count } of plan.populate) hd.populate(gfn, count);
     hd.setMemoryMap(plan.e820);
     writePvh(plan, { write: (gpa, bytes) => hd.memory.write(gpa, bytes) });
@@ -125,7 +126,7 @@ export async function connectDomain(machine: Machine, config: CheckedConfig, hd:
   // static-max is what the memory map covers: Linux takes the difference to it off every target (xen-balloon.c). It grows beyond by memory hot plug.
   const entries = guestStoreEntries({
     domid: hd.domid, uuid: config.uuid, name: config.name, type: "pvh", targetKiB: made.targetKiB, staticMaxKiB: made.staticMaxKiB,
-    maxVcpus: config.vcpus, onlineVcpus: made.onlineVcpus, store: { gfn: made.gfns.store, port: storeEnd.port }, console: { gfn: made.gfns.console, port: consoleEnd.port },
+    maxVcpus: hd.nrVcpus, onlineVcpus: made.onlineVcpus, store: { gfn: made.gfns.store, port: storeEnd.port }, console: { gfn: made.gfns.console, port: consoleEnd.port },
     image: { cmdline: config.cmdline }, startedMs: Date.now(),
   });
   xs.transaction((t) => t.writeAll(entries));

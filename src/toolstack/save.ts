@@ -133,6 +133,7 @@ export async function readImage(machine: Machine, from: Source, configJson: stri
 export async function connectArrived(machine: Machine, config: CheckedConfig, { hd, about, image, undo }: Arriving): Promise<Domain> {
   try {
     hd.setHandle(uuidBytes(config.uuid));
+    machine.cpus.place(hd, config);
     setHvmContext(hd, image.context);
     for (const [index, value] of image.params) hd.setParam(index, value);
     const onlineVcpus = [...hd.vcpus()].filter((v) => v.isUp).length;
@@ -150,7 +151,7 @@ export async function connectArrived(machine: Machine, config: CheckedConfig, { 
 
 /** The configuration of an arriving domain, checked against what it is. */
 export function configFor(config: DomainConfig, about: Pick<About, "nrVcpus" | "maxmemMiB">): CheckedConfig {
-  return checkConfig({ ...config, vcpus: about.nrVcpus, maxmemMiB: Math.max(config.maxmemMiB ?? 0, about.maxmemMiB) }, { isBuilt: true });
+  return checkConfig({ ...config, vcpus: Math.min(config.vcpus ?? about.nrVcpus, about.nrVcpus), maxvcpus: about.nrVcpus, maxmemMiB: Math.max(config.maxmemMiB ?? 0, about.maxmemMiB) }, { isBuilt: true });
 }
 /**
  * Build a domain from a stream that saveDomain made, and let it run.

@@ -3,13 +3,12 @@
  */
 
 /** Obeyed now. */
-const BUILT = "name type kernel ramdisk cmdline root extra memory maxmem vcpus on_poweroff on_reboot on_crash uuid disk vif channel";
+const BUILT = "name type kernel ramdisk cmdline root extra memory maxmem vcpus maxvcpus pool cpus cpus_soft cpu_weight cap period budget extratime on_poweroff on_reboot on_crash uuid disk vif channel";
 
 /** Known, and ignored with a warning until they are built; by the manual's sections. */
 const NOT_YET = {
   "Selecting Guest Type": "builder",
-  "CPU Allocation": "pool maxvcpus cpus cpus_soft",
-  "CPU Scheduling": "cpu_weight cap period slice latency extratime",
+  "CPU Scheduling": "slice latency",
   "Guest Virtual NUMA Configuration": "vnuma",
   "Event Actions": "on_watchdog on_soft_reset",
   "Non direct Kernel Boot": "firmware firmware_override pvshim pvshim_path pvshim_cmdline pvshim_extra",

@@ -34,7 +34,7 @@ for (const row of rows) {
 }
 /** A mandatory prefix is looked at before "any". */
 for (const e of byOp) e?.rows.sort((a, b) => Number(b.row.pfx !== "") - Number(a.row.pfx !== "") || Number(b.row.mode !== 0) - Number(a.row.mode !== 0));
-const nopRow = rows.find(r => r.op === 0x11f)!;
+const nopRow = rows.find(r => r.op === 0x11f)!, pauseRow = rows.find(r => r.op === 0x403)!, lockedRow = rows.find(r => r.op === 0x404)!;
 /** Rows for exceptions the decoder finds. */
 export const TRAP_ROWS = { ud: rows.find(r => r.op === 0x400)!, gp: rows.find(r => r.op === 0x401)!, nm: rows.find(r => r.op === 0x402)! } as const;
 export const jmpRow = rows.find(r => r.op === 0xe9)!;
@@ -77,7 +77,8 @@ export function decode(m: Uint8Array, at: number, end: number, mode: number): In
   let vw: W = long ? (rex & 8 ? 64 : opsize && row.pfx !== "66" ? 16 : 32) : (size === MODE.code32) !== (opsize && row.pfx !== "66") ? 32 : 16;
   if (long && (row.size64 === "always" || (row.size64 === "default" && vw === 32))) vw = 64;
   if (row.size64 === "always" && !long && (op & 0x1fc) === 0x120) vw = 32;
-  if (op === 0x90 && !(rex & 1)) { row = nopRow; slots = []; }
+  if (op === 0x90 && !(rex & 1)) { row = rep === 0xf3 ? pauseRow : nopRow; slots = []; }
+  if (lock && row.name === "cmpxchg16b") row = lockedRow;
   const i: Insn = { ...blank(), row, w: vw, sw: vw, aw, long, lock };
   let rm = modrm & 7;
   const reg = ext | (rex & 4) << 1;

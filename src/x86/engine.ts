@@ -11,6 +11,8 @@ export interface Engine {
   run(budgetJumps: number): number;
   /** Another vCPU's context was copied in: forget TLBs and recompute what is derived. */
   contextChanged(): void;
+  /** Frames have become code elsewhere: stores to them must be told of from now on. @returns those that this pCPU may have written to unseen */
+  forbidWrites(isForbidden: (frame: number) => boolean): number[];
   /** The p2m changed, or a remote asked. */
   flushTlb(): void;
   /** Copy from and to guest memory at supervisor rights; false: some page is not there (nothing is raised, nothing written). */
@@ -28,6 +30,8 @@ export interface CodeFrames {
   unmark(frame: number): void;
   /** This pCPU is about to write to a frame with code: the others must look again. */
   wrote(frame: number): void;
+  /** Whatever `wrote` was called for has been written: pCPUs that decoded meanwhile must look again. Called after every helper that stores. */
+  settle?(): void;
   /** Changes with every write by someone else; compared before decoded code is used again. */
   generation(frame: number): number;
 }

@@ -321,8 +321,8 @@ export abstract class Gen {
   }
   /** State of the read-modify-write that is open. */
   private open: { w: W; addr: Val; host: number; atomic: number; loop: number; old: Val } | null = null;
-  /** Read for a later `storeBack`: checked for writing first. Locked: repeated until nobody else wrote between. A locked access that is not
-   *  aligned is not atomic. */
+  /** Read for a later `storeBack`: checked for writing first. Locked: repeated until nobody else wrote between; what is not
+   *  aligned goes the slow way (Mmu.slowCas). */
   protected loadForWrite(w: W, addr: Val, lock: boolean): Val {
     const c = this.code, a = this.let(addr), host = this.temp(I32), out = this.temp(tyOf(w)), atomic = this.temp(I32), done = c.block(), slow = c.block(), at = this.reach(a, w / 8, true, slow);
     if (at) c.i32(at).op(Op.i32_add);
@@ -331,6 +331,7 @@ export abstract class Gen {
     let loop = 0;
     if (lock && w !== 128) {
       c.get(host).i32(0).op(Op.i32_ne).get(host).i32(w / 8 - 1).op(Op.i32_and).op(Op.i32_eqz).op(Op.i32_and).set(atomic);
+      c.get(host).i32(0).get(atomic).op(Op.i32_sub).op(Op.i32_and).set(host);
       loop = c.loop();
       c.get(atomic).if_(); c.get(host).mem(ATOMIC_LOADS[w], 0, Math.log2(w / 8)).set(out).else_();
     }

@@ -41,6 +41,7 @@ export class Interpreter implements Engine {
   private readonly isTranslating: boolean;
   private readonly isEager: boolean;
   private isRetrying = false;
+  private readonly settle: () => void;
   private readonly regions: Regions;
   private nextSlot = STRADDLE + 1;
   private readonly freeSlots: number[] = [];
@@ -55,14 +56,15 @@ export class Interpreter implements Engine {
     this.v = new Views(memory.buffer as unknown as SharedArrayBuffer); this.at = at;
     this.table = new WebAssembly.Table({ element: "anyfunc", initial: TABLE_SIZE });
     this.cpu = new Cpu(this.v, at, platform);
-    const { cpu } = this, { mmu } = cpu;
+    const { cpu } = this, { mmu } = cpu, { code } = options;
+    this.settle = () => code?.settle?.();
     const guarded = (f: () => void): void => { try { f(); } catch (e) { if (!(e instanceof GuestFault)) throw e; cpu.record(e); } };
     const byHand: Record<keyof typeof RUNTIME_IMPORTS, (...a: never[]) => unknown> = {
       ticks: () => platform.ticks(),
       fill: (lo: number, hi: number, write: number) => mmu.fill(lo, hi, write),
       loadByHand: (a: bigint, size: number) => mmu.slowLoad(a, size),
-      storeByHand: (a: bigint, x: bigint, size: number) => mmu.slowStore(a, x, size),
-      casByHand: (a: bigint, old: bigint, x: bigint, size: number) => (mmu.slowCas(a, old, x, size) ? 0 : 2),
+      storeByHand: (a: bigint, x: bigint, size: number) => { mmu.slowStore(a, x, size); this.settle(); },
+      casByHand: (a: bigint, old: bigint, x: bigint, size: number) => { const done = mmu.slowCas(a, old, x, size); this.settle(); return done ? 0 : 2; },
       probeByHand: (a: bigint, size: number) => guarded(() => mmu.checkWrite(cpu.linear(a), size, cpu.context)),
       segCheckByHand: (seg: number, off: bigint, how: number) => guarded(() => this.segmentFault(seg, off, how & 0xffff, how > 0xffff)),
     };
@@ -80,7 +82,7 @@ export class Interpreter implements Engine {
       ...rt, ...shared, ...fpHelpers(cpu),
       divu128: (h: bigint, l: bigint, d: bigint) => wide(h, l, d, false, false), divs128: (h: bigint, l: bigint, d: bigint) => wide(h, l, d, true, false),
       remu128: (h: bigint, l: bigint, d: bigint) => wide(h, l, d, false, true), rems128: (h: bigint, l: bigint, d: bigint) => wide(h, l, d, true, true),
-      sys: (index: number, a: bigint, b: bigint) => callSys(cpu, index, a, b),
+      sys: (index: number, a: bigint, b: bigint) => { const r = callSys(cpu, index, a, b); this.settle(); return r; },
       bulk: (kind: number, w: number) => (kind === 1 ? bulkMovs(cpu, w) : bulkStos(cpu, w)),
     } as Record<string, WebAssembly.ImportValue>;
     const freeSlot = (slot: number): void => { this.table.set(slot, null); this.freeSlots.push(slot); };
@@ -92,9 +94,8 @@ export class Interpreter implements Engine {
       generation: frame => options.code?.generation(frame) ?? 0,
       heat: options.translateAfter ?? 0,
       freeRegion: freeSlot,
-      flushed: () => this.regions.flushed(),
-      replaced: () => mmu.forgetAllJumps(),
-      stubOf: (i, cross) => this.stubOf(i, cross),
+      flushed: () => { mmu.forgetAllJumps(); this.regions.flushed(); },
+      stubOf: (i, cross, big) => this.stubOf(i, cross, big),
       fetch: linear => mmu.fillCode(linear),
     };
     this.code = new CodeCache(this.v, at, hooks);
@@ -111,8 +112,8 @@ export class Interpreter implements Engine {
     };
   }
 
-  private stubOf(i: Insn, cross: boolean): number {
-    const form = formOf(i, cross), key = formKey(form);
+  private stubOf(i: Insn, cross: boolean, big: boolean): number {
+    const form = formOf(i, cross, big), key = formKey(form);
     let slot = this.stubs.get(key);
     if (slot === undefined) { slot = this.nextSlot + this.fresh.length; this.fresh.push(form); this.stubs.set(key, slot); }
     return slot;
@@ -136,6 +137,7 @@ export class Interpreter implements Engine {
   }
 
   contextChanged(): void { this.cpu.mmu.flushAll(); this.cpu.setMode(); this.cpu.mmu.setWatch(); }
+  forbidWrites(isForbidden: (frame: number) => boolean): number[] { return this.cpu.mmu.forbidFrames(isForbidden); }
   flushTlb(): void { this.cpu.mmu.flushAll(); }
   readLinear(linear: bigint, bytes: Uint8Array): boolean { return this.cpu.readLinear(linear, bytes); }
   writeLinear(linear: bigint, bytes: Uint8Array): boolean { return this.cpu.writeLinear(linear, bytes); }
@@ -153,6 +155,7 @@ export class Interpreter implements Engine {
         linear = (eip + Number(cpu.get(CPU.csBase))) % 4294967296;
       }
       const machine = cpu.mmu.fillCode(linear), rec = this.code.record(linear, machine, mode);
+      cpu.mmu.correctJump(linear, rec);
       this.regions.adopt(rec, linear, machine, mode);
       cpu.set(CPU.ripBase, rip - BigInt(linear & 4095));
       this.makeStubs();
@@ -164,17 +167,19 @@ export class Interpreter implements Engine {
       return 0;
     }
   }
-  private ripOf(rec: number): bigint { return BigInt.asIntN(64, this.cpu.get(CPU.ripBase) + BigInt(this.v.u16[(rec + REC.off) >>> 1]!)); }
+  private ripOf(rec: number, base = this.cpu.get(CPU.ripBase)): bigint { return BigInt.asIntN(64, base + BigInt(this.v.u16[(rec + REC.off) >>> 1]!)); }
 
   run(budgetJumps: number): number {
     const { cpu, v } = this, w = this.at >>> 2, FAULT = w + (CPU.fault.at >> 2), EXIT_ = w + (CPU.exit.at >> 2), BUDGET = w + (CPU.budget.at >> 2), SHADOW = w + (CPU.shadow.at >> 2), LINK = w + (CPU.link.at >> 2),
-      EFL = w + (CPU.eflags.at >> 2), DR7 = w + ((CPU.dr.at + 7 * 8) >> 2), HOT = w + (CPU.hot.at >> 2), STAYED = w + (CPU.stayed.at >> 2), IRQ = w + (CPU.irqPending.at >> 2), { i32 } = v, { platform } = cpu;
+      EFL = w + (CPU.eflags.at >> 2), DR7 = w + ((CPU.dr.at + 7 * 8) >> 2), HOT = w + (CPU.hot.at >> 2), STAYED = w + (CPU.stayed.at >> 2), IRQ = w + (CPU.irqPending.at >> 2), { i32 } = v, { platform } = cpu, ASKED = platform.requestWord ? platform.requestWord >>> 2 : w + (CPU.zero.at >> 2);
     this.regions.tick();
     // records are this pCPU's own: what another one left in the context names nothing here
-    i32[EXIT_] = EXIT.none; i32[BUDGET] = budgetJumps; i32[LINK] = 0; i32[HOT] = 0; i32[STAYED] = 0;
+    i32[EXIT_] = EXIT.none; Atomics.store(i32, BUDGET, budgetJumps); i32[LINK] = 0; i32[HOT] = 0; i32[STAYED] = 0;
+    platform.entered?.();
     for (;;) {
+      this.settle();
       if (i32[HOT]) { const hot = i32[HOT]!; i32[HOT] = 0; this.regions.heated(hot, cpu.rip); }
-      if (i32[STAYED]) { const stayed = i32[STAYED]!; i32[STAYED] = 0; this.regions.heated(stayed, cpu.get(CPU.stayedRip)); }
+      if (i32[STAYED]) { const stayed = i32[STAYED]!; i32[STAYED] = 0; this.regions.heated(stayed, this.ripOf(stayed, cpu.get(CPU.stayedBase))); }
       if (i32[FAULT] === RETRY + 1) { i32[FAULT] = 0; i32[LINK] = 0; this.isRetrying = true; }
       if (i32[FAULT]) {
         const vector = i32[FAULT]! - 1 === VECTOR.GP && cpu.isNonCanonical && this.usesStack() ? VECTOR.SS : i32[FAULT]! - 1, error = cpu.get(CPU.errorCode);
@@ -195,7 +200,7 @@ export class Interpreter implements Engine {
         }
         i32[SHADOW] = 1; cpu.set(CPU.stiRip, -1n);
       }
-      if (i32[BUDGET]! < 0) { i32[EXIT_] = EXIT.slice; return EXIT.slice; }
+      if (i32[BUDGET]! < 0 || i32[ASKED] !== 0) { i32[EXIT_] = EXIT.slice; return EXIT.slice; }
       const link = i32[LINK]!, { flushes } = this.code.counters;
       let rec = this.rt.resume();
       // the first of two pages was found: the second one may be what was missing, or what was overwritten

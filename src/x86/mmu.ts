@@ -8,6 +8,7 @@
  *
  * A TLB entry's write tag is set only where a store may go ahead with nothing else to do: writable, D already set, no decoded code in the frame, not to be reported (P2M_CLEAN).
  */
+import { lock, unlock } from "../memory/lock.ts";
 import { canonical, type Cpu } from "./cpu.ts";
 import { GuestFault } from "./fault.ts";
 import { CONTEXT, ITLB_AT, ITLB_BITS, ITLBE, itlbIndex, JUMP_BITS, JUMP_TAG_STEP, JUMPE, JUMPS_AT, noTag, TLB_AT, TLB_BITS, TLB_BYTES, TLB_CONTEXTS, TLBE } from "./layout.ts";
@@ -60,6 +61,11 @@ export class Mmu {
   private readonly jumps: number;
   private readonly jumpTags: number;
   private nrForgotten = 0;
+  /** Which pages have been in the instruction TLB since it was emptied, by its index: jumps to them may be remembered. Local and global pages apart, each with the number of the emptying. */
+  private readonly fetchedLocal = new Float64Array(1 << ITLB_BITS);
+  private readonly fetchedGlobal = new Float64Array(1 << ITLB_BITS);
+  private nrLocalFlushes = 1;
+  private nrFlushes = 1;
   /** code has been met in the upper half on a page that is not global */
   private hasLocalUpper = false;
   /** the last address that fillCode was asked for */
@@ -228,7 +234,12 @@ export class Mmu {
     if (++this.nrForgotten === 2 ** 31 / JUMP_TAG_STEP) { this.nrForgotten = 1; this.i32.fill(0, this.jumps, this.jumps + (JUMPE.size << JUMP_BITS >> 2)); }
     this.i32[this.jumpTags + half] = this.nrForgotten * JUMP_TAG_STEP;
   }
-  /** Records have changed: forget the jumps to them. */
+  /** The record at a linear address is another than a jump remembers, if one does. */
+  correctJump(linear: number, rec: number): void {
+    const { i32 } = this, lo = linear | 0, e = this.jumps + ((lo ^ lo >>> JUMP_BITS) & (1 << JUMP_BITS) - 1) * (JUMPE.size >> 2);
+    if (i32[e] === lo && i32[e + 1] === (Math.floor(linear / 4294967296) | 0)) i32[e + (JUMPE.rec >> 2)] = rec;
+  }
+  /** Addresses of records mean nothing any more, or addresses of code: forget all jumps. */
   forgetAllJumps(): void { this.forgetJumps(0); this.forgetJumps(1); }
   private noteLarge(linear: number, flags: number): void {
     const region = regionOf(linear, flags);
@@ -453,6 +464,9 @@ export class Mmu {
           const array = size === 4 ? v.u32 : size === 2 ? v.u16 : v.u8;
           return Atomics.compareExchange(array, at / size, Number(old), Number(value)) === Number(old);
         }
+      } else {
+        const words = this.wordsOf(a, size);
+        if (words) return this.casWords(words, size, BigInt.asUintN(8 * size, old), BigInt.asUintN(8 * size, value));
       }
     } catch (f) {
       if (!(f instanceof GuestFault)) throw f;
@@ -461,6 +475,61 @@ export class Mmu {
     } finally { this.isDirect = false; }
     this.slowStore(linear, value, size);
     return true;
+  }
+  /** The words of eight bytes that hold `size` bytes from a linear address, all in plain memory that may be written; null where some are not. Decoded code in them is forgotten. @throws GuestFault */
+  private wordsOf(a: number, size: number): { at: number; lowBits: bigint }[] | null {
+    const words: { at: number; lowBits: bigint }[] = [], { context } = this.cpu;
+    for (let from = a - (a & 7); from < a + size; from += 8) {
+      const linear = (from & 0xfff) === 0 && from > a ? this.nextPage(a) : from;
+      let at = this.host(linear, 1, context);
+      if (at < 0) {
+        if (!(this.machine && this.rights & P2M_WRITE)) return null;
+        at = this.machine + (linear & 0xfff);
+        this.noteWatched(linear, 8, true);
+        if (this.rights & P2M_CODE) this.cpu.onCodeWrite(at, 8);
+      }
+      words.push({ at: at / 8, lowBits: BigInt(8 * (a - from)) });
+    }
+    return words;
+  }
+  /**
+   * A locked access that no single atomic operation makes: bytes that lie across the 8-byte words. Those who come this way hold the machine's lock word in turn; others may write to one
+   * of the words meanwhile by operations of their own, which are then not undone, and the access starts over.
+   */
+  private casWords(words: readonly { at: number; lowBits: bigint }[], size: number, old: bigint, value: bigint): boolean {
+    const { u64, i32 } = this.cpu.v, lockAt = words.length > 1 ? this.cpu.platform.busLock ?? 0 : 0, mask = (1n << BigInt(8 * size)) - 1n;
+    const part = (x: bigint, lowBits: bigint): bigint => BigInt.asUintN(64, lowBits >= 0n ? x << lowBits : x >> -lowBits);
+    const put = ({ at, lowBits }: { at: number; lowBits: bigint }, from: bigint, to: bigint): boolean => {
+      for (const bits = part(mask, lowBits);;) {
+        const now = Atomics.load(u64, at);
+        if ((now & bits) !== part(from, lowBits)) return false;
+        if (Atomics.compareExchange(u64, at, now, (now & ~bits) | part(to, lowBits)) === now) return true;
+      }
+    };
+    if (lockAt) lock(i32, lockAt);
+    try {
+      if (!put(words[0]!, old, value)) return false;
+      if (words.length === 1 || put(words[1]!, old, value)) return true;
+      put(words[0]!, value, old);
+      return false;
+    } finally { if (lockAt) unlock(i32, lockAt); }
+  }
+  /** LOCK CMPXCHG16B at an aligned address. @returns what was there, low half first @throws GuestFault */
+  cas16(a: number, want: readonly [bigint, bigint], next: readonly [bigint, bigint]): [bigint, bigint] {
+    const words = this.wordsOf(a, 16), { u64, i32 } = this.cpu.v, { context } = this.cpu, wide = (x: readonly [bigint, bigint]): bigint => x[1] << 64n | x[0];
+    if (words === null) {       // no memory: nobody shares it
+      const found: [bigint, bigint] = [this.load64(a, context), this.load64(a + 8, context)], now = wide(found) === wide(want) ? next : found;
+      this.store64(a, now[0], context); this.store64(a + 8, now[1], context);
+      return found;
+    }
+    const lockAt = this.cpu.platform.busLock ?? 0;
+    for (;;) {
+      if (this.casWords(words, 16, wide(want), wide(next))) return [want[0], want[1]];
+      if (lockAt) lock(i32, lockAt);
+      const found: [bigint, bigint] = [Atomics.load(u64, words[0]!.at), Atomics.load(u64, words[1]!.at)];
+      if (lockAt) unlock(i32, lockAt);
+      if (wide(found) !== wide(want)) return found;
+    }
   }
 
   // Access that may fail -------------------------------------------------------
@@ -527,6 +596,7 @@ export class Mmu {
     // the entry's place may have held a page that jumps are remembered to: that mapping still stands until it is invalidated
     if (linear < 0 && !(this.flags & TLBE.global)) this.hasLocalUpper = true;
     if (this.flags & (LARGE | HUGE)) this.noteLarge(linear, this.flags);
+    if (this.flags & TLBE.global) this.fetchedGlobal[index] = this.nrFlushes; else this.fetchedLocal[index] = this.nrLocalFlushes;
     this.logs[TLB_CONTEXTS]![this.flags & TLBE.global]!.add(index);
     return machine;
   }
@@ -560,6 +630,7 @@ export class Mmu {
   }
   /** Forget everything: another vCPU, another p2m, or a control bit that changes what the tables mean. */
   flushAll(): void {
+    this.nrFlushes++; this.nrLocalFlushes++;
     for (let c = 0; c <= TLB_CONTEXTS; c++) for (const log of this.logs[c]!) {
       for (let n = 0; n < log.nr; n++) this.drop(c, log.entries[n]!);
       log.clear();
@@ -568,6 +639,7 @@ export class Mmu {
   }
   /** CR3 was loaded: forget all but global pages. */
   flushLocal(): void {
+    this.nrLocalFlushes++;
     for (let c = 0; c <= TLB_CONTEXTS; c++) {
       const log = this.logs[c]![0];
       for (let n = 0; n < log.nr; n++) {
@@ -582,15 +654,17 @@ export class Mmu {
   /** INVLPG: the page of `linear`, in every context, and all pieces of a large page around it. */
   invlpg(linear: number): void {
     const page = linear & ~0xfff, hi = Math.floor(linear / 4294967296) | 0;
-    this.forgetTables(); this.forgetAllJumps();
+    this.forgetTables();
     for (let c = 0; c < TLB_CONTEXTS; c++) {
       const e = this.entryOf(c, linear);
       if (this.i32[e] === page && this.i32[e + 1] === hi) this.drop(c, linear >>> 12 & TLB_MASK);
     }
     const i = itlbIndex(linear), e = this.itlb + ((i * ITLBE.size) >>> 2);
     if ((this.i32[e]! & ~0xfff) === page && this.i32[e + 1] === hi) this.drop(TLB_CONTEXTS, i);
-    const small = regionOf(linear, LARGE), huge = regionOf(linear, HUGE);
-    if (this.large.some((set) => set.has(small) || set.has(huge))) this.dropLarge(page, hi);
+    const small = regionOf(linear, LARGE), huge = regionOf(linear, HUGE), isLarge = this.large.some((set) => set.has(small) || set.has(huge));
+    if (isLarge) this.dropLarge(page, hi);
+    // most pages that are invalidated hold data: a process that is copied would otherwise forget the kernel's jumps at each page it writes to
+    if (isLarge || this.fetchedLocal[i] === this.nrLocalFlushes || this.fetchedGlobal[i] === this.nrFlushes) this.forgetJumps(linear < 0 ? 1 : 0);
   }
   private dropLarge(page: number, hi: number): void {
     for (let c = 0; c <= TLB_CONTEXTS; c++) for (const log of this.logs[c]!) for (let n = 0; n < log.nr; n++) {
@@ -599,6 +673,18 @@ export class Mmu {
       const e = c === TLB_CONTEXTS ? this.itlb + ((i * ITLBE.size) >>> 2) : this.tlb + ((c * TLB_BYTES + i * TLBE.size) >>> 2);
       if (this.i32[e + 1] === hi && (this.i32[e]! ^ page) >>> (flags & HUGE ? 30 : 22) === 0) this.drop(c, i);
     }
+  }
+  /** Stores to these frames must come to slowStore from now on. @returns the frames that could be written to without */
+  forbidFrames(isForbidden: (frame: number) => boolean): number[] {
+    this.forgetTables();
+    const { i32 } = this, found: number[] = [];
+    for (let c = 0; c < TLB_CONTEXTS; c++) for (const log of this.logs[c]!) for (let n = 0; n < log.nr; n++) {
+      const index = log.entries[n]!, e = this.tlb + ((c * TLB_BYTES + index * TLBE.size) >>> 2), frame = i32[e + (TLBE.frame >> 2)]!;
+      if ((i32[e + 2] === noTag(index) && i32[e + 3] === 0) || !isForbidden(frame)) continue;
+      this.forbidWrites(e);
+      found.push(frame);
+    }
+    return found;
   }
   /** A frame (machine address / 4096) has code decoded now: stores to it must come to slowStore. */
   protectFrame(frame: number): void {

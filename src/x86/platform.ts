@@ -26,6 +26,14 @@ export interface Platform {
   /** The same as generated code asks for it: whole ticks as this thread has them, and the address of the word (u64) that keeps all threads in step; 0: there is no other. */
   ticks(): number;
   readonly tscWord: number;
+  /** Machine address of a word (see memory/lock.ts) that locked accesses hold which no single atomic operation can make; 0 or absent: this processor is alone. */
+  readonly busLock?: number;
+  /** Machine address of a word that is not zero while something is asked of this pCPU: run() returns when it comes by. Absent: nobody asks. */
+  readonly requestWord?: number;
+  /** The budget of run() stands: what was asked of this pCPU before must be seen to now, for the budget that told so is overwritten. */
+  entered?(): void;
+  /** The guest has executed many PAUSEs: another vCPU may be what it waits for. */
+  paused?(): void;
   /** The vector of the most important interrupt that may be delivered now (TPR considered), or -1. */
   pendingVector(): number;
   /** The processor takes that vector (acknowledge: IRR to ISR, or clear the upcall's latch). */

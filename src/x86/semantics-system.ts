@@ -25,6 +25,12 @@ export const sti: Semantics = g => {
   g.setField(32, CPU.eflags.at, g.or(32, f, g.k(32, EFLAGS.IF)));
   g.setField(64, CPU.stiRip.at, g.next());
 };
+/** PAUSE: a loop that waits for another processor; after many of them that one may need this processor's time. */
+export const pause: Semantics = g => {
+  const left = g.let(g.sub(32, g.field(32, CPU.pauses.at), g.k(32, 1)));
+  g.rare(g.lts(32, left, g.k(32, 0)), () => g.sysEnd("pause"));
+  g.setField(32, CPU.pauses.at, left);
+};
 export const cli: Semantics = g => {
   if (!g.long) { g.sys("cli"); return; }
   const f = eflags(g);

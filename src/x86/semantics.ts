@@ -267,7 +267,13 @@ export const cmpxchg8b: Semantics = g => {
   g.setReg(64, RDX, g.select(I64, same, g.reg(64, RDX), g.shr(64, a, g.k(64, 32))));
   setZF(g, same);
 };
-/** CMPXCHG16B: 16-byte aligned. Each half is one access: WebAssembly has no 128-bit atomics. */
+/** LOCK CMPXCHG16B: WebAssembly has no 128-bit atomics, so all who lock take turns (Mmu.cas16). */
+export const lockCmpxchg16b: Semantics = g => {
+  const at = g.let(g.ea(16, true));
+  g.trapIf(g.cast(64, 32, g.and(64, at, g.k(64, 15))), VECTOR.GP, 0);
+  g.sysEnd("cas16", at);
+};
+/** CMPXCHG16B: 16-byte aligned. Without LOCK each half is one access. */
 export const cmpxchg16b: Semantics = g => {
   const at = g.let(g.ea(16, true));
   g.trapIf(g.cast(64, 32, g.and(64, at, g.k(64, 15))), VECTOR.GP, 0);

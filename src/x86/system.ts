@@ -24,6 +24,8 @@ const u64 = (x: bigint): bigint => BigInt.asUintN(64, x);
 const u16 = (x: bigint): number => Number(BigInt.asUintN(16, x));
 const width = (x: bigint): number => Number(x & 0xffn);
 const undefinedOpcode = (): GuestFault => new GuestFault(VECTOR.UD);
+/** PAUSEs of a waiting loop, some microseconds' worth, until the platform hears of it. */
+const PAUSES = 400;
 /** Instructions that real and virtual-8086 mode do not know. */
 function needProtected(cpu: Cpu): void { if (isRealStyle(cpu)) throw undefinedOpcode(); }
 function need64(cpu: Cpu): void { if (!cpu.is64) throw undefinedOpcode(); }
@@ -202,6 +204,14 @@ export const SYS = {
   mwait: () => { throw undefinedOpcode(); },
   /** a: bytes | operand width << 16, b: nesting level */
   enter: (cpu, a, b) => enterFrame(cpu, u16(a), width(b), width(a >> 16n)),
+  /** a: linear address of the operand, aligned */
+  cas16: (cpu, a) => {
+    const reg = (r: number): bigint => u64(cpu.gpr(r)), want = [reg(RAX), reg(RDX)] as const, found = cpu.mmu.cas16(cpu.linear(a), want, [reg(RBX), reg(RCX)]), same = found[0] === want[0] && found[1] === want[1];
+    cpu.setGpr(RAX, found[0]); cpu.setGpr(RDX, found[1]);
+    setFlags(cpu, same ? EFLAGS.ZF : 0, EFLAGS.ZF);
+  },
+  /** a loop has waited for another processor for long */
+  pause: (cpu) => { cpu.set(CPU.pauses, PAUSES); cpu.platform.paused?.(); },
 } satisfies Record<string, SysRow>;
 export type SysName = keyof typeof SYS;
 

@@ -125,3 +125,5 @@ row(0x2f0, "Gv,Mv", "movbe", s.movbe, { mod: "m" }); row(0x2f1, "Mv,Gv", "movbeS
 
 // What the decoder answers where the bytes are no instruction, are too many, or the unit is off
 row(0x400, "b", "ud", s.ud, sys); row(0x401, "b", "gp", g => g.trap(VECTOR.GP, 0), sys); row(0x402, "b", "nm", g => g.trap(VECTOR.NM), sys);
+// ... and those that a prefix makes of other instructions
+row(0x403, "b", "pause", y.pause); row(0x404, "My", "cmpxchg16b", s.lockCmpxchg16b, { mod: "m", mode: 64, lock: true, ...sys });
