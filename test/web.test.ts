@@ -114,6 +114,11 @@ test("a second domain runs beside the first and is destroyed", async () => {
   await panel.getByRole("button", { name: /sure/ }).click();
   await panel.getByRole("button", { name: "Start again" }).waitFor();
   await page.waitForFunction(() => Object.keys(globalThis.domus.domains).join() === "debian");
+  await panel.getByRole("button", { name: "Start again" }).click();
+  await consoleSays(page, "second", "Linux version 6");
+  await panel.locator(".xterm-rows").getByText(/\[ +\d+\.\d+\]/).first().waitFor();
+  await panel.getByRole("button", { name: "Destroy" }).click();
+  await panel.getByRole("button", { name: /sure/ }).click();
   await panel.getByRole("button", { name: "Close" }).click();
 });
 
