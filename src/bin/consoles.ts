@@ -2,7 +2,7 @@
 import { createWriteStream, mkdirSync, rmSync } from "node:fs";
 import { createServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
-import type { Writable } from "node:stream";
+import type { Duplex, Writable } from "node:stream";
 import { UserError } from "../base/errors.ts";
 import type { ConsoleViews } from "../drivers/console/views.ts";
 
@@ -37,30 +37,48 @@ export function logConsole(folder: string, name: string, views: ConsoleViews, to
   })();
 }
 
+/**
+ * Let whoever is at the other end of a connection see a console, and type on it where nobody else does.
+ * @returns "ended" when the console has, "left" when the other end is gone; the connection stays open in the first case
+ */
+export function joinConsole(connection: Duplex, views: ConsoleViews, options: { /** said once to one who types in vain */ readonly busyNotice?: string } = {}): Promise<"ended" | "left"> {
+  let keyboard: ReturnType<ConsoleViews["takeKeyboard"]> | null = null, isTold = false, isLeft = false;
+  const reader = views.view().getReader(), left = Promise.withResolvers<"left">();
+  const typed = (bytes: Buffer): void => {
+    try { keyboard ??= views.takeKeyboard(); } catch {       // another types
+      if (options.busyNotice !== undefined && !isTold) connection.write(options.busyNotice);
+      isTold = true;
+      return;
+    }
+    connection.pause();
+    void keyboard.write(new Uint8Array(bytes)).then(() => { connection.resume(); });
+  };
+  const gone = (): void => {
+    isLeft = true;
+    void reader.cancel().catch(() => {});
+    left.resolve("left");
+  };
+  connection.on("data", typed);
+  connection.on("close", gone);
+  const copied = (async (): Promise<"ended" | "left"> => {
+    for (let got = await reader.read(); !got.done; got = await reader.read()) if (!connection.write(got.value)) await roomIn(connection);
+    return isLeft ? "left" : "ended";
+  })();
+  return Promise.race([copied, left.promise]).finally(() => {
+    connection.off("data", typed);
+    connection.off("close", gone);
+    keyboard?.release();
+  });
+}
+
 /** Let a channel be reached at a Unix socket. @returns ends it @throws UserError where the socket cannot be had */
 export async function serveChannel(path: string, views: ConsoleViews): Promise<() => void> {
   const sockets = new Set<Socket>();
   const server: Server = createServer((socket) => {
     sockets.add(socket);
-    let keyboard: ReturnType<ConsoleViews["takeKeyboard"]> | null = null;
-    const reader = views.view().getReader();
     socket.on("error", () => {});
-    socket.on("data", (bytes: Buffer) => {
-      try { keyboard ??= views.takeKeyboard(); } catch { return; /* another types */ }
-      socket.pause();
-      void keyboard.write(new Uint8Array(bytes)).then(() => { socket.resume(); });
-    });
-    socket.on("close", () => {
-      sockets.delete(socket);
-      keyboard?.release();
-      void reader.cancel().catch(() => {});
-    });
-    void (async () => {
-      for (let got = await reader.read(); !got.done; got = await reader.read()) {
-        if (!socket.write(got.value)) await roomIn(socket);
-      }
-      socket.end();
-    })();
+    socket.on("close", () => sockets.delete(socket));
+    void joinConsole(socket, views).then(() => { socket.end(); });
   });
   await new Promise<void>((done, failed) => {
     server.once("error", (e: NodeJS.ErrnoException) => failed(new UserError(`The channel's socket ${path} cannot be had: ${e.code === "EADDRINUSE" ? "it exists already; remove it if nobody uses it" : e.message}`)));

@@ -120,7 +120,8 @@ export async function run(args: string[]): Promise<number> {
     const cfg = parseXlCfg(new TextDecoder().decode(bytes), file);
     for (const word of settings) applySetting(cfg, word);
     const { domain, warnings } = fromXl(cfg, file, { strict: parsed.options.has("strict") });
-    if (!options.quiet) for (const w of warnings) printLine(w);
+    const { onPoweroff, onReboot, onCrash } = domain.config, dumping = [onPoweroff, onReboot, onCrash].find((a) => a?.startsWith("coredump-"));
+    if (!options.quiet) for (const w of [...warnings, ...(dumping ? [`${file}: xl dumps cores, domus run does not: "${dumping}" is taken as "${dumping.slice(9)}"`] : [])]) printLine(w);
     return { domain, file };
   });
   const domains: CheckedConfig[] = [];

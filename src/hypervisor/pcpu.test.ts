@@ -94,3 +94,29 @@ test("a pCPU that one guest never leaves still shows that it moves on, so that o
   p.turn();
   assert.equal(new Set(seen).size, 4);
 });
+test("a vCPU that yielded is passed over once, not for as long as another wants to run", () => {
+  const { hv, start } = machine(() => EXIT.slice), [a, b] = [start().vcpu(0)!, start().vcpu(0)!], { scheduler } = hv;
+  assert.equal(scheduler.pick(0), a);
+  scheduler.leave(a, 0, true);
+  assert.equal(scheduler.unit(a.at).yielded, true);
+  assert.equal(scheduler.pick(0), b);
+  assert.equal(scheduler.unit(a.at).yielded, false);
+  scheduler.unit(b.at).creditNs = scheduler.unit(a.at).creditNs - 8e6;
+  scheduler.leave(b, 0);
+  assert.equal(scheduler.pick(0), a);
+});
+test("a vCPU that wakes takes the place of one that has used more, once that one has run for the rate limit", () => {
+  const { hv, start } = machine(() => EXIT.slice), [a, b] = [start().vcpu(0)!, start().vcpu(0)!], { scheduler } = hv;
+  hv.or(VCPU.pauseFlags, b.at, 2);
+  hv.store(PCPU.pool, hv.pcpuAt(1), 0);
+  scheduler.pools[0]!.cpus = 1;
+  assert.equal(scheduler.pick(0), a);
+  const u = scheduler.unit(a.at), since = u.startedNs;
+  u.creditNs = -50e6;
+  b.kick();
+  assert.ok(u.sliceEndNs >= since + 1e6 && u.sliceEndNs <= hv.clock.now() + 1e6, "its slice ends with the rate limit");
+  u.sliceEndNs = 0;
+  assert.equal(scheduler.goesOn(a, 0), false);
+  scheduler.leave(a, 0);
+  assert.equal(scheduler.pick(0), b);
+});

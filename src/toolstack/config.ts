@@ -100,7 +100,8 @@ const MAX_CMDLINE = 2048;
 const MAX_NAME = 128;
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 
-const checkName = (name: unknown): string | null =>
+/** What is wrong with a domain's name, or null. */
+export const checkName = (name: unknown): string | null =>
   typeof name !== "string" || name === "" ? "A domain needs a name"
     : name.length > MAX_NAME ? `The name is ${name.length} characters long; ${MAX_NAME} is the limit`
     // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is refused
@@ -208,8 +209,6 @@ export function fromXl(settings: ReadonlyMap<string, Setting>, file: string, opt
     if (text === undefined) return otherwise;
     const found = EVENT_ACTIONS.find((a) => a === text);
     if (!found) throw faultAt(settings.get(key)!.value.place, `${key}: "${text}" is not one of ${EVENT_ACTIONS.join(", ")}`);
-    if (found.startsWith("coredump-")) warn(key, `${key}: core dumps are not built yet; "${found}" is taken as "${found.slice(9)}"`);
-    if (found === "rename-restart") warn(key, `${key}: "rename-restart" is taken as "restart"`);
     if (found === "soft-reset") warn(key, `${key}: "soft-reset" is not built yet and is taken as "destroy"`);
     return found;
   };

@@ -12,7 +12,7 @@ export type ShutdownRequest = "poweroff" | "reboot" | "halt" | "suspend" | "cras
 export class Control {
   readonly #xs: Client;
   readonly #path: string;
-  readonly #maxmemMiB: number;
+  #maxmemMiB: number;
   readonly #setMaxPages: (nrPages: number) => void;
 
   constructor(xs: Client, domid: number, maxmemMiB: number, setMaxPages: (nrPages: number) => void) {
@@ -42,5 +42,11 @@ export class Control {
     this.#setMaxPages(mib * 256);
     this.#xs.write(`${this.#path}/memory/target`, String(mib * 1024));
   }
+  /** The most that the target may be from now on; the guest is not told. @throws UserError below its target. xl mem-max */
+  setMemoryMax(mib: number): void {
+    if (!Number.isSafeInteger(mib) || mib < this.memoryTargetMiB) throw new UserError(`memory: A maximum of ${mib} MiB is below the domain's target of ${this.memoryTargetMiB}`);
+    this.#maxmemMiB = mib;
+  }
+  get memoryMaxMiB(): number { return this.#maxmemMiB; }
   get memoryTargetMiB(): number { return Number(this.#xs.read(`${this.#path}/memory/target`)) / 1024; }
 }

@@ -126,7 +126,7 @@ export async function connectDomain(machine: Machine, config: CheckedConfig, hd:
   // static-max is what the memory map covers: Linux takes the difference to it off every target (xen-balloon.c). It grows beyond by memory hot plug.
   const entries = guestStoreEntries({
     domid: hd.domid, uuid: config.uuid, name: config.name, type: "pvh", targetKiB: made.targetKiB, staticMaxKiB: made.staticMaxKiB,
-    maxVcpus: config.maxvcpus, onlineVcpus: made.onlineVcpus, store: { gfn: made.gfns.store, port: storeEnd.port }, console: { gfn: made.gfns.console, port: consoleEnd.port },
+    maxVcpus: hd.nrVcpus, onlineVcpus: made.onlineVcpus, store: { gfn: made.gfns.store, port: storeEnd.port }, console: { gfn: made.gfns.console, port: consoleEnd.port },
     image: { cmdline: config.cmdline }, startedMs: Date.now(),
   });
   xs.transaction((t) => t.writeAll(entries));

@@ -45,7 +45,8 @@ export const partsOf = (domain: Domain): DomainParts => partsOfDomain(domain);
 
 export class Domain implements AsyncDisposable {
   readonly domid: number;
-  readonly name: string;
+  /** Machine.renameDomain changes it */
+  name: string;
   readonly uuid: string;
   /** Bytes the guest writes, and bytes it reads. The readable ends when the domain does. */
   readonly console: { readonly readable: ReadableStream<Uint8Array>; readonly writable: WritableStream<Uint8Array> };

@@ -8,9 +8,10 @@ import { heapBytes, MachineMemory } from "../memory/machine.ts";
 import { ImageStore } from "../x86/image-store.ts";
 import { PCPU_BYTES } from "../x86/layout.ts";
 import { Client } from "../xenstore/client.ts";
-import { hostEntries } from "../xenstore/domain-entries.ts";
+import { hostEntries, vmPath } from "../xenstore/domain-entries.ts";
+import { domainPath } from "../xenstore/path.ts";
 import { Store } from "../xenstore/store.ts";
-import { type CheckedConfig, checkConfig, type DomainConfig } from "./config.ts";
+import { type CheckedConfig, checkConfig, checkName, type DomainConfig } from "./config.ts";
 import { buildDomain, DOMAIN_OVERHEAD_MIB } from "./create.ts";
 import { Cpus } from "./cpus.ts";
 import type { Domain, DomainReport } from "./domain.ts";
@@ -49,6 +50,8 @@ export type MachineConfig = {
   uplink?: UplinkMaker;
   /** told what went wrong without stopping anything, in one sentence */
   log?: (sentence: string) => void;
+  /** told once of an error of ours: nothing that runs here can be trusted any more */
+  failed?: (cause: Error) => void;
 };
 export type MachineReport = { readonly pcpus: number; readonly engine: EngineName; readonly memoryMiB: number; readonly startMs: number; readonly domains: readonly DomainReport[] };
 
@@ -151,10 +154,11 @@ export class Machine implements AsyncDisposable {
     if (this.#failure) return;
     this.#failure = cause;
     for (const d of this.#domains) d.fail(cause);
+    this.#config.failed?.(cause);
   }
 
   /**
-   * Build a domain and let it run.
+   * Build a domain and let it run, or leave it paused once.
    * @throws UserError for a bad configuration or image, before anything of the domain exists
    */
   async createDomain(config: DomainConfig | CheckedConfig, options: CreateOptions = {}): Promise<Domain> {
@@ -193,6 +197,14 @@ export class Machine implements AsyncDisposable {
       domain.begin();
     }
     return domain;
+  }
+  /** Give a domain another name, in the store too. @throws UserError where the name is taken */
+  renameDomain(domain: Domain, name: string): void {
+    const fault = checkName(name);
+    if (fault) throw new UserError(`name: ${fault}`);
+    if (this.#building.has(name) || this.domains.some((d) => d.name === name && d !== domain)) throw new UserError(`name: There is a domain named "${name}" already`);
+    this.xs.transaction((t) => { for (const path of [domainPath(domain.domid), vmPath(domain.uuid)]) t.write(`${path}/name`, name); });
+    domain.name = name;
   }
 
   /** Domains that exist, whether they run or have shut down. */

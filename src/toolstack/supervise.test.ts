@@ -54,3 +54,11 @@ test("a crash report cannot command the terminal", () => {
   assert.doesNotMatch(text, /\x1b/);
   assert.match(text, /^a crashed: bad \?\[2J\?thing \(vCPU 0\)\n.*rax 1.*rip 2\n {2}last hypercalls:\n {4}hypercall 29$/);
 });
+
+test("a domain is made again from what its owner says then, and one that is kept is renamed", async () => {
+  const { machine, watch, told } = fakeMachine([{ reason: "crash" }, { reason: "poweroff" }]), names: string[] = [];
+  Object.assign(machine, { renameDomain: (_: Domain, name: string) => { names.push(name); } });
+  await superviseDomain(machine, config({ onCrash: "rename-restart" }), { ...watch, next: async () => config({ name: "b" }) });
+  assert.deepEqual(told.filter((t) => /create|destroy/.test(t)), ["create a", "create b", "destroy"]);
+  assert.match(names.join(), /^a-\d{8}T\d{4}Z$/);
+});

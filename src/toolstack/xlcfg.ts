@@ -17,8 +17,8 @@ export type XlValue =
 /** One key with the value that holds at the end of the file. */
 export type Setting = { readonly key: string; readonly place: Place; readonly value: XlValue };
 
-/** `file:line:column`, as compilers print it. */
-export const placeText = (p: Place): string => `${p.file}:${p.line}:${p.column}`;
+/** `file:line:column`, as compilers print it; the file alone where line 0 says that there are no lines. */
+export const placeText = (p: Place): string => (p.line === 0 ? p.file : `${p.file}:${p.line}:${p.column}`);
 /** A fault of the configuration at a stated place; who shows the file can point at it. */
 export class ConfigError extends UserError {
   readonly place: Place;

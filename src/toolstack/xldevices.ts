@@ -45,7 +45,8 @@ function channelsOf(setting: Setting | undefined): ChannelSpec[] {
   return channels;
 }
 
-function reviewDisk(d: DiskSpec): string[] {
+/** What is not built of a disk. @returns warnings @throws UserError where the guest would feel it */
+export function reviewDisk(d: DiskSpec): string[] {
   const warn = (text: string): string => `${placeText(d.place)}: ${d.vdev}: ${text}`;
   if (d.specification === "virtio") throw faultAt(d.place, `${d.vdev}: specification=virtio is not built yet; leave it out for a Xen disk`);
   if (d.backend !== null) throw faultAt(d.place, `${d.vdev}: backend=${d.backend}: disks of driver domains are not built yet`);
@@ -72,7 +73,8 @@ function vlanOf(v: VifSpec): VlanOptions | undefined {
   return { trunk: vids.filter((vid) => vid !== untagged), ...(untagged === undefined ? {} : { native: untagged }) };
 }
 
-function vifConfig(v: VifSpec, warnings: string[]): VifConfig {
+/** What the library takes for an interface. @throws UserError for what is not built */
+export function vifConfig(v: VifSpec, warnings: string[]): VifConfig {
   const warn = (text: string): void => { warnings.push(`${placeText(v.place)}: vif: ${text}`); };
   if (v.backend !== null) throw faultAt(v.place, `vif: backend=${v.backend}: networks of driver domains are not built yet`);
   if (v.gatewaydev !== null) warn(`gatewaydev=${v.gatewaydev} is ignored; the bridge's router is the gateway`);

@@ -1,0 +1,132 @@
+/** Domains that go into files and out of them, and from one host to another. */
+import { createReadStream } from "node:fs";
+import { type FileHandle, open, readFile, rename, unlink } from "node:fs/promises";
+import { Duplex, Readable } from "node:stream";
+import { setTimeout as sleep } from "node:timers/promises";
+import { ApiClient } from "../../api/client.node.ts";
+import type { Result } from "../../api/actions.ts";
+import { ApiFault } from "../../api/fault.ts";
+import type { StreamOpener } from "../../api/serve.node.ts";
+import type { TaskContext, Tasks } from "../../api/tasks.ts";
+import { dumpCore } from "../../toolstack/dumpcore.ts";
+import { diskFromLibxl, type LibxlConfig } from "../../toolstack/libxl-json.ts";
+import type { Standing } from "../../migration/commit.ts";
+import type { Domain } from "../../toolstack/domain.ts";
+import { type Link, MigrationInDoubt, type MigrateReport, receiveDomain, sendDomain } from "../../toolstack/migrate.ts";
+import { type Progress as Step, restoreDomain, saveDomain } from "../../toolstack/save.ts";
+import { handOver } from "./drives.ts";
+import type { Resident, Residents } from "./residents.ts";
+
+/** Steps of a save or migration as a task tells them. */
+const PHASES: Readonly<Record<Step["phase"], string>> = { suspend: "suspending the guest", memory: "memory", round: "memory while it runs", stop: "the last pages", devices: "devices", commit: "handing over" };
+const tell = (c: TaskContext) => (s: Step): void => c.progress({ text: s.round === undefined ? PHASES[s.phase] : `${PHASES[s.phase]}, round ${s.round + 1}`, done: s.donePages, total: s.totalPages });
+/** What goes with the stream. */
+const configJson = (r: Resident): string => JSON.stringify({ ...r.config, c_info: { ...r.config.c_info, name: r.name } });
+
+/** A file that is there whole or not at all: its name is given when all is on the disk. */
+async function fileSink(path: string): Promise<WritableStream<Uint8Array>> {
+  const part = `${path}.part-${crypto.randomUUID().slice(0, 8)}`;
+  const file: FileHandle = await open(part, "wx", 0o600).catch((e: NodeJS.ErrnoException) => { throw new ApiFault("invalid", `${path} cannot be written: ${e.code === "ENOENT" ? "its folder does not exist" : e.message}`); });
+  const drop = async (): Promise<void> => { await file.close().catch(() => {}); await unlink(part).catch(() => {}); };
+  return new WritableStream<Uint8Array>({
+    write: async (bytes) => { for (let at = 0; at < bytes.length;) at += (await file.write(bytes, at)).bytesWritten; },
+    close: async () => {
+      try {
+        await file.sync();
+        await file.close();
+        await rename(part, path);
+      } catch (e) { await drop(); throw e; }
+    },
+    abort: drop,
+  });
+}
+
+/** xl save. Where it fails the domain runs on, and no file is left. */
+export async function saveToFile(residents: Residents, ref: number | string, path: string, afterwards: "destroy" | "run" | "pause", c: TaskContext): Promise<Result<"domain.save">> {
+  const r = residents.keeper(ref), begun = performance.now(), out = await fileSink(path);
+  const { bytes } = await saveDomain(r.domain, out, { configJson: configJson(r), leaveRunning: afterwards === "run", leavePaused: afterwards === "pause", signal: c.signal, progress: tell(c) });
+  if (afterwards === "destroy") await r.gone;        // its name and disks are free when we say that it is saved
+  return { bytes, ms: Math.round(performance.now() - begun) };
+}
+/** xl dump-core. */
+export async function dumpToFile(domain: Domain, path: string, c: { readonly signal?: AbortSignal; progress?(p: { text: string; done: number; total: number }): void }): Promise<{ bytes: number }> {
+  return { bytes: await dumpCore(domain, await fileSink(path), { ...(c.signal ? { signal: c.signal } : {}), progress: (done, total) => c.progress?.({ text: "writing the core", done, total }) }) };
+}
+/** xl restore. */
+export async function restoreFromFile(residents: Residents, path: string, isPaused: boolean, config: LibxlConfig | null, c: TaskContext): Promise<Result<"domain.restore">> {
+  const file = createReadStream(path, { highWaterMark: 1 << 20 });
+  await new Promise<void>((done, failed) => {
+    file.once("open", () => done());
+    file.once("error", (e: NodeJS.ErrnoException) => failed(new ApiFault("invalid", `${path} cannot be read: ${e.code === "ENOENT" ? "it does not exist" : e.message}`)));
+  });
+  const input = Readable.toWeb(file) as unknown as ReadableStream<Uint8Array>;
+  const domain = await residents.adopt((opened) => restoreDomain(residents.house.machine, input, { open: opened, paused: isPaused, signal: c.signal, progress: tell(c) }), config ? () => config : undefined);
+  return { domid: domain.domid };
+}
+
+const linkOf = (connection: Duplex): Link => Duplex.toWeb(connection) as unknown as Link;
+/** Begins a task that waits for its connection. */
+function overConnection(tasks: Tasks, action: string, run: (connection: Duplex, c: TaskContext) => Promise<unknown>): Awaited<ReturnType<StreamOpener>> {
+  const opened = Promise.withResolvers<Duplex>();
+  const { id } = tasks.start(action, async (c) => {
+    const connection = await opened.promise;
+    try { return await run(connection, c); } finally { connection.end(); }
+  });
+  return { task: id, take: (connection) => { connection.on("error", () => {}); opened.resolve(connection); } };
+}
+/** What a sender may be told. */
+type SendParams = { readonly live?: boolean; readonly postcopy?: boolean; readonly maxBytesPerSecond?: number };
+async function send(residents: Residents, r: Resident & { domain: Domain }, connection: Duplex, params: SendParams, c: TaskContext): Promise<MigrateReport> {
+  const { live, postcopy, maxBytesPerSecond } = params;
+  const report = await sendDomain(r.domain, linkOf(connection), {
+    configJson: configJson(r), live: live ?? true, signal: c.signal, progress: tell(c), handOver: handOver(r.disks, (r.config.disks ?? []).map(diskFromLibxl)),
+    ...(postcopy === undefined ? {} : { postcopy }), ...(maxBytesPerSecond === undefined ? {} : { maxBytesPerSecond }),
+  });
+  await r.gone;
+  residents.house.messages.say(`${r.name} went to another host: ${report.bytes} bytes in ${Math.round(report.totalMs)} ms, still for ${Math.round(report.downtimeMs)} ms`);
+  return report;
+}
+/** Give a domain away: the connection leads to a peer's migrate.receive, or to xl migrate-receive. */
+export const sendStream = (residents: Residents, tasks: Tasks): StreamOpener => async (params) => {
+  const { domain, ...rest } = params as { domain: number | string } & SendParams, r = residents.keeper(domain);
+  return overConnection(tasks, "migrate.send", (connection, c) => send(residents, r, connection, rest, c));
+};
+
+/** What domain.migrate takes. */
+export type MigrateParams = SendParams & { readonly domain: number | string; readonly to: string; readonly token?: string; readonly isPaused?: boolean; readonly tls?: { readonly ca?: string; readonly cert?: string; readonly key?: string } };
+/** How long the other end is asked what became of a domain that both ends hold still. */
+const DOUBT_MS = 600_000, ASK_MS = 1000;
+/** Move a domain to the host at an address. When the link breaks in the moment of handing over, the other end is asked until it says who has it. */
+export async function migrateTo(residents: Residents, p: MigrateParams, c: TaskContext): Promise<unknown> {
+  const r = residents.keeper(p.domain), [, v6, name, port] = /^(?:\[([\da-f:.]+)\]|([\w.-]+)):(\d{1,5})$/i.exec(p.to) ?? [], host = v6 ?? name;
+  if (host === undefined || Number(port) > 65535) throw new ApiFault("invalid", `"${p.to}" is not of the form HOST:PORT`);
+  const pem = async (path: string | undefined): Promise<string | undefined> => (path === undefined ? undefined : readFile(path, "utf8").catch((e) => { throw new ApiFault("invalid", `${path} cannot be read (${(e as NodeJS.ErrnoException).code})`); }));
+  const [ca, cert, key] = await Promise.all([pem(p.tls?.ca), pem(p.tls?.cert), pem(p.tls?.key)]);
+  const peer = new ApiClient({ host, port: Number(port), ...(p.token === undefined ? {} : { token: p.token }), ...(p.tls ? { tls: { ...(ca === undefined ? {} : { ca }), ...(cert === undefined ? {} : { cert }), ...(key === undefined ? {} : { key }) } } : {}) });
+  c.progress({ text: `connecting to ${p.to}` });
+  const connection = await peer.stream("migrate.receive", p.isPaused ? { isPaused: true } : {});
+  connection.on("error", () => {});
+  try {
+    return await send(residents, r, connection, p, c);
+  } catch (e) {
+    if (!(e instanceof MigrationInDoubt)) throw e;
+    residents.house.messages.say(`${e.message}; ${p.to} is asked`);
+    for (const begun = performance.now(); performance.now() - begun < DOUBT_MS; await sleep(ASK_MS)) {
+      const said = await peer.call("migration.standing", { migration: e.migration }).catch(() => null), settled = said ? await e.settle(said.standing as Standing) : undefined;
+      if (settled === null) { await r.gone; return { migration: e.migration }; }
+      if (settled) throw new ApiFault("failed", `${r.name} is not moved and runs on here: the link broke, and ${p.to} has it not`);
+    }
+    throw e;
+  } finally {
+    connection.destroy();
+  }
+}
+/** Take a domain in. */
+export const receiveStream = (residents: Residents, tasks: Tasks): StreamOpener => async (params) => {
+  const { isPaused, name } = params as { isPaused?: boolean; name?: string };
+  return overConnection(tasks, "migrate.receive", async (connection, c) => {
+    const domain = await residents.adopt((opened) => receiveDomain(residents.house.machine, linkOf(connection), { open: opened, signal: c.signal, progress: tell(c) }), name === undefined ? undefined : (config) => ({ ...config, c_info: { ...config.c_info, name } }));
+    if (isPaused) await domain.pause();
+    return { domid: domain.domid, name: domain.name };
+  });
+};

@@ -1,0 +1,12 @@
+/** Options of a machine, which domusd takes, keeps and hands on to the machine's process. */
+import { ENGINES } from "../../toolstack/pcpu-messages.ts";
+import type { Option } from "../args.ts";
+
+export const MACHINE_OPTIONS: Readonly<Record<string, Option>> = {
+  memory: { value: "MIB", help: "the guests' memory, all together (default: three quarters of this computer's, 3072 at most)" },
+  pcpus: { value: "N", help: "physical CPUs, a thread each (default: this computer's)" },
+  engine: { value: "NAME", help: `${ENGINES.join(", ")}: how guest code is executed` },
+  net: { value: "KIND", help: "the way out of the guests' bridges: nat (default), none, or tap:NAME[,bridge=BRIDGE]" },
+  "host-access": { help: "guests reach this computer's 127.0.0.1 as 10.0.2.2" },
+  "net-rules": { value: "RULES", help: "what guests may reach by the router, as with domus run" },
+};

@@ -1,0 +1,43 @@
+/** Paths of a host's daemons and of those who call them. */
+import { chmodSync, existsSync, lstatSync, mkdirSync } from "node:fs";
+import { homedir, tmpdir } from "node:os";
+import { dirname, isAbsolute, join, resolve } from "node:path";
+import { UserError } from "../base/errors.ts";
+
+/** A path that somebody wrote in that folder, as one that holds anywhere. */
+export const pathFrom = (folder: string, path: string): string => (isAbsolute(path) ? path : resolve(folder, path));
+/** A path of a configuration file, made absolute: from the current folder, as xl has it, else from the file's own. */
+export function pathInFile(file: string, path: string): string {
+  if (isAbsolute(path)) return path;
+  const here = resolve(path), beside = resolve(dirname(file), path);
+  return existsSync(here) || !existsSync(beside) ? here : beside;
+}
+
+/** Where a daemon keeps what outlives it, and where its sockets are. */
+export type HostPaths = { readonly state: string; readonly run: string; readonly socket: string; readonly database: string; readonly log: string };
+/** The longest path that fits struct sockaddr_un. */
+const SOCKET_PATH_MAX = 107;
+
+/**
+ * The folders of a host: `given` (--state), DOMUS_STATE, else $XDG_STATE_HOME/domus. Sockets are in it too, so that two hosts never share one; where its path is too long
+ * for a socket, they are in a folder of its own in $XDG_RUNTIME_DIR, or among the temporary files.
+ */
+export function hostPaths(given: string | undefined, env: NodeJS.ProcessEnv = process.env): HostPaths {
+  const state = resolve(given ?? env["DOMUS_STATE"] ?? join(env["XDG_STATE_HOME"] || join(homedir(), ".local/state"), "domus")), isShort = Buffer.byteLength(join(state, "run", "machine-default.sock")) <= SOCKET_PATH_MAX;
+  const run = isShort ? join(state, "run") : join(env["XDG_RUNTIME_DIR"] || tmpdir(), `domus-${process.getuid?.() ?? 0}-${digest(state)}`);
+  return { state, run, socket: join(run, "domusd.sock"), database: join(state, "host.sqlite"), log: join(state, "domusd.log") };
+}
+/** FNV-1a: a short name for a long path. */
+function digest(text: string): string {
+  let h = 0xcbf29ce484222325n;
+  for (const b of Buffer.from(text)) h = BigInt.asUintN(64, (h ^ BigInt(b)) * 0x100000001b3n);
+  return h.toString(36);
+}
+
+/** Make a folder that only this user can enter, if it is missing. @throws UserError where it is another's */
+export function makeOwnFolder(folder: string): void {
+  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  const stat = lstatSync(folder);
+  if (!stat.isDirectory() || (process.getuid && stat.uid !== process.getuid())) throw new UserError(`${folder} is not this user's own folder; remove it, or choose another with --state`);
+  if (stat.mode & 0o077) chmodSync(folder, 0o700);
+}

@@ -1,0 +1,105 @@
+/** The API at an address: who may, what it says of itself, events, consoles by WebSocket, metrics, and certificates. */
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import WebSocket from "ws";
+import { ACTIONS, STREAMS } from "../src/api/actions.ts";
+import { ApiClient } from "../src/api/client.node.ts";
+import type { ApiFault } from "../src/api/fault.ts";
+import { parseHttp } from "../src/bin/daemon/http.ts";
+import { TestHost } from "./host.ts";
+
+let host: TestHost, port: number, tokens: Record<"read" | "operate" | "admin", string>;
+const at = (token?: string): ApiClient => new ApiClient({ host: "127.0.0.1", port, ...(token === undefined ? {} : { token }) });
+const code = (c: string) => (e: ApiFault): boolean => e.code === c;
+before(async () => {
+  host = await TestHost.start("--http=127.0.0.1:0");
+  port = Number(new URL((await host.client.call("host.status", {})).http!).port);
+  const token = async (role: "read" | "operate" | "admin"): Promise<string> => (await host.client.call("token.create", { name: role, role })).token;
+  tokens = { read: await token("read"), operate: await token("operate"), admin: await token("admin") };
+});
+after(async () => { await host[Symbol.asyncDispose](); });
+
+test("without a token nothing is told but what there is; a token opens its role and those below", async () => {
+  await assert.rejects(at().call("domain.list", {}), code("unauthorized"));
+  await assert.rejects(at("x".repeat(43)).call("domain.list", {}), code("unauthorized"));
+  assert.equal((await at(tokens.read).call("domain.list", {})).length, 1);
+  await assert.rejects(at(tokens.read).call("machine.dmesg", {}), code("forbidden"));
+  assert.match((await at(tokens.operate).call("machine.dmesg", {})).text, /Domus machine/);
+  await assert.rejects(at(tokens.operate).call("token.list", {}), code("forbidden"));
+  assert.deepEqual((await at(tokens.admin).call("token.list", {})).map((t) => t.name), ["admin", "operate", "read"]);
+  await assert.rejects(host.client.call("token.create", { name: "read", role: "admin" }), code("exists"));
+  assert.equal(readFileSync(host.paths.database).includes(tokens.read), false);
+  const { token } = await host.client.call("token.create", { name: "short", role: "read" });
+  await host.client.call("token.remove", { name: "short" });
+  await assert.rejects(at(token).call("domain.list", {}), code("unauthorized"));
+});
+
+test("what does not fit is refused by name, and nothing of it is done", async () => {
+  const post = async (path: string, body: string): Promise<{ status: number; json: { error?: { code: string; message: string } } }> => {
+    const r = await fetch(`http://127.0.0.1:${port}${path}`, { method: "POST", body, headers: { authorization: `Bearer ${tokens.admin}` } });
+    return { status: r.status, json: await r.json() as never };
+  };
+  assert.deepEqual(await post("/v1/domain.list", "{"), { status: 400, json: { error: { code: "invalid", message: "The request's body is not JSON" } } });
+  assert.match((await post("/v1/domain.memSet", '{"domain":1,"kib":-1}')).json.error!.message, /^domain\.memSet: kib: /);
+  assert.match((await post("/v1/domain.rename", '{"domain":1,"name":"a\\u0000b"}')).json.error!.message, /name: .*control character/);
+  assert.equal((await post("/v1/domain.explode", "{}")).status, 404);
+  assert.equal((await post("/v1/block.attach", JSON.stringify({ domain: 1, spec: Array(99).fill("x") }))).status, 400);
+  assert.equal((await post("/v1/domain.destroy", '{"domain":77}')).status, 404);
+  assert.equal((await post("/v1/domain.list", " ".repeat((4 << 20) + 1))).status, 413);
+  assert.equal((await fetch(`http://127.0.0.1:${port}/v1/domain.list`)).status, 404);
+});
+
+test("the OpenAPI document has every action, stream and role", async () => {
+  const doc = JSON.parse(await at().page("/openapi.json")) as { openapi: string; paths: Record<string, Record<string, { operationId: string; "x-role": string }>> };
+  assert.equal(doc.openapi, "3.1.0");
+  assert.deepEqual(Object.keys(doc.paths).sort(), [...Object.keys(ACTIONS).map((n) => `/v1/${n}`), "/v1/events", ...Object.keys(STREAMS).map((n) => `/v1/streams/${n}`)].sort());
+  for (const [name, a] of Object.entries(ACTIONS)) assert.equal(doc.paths[`/v1/${name}`]!["post"]!["x-role"], a.role, name);
+});
+
+test("events and consoles come by WebSocket, metrics as Prometheus reads them", async () => {
+  const events = new WebSocket(`ws://127.0.0.1:${port}/v1/events`, ["domus", `token.${tokens.read}`]), seen: { kind: string; name?: string }[] = [];
+  events.on("message", (m) => seen.push(JSON.parse(String(m)) as never));
+  await once(events, "open");
+  assert.equal(events.protocol, "domus");
+  await host.done("create", "-q", host.cfg("watched"));
+  await host.until("its making is told", async () => seen.some((e) => e.kind === "domain.created" && e.name === "watched"));
+  const console1 = new WebSocket(`ws://127.0.0.1:${port}/v1/streams/console?domain=watched`, { headers: { authorization: `Bearer ${tokens.operate}` } });
+  await once(console1, "open");
+  for (const [path, token, status] of [["console?domain=watched", tokens.read, "403"], ["console?domain=watched", "", "401"], ["nothing", tokens.admin, "404"]]) {
+    const refused = new WebSocket(`ws://127.0.0.1:${port}/v1/streams/${path}`, { headers: token ? { authorization: `Bearer ${token}` } : {} });
+    const [e] = await once(refused, "error");
+    assert.match((e as Error).message, new RegExp(status!));
+  }
+  const none = new WebSocket(`ws://127.0.0.1:${port}/v1/streams/console?domain=nobody`, { headers: { authorization: `Bearer ${tokens.operate}` } }), [closeCode, reason] = await once(none, "close");
+  assert.deepEqual([closeCode, JSON.parse(String(reason)).code], [4000, "notfound"]);
+  const metrics = await at(tokens.read).page("/metrics");
+  assert.match(metrics, /^domus_domain_memory_bytes\{domain="watched",uuid="[0-9a-f-]{36}"\} \d+$/m);
+  assert.match(metrics, /^domus_api_requests_total\{action="POST \/v1\/domain\.create",status="200"\} 1$/m);
+  for (const line of metrics.trimEnd().split("\n")) assert.match(line, /^(?:# (?:HELP|TYPE) domus_\w+ .+|domus_\w+(?:\{(?:\w+="[^"]*",?)+\})? -?[\d.e+-]+)$/);
+  await host.done("destroy", "watched");
+  await once(console1, "close");
+  events.terminate();
+});
+
+test("off the loopback there is no serving without TLS; with a CA a client's certificate is its name and role", async () => {
+  const options = (o: Record<string, string>) => parseHttp(new Map(Object.entries(o)));
+  assert.throws(() => options({ http: "0.0.0.0:7443" }), /wants TLS; give "--tls-cert"/);
+  assert.throws(() => options({ http: "127.0.0.1" }), /wants ADDR:PORT/);
+  assert.throws(() => options({ http: "127.0.0.1:1", "tls-cert": "x" }), /come together/);
+  assert.equal(options({ http: "none" }), null);
+  host.certificates({ server: "/CN=localhost", client: "/OU=operate/CN=peer" });
+  const read = (name: string): string => readFileSync(join(host.folder, name), "utf8"), ca = read("ca.pem");
+  host.daemon("stop", "--keep-machine");
+  const started = host.daemon("start", ...TestHost.tls(host, "server"));
+  assert.equal(started.code, 0, started.err);
+  const url = new URL((await host.client.call("host.status", {})).http!), tls = (own: object) => new ApiClient({ host: "localhost", port: Number(url.port), tls: { ca, ...own } });
+  assert.equal(url.protocol, "https:");
+  const peer = tls({ cert: read("client.pem"), key: read("client.key") });
+  assert.equal((await peer.call("domain.list", {})).length, 1);
+  await assert.rejects(peer.call("token.list", {}), code("forbidden"));
+  await assert.rejects(tls({}).call("domain.list", {}), code("unauthorized"));
+  await assert.rejects(new ApiClient({ host: "localhost", port: Number(url.port), tls: {} }).call("domain.list", {}), code("unreachable"));
+});
