@@ -38,6 +38,7 @@ function Words({ row }: { readonly row: string }) {
   return <>{[...row.matchAll(WORD)].map((m, i) => { const kind = KINDS[m.findIndex((part, k) => k > 0 && part !== undefined)]; return kind ? <span key={i} class={kind}>{m[0]}</span> : m[0]; })}</>;
 }
 
+/** The panel `New domain`. */
 export function Editor({ computer }: { readonly computer: Computer }) {
   const area = useRef<HTMLTextAreaElement>(null), back = useRef<HTMLPreElement>(null);
   const [images, setImages] = useState<readonly ImageEntry[]>([]), [text, setText] = useState(""), [refused, setRefused] = useState<{ readonly of: string; readonly fault: Fault } | null>(null), [busy, setBusy] = useState(false);
