@@ -15,6 +15,7 @@ import { numberOption, type Option, parseArgs, wordOption } from "./args.ts";
 import { reportReady } from "./daemon/processes.ts";
 import { openCodeCache } from "./code-cache.ts";
 import { jsonLog } from "./log.ts";
+import { captureStream } from "./machine/capture.ts";
 import { consoleStream, machineHandlers } from "./machine/handlers.ts";
 import { receiveStream, sendStream } from "./machine/moves.ts";
 import { MACHINE_OPTIONS } from "./machine/options.ts";
@@ -45,7 +46,7 @@ async function main(args: string[]): Promise<void> {
   const residents = new Residents({ machine, events, messages, folder });
   const store = new SocketServer(machine.store, option("xenstore"), { log: say });
   await store.listen();
-  const server = await serveUnix(option("socket"), { handlers: machineHandlers(residents, tasks), streams: { console: consoleStream(residents), "migrate.send": sendStream(residents, tasks), "migrate.receive": receiveStream(residents, tasks) }, tasks, events });
+  const server = await serveUnix(option("socket"), { handlers: machineHandlers(residents, tasks), streams: { "net.capture": captureStream(machine), console: consoleStream(residents), "migrate.send": sendStream(residents, tasks), "migrate.receive": receiveStream(residents, tasks) }, tasks, events });
   let isEnding = false;
   for (const signal of ["SIGTERM", "SIGINT"] as const) process.on(signal, () => {
     if (isEnding) return;

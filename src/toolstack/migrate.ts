@@ -6,7 +6,7 @@ import { UserError } from "../base/errors.ts";
 import { countDirtyFrames, emptyTlbs, pinnedFrames, startDirtyLog, stopDirtyLog, takeDirtyFrames } from "../hypervisor/dirty_log.ts";
 import { envelopeEnd, envelopeStart, readEnvelopeEnd, readEnvelopeStart } from "../migration/envelope.ts";
 import { receiverStep, type ReceiverEvent, type ReceiverState, senderStep, type SenderEvent, type SenderState, type Standing } from "../migration/commit.ts";
-import { writeImageEnd, writeImageStart } from "../migration/image.ts";
+import { writeCodePlaces, writeImageEnd, writeImageStart } from "../migration/image.ts";
 import { DEFLATE_BELOW_BYTES_PER_SECOND } from "../migration/deflated.ts";
 import { messageBytes, readMessage } from "../migration/messages.ts";
 import { ownPages, type Page, PageWriter } from "../migration/pages.ts";
@@ -160,7 +160,10 @@ export async function sendDomain(domain: Domain, link: Link, o: SendOptions): Pr
     void answer.then((a) => { if (a.message !== "ready") stop.abort(new UserError(a.failure ?? "The other end refuses the domain")); });
     await sink.write(envelopeStart(o.configJson));
     await writeImageStart(sink, hv, describeDomain(domain, o.configJson, migration));
-    if (o.live) await preCopy(domain, writer, sink, o, rounds);
+    if (o.live) {
+      await preCopy(domain, writer, sink, o, rounds);
+      await writeCodePlaces(sink, hv);
+    }
     o.progress?.({ phase: "suspend", donePages: 0, totalPages: 0, bytes: sink.nrBytes });
     const askedMs = performance.now();
     await suspendDomain(domain, stop.signal);
