@@ -2,6 +2,7 @@
 import { ENGINES } from "../../toolstack/pcpu-messages.ts";
 import type { Option } from "../args.ts";
 
+/** The options, by name. */
 export const MACHINE_OPTIONS: Readonly<Record<string, Option>> = {
   memory: { value: "MIB", help: "the guests' memory, all together (default: three quarters of this computer's, 3072 at most)" },
   pcpus: { value: "N", help: "physical CPUs, a thread each (default: this computer's)" },
