@@ -4,6 +4,7 @@
  */
 import { UserError } from "../base/errors.ts";
 import { countDirtyFrames, emptyTlbs, pinnedFrames, startDirtyLog, stopDirtyLog, takeDirtyFrames } from "../hypervisor/dirty_log.ts";
+import { P2M_TYPE } from "../memory/p2m.ts";
 import { envelopeEnd, envelopeStart, readEnvelopeEnd, readEnvelopeStart } from "../migration/envelope.ts";
 import { receiverStep, type ReceiverEvent, type ReceiverState, senderStep, type SenderEvent, type SenderState, type Standing } from "../migration/commit.ts";
 import { writeImageEnd, writeImageStart } from "../migration/image.ts";
@@ -83,9 +84,14 @@ const newId = (): string => Array.from(crypto.getRandomValues(new Uint8Array(16)
 async function preCopy(domain: Domain, writer: PageWriter, sink: Sink, o: SendOptions, rounds: Round[]): Promise<void> {
   const { hv } = partsOf(domain), aimMs = o.downtimeMs ?? DOWNTIME_MS;
   const send = async (pages: Iterable<Page>, totalPages: number): Promise<Round> => {
+    mustBeThere(domain);
     const before = { pages: writer.nrPages, bytes: sink.nrBytes, ms: performance.now() };
-    await writer.write(pages, (n) => o.progress?.({ phase: "round", round: rounds.length, donePages: n - before.pages, totalPages, bytes: sink.nrBytes }));
+    await writer.write(pages, (n) => {
+      o.progress?.({ phase: "round", round: rounds.length, donePages: n - before.pages, totalPages, bytes: sink.nrBytes });
+      mustBeThere(domain);
+    });
     await sink.flush();
+    mustBeThere(domain);
     const round = { pages: writer.nrPages - before.pages, bytes: sink.nrBytes - before.bytes, ms: performance.now() - before.ms };
     rounds.push(round);
     return round;
@@ -97,10 +103,18 @@ async function preCopy(domain: Domain, writer: PageWriter, sink: Sink, o: SendOp
     if (left * 4096 / bytesPerMs <= aimMs || stubborn === STUBBORN || sink.nrBytes > MAX_TIMES * hv.totPages * 4096) return;
     const dirty = takeDirtyFrames(hv);
     await emptyTlbs(hv);
-    last = await send(dirty, dirty.length);
+    last = await send(asTheyAre(domain, dirty), dirty.length);
     const now = countDirtyFrames(hv);
     stubborn = now > left * 0.9 ? stubborn + 1 : 0;
     left = now;
+  }
+}
+/** Pages as the domain has them when they are copied: it runs, and a frame that it gave back since is somebody else's. */
+function* asTheyAre(domain: Domain, pages: Iterable<Page>): Generator<Page> {
+  const { p2m } = partsOf(domain).hv;
+  for (const { gfn } of pages) {
+    const entry = p2m.lookup(gfn);
+    if (entry !== 0 && (entry & P2M_TYPE.mask) === P2M_TYPE.ram) yield { gfn, mfn: entry >>> 12 };
   }
 }
 /** What is left when the domain stands still: dirty pages, those that are written unmarked, and the names of those that are gone. */
@@ -125,6 +139,9 @@ export async function sendDomain(domain: Domain, link: Link, o: SendOptions): Pr
   let state: SenderState = "sending", isSuspended = false, isReleased = false, suspendMs = 0, stillMs = 0, failure: unknown = null;
   /** the state as it is now: the checker takes a variable that a closure changes for what it was last */
   const at = (): SenderState => state;
+  /** it is ours again and cannot be let run */
+  let stuck: UserError | null = null;
+  const isStuck = (): UserError | null => stuck;
   let standing: Standing = "sending";
   const note = async (now: Standing): Promise<void> => {
     await o.journal?.note(migration, now);
@@ -141,9 +158,12 @@ export async function sendDomain(domain: Domain, link: Link, o: SendOptions): Pr
         case "noteKept": await note("kept").catch((e: unknown) => { standing = "kept"; machine.log(`${domain.name}: It cannot be written down that it stays here: ${(e as Error).message}`); }); break;
         case "sendGo": sink.post(messageBytes("go")); break;
         case "resume":
+          if (domain.isGone) break;
           stopDirtyLog(hv);
-          if (isReleased) await o.handOver?.retake();
-          if (isSuspended && !domain.isGone) await resumeInPlace(domain);
+          try {
+            if (isReleased) await o.handOver?.retake();
+            if (isSuspended) await resumeInPlace(domain);
+          } catch (e) { stuck = new UserError(`${domain.name} is not moved, and cannot go on here: ${(e as Error).message}; it stands still`, { cause: e }); }
           break;
         case "end": await domain.leave(); break;
         case "ask": break;       // by who holds the MigrationInDoubt
@@ -160,6 +180,7 @@ export async function sendDomain(domain: Domain, link: Link, o: SendOptions): Pr
     void answer.then((a) => { if (a.message !== "ready") stop.abort(new UserError(a.failure ?? "The other end refuses the domain")); });
     await sink.write(envelopeStart(o.configJson));
     await writeImageStart(sink, hv, describeDomain(domain, o.configJson, migration));
+    mustBeThere(domain);
     if (o.live) await preCopy(domain, writer, sink, o, rounds);
     o.progress?.({ phase: "suspend", donePages: 0, totalPages: 0, bytes: sink.nrBytes });
     const askedMs = performance.now();
@@ -168,11 +189,16 @@ export async function sendDomain(domain: Domain, link: Link, o: SendOptions): Pr
     stillMs = performance.now();
     suspendMs = stillMs - askedMs;
     await devices.hold();
+    mustBeThere(domain);
     const pages = o.live ? lastPages(domain, writer) : [...ownPages(hv)];
-    await writer.write(pages, (n) => o.progress?.({ phase: "stop", donePages: n, totalPages: pages.length, bytes: sink.nrBytes }));
+    await writer.write(pages, (n) => {
+      o.progress?.({ phase: "stop", donePages: n, totalPages: pages.length, bytes: sink.nrBytes });
+      mustBeThere(domain);
+    });
     if (o.handOver) {
       isReleased = true;
       await o.handOver.release();
+      mustBeThere(domain);
     }
     await writeImageEnd(sink, hv, ownNodes(domain));
     mustBeThere(domain);
@@ -197,7 +223,7 @@ export async function sendDomain(domain: Domain, link: Link, o: SendOptions): Pr
   }
   o.signal?.removeEventListener("abort", cancel);
   const end = async (): Promise<void> => {
-    stopDirtyLog(hv);
+    if (!domain.isGone) stopDirtyLog(hv);
     await sink.abort(failure ?? "over");
     await answers.cancel("over");
   };
@@ -205,12 +231,17 @@ export async function sendDomain(domain: Domain, link: Link, o: SendOptions): Pr
     await end();
     throw new MigrationInDoubt(domain.name, migration, async (standing) => {
       await act({ kind: "answer", standing });
+      const why = isStuck();
+      if (why) throw why;
       return at() === "doubt" ? undefined : at() === "kept" ? domain : null;
     });
   }
   if (at() !== "gone") {
     await end();
+    const why = isStuck();
+    if (why) throw why;
     if (o.signal?.aborted) throw o.signal.reason;
+    if (domain.isGone) await domain.destroy().catch(() => {});
     if (domain.isGone) throw new UserError(`${domain.name} was destroyed while it was moved`, { cause: failure });
     throw failure instanceof UserError ? new UserError(`${domain.name} is not moved and runs on here: ${failure.message}`, { cause: failure }) : new UserError(`${domain.name} is not moved and runs on here: ${(failure as Error).message}`, { cause: failure });
   }
