@@ -267,17 +267,35 @@ export async function receiveDomain(machine: Machine, link: Link, o: ReceiveOpti
   const from = new Source(link.readable), answers = new Sink(link.writable);
   let state: ReceiverState = "receiving", domain: Domain | null = null, migration = "", failure: unknown = null, isNoted = false;
   const standing = (): Standing => (isNoted ? "running" : state === "receiving" || state === "dropped" ? state : "ready");
+  /** @param otherwise what is so if it cannot be written down @returns why it cannot, or null */
+  const noteRunning = async (otherwise: Standing): Promise<Error | null> => {
+    try {
+      await o.journal?.note(migration, "running");
+      isNoted = true;
+      return null;
+    } catch (e) {
+      await Promise.resolve(o.journal?.note(migration, otherwise)).catch(() => {});       // half of it may stand
+      return new UserError(`${domain!.name} cannot be started: it cannot be written down that it runs here: ${(e as Error).message}`, { cause: e });
+    }
+  };
   const act = async (event: ReceiverEvent): Promise<void> => {
     const [next, actions] = receiverStep(state, event);
     state = next;
     for (const action of actions) {
       switch (action) {
         case "sendReady": answers.post(messageBytes("ready")); break;
-        case "noteRunning":
-          await o.journal?.note(migration, "running");
-          isNoted = true;
-          break;
-        case "start": domain!.unpause(); break;
+        case "noteRunning": {
+          const isDoubtful = event.kind === "answer", why = domain!.isGone ? new UserError(`${domain!.name} was destroyed meanwhile`) : await noteRunning(isDoubtful ? "ready" : "dropped");
+          if (why === null) break;
+          if (isDoubtful && !domain!.isGone) {        // the sender may be dead: to be settled again when it can be written
+            state = "doubt";
+            throw why;
+          }
+          failure = why;
+          state = "ready";
+          return act({ kind: "failed" });
+        }
+        case "start": if (!domain!.isGone) domain!.unpause(); break;
         // it runs, whether the other end hears of it or not
         case "report": answers.post(messageBytes("report", failure === null ? undefined : (failure as Error).message)); break;
         case "drop": await domain?.destroy(); break;
@@ -331,7 +349,25 @@ export async function receiveDomain(machine: Machine, link: Link, o: ReceiveOpti
       return at() === "doubt" ? undefined : at() === "running" ? domain! : null;
     });
   }
+  if (at() === "dropped") {
+    await from.cancel("over");
+    await answers.close().catch(() => {});
+    throw failure;
+  }
   from.release();
   answers.release();
   return domain;
+}
+/**
+ * receiveDomain where nobody can ask the sender: a domain that was not given before the link broke is dropped. A sender that lives asks, hears that, and keeps it.
+ * @throws UserError where it does not come, with nothing left behind
+ */
+export async function receiveOrGiveBack(machine: Machine, link: Link, o: ReceiveOptions): Promise<Domain> {
+  try {
+    return await receiveDomain(machine, link, o);
+  } catch (e) {
+    if (!(e instanceof MigrationInDoubt)) throw e;
+    await e.settle("kept");
+    throw new UserError("The link broke before the domain was handed over: it is dropped here, and its sender keeps it", { cause: e });
+  }
 }
