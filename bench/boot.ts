@@ -17,7 +17,7 @@ const TCG = "QEMU TCG", MILLIONS = "millions of instructions";
 export function startOurs(name: string, files: Images, memoryMiB: number, options: readonly string[] = []): Guest {
   const cfg = join(folder(), `${name}.cfg`);
   writeFileSync(cfg, xlCfg(name, files, memoryMiB));
-  return new Guest(process.execPath, [domus, "run", cfg, ...ourOptions, ...options]);
+  return new Guest(domus, ["run", cfg, ...ourOptions, ...options]);
 }
 /** Start QEMU's. */
 export const startPeer = (files: Images, memoryMiB: number): Guest => new Guest(QEMU, qemuArgs(files, memoryMiB));

@@ -11,7 +11,7 @@ import { guestPlace, type Place } from "./places.ts";
 
 const folder = join(root, "var/bench/i386"), FLAVOUR = "linux-image-686";
 /** nosoftlockup: the guest is stopped while others work, and its watchdog would write about that between gbench's lines. */
-const CMDLINE = "console=ttyS0 nosoftlockup";
+export const V86_CMDLINE = "console=ttyS0 nosoftlockup";
 
 const progress = (say: (text: string) => void): Progress => ({ step: (what) => say(`cpu: ${what} (i386)`), percent() {}, done() {}, close() {} });
 
@@ -39,11 +39,15 @@ async function images32(say: (text: string) => void): Promise<Images> {
   return { kernel, ramdisk };
 }
 
-/** Boot it. @throws where it cannot be had */
-export async function v86Place(name: string, memoryMiB: number, say: (text: string) => void): Promise<Place> {
+/** Its kernel, and an initramfs with /bench. @throws where they cannot be had */
+export async function v86Images(say: (text: string) => void): Promise<Images> {
   const base = await images32(say);
   buildGbench(32);
-  const { kernel, ramdisk } = withBench(base, 32);
+  return withBench(base, 32);
+}
+/** Boot it. @throws where it cannot be had */
+export async function v86Place(name: string, memoryMiB: number, say: (text: string) => void): Promise<Place> {
+  const { kernel, ramdisk } = await v86Images(say);
   const runner = fileURLToPath(new URL("v86-runner.ts", import.meta.url));
-  return guestPlace(name, 32, new Guest(process.execPath, [runner, kernel, ramdisk, String(memoryMiB), CMDLINE]), true);
+  return guestPlace(name, 32, new Guest(process.execPath, [runner, kernel, ramdisk, String(memoryMiB), V86_CMDLINE]), true);
 }

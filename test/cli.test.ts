@@ -122,6 +122,17 @@ test("small guests end with the codes that scripts rely on, their console on std
   assert.match(err, /^domus: interrupted; the domain is destroyed\n$/);
 });
 
+test("the command takes the place of its launcher, with the flags that it has by way of Node", async () => {
+  file("spins", tinyKernel([0xfa, 0xeb, 0xfe]));
+  const child = spawn(domus, ["run", cfg("spins", 'kernel = "spins"')], { cwd: folder, stdio: ["pipe", "ignore", "pipe"] }), closed = new Promise((resolve) => child.on("close", resolve));
+  const words = (): string[] => readFileSync(`/proc/${child.pid}/cmdline`, "utf8").split("\0");
+  const { V8_FLAGS } = await import(new URL("../bin/fit-node.mjs", import.meta.url).href) as { V8_FLAGS: readonly string[] };
+  while (!words().some((w) => w.endsWith("/src/bin/domus.node.ts"))) await new Promise((resolve) => setTimeout(resolve, 20));
+  assert.deepEqual(words().filter((w) => w.startsWith("--")), V8_FLAGS);
+  child.kill("SIGTERM");
+  await closed;
+});
+
 test("--profile tells where the time went, as text or as JSON", async () => {
   file("loops", tinyKernel([0xb9, 0x40, 0x4b, 0x4c, 0x00, 0x49, 0x75, 0xfd, 0xfa, 0xf4]));       // mov ecx, 5000000; dec ecx; jnz; cli; hlt
   file("map", "0000000000100000 T count_down\n0000000000200000 D other\n");

@@ -91,7 +91,7 @@ describe("a Debian guest's disks", { skip: imagesMissing() }, () => {
     disks.push(raw, qcow2, await open("ro", "raw", true), await open("cd", "raw", true));
     machine = await createMachine({ host: nodeHost(), memoryMiB: 192, nrDomains: 1, pcpus: 1, log: (s) => told.push(s) });
     guest = await Talk.boot(machine, {
-      name: "disks", memoryMiB: 128, disks: [{ vdev: "xvda", disk: raw }, { vdev: "xvdb", disk: qcow2 }, { vdev: "xvdc", disk: disks[2]! }, { vdev: "xvdd", disk: disks[3]!, isCdrom: true }],
+      name: "disks", memoryMiB: 128, maxmemMiB: 176, disks: [{ vdev: "xvda", disk: raw }, { vdev: "xvdb", disk: qcow2 }, { vdev: "xvdc", disk: disks[2]! }, { vdev: "xvdd", disk: disks[3]!, isCdrom: true }],
     });
     await guest.ok("cd /tmp; mkdir a b c; echo 3 > /proc/sys/vm/drop_caches");
   });
@@ -133,7 +133,7 @@ describe("a Debian guest's disks", { skip: imagesMissing() }, () => {
     assert.ok(qcow2.nr.discard > 0);
     await qcow2.flush();
     const left = clusters();
-    assert.ok(left <= full - 0.75 * FILE_BYTES / 65536, `${full} clusters, then ${left}`);       // those at the ends of extents stay
+    assert.ok(left <= full - 0.5 * FILE_BYTES / 65536, `${full} clusters, then ${left}`);       // those at the ends of extents stay, and of those there may be some
     await guest.ok("cp a/f b/f");
   });
 
@@ -183,8 +183,9 @@ describe("a Debian guest's disks", { skip: imagesMissing() }, () => {
   });
 
   test("a disk taken while the guest writes to it gives the guest errors, and nothing else suffers", async () => {
+    await guest.ok("mknod e b 202 64");       // dd would make a file of the name of a disk that has gone, in the way of the next
     for (const isForced of [false, true]) {
-      await guest.ok("rm -f code; (while dd if=/dev/xvdd of=/dev/xvde bs=64k count=40 oflag=direct 2>/dev/null; do :; done; echo $? > code) & sleep 1");
+      await guest.ok("rm -f code; (while dd if=/dev/xvdd of=e bs=64k count=40 oflag=direct 2>/dev/null; do :; done; echo $? > code) & sleep 1");
       await detach("xvde", isForced);
       await guest.until("test -e code");
       await guest.until("test ! -b /dev/xvde");
@@ -242,13 +243,17 @@ describe("a Debian guest's disks", { skip: imagesMissing() }, () => {
     guest.domain.control.setMemoryTarget(128);
     await guest.until(`test $(awk '/MemTotal/ {print $2}' /proc/meminfo) -ge ${totalBefore - 1024}`);
     assert.ok(Math.abs(free() - freeBefore) < 256, `${freeBefore} frames were free, ${free()} are`);
-    assert.throws(() => guest.domain.control.setMemoryTarget(129), /129 MiB are not between 1 and the domain's maximum of 128/);
+    guest.domain.control.setMemoryTarget(176);       // more than it booted with: Linux hot-plugs a section of it
+    await guest.until(`test $(awk '/MemTotal/ {print $2}' /proc/meminfo) -ge ${totalBefore + 40 * 1024}`);
+    await guest.ok("mkdir m && mount -t tmpfs -o size=80m none m && dd if=/dev/zero of=m/big bs=1M count=70 && umount m");
+    guest.domain.control.setMemoryTarget(128);
+    await guest.until(`test $(awk '/MemTotal/ {print $2}' /proc/meminfo) -lt ${totalBefore + 8 * 1024}`);
+    assert.throws(() => guest.domain.control.setMemoryTarget(177), /177 MiB are not between 1 and the domain's maximum of 176/);
   });
 
   test("a SysRq key is heard", async () => {
-    await guest.ok("dmesg -n 1");        // what the kernel says goes to the console too, into the middle of a mark
     guest.domain.control.sysrq("h");
-    await guest.until("dmesg | grep -q 'sysrq: HELP'");
+    await guest.expect(/sysrq: HELP[^\n]*\n/);       // the kernel says it on the console whatever its log level: no command may run meanwhile
   });
 
   test("a guest that is asked to go writes everything back, and its images are sound", async () => {

@@ -12,7 +12,9 @@ type Events = { readonly readable: boolean; readonly writable: boolean };
 type PollCall = (status: number, events: Events) => void;
 
 /** errno.h of Linux, as far as it is asked for. */
-export const ERRNO = { EPERM: 1, EAGAIN: 11, EBUSY: 16, EINVAL: 22, EBADFD: 77 } as const;
+export const ERRNO = { EPERM: 1, EAGAIN: 11, EBUSY: 16, ENODEV: 19, EINVAL: 22, ENOSPC: 28, ENOSYS: 38, EBADFD: 77, EOPNOTSUPP: 95 } as const;
+/** linux/falloc.h */
+export const FALLOC = { KEEP_SIZE: 1, PUNCH_HOLE: 2 } as const;
 
 /** The library. The calls return what they return in C; below zero, `errno` says why when it is called at once. Memory is used during the call only. */
 export type Libc = {
@@ -22,6 +24,8 @@ export type Libc = {
   ioctlNumber(fd: number, request: number, argument: number): number;
   read(fd: number, into: Uint8Array, lengthBytes: number): number;
   write(fd: number, from: Uint8Array, lengthBytes: number): number;
+  /** Make a hole, for one, by mode FALLOC.PUNCH_HOLE | FALLOC.KEEP_SIZE. fallocate(2) */
+  fallocate(fd: number, mode: number, at: number, lengthBytes: number): number;
   /** Put the calling thread, and what it opens and starts from now on, into new namespaces. unshare(2) */
   unshare(flags: number): number;
   /** Put it into the namespace that `fd` stands for. setns(2) */
@@ -57,6 +61,7 @@ export function loadLibc(what: string, require: (name: string) => unknown = crea
   return {
     ioctl: c("int ioctl(int fd, unsigned long request, void *argument)"), ioctlNumber: c("int ioctl(int fd, unsigned long request, uintptr_t argument)"),
     read: c("intptr_t read(int fd, void *into, size_t length)"), write: c("intptr_t write(int fd, const void *from, size_t length)"),
+    fallocate: c("int fallocate(int fd, int mode, int64_t at, int64_t length)"),
     unshare: c("int unshare(int flags)"), setns: c("int setns(int fd, int type)"),
     errno: () => koffi.errno(),
     watch: (fd, happened) => watch(koffi, fd, happened),

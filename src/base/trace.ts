@@ -40,6 +40,9 @@ const TEXT: Readonly<Record<number, { cls: TraceClass; say: (a: number, b: numbe
   20: { cls: "error", say: (a, b) => `not implemented: hypercall ${a} op ${b}` },
 };
 
+/** A record, decoded; `nr` counts all that were ever written. */
+export type TraceEntry = { readonly nr: number; readonly timeNs: number; readonly event: number; readonly cls: TraceClass; readonly domid: number; readonly vcpu: number; /** -1: not a pCPU's thread */ readonly pcpu: number; readonly args: readonly [number, number, number, number]; readonly text: string };
+
 export class Trace {
   readonly #views: Views;
   readonly #at: number;
@@ -65,6 +68,20 @@ export class Trace {
     f64[at >>> 3] = this.#now();
     u16[(at + 8) >>> 1] = event; u16[(at + 10) >>> 1] = domid; u16[(at + 12) >>> 1] = vcpu; u16[(at + 14) >>> 1] = this.pcpu;
     i32[(at + 16) >>> 2] = a; i32[(at + 20) >>> 2] = b; i32[(at + 24) >>> 2] = c; i32[(at + 28) >>> 2] = d;
+  }
+
+  /** How many records were ever written. */
+  get nrWritten(): number { return Atomics.load(this.#views.u32, (this.#at + TRACE_HEADER.next.at) >>> 2); }
+  /** Records from number `from` on, as far as they are still there, the last `most` of them, oldest first: for a reader that comes again and again. */
+  read(from: number, most: number): TraceEntry[] {
+    const next = this.nrWritten, { dv } = this.#views, R = TRACE_RECORD, found: TraceEntry[] = [];
+    for (let nr = Math.max(from, 0, next - this.#nr, next - most); nr < next; nr++) {
+      const at = this.#at + TRACE_HEADER.sizeof + (nr % this.#nr) * R.sizeof, event = R.event.get(dv, at), row = TEXT[event];
+      if (!row) continue;
+      const args = [R.a.get(dv, at), R.b.get(dv, at), R.c.get(dv, at), R.d.get(dv, at)] as const, cpu = R.pcpu.get(dv, at);
+      found.push({ nr, timeNs: R.timeNs.get(dv, at), event, cls: row.cls, domid: R.domid.get(dv, at), vcpu: R.vcpu.get(dv, at), pcpu: cpu === 0xffff ? -1 : cpu, args, text: row.say(...args) });
+    }
+    return found;
   }
 
   /** The last records, oldest first, as lines. */

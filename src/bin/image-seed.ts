@@ -93,6 +93,8 @@ export function seedFiles(base: BaseFiles, seeds: Seeds): TarEntry[] {
     file("etc/machine-id", ""),      // empty, not absent: the first boot draws one, and does not take itself for an installation (machine-id(5))
     file("etc/locale.conf", "LANG=C.UTF-8\n"), { kind: "symlink", path: "etc/default/locale", target: "../locale.conf" },
     // Younger than /usr: otherwise the first boot makes hardware database, catalogue and linker's cache anew (systemd.unit(5), ConditionNeedsUpdate)
+    // memory that the balloon adds beyond the boot's is off line by Debian's default
+    file("etc/udev/rules.d/80-memory.rules", 'SUBSYSTEM=="memory", ACTION=="add", ATTR{state}=="offline", ATTR{state}="online"\n'),
     file("etc/.updated", ""), file("var/.updated", ""),
     ...(isRoot ? [] : [
       { kind: "dir", path: home, mode: 0o700, ...owner } as const,

@@ -54,8 +54,9 @@ function place(path: string, write: (temporary: string) => void): void {
   renameSync(`${path}.new`, path);
 }
 
-/** Fetch what is missing. @returns paths of the kernel and the initramfs */
-async function prepare(flavour: "cloud" | "generic", wanted: { update: boolean; quiet: boolean }): Promise<{ kernel: string; ramdisk: string }> {
+/** Fetch what `domus start` boots, where it is missing. @returns paths of the kernel and the initramfs */
+export async function prepareStart(flavour: "cloud" | "generic", wanted: { update: boolean; quiet: boolean }): Promise<{ kernel: string; ramdisk: string }> {
+  mkdirSync(folder, { recursive: true });
   const kernel = join(folder, `vmlinuz-${flavour}`), ramdisk = join(folder, `initramfs-${flavour}.cpio`), modules = join(folder, `modules-${flavour}`), stampPath = join(folder, `stamp-${flavour}.json`);
   const stamp = readStamp(stampPath);
   if (stamp && !wanted.update && stamp.recipe === RECIPE && existsSync(kernel) && existsSync(ramdisk) && existsSync(modules)) return { kernel, ramdisk };
@@ -130,8 +131,7 @@ export async function start(args: string[]): Promise<number> {
   const own = { kernel: options.get("kernel"), ramdisk: options.get("ramdisk") };
   let fetched: { kernel: string; ramdisk: string } | null = null;
   if (own.kernel === undefined || own.ramdisk === undefined) {
-    mkdirSync(folder, { recursive: true });
-    fetched = await prepare(options.has("generic") ? "generic" : "cloud", { update: options.has("update"), quiet: shared.quiet });
+    fetched = await prepareStart(options.has("generic") ? "generic" : "cloud", { update: options.has("update"), quiet: shared.quiet });
   }
   const kernel = own.kernel ?? fetched!.kernel, ramdisk = own.ramdisk ?? fetched!.ramdisk;
   if (options.has("fetch")) { process.stdout.write(`${kernel}\n${ramdisk}\n`); return 0; }

@@ -4,7 +4,7 @@ import type { GrantAccess, MappedPage } from "./grants.ts";
 import { FrontRefusal } from "./ring.ts";
 
 /** A bound event channel. */
-export type Doorbell = { /** ring at the guest's end */ notify(): void; close(): void };
+export type Doorbell = { /** ring at the guest's end */ notify(): void; /** does the guest still have its end? */ isHeld(): boolean; close(): void };
 /** Bind to a port the guest has made, any number. @throws FrontRefusal where it is no such port */
 export type Bind = (port: number, rung: () => void) => Doorbell;
 
@@ -27,5 +27,5 @@ export const dom0Bind = (dom0: Dom0, domid: number): Bind => (port, rung) => {
     throw e;
   }
   dom0.onEvent(local, rung);
-  return { notify: () => dom0.notify(local), close: () => dom0.closePort(local) };
+  return { notify: () => dom0.notify(local), isHeld: () => dom0.isBound(local), close: () => dom0.closePort(local) };
 };

@@ -15,6 +15,9 @@ import { FrontRefusal } from "./ring.ts";
 /** Sentences about a guest's broken ends before the log hears no more of the device: a guest can break one after the other. */
 const COMPLAINTS = 5;
 
+/** How long a front end that has lost its device gets answers, and how often it is looked whether it wants them still. */
+const LINGER_MS = 120_000, LINGER_LOOK_MS = 100;
+
 /** The front end's own keys, read once at connecting. Everything in them is the guest's word. */
 export type FrontKeys = {
   text(key: string): string | undefined;
@@ -32,6 +35,10 @@ export interface BackDriver {
   connect(front: FrontKeys): void | Promise<void>;
   /** Let go of all that `connect` took, when requests in flight have ended. Called also where `connect` was not. */
   disconnect(): void | Promise<void>;
+  /** Do nothing for the front end any more, but answer what it asks, with errors. @returns when the host's side is used no more. Absent: a front end waits for no answer */
+  refuse?(): Promise<void>;
+  /** After `refuse`: have the front end look for answers. @returns whether it may still wait for some */
+  nudge?(): boolean;
   /** the guest has broken a ring: set by XenbusBack, called by the driver at any time, `connect` included; `disconnect` follows */
   onBroken: (why: string) => void;
 }
@@ -60,6 +67,8 @@ export class XenbusBack {
   #wasConnected = false;
   #nrDetaching = 0;
   #gone = Promise.withResolvers<void>();
+  #endLinger: (() => Promise<void>) | null = null;
+  #wakeLinger: (() => void) | null = null;
 
   /** The nodes of both ends exist already, see `deviceEntries`. Begins at once. */
   constructor(xs: Client, domid: number, devid: number, driver: BackDriver, log: (sentence: string) => void) {
@@ -134,7 +143,7 @@ export class XenbusBack {
         return;
       case XenbusState.Closed: case XenbusState.Unknown:
         if (state === XenbusState.Unknown && !this.#isConnected) return;
-        await this.#disconnect();
+        if (!(state === XenbusState.Closed && this.#isLeaving && this.driver.refuse)) await this.#disconnect();      // else see takeAway
         this.#setState(XenbusState.Closed);
         if (state === XenbusState.Unknown || this.#xs.read(`${this.path}/online`) !== "1") this.#gone.resolve();
         return;
@@ -216,14 +225,46 @@ export class XenbusBack {
     }
     return done;
   }
-  /** End it, whatever the front end does: the domain is going, or a detach is forced. */
+  /** End it, whatever the front end does: the domain is going, or the front end has let go. */
   async close(): Promise<void> {
-    if (this.#isClosed) return;
+    if (this.#isClosed) return this.#endLinger?.();
+    await this.#leave();
+    await this.#disconnect();
+    this.#gone.resolve();
+  }
+  async #leave(): Promise<void> {
     this.#watch[Symbol.dispose]();
     this.#isClosed = true;
     await this.#running;
-    await this.#disconnect();
     this.#xs.remove(this.#errorPath);
-    this.#gone.resolve();
+  }
+  /**
+   * Take the device away, after a `detach` or without. From here on the host's side of it is free, and the front end gets errors, for as long as it has not closed its event
+   * channel and at most LINGER_MS; `close` cuts that short. Its nodes are the caller's to remove, which is what it hears.
+   * Linux's blkfront needs that even when it has said Closed: by then it has stopped its queues, del_gendisk waits for what was caught in them, and an event starts them again.
+   * @returns once the host's side is free; `gone` when the front end has let go or the time is over
+   */
+  async takeAway(): Promise<{ readonly gone: Promise<void> }> {
+    if (this.#isClosed) return { gone: Promise.resolve() };
+    await this.#leave();
+    if (this.#isConnected) await this.driver.refuse?.();
+    const untilMs = performance.now() + LINGER_MS;
+    let isEnded = false;
+    const gone = (async () => {
+      while (!isEnded && this.#isConnected && this.driver.nudge?.() && performance.now() < untilMs) {
+        await new Promise<void>((resume) => {
+          const timer = setTimeout(resume, LINGER_LOOK_MS);
+          this.#wakeLinger = () => { clearTimeout(timer); resume(); };
+        });
+      }
+      await this.#disconnect();
+      this.#gone.resolve();
+    })();
+    this.#endLinger = async () => {
+      isEnded = true;
+      this.#wakeLinger?.();
+      await gone;
+    };
+    return { gone };
   }
 }

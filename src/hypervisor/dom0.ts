@@ -2,12 +2,13 @@
  * Domain 0 as its back ends use it, on the thread of the machine's master: event channels with handlers, guests' frames by number or by grant.
  * Its pending events lie in a shared info page like any domain's; its upcall is the word `dom0Wake`, waited on without blocking.
  */
+import { EVTCHNSTAT } from "../abi/event_channel.ts";
 import { GNTST } from "../abi/grant_table.ts";
 import { SharedInfo, VcpuInfo } from "../abi/xen.ts";
 import { P2M_RW } from "../memory/p2m.ts";
 import { readConring } from "./conring.ts";
 import { Domain } from "./domain.ts";
-import { allocUnbound, bindInterdomain, close, send } from "./event_channel.ts";
+import { allocUnbound, bindInterdomain, close, send, status } from "./event_channel.ts";
 import { type GrantMapping, mapGrant, unmapGrant } from "./grant_table.ts";
 import type { Hypervisor } from "./hypervisor.ts";
 import { DOMAIN, HYPERVISOR_ROOT as ROOT } from "./objects.ts";
@@ -77,6 +78,11 @@ export class Dom0 {
   /** Bind to a port the guest has made for domain 0. @returns domain 0's port */
   bind(domid: number, remotePort: number): number { return this.#ok(`Port ${remotePort} of domain ${domid}`, bindInterdomain(this.domain, domid, remotePort)); }
   notify(port: number): void { send(this.domain, port); }
+  /** Is there another end to a port that was bound? */
+  isBound(port: number): boolean {
+    const is = status(this.domain, port);
+    return typeof is !== "number" && is.state === EVTCHNSTAT.interdomain;
+  }
   closePort(port: number): void {
     this.#handlers.delete(port);
     close(this.domain, port);

@@ -17,6 +17,7 @@ import { PvhPlatform } from "./platform-pvh.ts";
 import { type PcpuProfile, Profiler } from "./profile.ts";
 import { SMP_STRETCH_MS, STRETCH_MS } from "./scheduler.ts";
 import type { Vcpu } from "./vcpu.ts";
+import { prepareNext } from "./warm.ts";
 import { writeRunstate, writeTimeArea } from "./vcpu_op.ts";
 
 /** How a pCPU gets its engine. */
@@ -34,6 +35,9 @@ export class Pcpu {
   readonly #at: number;
   readonly #cpu: number;
   #jumpsPerMs = FIRST_JUMPS_PER_MS;
+  /** jumps and ms since it was last computed */
+  #countedJumps = 0;
+  #countedMs = 0;
 
   constructor(mm: MachineMemory, index: number, makeEngine: MakeEngine, options: { profile?: boolean; engine?: Omit<EngineOptions, "code"> } = {}) {
     this.hv = new Hypervisor(mm);
@@ -71,7 +75,7 @@ export class Pcpu {
     hv.scheduler.expireTimers();
     const v = hv.scheduler.pick(this.index);
     if (v) this.#serve(v);
-    else hv.scheduler.idle(this.index);
+    else if (!prepareNext(hv, this.#at, this.engine)) hv.scheduler.idle(this.index);
   }
 
   #serve(v: Vcpu): void {
@@ -103,9 +107,16 @@ export class Pcpu {
     }
     this.platform.sliceEndMs = start + Math.max(ms, 0.1);
     const kicks = hv.load(PCPU.wake, this.#at), exit = this.#profiler ? this.#profiler.run(v.domain.domid, budget) : this.engine.run(budget), took = performance.now() - start;
-    if (exit === EXIT.slice && took > 0.1 && kicks === hv.load(PCPU.wake, this.#at)) { /* a kick spoils the count */
-      this.#jumpsPerMs = Math.max(1000, Math.min(1e6, this.#jumpsPerMs + (budget / took - this.#jumpsPerMs) * 0.2));
-      hv.set(PCPU.jumpsPerMs, this.#at, this.#jumpsPerMs);
+    if (exit === EXIT.slice && kicks === hv.load(PCPU.wake, this.#at)) { /* a kick spoils the count */
+      this.#countedJumps += budget;
+      this.#countedMs += took;
+      if (this.#countedMs > 0.5) {
+        /* a host that lets the thread wait makes one count in some too small by far: it is not to be followed at once */
+        const measured = Math.max(this.#jumpsPerMs / 2, Math.min(this.#jumpsPerMs * 2, this.#countedJumps / this.#countedMs));
+        this.#jumpsPerMs = Math.max(1000, Math.min(1e6, this.#jumpsPerMs + (measured - this.#jumpsPerMs) * 0.2));
+        hv.set(PCPU.jumpsPerMs, this.#at, this.#jumpsPerMs);
+        this.#countedJumps = this.#countedMs = 0;
+      }
     }
     hv.add(PCPU.nrSlices, this.#at, 1);
     return exit;

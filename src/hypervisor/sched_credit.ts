@@ -3,7 +3,7 @@
  * credit: every `tsliceNs` what the pool's pCPUs can do is divided among the vCPUs that ran or wait, by weight; who has some left goes before who has not, in turns.
  * @see docs/misc/xen-command-line, xl(1) sched-credit and sched-credit2 for the parameters' meaning
  */
-import { capReadyAt, nrCpus, type Policy, type PoolState, type Unit } from "./sched_policy.ts";
+import { capReadyAt, capWoken, nrCpus, type Policy, type PoolState, type Unit } from "./sched_policy.ts";
 
 /** What a reset gives, and what may be kept over one, in ns of credit2's credit. */
 const INIT_NS = 10_000_000, CARRY_NS = 5_000_000;
@@ -28,7 +28,7 @@ const bonus = (u: Unit, pcpu: number): number => (u.lastPcpu === pcpu ? HOME_NS 
 
 export const credit2: Policy = {
   name: "credit2",
-  woken: (u, pool) => { settle(u, pool); u.yielded = false; },
+  woken: (u, pool) => { settle(u, pool); u.yielded = false; capWoken(u.share, CAP_PERIOD_NS); },
   charge: (u, pool, ranNs) => {
     u.creditNs = settle(u, pool) - ranNs * UNIT_WEIGHT / u.share.weight;
     if (u.share.capPct !== 0) u.share.capLeftNs -= ranNs;
@@ -57,7 +57,7 @@ const BOOST_NS = 10_000_000;
 
 export const credit: Policy = {
   name: "credit",
-  woken: (u) => { u.isBoosted = u.creditNs > 0; u.yielded = false; },
+  woken: (u, pool) => { u.isBoosted = u.creditNs > 0; u.yielded = false; capWoken(u.share, pool.tsliceNs); },
   charge: (u, _pool, ranNs) => {
     u.creditNs -= ranNs;
     u.ranNs += ranNs;

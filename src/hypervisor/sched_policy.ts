@@ -104,13 +104,17 @@ export const sliceOf = (policy: Policy, u: Unit, pool: PoolState, now: number, r
   Math.max(LEAST_SLICE_NS, Math.min(policy.sliceNs(u, rival, pool), Math.max(nextNs - now, policy.name === "rtds" ? 0 : pool.ratelimitNs)));
 const LEAST_SLICE_NS = 50_000;
 
-/** Give a capped domain what the new periods bring. What a period left unused is kept for one more; what was overrun is owed. @returns when its vCPUs may run */
+/** How much wall clock's worth a capped domain may have saved up that wanted to run and could not: a busy host lets a pCPU's thread wait for so long now and then. */
+const CAP_KEPT_NS = 300_000_000;
+/** One that slept has saved nothing: it begins with one period's worth at most. */
+export function capWoken(s: Share, periodNs: number): void { s.capLeftNs = Math.min(s.capLeftNs, periodNs * s.capPct / 100); }
+/** Give a capped domain what the new periods bring. What could not be used while it wanted to run is kept for some more periods; what was overrun is owed. @returns when its vCPUs may run */
 export function capReadyAt(s: Share, periodNs: number, now: number): number {
   if (s.capPct === 0) return 0;
   const quotaNs = periodNs * s.capPct / 100;
   if (now >= s.capNextNs) {
     const nr = Math.floor((now - s.capNextNs) / periodNs) + 1;
-    s.capLeftNs = Math.min(s.capLeftNs + nr * quotaNs, 2 * quotaNs);
+    s.capLeftNs = Math.min(s.capLeftNs + nr * quotaNs, Math.max(quotaNs, CAP_KEPT_NS * s.capPct / 100));
     s.capNextNs += nr * periodNs;
   }
   return s.capLeftNs > 0 ? 0 : s.capNextNs + Math.floor(-s.capLeftNs / quotaNs) * periodNs;

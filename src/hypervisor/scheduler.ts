@@ -126,13 +126,20 @@ export class Scheduler {
     u.chargedNs = now;
     pool.policy.charge(u, pool, ranNs, now);
   }
+  /** Before anything is decided: a pCPU whose thread the host lets wait has not said for long what its vCPU used, and that is not to miss what is given to all meanwhile. */
+  #chargeRunning(pool: Pool, now: number): void {
+    const hv = this.#hv;
+    for (let i = 0; i < hv.mm.nrPcpus; i++) {
+      const at = hv.get(PCPU.given, hv.pcpuAt(i));
+      if (at !== 0 && this.#poolOfUnit(at) === pool) this.#charge(this.unit(at), pool, now);
+    }
+  }
   #account(pool: Pool, now: number): void {
     if (!pool.policy.account || now < pool.nextAccountNs) return;
     const hv = this.#hv, units: VcpuUnit[] = [];
     for (let i = hv.load(ROOT.nrVcpus, hv.root) - 1; i >= 0; i--) {
       const at = hv.word(ROOT.vcpus, hv.root, i);
       if (at === 0 || this.#poolOfUnit(at) !== pool) continue;
-      if (hv.load(VCPU.onPcpu, at) !== 0) this.#charge(this.unit(at), pool, now);
       units.push(this.unit(at));
     }
     pool.policy.account(units, pool, now);
@@ -171,6 +178,7 @@ export class Scheduler {
     const left: number[] = [];
     const v = this.locked(() => {
       const now = hv.clock.now();
+      this.#chargeRunning(pool, now);
       this.#account(pool, now);
       const { unit, rival, nextNs } = this.#choose(pool, pcpu, now), v = unit && this.vcpuAt(unit.at);
       for (const at of pool.queue()) if (at !== unit?.at && this.#leftUntilNs(this.unit(at), pool, pcpu) > now) left.push(this.unit(at).lastPcpu);
@@ -209,7 +217,7 @@ export class Scheduler {
     if (now < u.sliceEndNs) return true;
     return this.locked(() => {
       const pool = this.poolOf(v.domain), { policy } = pool;
-      this.#charge(u, pool, now);
+      this.#chargeRunning(pool, now);
       this.#account(pool, now);
       if (policy.readyAt(u, pool, now, pcpu) > now) return false;
       const { unit, nextNs } = this.#choose(pool, pcpu, now);
@@ -234,7 +242,10 @@ export class Scheduler {
         pool.append(v.at);
         this.#runstate(v.at, RUNSTATE.runnable);
         this.#spread(u, pool, pcpu);
-      } else this.#runstate(v.at, this.offState(v));
+      } else {
+        this.#runstate(v.at, this.offState(v));
+        if (!v.isUp) this.unassign(u, pool);        // off line it needs no pCPU of its own
+      }
     });
     if (hv.load(VCPU.startup, v.at) !== 0) lapicStart(v);
     if (hv.trace.on & TRACE_CLASS.sched) hv.trace.emit(TRACE.vcpuBlock, v.domain.domid, v.id, v.pauseFlags);
@@ -246,7 +257,7 @@ export class Scheduler {
   /** A vCPU's pool or affinity is another now, or its pCPU left the pool: whoever runs it lets it go; under runLock. */
   replace(at: number): void {
     const hv = this.#hv, pool = this.#poolOfUnit(at), u = this.unit(at), queuedIn = hv.get(VCPU.queued, at), pcpu = hv.load(VCPU.onPcpu, at) - 1;
-    if (u.assigned >= 0 && (queuedIn !== pool.id + 1 || !(allowed(u, pool) >>> u.assigned & 1))) this.unassign(u, queuedIn ? this.pools[queuedIn - 1]! : pool);
+    if (u.assigned >= 0 && !(allowed(u, pool) >>> u.assigned & 1)) this.unassign(u, pool);
     if (queuedIn !== 0 && queuedIn !== pool.id + 1) {
       this.pools[queuedIn - 1]!.remove(at);
       pool.append(at);
@@ -347,7 +358,8 @@ export class Scheduler {
       let timeoutMs = Math.min(1000, nothingForNs / 1e6);
       if (keeper === 0) {
         hv.set(ROOT.keeperDeadline, hv.root, next);
-        timeoutMs = Math.min(timeoutMs, Math.max(0, (next - hv.clock.now()) / 1e6));
+        hv.or(ROOT.idlePcpus, hv.root, bit);        // a fence: who armed a nearer timer meanwhile and still saw the last keeper's word has not roused us
+        timeoutMs = Math.min(timeoutMs, Math.max(0, (this.nextDeadline - hv.clock.now()) / 1e6));
       } else if (next < hv.get(ROOT.keeperDeadline, hv.root)) this.#rouse(keeper - 1);
       if (timeoutMs > 0) Atomics.wait(hv.views.i32, word, seen, timeoutMs);
       hv.set(PCPU.idleMs, at, hv.get(PCPU.idleMs, at) + performance.now() - start);

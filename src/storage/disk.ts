@@ -37,6 +37,8 @@ export interface ByteFile {
   truncate(sizeBytes: number): Promise<void>;
   /** Give back storage where the file system can; the bytes read as zeros afterwards or, where it cannot, are written as zeros. */
   punch(at: number, lengthBytes: number): Promise<void>;
+  /** whether `punch` gives storage back, as far as is known; absent: no */
+  readonly makesHoles?: boolean;
   close(): Promise<void>;
 }
 

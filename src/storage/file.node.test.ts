@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { linkSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -8,6 +8,7 @@ import { after, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { DiskError, type DiskFault } from "./disk.ts";
 import { NodeStore, openNodeFile, Pace } from "./file.node.ts";
+import { RawDisk } from "./raw.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "files-")), at = (name: string) => join(folder, name);
 after(() => rmSync(folder, { recursive: true }));
@@ -25,6 +26,18 @@ test("what is written is read, past the end are zeros, and the size follows", as
   await file.close();
   assert.deepEqual([...readFileSync(at("a")).subarray(9)], [0, 1]);
   await assert.rejects(file.read(0, into), fails("closed", /a is closed/));
+});
+
+test("what a raw disk's user discards is the file system's again where fallocate's own program makes holes", async () => {
+  const mib = 1 << 20, blocks = (name: string): number => statSync(at(name)).blocks;
+  writeFileSync(at("theirs"), new Uint8Array(4 * mib).fill(5));
+  writeFileSync(at("ours"), new Uint8Array(4 * mib).fill(5));
+  const full = blocks("ours"), theirs = spawnSync("fallocate", ["-p", "-o", String(mib), "-l", String(2 * mib), at("theirs")]), disk = new RawDisk(await openNodeFile(at("ours"), "write"));
+  await disk.discard(mib, 2 * mib);
+  await disk.close();
+  if (theirs.status !== 0) return assert.equal(blocks("ours"), full);
+  assert.equal(blocks("ours"), blocks("theirs"));
+  assert.deepEqual(readFileSync(at("ours")), readFileSync(at("theirs")));
 });
 
 test("a punched stretch reads as zeros, the size stays, and holes stay holes", async () => {

@@ -3,6 +3,7 @@ import { close, constants, fdatasync, fstat, ftruncate, open, read, readSync, re
 import { createServer, connect, type Server } from "node:net";
 import { basename, dirname, isAbsolute, join, resolve, sep } from "node:path";
 import { promisify } from "node:util";
+import { ERRNO, FALLOC, type Libc, loadLibc } from "../base/libc.node.ts";
 import { isZero } from "./copy.ts";
 import { type ByteFile, DiskError, type DiskFault, type FileStore } from "./disk.ts";
 
@@ -20,6 +21,14 @@ const wrap = (name: string, what: string, e: unknown): DiskError => {
   return new DiskError(FAULTS[code] ?? "io", `${name} cannot be ${what}: ${WORDS[code] ?? (code || message)}`, { cause: e });
 };
 const ZEROS = new Uint8Array(1 << 20);
+/** Node has no call that makes holes; without koffi there are none. */
+let libc: Libc | null | undefined;
+const holes = (): Libc | null => {
+  if (libc === undefined) try { libc = loadLibc("A hole in a file"); } catch { libc = null; }
+  return libc;
+};
+/** What fallocate says where a file system, or the kernel, makes no holes. */
+const NO_HOLES: readonly number[] = [ERRNO.EOPNOTSUPP, ERRNO.ENOSYS, ERRNO.ENODEV, ERRNO.EINVAL];
 
 /**
  * Whether a request is done at once, on this thread, or by libuv's threads. From the page cache a 4 KiB read takes 2 us at once and 41 by way of a thread, a MiB 97 either
@@ -58,6 +67,7 @@ class NodeFile implements ByteFile {
   readonly #unlock: () => void;
   readonly #reads = new Pace();
   readonly #writes = new Pace();
+  #makesHoles = true;
   #isClosed = false;
 
   constructor(name: string, fd: number, isReadonly: boolean, sizeBytes: number, isDevice: boolean, unlock: () => void) {
@@ -130,10 +140,19 @@ class NodeFile implements ByteFile {
       ftruncate(this.#fd, sizeBytes, (e) => { if (e) failed(wrap(this.name, `made ${sizeBytes} bytes long`, e)); else { this.sizeBytes = sizeBytes; done(); } });
     });
   }
-  /** Node cannot make holes in a file: zeros are written, except over what is zero already. (To cut and extend the file would leave it short in a crash.) */
+  get makesHoles(): boolean { return this.#makesHoles && holes() !== null; }
+  /** Where there can be no hole zeros are written, except over what is zero already. (To cut and extend the file would leave it short in a crash.) */
   async punch(at: number, lengthBytes: number): Promise<void> {
     this.#check(true);
-    const end = Math.min(at + lengthBytes, this.sizeBytes), found = new Uint8Array(Math.max(0, Math.min(ZEROS.length, end - at)));
+    const end = Math.min(at + lengthBytes, this.sizeBytes), c = this.#makesHoles && end > at ? holes() : null;
+    if (c) {
+      if (c.fallocate(this.#fd, FALLOC.PUNCH_HOLE | FALLOC.KEEP_SIZE, at, end - at) === 0) return;
+      const errno = c.errno();
+      if (errno === ERRNO.ENOSPC) throw wrap(this.name, `emptied at ${at}`, { code: "ENOSPC" });
+      if (!NO_HOLES.includes(errno)) throw wrap(this.name, `emptied at ${at}`, { code: `errno ${errno}` });
+      this.#makesHoles = false;
+    }
+    const found = new Uint8Array(Math.max(0, Math.min(ZEROS.length, end - at)));
     for (let p = at; p < end; p += found.length) {
       const part = found.subarray(0, Math.min(found.length, end - p));
       await this.read(p, part);

@@ -37,7 +37,7 @@ export class RawDisk implements Disk {
   }
   async discard(offset: number, lengthBytes: number): Promise<void> {
     this.#check(offset, lengthBytes, true);
-    // Only a file system that can make holes gains by it; others would write zeros for nothing.
+    if (this.#file.makesHoles) await this.#file.punch(offset, lengthBytes);      // others would write zeros for nothing
   }
   async writeZeros(offset: number, lengthBytes: number): Promise<void> {
     this.#check(offset, lengthBytes, true);

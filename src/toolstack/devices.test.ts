@@ -56,6 +56,23 @@ test("who takes a device away twice, and the domain's end meanwhile, all wait fo
   assert.equal(t.xs.read(`${BACK}/state`), undefined);
 });
 
+for (const how of ["when the guest has noticed", "when the domain goes"] as const) {
+  test(`a device taken by force is the host's at once, and the guest gets answers until it is over: ${how}`, async () => {
+    const t = setUp(), held = { is: true }, driver = t.disk("taken").driver;
+    t.devices.add(768, { ...t.disk("taken"), driver: { ...driver, refuse: async () => { t.told.push("refuse"); }, nudge: () => held.is, disconnect: () => { t.told.push("disconnect"); } } }, {}, {});
+    await t.front(S.Connected);
+    let isOver = false;
+    const removed = t.devices.remove("vbd", 768, true).then(() => { isOver = true; });
+    while (!t.told.includes("release taken")) await turn();
+    assert.deepEqual([t.told, isOver, t.xs.read(`${BACK}/state`)], [["connect taken", "refuse", "release taken"], false, undefined]);
+    assert.throws(() => t.add("next"), /has a vbd 768 already/);
+    if (how === "when the domain goes") await t.devices.close();
+    else held.is = false;
+    await removed;
+    assert.equal(t.told.at(-1), "disconnect");
+  });
+}
+
 test("a domain that is going gets no device any more", async () => {
   const t = setUp();
   await t.devices.close();

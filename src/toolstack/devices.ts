@@ -6,8 +6,6 @@ import { deviceEntries, deviceRoots } from "../xenstore/device-entries.ts";
 
 /** How long a guest is waited for when a device is taken from it. libxl's LIBXL_DESTROY_TIMEOUT. */
 const DETACH_MS = 10_000;
-/** How long where it is taken by force: a front end whose node goes without a word waits for ever for what it has asked, and Linux then hears of no device any more. */
-const FORCED_MS = 1000;
 /** What a device may say at once, and how long until it may say one more. */
 const SENTENCES = 32, SENTENCE_MS = 60_000;
 
@@ -42,6 +40,8 @@ export class Devices {
   readonly #domid: number;
   readonly #log: (sentence: string) => void;
   readonly #all = new Map<string, Attached & { readonly back: XenbusBack; /** it is being taken away, its number is not free yet */ dropped: Promise<void> | null }>();
+  /** devices taken from a front end that has not noticed yet */
+  readonly #taken = new Set<XenbusBack>();
   #isClosed = false;
 
   constructor(xs: Client, domid: number, log: (sentence: string) => void) {
@@ -61,25 +61,34 @@ export class Devices {
     return made;
   }
   /**
-   * Take a device away: ask the guest and wait; where `isForced`, not for long and whatever it does.
+   * Take a device away: ask the guest and wait; where `isForced`, do not ask.
    * @throws UserError where there is none, or the guest does not let go (older kernels, of a mounted disk): it keeps the device then
    */
   async remove(kind: string, devid: number, isForced = false): Promise<void> {
     const key = `${kind}/${devid}`, device = this.#all.get(key);
     if (!device) throw new UserError(`Domain ${this.#domid} has no ${kind} ${devid}`);
-    if (!(await device.back.detach(isForced ? FORCED_MS : DETACH_MS)) && !isForced) throw new UserError(`Domain ${this.#domid} does not let go of ${kind} ${devid}; is it in use? (it can be taken by force)`);
-    if (this.#all.get(key) === device) await this.#drop(key);
+    if (!isForced && !(await device.back.detach(DETACH_MS))) throw new UserError(`Domain ${this.#domid} does not let go of ${kind} ${devid}; is it in use? (it can be taken by force)`);
+    if (this.#all.get(key) === device) await this.#drop(key, true);
   }
-  #drop(key: string): Promise<void> {
+  /** @param isTaken from a domain that goes on: one that waits for answers waits for ever, and Linux then hears of no device any more */
+  #drop(key: string, isTaken = false): Promise<void> {
     const device = this.#all.get(key);
     return device ? device.dropped ??= (async () => {
       try {
-        await device.back.close();
+        const gone = isTaken ? (await device.back.takeAway()).gone : device.back.close();
+        if (!isTaken) await gone;
         for (const path of deviceRoots(device.back.device)) this.#xs.remove(path);
         // the folders of its domain and of its kind too where it was the last one, as libxl__xs_path_cleanup does
         const ofDomain = device.back.path.replace(/\/\d+$/, ""), ofKind = ofDomain.replace(/\/\d+$/, "");
         for (const above of [ofDomain, ofKind]) if (this.#xs.list(above)?.length === 0) this.#xs.remove(above);
         await device.release?.();
+        if (!isTaken) return;
+        this.#taken.add(device.back);
+        void gone.then(() => this.#taken.delete(device.back));
+        // a number that has a new device before the guest has seen the old one go would be the old one to it
+        let timer: ReturnType<typeof setTimeout> | undefined;
+        await Promise.race([gone, new Promise((late) => { timer = setTimeout(late, DETACH_MS); })]);
+        clearTimeout(timer);
       } finally {
         this.#all.delete(key);
       }
@@ -106,6 +115,7 @@ export class Devices {
   /** The domain is going: all are taken away, and none is added any more. */
   async close(): Promise<void> {
     this.#isClosed = true;
+    await Promise.all([...this.#taken].map((back) => back.close()));
     await Promise.all([...this.#all.keys()].map((key) => this.#drop(key)));
   }
 }

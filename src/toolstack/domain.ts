@@ -57,6 +57,7 @@ export class Domain implements AsyncDisposable {
   #begunMs = performance.now();
   #isEnded = false;
   #isLost = false;
+  #hasLeft = false;
   /** how often its caller paused it */
   #nrPauses = 0;
   #lastReport: DomainReport | null = null;
@@ -170,9 +171,14 @@ export class Domain implements AsyncDisposable {
 
   /** It lives on elsewhere, or in a file: end it here, and tell who waits that it was suspended. */
   leave(): Promise<void> {
+    this.#hasLeft = true;
     this.#end.resolve({ reason: "suspend" });
     return this.destroy();
   }
+  /** it has been destroyed, or is being */
+  get isGone(): boolean { return this.#release !== null; }
+  /** it lives on elsewhere, or in a file */
+  get hasLeft(): boolean { return this.#hasLeft; }
   /** Take the domain down and give back all it has. Safe to call at any time, and again. */
   destroy(): Promise<void> {
     return this.#release ??= (async () => {

@@ -3,8 +3,8 @@ import { UserError } from "../base/errors.ts";
 import type { Host, HostWorker } from "./host.ts";
 import type { FromPcpu } from "./pcpu-messages.ts";
 
-/** Make a host of this page. @param pcpuWorker where the (built) worker entry is served from */
-export function webHost(pcpuWorker: URL | string = new URL("./pcpu-worker.web.ts", import.meta.url)): Host {
+/** Make a host of this page. A bundler finds the workers' entry by the form of the `new Worker` below. @throws UserError where there is no shared memory */
+export function webHost(): Host {
   if (globalThis.crossOriginIsolated === false) {
     throw new UserError("This page has no shared memory: serve it with Cross-Origin-Opener-Policy: same-origin and Cross-Origin-Embedder-Policy: require-corp");
   }
@@ -17,8 +17,8 @@ export function webHost(pcpuWorker: URL | string = new URL("./pcpu-worker.web.ts
       port2.postMessage(null);
     },
     nrCpus: navigator.hardwareConcurrency,
-    spawnPcpu(index) {
-      const worker = new Worker(pcpuWorker, { type: "module", name: `pcpu${index}` });
+    spawnPcpu() {
+      const worker = new Worker(new URL("./pcpu-worker.web.ts", import.meta.url), { type: "module", name: "pcpu" });
       const handle: HostWorker = {
         post: (message) => worker.postMessage(message),
         onMessage: () => {},
@@ -26,7 +26,7 @@ export function webHost(pcpuWorker: URL | string = new URL("./pcpu-worker.web.ts
         terminate: async () => worker.terminate(),
       };
       worker.onmessage = (event: MessageEvent<FromPcpu>) => handle.onMessage(event.data);
-      worker.onerror = (event) => handle.onDeath(new Error(event.message));
+      worker.onerror = (event) => handle.onDeath(new Error(event.message || "a pCPU's thread could not be started"));
       return handle;
     },
   };

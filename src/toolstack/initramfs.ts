@@ -4,7 +4,7 @@ import { cpio, type CpioEntry } from "../builder/cpio.ts";
 /** Printed by /init before anything else; benchmarks wait for it. */
 export const BANNER = "Domus: userspace is up";
 /** Grows with every change below, so that a cached initramfs is made anew. */
-export const RECIPE = 3;
+export const RECIPE = 4;
 
 /** PID 1's first steps; then busybox's init takes over, which answers poweroff, reboot and halt. */
 const INIT = `#!/bin/sh
@@ -27,6 +27,7 @@ const INITTAB = `::sysinit:/etc/rc
 `;
 const RC = `#!/bin/sh
 echo 3 4 1 3 > /proc/sys/kernel/printk
+echo online > /sys/devices/system/memory/auto_online_blocks 2>/dev/null
 for module in /lib/modules/*.ko; do [ -e "$module" ] && insmod "$module"; done
 [ -e /sys/class/net/eth0 ] && udhcpc -i eth0 -s /etc/dhcp -b -q >/dev/null 2>&1
 echo

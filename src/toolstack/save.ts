@@ -30,6 +30,8 @@ export type SaveOptions = {
   readonly leaveRunning?: boolean;
   /** xl save -p: it is left paused */
   readonly leavePaused?: boolean;
+  /** called when the guest stands still and its disks are flushed: what is done to the disks here (a snapshot) is of the same instant as the memory */
+  readonly atInstant?: () => Promise<void>;
   readonly signal?: AbortSignal;
   readonly progress?: (p: Progress) => void;
 };
@@ -69,28 +71,42 @@ export async function saveDomain(domain: Domain, out: WritableStream<Uint8Array>
     isSuspended = true;
     const suspendedMs = performance.now(), totalPages = hv.totPages;
     await devices.hold();
+    await o.atInstant?.();
+    mustBeThere(domain);
     await sink.write(envelopeStart(o.configJson));
     await writeImageStart(sink, hv, describeDomain(domain, o.configJson, null));
     const pages = new PageWriter(hv, sink);
-    await pages.write(ownPages(hv), (donePages) => o.progress?.({ phase: "memory", donePages, totalPages, bytes: sink.nrBytes }));
+    await pages.write(ownPages(hv), (donePages) => {
+      o.progress?.({ phase: "memory", donePages, totalPages, bytes: sink.nrBytes });
+      mustBeThere(domain);
+    });
     await writeImageEnd(sink, hv, ownNodes(domain));
+    mustBeThere(domain);
     await sink.write(envelopeEnd());
     await sink.close();
+    mustBeThere(domain);
     if (o.leavePaused) await domain.pause();
     if (o.leaveRunning || o.leavePaused) await resumeInPlace(domain);
     else await domain.leave();
     return { bytes: sink.nrBytes, pages: pages.nrPages, zeroPages: pages.nrZeros, suspendMs: suspendedMs - begunMs, pausedMs: performance.now() - suspendedMs };
   } catch (e) {
-    if (isSuspended) await resumeInPlace(domain);
+    if (isSuspended && !domain.isGone) await resumeInPlace(domain);
     await sink.abort(e);
-    throw e instanceof UserError || o.signal?.aborted ? e : new UserError(`${domain.name} cannot be saved: ${(e as Error).message}; it runs on`, { cause: e });
+    if (domain.isGone) await domain.destroy().catch(() => {});       // when we say that it was destroyed, it is
+    throw e instanceof UserError || o.signal?.aborted ? e : domain.isGone ? new UserError(`${domain.name} was destroyed while it was saved`, { cause: e }) : new UserError(`${domain.name} cannot be saved: ${(e as Error).message}; it runs on`, { cause: e });
   }
+}
+
+/** Of a domain that was destroyed meanwhile nothing more may be read: its p2m and its frames are others' soon. To be asked after all that was waited for. */
+export function mustBeThere(domain: Domain): void {
+  if (domain.isGone) throw new UserError(`${domain.name} was destroyed meanwhile`);
 }
 
 export type RestoreOptions = {
   /** makes the domain's configuration of what was saved with it; disks, interfaces and name may be others. The kernel is for a later start and may be empty */
   open(configJson: string): Promise<DomainConfig>;
   readonly paused?: boolean;
+  /** cancels; when the domain is there it means nothing any more */
   readonly signal?: AbortSignal;
   readonly progress?: (p: Progress) => void;
 };
@@ -103,11 +119,13 @@ export async function readImage(machine: Machine, from: Source, configJson: stri
   try {
     const reader = new ImageReader(from), about = await reader.start();
     if (xxh32(new TextEncoder().encode(configJson)) !== about.configSum) throw new StreamError("The configuration at the stream's beginning is damaged: its checksum is another");
-    const hd = HvDomain.create(machine.hv, { maxVcpus: about.nrVcpus, maxPages: about.maxPages });
+    // more than it may have from now on: a balloon that was asked to grow may not have done so yet
+    const hd = HvDomain.create(machine.hv, { maxVcpus: about.nrVcpus, maxPages: Math.max(about.maxPages, about.maxmemMiB * 256 + about.overheadPages) });
     undo.push(() => hd.destroy());
     hd.setMemoryMap(about.e820);
     let nrPages = 0;
     const image = await reader.rest(hd, (n) => { nrPages += n; told(nrPages, about); });
+    hd.setMaxPages(about.maxPages);
     for (const gfn of [about.storeGfn, about.consoleGfn]) if (hd.p2m.lookup(gfn) === 0) throw new StreamError(`The stream has no page at gfn 0x${gfn.toString(16)}, where the guest has a ring: it is damaged`);
     return { hd, about, image, undo };
   } catch (e) {
@@ -138,7 +156,7 @@ export async function connectArrived(machine: Machine, config: CheckedConfig, { 
 
 /** The configuration of an arriving domain, checked against what it is. */
 export function configFor(config: DomainConfig, about: Pick<About, "nrVcpus" | "maxmemMiB">): CheckedConfig {
-  return checkConfig({ ...config, vcpus: about.nrVcpus, maxmemMiB: Math.max(config.maxmemMiB ?? 0, about.maxmemMiB) }, { isBuilt: true });
+  return checkConfig({ ...config, vcpus: Math.min(config.vcpus ?? about.nrVcpus, about.nrVcpus), maxvcpus: about.nrVcpus, maxmemMiB: Math.max(config.maxmemMiB ?? 0, about.maxmemMiB) }, { isBuilt: true });
 }
 /**
  * Build a domain from a stream that saveDomain made, and let it run.
@@ -157,6 +175,7 @@ export async function restoreDomain(machine: Machine, input: ReadableStream<Uint
       let checked: CheckedConfig;
       try {
         await readEnvelopeEnd(from);
+        o.signal?.throwIfAborted();
         checked = configFor(config, arriving.about);
       } catch (e) {
         await takeBack(arriving.undo);
@@ -164,7 +183,7 @@ export async function restoreDomain(machine: Machine, input: ReadableStream<Uint
       }
       o.progress?.({ phase: "devices", donePages: 0, totalPages: 0, bytes: from.offset });
       return connectArrived(machine, checked, arriving);
-    }, { ...(o.signal ? { signal: o.signal } : {}), ...(o.paused ? { paused: true } : {}) });
+    }, o.paused ? { paused: true } : {});
   } finally {
     await from.cancel("read");
   }

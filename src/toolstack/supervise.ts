@@ -51,7 +51,9 @@ export async function superviseDomain(machine: Machine, first: CheckedConfig, wa
     shortLives = performance.now() - begun < SHORT_LIFE_MS ? shortLives + 1 : 0;
     const restarts = action === "restart" || action === "rename-restart" || action === "coredump-restart";
     const again = restarts && shortLives < MAX_SHORT_LIVES && !watch.signal?.aborted;
-    if (end.reason === "soft_reset") watch.notice(`${domain.name} asked for ${end.reason}, which is not built yet; it is destroyed`);
+    if (end.reason === "suspend" && domain.hasLeft) watch.notice(`${domain.name} has been saved or moved`);
+    else if (end.reason === "suspend") watch.notice(`${domain.name} suspended itself without being asked; it is destroyed`);
+    if (end.reason === "soft_reset") watch.notice(`${domain.name} asked for soft_reset, which is not built yet; it is destroyed`);
     await attached;
     await watch.ended(domain, end);
     if (action === "rename-restart" && again) machine.renameDomain(domain, `${domain.name}${suffix(new Date())}`);

@@ -19,8 +19,18 @@ export type Setting = { readonly key: string; readonly place: Place; readonly va
 
 /** `file:line:column`, as compilers print it; the file alone where line 0 says that there are no lines. */
 export const placeText = (p: Place): string => (p.line === 0 ? p.file : `${p.file}:${p.line}:${p.column}`);
+/** A fault of the configuration at a stated place; who shows the file can point at it. */
+export class ConfigError extends UserError {
+  readonly place: Place;
+  readonly what: string;
+  constructor(place: Place, what: string) {
+    super(`${placeText(place)}: ${what}`);
+    this.place = place;
+    this.what = what;
+  }
+}
 /** A fault of the configuration at a stated place. */
-export const faultAt = (place: Place, what: string): UserError => new UserError(`${placeText(place)}: ${what}`);
+export const faultAt = (place: Place, what: string): UserError => new ConfigError(place, what);
 
 /** Nesting that no honest file reaches; the reader recurses once a level. */
 const MAX_DEPTH = 16;

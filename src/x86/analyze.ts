@@ -86,7 +86,7 @@ const analyzer = new Analyzer(), cache = new Map<number, Facts>();
 /** A shift by zero changes no flags: its form is told apart by the immediate being zero. */
 export function factsOf(i: Insn): Facts {
   if (i.facts) return i.facts as Facts;
-  const noShift = i.sk === KIND.imm && (i.imm & (i.w === 64 ? 63 : 31)) === 0, key = formKey(formOf(i, false)) * 2 + (noShift ? 1 : 0);
+  const noShift = i.sk === KIND.imm && (i.imm & (i.w === 64 ? 63 : 31)) === 0, key = formKey(formOf(i, false, false)) * 2 + (noShift ? 1 : 0);
   let f = cache.get(key);
   if (!f) cache.set(key, f = analyzer.run(i));
   i.facts = f;

@@ -4,7 +4,7 @@
  */
 import type { Views } from "../base/views.ts";
 import { ADDR, type Insn, KIND, TRAP_ROWS, Undecodable, decode, jmpRow, trapInsn, blank } from "./decode.ts";
-import { CODEE, CODE_AT, CODE_BITS, PCPU_BYTES, RECS_AT, REC } from "./layout.ts";
+import { CODEE, CODE_AT, CODE_BITS, LENGTH_SHIFT, RECS_AT, RECS_BYTES, REC } from "./layout.ts";
 import { STALE, STRADDLE, codeSlot } from "./runtime.ts";
 import { CPU, MODE, gprAt, segAt, xmmAt } from "./state.ts";
 
@@ -20,16 +20,14 @@ export type CodeHooks = {
   unprotect(frame: number): void;
   /** Arrivals at a record until it is worth translating. */
   readonly heat: number;
-  /** Records have been replaced: who remembers where they are must forget it. */
-  replaced(): void;
   /** Everything was forgotten: addresses of records mean nothing any more. */
   flushed(): void;
   /** A region's code is gone. */
   freeRegion(slot: number): void;
   /** Grows when somebody else has written to the frame. */
   generation(frame: number): number;
-  /** Table slot of the stub for an instruction. */
-  stubOf(i: Insn, cross: boolean): number;
+  /** Table slot of the stub for an instruction. cross: a direct jump off its page; big: its numbers want 64 bits. */
+  stubOf(i: Insn, cross: boolean, big: boolean): number;
   /** A page of code was left to be continued at this linear address: its machine page, or throws GuestFault. */
   fetch(linear: number): number;
 };
@@ -55,7 +53,6 @@ export class CodeCache {
     this.pages.clear(); this.byFrame.clear();
     this.next = this.base + RECS_AT; this.counters.flushes++;
     this.clearIndex();
-    this.hooks.replaced();
     this.hooks.flushed();
   }
   page(machine: number, mode: number): Page {
@@ -100,7 +97,7 @@ export class CodeCache {
     return rec;
   }
   /** With so many bytes taken, the next decoding may not have room. */
-  private isFull(bytes = 0): boolean { return this.next + bytes + (MAX_RUN + 4) * REC.size > this.base + PCPU_BYTES; }
+  private isFull(bytes = 0): boolean { return this.next + bytes + (MAX_RUN + 4) * REC.size > this.base + RECS_AT + RECS_BYTES; }
   /** The record of an instruction of that page, decoded if need be; 0 where there is no room, or it goes on into the next page and was never met. */
   recordAt(p: Page, off: number): number {
     const machine = p.key % 2 ** 32, mode = Math.floor(p.key / 2 ** 32), known = p.at.get(off);
@@ -138,24 +135,23 @@ export class CodeCache {
     v.i32[rec >>> 2] = v.i32[(rec + REC.stub) >>> 2] = STRADDLE; v.u32[(rec + REC.imm) >>> 2] = second;
     markPieces(p, off, 4095); markPieces(q, 0, 0); q.recs.push(rec, rec + REC.size);
     p.at.set(off, rec);
-    if (old !== 0) this.hooks.replaced();
     return rec;
   }
   private write(p: Page, i: Insn, off: number): void {
     const at = this.next, { v } = this, target = off + i.len + i.imm, isDirect = i.row.flow === "jcc" || i.row.flow === "jmp" || i.row.flow === "call";
-    const cross = isDirect && (target < 0 || target > 4095 || !i.long);
+    const cross = isDirect && (target < 0 || target > 4095 || !i.long), imm = isDirect ? target : i.imm;
+    // a segment's far selector or a second immediate shares the displacement's place, as a direct jump's link does
+    const disp = isDirect ? 0 : i.addr === ADDR.none ? i.imm2 : i.disp + (i.ripRel ? off + i.len : 0), big = i.bigImm !== null || i.bigDisp !== null || imm !== (imm | 0) || disp !== (disp | 0);
     this.next += REC.size; this.counters.records++; p.recs.push(at);
     const slot = (k: number, n: number) => (k === KIND.hi ? gprAt(n) + 1 : k === KIND.xmm ? xmmAt(n) : k === KIND.mmx ? CPU.st.at + n * 16 : k === KIND.num ? n : gprAt(n));
-    v.i32[at >>> 2] = v.i32[(at + REC.stub) >>> 2] = this.hooks.stubOf(i, cross);
+    v.i32[at >>> 2] = v.i32[(at + REC.stub) >>> 2] = this.hooks.stubOf(i, cross, big);
     v.i32[(at + REC.heat) >>> 2] = this.hooks.heat;
     v.u16[(at + REC.d) >>> 1] = slot(i.dk, i.dn); v.u16[(at + REC.s) >>> 1] = slot(i.sk, i.sn);
-    v.u16[(at + REC.base) >>> 1] = i.ripRel ? CPU.ripBase.at : i.base < 0 ? CPU.zero.at : gprAt(i.base); v.u16[(at + REC.index) >>> 1] = i.index < 0 ? CPU.zero.at : gprAt(i.index);
-    v.u8[at + REC.scale] = i.scale; v.u8[at + REC.len] = i.len; v.u16[(at + REC.off) >>> 1] = off;
-    v.dv.setBigInt64(at + REC.imm, i.bigImm ?? BigInt(isDirect ? target : i.imm), true);
-    // a segment's far selector or a second immediate shares the displacement's place
-    v.dv.setBigInt64(at + REC.disp, i.bigDisp ?? BigInt(i.addr === ADDR.none ? i.imm2 : i.disp + (i.ripRel ? off + i.len : 0)), true);
-    v.i32[(at + REC.link) >>> 2] = 0;
-    v.u16[(at + REC.seg) >>> 1] = i.seg < 0 ? CPU.zero.at : segAt(i.seg);
+    v.u8[at + REC.base] = i.ripRel ? CPU.ripBase.at : i.base < 0 ? CPU.zero.at : gprAt(i.base); v.u8[at + REC.index] = i.index < 0 ? CPU.zero.at : gprAt(i.index);
+    v.u8[at + REC.scale] = i.scale | i.len << LENGTH_SHIFT; v.u8[at + REC.seg] = (i.seg < 0 ? CPU.zero.at : segAt(i.seg)) >>> 3;
+    v.u16[(at + REC.off) >>> 1] = off; v.u16[(at + REC.block) >>> 1] = 0;
+    v.i32[(at + REC.imm) >>> 2] = imm; v.i32[(at + REC.disp) >>> 2] = disp;
+    if (big) { v.dv.setBigInt64(at + REC.bigImm, i.bigImm ?? BigInt(imm), true); v.dv.setBigInt64(at + REC.bigDisp, i.bigDisp ?? BigInt(disp), true); }
   }
 
   private drop(frame: number, p: Page): void {
@@ -192,15 +188,14 @@ export class CodeCache {
   private endRegion(r: PlacedRegion): void {
     const { i32 } = this.v;
     for (const rec of r.recs) if (i32[rec >>> 2] === r.slot) {
-      i32[rec >>> 2] = i32[(rec + REC.stub) >>> 2]!;
+      i32[rec >>> 2] = i32[(rec + REC.stub) >>> 2]!; this.v.u16[(rec + REC.block) >>> 1] = 0;
       i32[(rec + REC.heat) >>> 2] = Math.max(1, this.hooks.heat >> 2);     // it was hot: sooner than the first time
     }
     for (const p of r.pages) p.regions?.delete(r);
     this.hooks.freeRegion(r.slot);
   }
   private forget(p: Page): void {
-    this.hooks.replaced();
-    for (const rec of p.recs) this.v.i32[rec >>> 2] = this.v.i32[(rec + REC.stub) >>> 2] = STALE;
+    for (const rec of p.recs) { this.v.i32[rec >>> 2] = this.v.i32[(rec + REC.stub) >>> 2] = STALE; this.v.u16[(rec + REC.block) >>> 1] = 0; }
     for (const r of p.regions ?? []) this.endRegion(r);
     const machine = p.key % 2 ** 32;
     for (const off of p.at.keys()) {

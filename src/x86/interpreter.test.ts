@@ -146,6 +146,19 @@ test("the trap flag raises #DB after each instruction", () => {
   const f = run(m);
   assert.deepEqual([f.vector, f.rip, cpu.gpr(RAX), cpu.gpr(RBX)], [VECTOR.DB, BigInt(CODE + 2), 1n, 0n]);
 });
+test("stepping over the last instruction of a page, and over one that goes on in the next, leads into the next", () => {
+  for (const [code, back, next] of [["83 c8 01  90", 3, 4096], ["83 c8 01  90", 2, 4097]] as const) {
+    const m = machine(code, CODE + 4096 - back);
+    setFlags(m.engine.cpu, EFLAGS.TF, EFLAGS.TF);
+    assert.equal(run(m).rip, BigInt(CODE + next));
+  }
+});
+test("numbers of 64 bits, and distances of nearly 2 GiB, are whole", () => {
+  // movabs rax, imm64 ; mov [moffs64], eax ; lea rbx, [rip + 0x7fffffff] ; jmp +0x7ffffff0, where nothing is
+  const m = machine("48 b8 f0 de bc 9a 78 56 34 12  a3 10 00 60 00 00 00 00 00  48 8d 1d ff ff ff 7f  e9 f0 ff ff 7f", CODE + 0x800), { cpu } = m.engine, f = run(m);
+  assert.deepEqual([cpu.gpr(RAX), m.v.dv.getUint32(m.ram + 0x20010, true), cpu.gpr(RBX)], [0x123456789abcdef0n, 0x9abcdef0, BigInt(CODE + 0x800 + 26 + 0x7fffffff)]);
+  assert.deepEqual([f.vector, cpu.get(CPU.cr2)], [VECTOR.PF, BigInt(CODE + 0x800 + 31 + 0x7ffffff0)]);
+});
 test("bytes that are no instruction raise #UD, sixteen prefixes #GP", () => {
   assert.equal(run(machine("0f 04")).vector, VECTOR.UD);
   assert.equal(run(machine("f0 01 c0")).vector, VECTOR.UD);

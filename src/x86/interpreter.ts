@@ -94,9 +94,8 @@ export class Interpreter implements Engine {
       generation: frame => options.code?.generation(frame) ?? 0,
       heat: options.translateAfter ?? 0,
       freeRegion: freeSlot,
-      flushed: () => this.regions.flushed(),
-      replaced: () => mmu.forgetAllJumps(),
-      stubOf: (i, cross) => this.stubOf(i, cross),
+      flushed: () => { mmu.forgetAllJumps(); this.regions.flushed(); },
+      stubOf: (i, cross, big) => this.stubOf(i, cross, big),
       fetch: linear => mmu.fillCode(linear),
     };
     this.code = new CodeCache(this.v, at, hooks);
@@ -113,8 +112,8 @@ export class Interpreter implements Engine {
     };
   }
 
-  private stubOf(i: Insn, cross: boolean): number {
-    const form = formOf(i, cross), key = formKey(form);
+  private stubOf(i: Insn, cross: boolean, big: boolean): number {
+    const form = formOf(i, cross, big), key = formKey(form);
     let slot = this.stubs.get(key);
     if (slot === undefined) { slot = this.nextSlot + this.fresh.length; this.fresh.push(form); this.stubs.set(key, slot); }
     return slot;
@@ -139,6 +138,10 @@ export class Interpreter implements Engine {
 
   contextChanged(): void { this.cpu.mmu.flushAll(); this.cpu.setMode(); this.cpu.mmu.setWatch(); }
   forbidWrites(isForbidden: (frame: number) => boolean): number[] { return this.cpu.mmu.forbidFrames(isForbidden); }
+  prepare(places: readonly (readonly [machine: number, mode: number])[]): void {
+    for (const [machine, mode] of places) this.code.recordAt(this.code.page(machine - machine % 4096, mode), machine % 4096);
+    this.makeStubs();
+  }
   flushTlb(): void { this.cpu.mmu.flushAll(); }
   readLinear(linear: bigint, bytes: Uint8Array): boolean { return this.cpu.readLinear(linear, bytes); }
   writeLinear(linear: bigint, bytes: Uint8Array): boolean { return this.cpu.writeLinear(linear, bytes); }
@@ -156,6 +159,7 @@ export class Interpreter implements Engine {
         linear = (eip + Number(cpu.get(CPU.csBase))) % 4294967296;
       }
       const machine = cpu.mmu.fillCode(linear), rec = this.code.record(linear, machine, mode);
+      cpu.mmu.correctJump(linear, rec);
       this.regions.adopt(rec, linear, machine, mode);
       cpu.set(CPU.ripBase, rip - BigInt(linear & 4095));
       this.makeStubs();
@@ -167,7 +171,7 @@ export class Interpreter implements Engine {
       return 0;
     }
   }
-  private ripOf(rec: number): bigint { return BigInt.asIntN(64, this.cpu.get(CPU.ripBase) + BigInt(this.v.u16[(rec + REC.off) >>> 1]!)); }
+  private ripOf(rec: number, base = this.cpu.get(CPU.ripBase)): bigint { return BigInt.asIntN(64, base + BigInt(this.v.u16[(rec + REC.off) >>> 1]!)); }
 
   run(budgetJumps: number): number {
     const { cpu, v } = this, w = this.at >>> 2, FAULT = w + (CPU.fault.at >> 2), EXIT_ = w + (CPU.exit.at >> 2), BUDGET = w + (CPU.budget.at >> 2), SHADOW = w + (CPU.shadow.at >> 2), LINK = w + (CPU.link.at >> 2),
@@ -179,7 +183,7 @@ export class Interpreter implements Engine {
     for (;;) {
       this.settle();
       if (i32[HOT]) { const hot = i32[HOT]!; i32[HOT] = 0; this.regions.heated(hot, cpu.rip); }
-      if (i32[STAYED]) { const stayed = i32[STAYED]!; i32[STAYED] = 0; this.regions.heated(stayed, cpu.get(CPU.stayedRip)); }
+      if (i32[STAYED]) { const stayed = i32[STAYED]!; i32[STAYED] = 0; this.regions.heated(stayed, this.ripOf(stayed, cpu.get(CPU.stayedBase))); }
       if (i32[FAULT] === RETRY + 1) { i32[FAULT] = 0; i32[LINK] = 0; this.isRetrying = true; }
       if (i32[FAULT]) {
         const vector = i32[FAULT]! - 1 === VECTOR.GP && cpu.isNonCanonical && this.usesStack() ? VECTOR.SS : i32[FAULT]! - 1, error = cpu.get(CPU.errorCode);

@@ -17,7 +17,7 @@ export const ITLB_AT = TLB_END, ITLB_BITS = 12, ITLBE = { size: 16, tag: 0, key:
 export const ITLB_MIX = 12;
 export const itlbIndex = (linear: number): number => (linear >>> 12 ^ linear >>> 12 + ITLB_MIX) & (1 << ITLB_BITS) - 1;
 /** Where jumps went: hash of a linear address to the record there. Entry: address i64, record u32, tag u32: CPU.jumpTags[address < 0] | CPU.mode. Forgetting all of a half is another tag. */
-export const JUMPS_AT = ITLB_AT + (ITLBE.size << ITLB_BITS), JUMP_BITS = 11, JUMPE = { size: 16, linear: 0, rec: 8, tag: 12 } as const;
+export const JUMPS_AT = ITLB_AT + (ITLBE.size << ITLB_BITS), JUMP_BITS = 13, JUMPE = { size: 16, linear: 0, rec: 8, tag: 12 } as const;
 /** The tags' step: what CPU.mode has room in. */
 export const JUMP_TAG_STEP = 256;
 /** Code cache index: key of an instruction (machine address + code size << 32) to its record. Entry: key i64, record u32. */
@@ -26,10 +26,21 @@ export const RECS_AT = CODE_AT + (CODEE.size << CODE_BITS);
 /** A pCPU's whole area in bytes; multiple of 64 KiB. Pages never touched cost nothing. */
 export const PCPU_BYTES = 64 << 20;
 
-/** A decoded instruction. handler: table slot that executes it (its stub, a region that begins here, or `stale`); stub: its stub. d, s: addresses of operand
- *  slots in the CPU struct (or plain numbers, by form); seg: address of the segment; block: 1 + the block of the region that begins here; heat: arrivals
- *  left until it is worth translating; data: the region's data block; stay: how much longer, in long stays, until that region is worth making wide. A record is one line of the cache. */
-export const REC = { size: 64, handler: 0, d: 4, s: 6, base: 8, index: 10, scale: 12, len: 13, off: 14, imm: 16, disp: 24, link: 32, seg: 36, block: 38, heat: 40, stub: 44, data: 48, stay: 52 } as const;
+/** Where records end and what is seldom wanted of them begins: as far behind each record. */
+export const RECS_BYTES = Math.floor((PCPU_BYTES - RECS_AT) / 2 / 64) * 64;
+/**
+ * A decoded instruction: half a line of the cache, since what runs now and then waits for it. handler: table slot that executes it (its stub, a region that begins here, or `stale`); d, s: addresses
+ * of operand slots in the CPU struct (or plain numbers, by form), base, index: of registers; seg: address of the segment / 8; scale: of the index | length << LENGTH_SHIFT; off: offset in its page, above 4095 for the jump behind the last one; block: 1 + the block of the
+ * region that begins here, or 0; imm, disp: as numbers of 32 bits (a form that is `big` reads bigImm and bigDisp); imm of a direct jump: the page offset it goes to; link, in place of disp: the record
+ * there; guess, in place of imm: where an indirect call went last; heat: arrivals left until it is worth translating; data: the region's data block. Behind RECS_BYTES, stub: its stub; stay: how much
+ * longer, in long stays, until that region is worth making wide.
+ */
+export const REC = {
+  size: 32, handler: 0, d: 4, s: 6, base: 8, index: 9, scale: 10, seg: 11, off: 12, block: 14, imm: 16, guess: 16, disp: 20, link: 20, heat: 24, data: 28,
+  stub: RECS_BYTES, stay: RECS_BYTES + 4, bigImm: RECS_BYTES + 8, bigDisp: RECS_BYTES + 16,
+} as const;
+/** REC.scale's parts. */
+export const LENGTH_SHIFT = 4, SCALE_MASK = 3;
 
-if (RECS_AT % REC.size) throw new Error("Records are not aligned");
+if (RECS_AT % 64) throw new Error("Records are not aligned");
 if (CPU.sizeof > TLB_AT) throw new Error("The CPU struct reaches into the TLB");

@@ -61,6 +61,11 @@ export class Mmu {
   private readonly jumps: number;
   private readonly jumpTags: number;
   private nrForgotten = 0;
+  /** Which pages have been in the instruction TLB since it was emptied, by its index: jumps to them may be remembered. Local and global pages apart, each with the number of the emptying. */
+  private readonly fetchedLocal = new Float64Array(1 << ITLB_BITS);
+  private readonly fetchedGlobal = new Float64Array(1 << ITLB_BITS);
+  private nrLocalFlushes = 1;
+  private nrFlushes = 1;
   /** code has been met in the upper half on a page that is not global */
   private hasLocalUpper = false;
   /** the last address that fillCode was asked for */
@@ -229,7 +234,12 @@ export class Mmu {
     if (++this.nrForgotten === 2 ** 31 / JUMP_TAG_STEP) { this.nrForgotten = 1; this.i32.fill(0, this.jumps, this.jumps + (JUMPE.size << JUMP_BITS >> 2)); }
     this.i32[this.jumpTags + half] = this.nrForgotten * JUMP_TAG_STEP;
   }
-  /** Records have changed: forget the jumps to them. */
+  /** The record at a linear address is another than a jump remembers, if one does. */
+  correctJump(linear: number, rec: number): void {
+    const { i32 } = this, lo = linear | 0, e = this.jumps + ((lo ^ lo >>> JUMP_BITS) & (1 << JUMP_BITS) - 1) * (JUMPE.size >> 2);
+    if (i32[e] === lo && i32[e + 1] === (Math.floor(linear / 4294967296) | 0)) i32[e + (JUMPE.rec >> 2)] = rec;
+  }
+  /** Addresses of records mean nothing any more, or addresses of code: forget all jumps. */
   forgetAllJumps(): void { this.forgetJumps(0); this.forgetJumps(1); }
   private noteLarge(linear: number, flags: number): void {
     const region = regionOf(linear, flags);
@@ -586,6 +596,7 @@ export class Mmu {
     // the entry's place may have held a page that jumps are remembered to: that mapping still stands until it is invalidated
     if (linear < 0 && !(this.flags & TLBE.global)) this.hasLocalUpper = true;
     if (this.flags & (LARGE | HUGE)) this.noteLarge(linear, this.flags);
+    if (this.flags & TLBE.global) this.fetchedGlobal[index] = this.nrFlushes; else this.fetchedLocal[index] = this.nrLocalFlushes;
     this.logs[TLB_CONTEXTS]![this.flags & TLBE.global]!.add(index);
     return machine;
   }
@@ -619,6 +630,7 @@ export class Mmu {
   }
   /** Forget everything: another vCPU, another p2m, or a control bit that changes what the tables mean. */
   flushAll(): void {
+    this.nrFlushes++; this.nrLocalFlushes++;
     for (let c = 0; c <= TLB_CONTEXTS; c++) for (const log of this.logs[c]!) {
       for (let n = 0; n < log.nr; n++) this.drop(c, log.entries[n]!);
       log.clear();
@@ -627,6 +639,7 @@ export class Mmu {
   }
   /** CR3 was loaded: forget all but global pages. */
   flushLocal(): void {
+    this.nrLocalFlushes++;
     for (let c = 0; c <= TLB_CONTEXTS; c++) {
       const log = this.logs[c]![0];
       for (let n = 0; n < log.nr; n++) {
@@ -641,15 +654,17 @@ export class Mmu {
   /** INVLPG: the page of `linear`, in every context, and all pieces of a large page around it. */
   invlpg(linear: number): void {
     const page = linear & ~0xfff, hi = Math.floor(linear / 4294967296) | 0;
-    this.forgetTables(); this.forgetAllJumps();
+    this.forgetTables();
     for (let c = 0; c < TLB_CONTEXTS; c++) {
       const e = this.entryOf(c, linear);
       if (this.i32[e] === page && this.i32[e + 1] === hi) this.drop(c, linear >>> 12 & TLB_MASK);
     }
     const i = itlbIndex(linear), e = this.itlb + ((i * ITLBE.size) >>> 2);
     if ((this.i32[e]! & ~0xfff) === page && this.i32[e + 1] === hi) this.drop(TLB_CONTEXTS, i);
-    const small = regionOf(linear, LARGE), huge = regionOf(linear, HUGE);
-    if (this.large.some((set) => set.has(small) || set.has(huge))) this.dropLarge(page, hi);
+    const small = regionOf(linear, LARGE), huge = regionOf(linear, HUGE), isLarge = this.large.some((set) => set.has(small) || set.has(huge));
+    if (isLarge) this.dropLarge(page, hi);
+    // most pages that are invalidated hold data: a process that is copied would otherwise forget the kernel's jumps at each page it writes to
+    if (isLarge || this.fetchedLocal[i] === this.nrLocalFlushes || this.fetchedGlobal[i] === this.nrFlushes) this.forgetJumps(linear < 0 ? 1 : 0);
   }
   private dropLarge(page: number, hi: number): void {
     for (let c = 0; c <= TLB_CONTEXTS; c++) for (const log of this.logs[c]!) for (let n = 0; n < log.nr; n++) {

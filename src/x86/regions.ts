@@ -154,7 +154,7 @@ export class Regions {
         return rec !== undefined && (this.isEntry(rec) || heat - v.i32[(rec + REC.heat) >>> 2]! >= heat / WARM_PART);
       },
       calleeOf: (pos) => {
-        const rec = recAt(pos), to = rec === undefined ? 0 : v.i32[(rec + REC.link) >>> 2]!;
+        const rec = recAt(pos), to = rec === undefined ? 0 : v.i32[(rec + REC.guess) >>> 2]!;
         return to === 0 ? null : to - (base | 0) | 0;
       },
       isCovered: (pos) => {

@@ -90,29 +90,37 @@ export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number
     hi(0); hi(1); c.op(Op.i64_mul); hi(t); c.op(Op.i64_add); hi(u); c.op(Op.i64_add);
   };
   define("mulhu", [I64, I64], [I64], mulhu);
-  define("mulhs", [I64, I64], [I64], c => { mulhu(c); for (const [x, y] of [[0, 1], [1, 0]] as const) c.get(x).i64(63).op(Op.i64_shr_s).get(y).op(Op.i64_and).op(Op.i64_sub); });
-  /** lookup(rip, cpu): the record at rip, with ripBase moved; 0 (rip stored) when the budget is spent or the run loop must find it. */
-  define("lookup", [I64, I32], [I32], c => {
-    const lin = c.local(I64), e = c.local(I32), key = c.local(I64), t = c.local(I32), jump = c.local(I32), tag = c.local(I32), miss = c.block(), found = c.block();
-    c.get(1).get(1).mem(Op.i32_load, CPU.budget.at).i32(1).op(Op.i32_sub).tee(t).mem(Op.i32_store, CPU.budget.at).get(t).i32(0).op(Op.i32_lt_s).unlikely().brIf(miss);
-    c.get(0).get(1).mem(Op.i64_load, CPU.csBase.at).op(Op.i64_add).tee(lin).i64(63).op(Op.i64_shr_u).op(Op.i32_wrap_i64).i32(2).op(Op.i32_shl).get(1).op(Op.i32_add).mem(Op.i32_load, CPU.jumpTags.at);
-    c.get(1).mem(Op.i32_load, CPU.mode.at).op(Op.i32_or).set(tag);
-    c.get(lin).op(Op.i32_wrap_i64).tee(t).get(t).i32(JUMP_BITS).op(Op.i32_shr_u).op(Op.i32_xor).i32((1 << JUMP_BITS) - 1).op(Op.i32_and).i32(Math.log2(JUMPE.size)).op(Op.i32_shl).get(1).op(Op.i32_add).tee(jump);
-    c.mem(Op.i64_load, JUMPS_AT + JUMPE.linear).get(lin).op(Op.i64_eq).get(jump).mem(Op.i32_load, JUMPS_AT + JUMPE.tag).get(tag).op(Op.i32_eq).op(Op.i32_and).if_();
-    c.get(jump).mem(Op.i32_load, JUMPS_AT + JUMPE.rec).set(t).br(found).end();
-    itlbEntry(c, lin, t).get(1).op(Op.i32_add).tee(e).mem(Op.i64_load, ITLB_AT + ITLBE.tag);
-    c.get(lin).i64(-4096).op(Op.i64_and).get(1).mem(Op.i64_load32_u, CPU.mode.at).op(Op.i64_or).op(Op.i64_ne).unlikely().brIf(miss);
-    c.get(e).mem(Op.i64_load, ITLB_AT + ITLBE.key).get(lin).i64(4095).op(Op.i64_and).op(Op.i64_or).tee(key);
-    c.op(Op.i32_wrap_i64).tee(t).get(t).i32(CODE_MIX).op(Op.i32_shr_u).op(Op.i32_xor).i32((1 << CODE_BITS) - 1).op(Op.i32_and).i32(4).op(Op.i32_shl).get(1).op(Op.i32_add).tee(e).mem(Op.i64_load, CODE_AT + CODEE.key);
-    c.get(key).op(Op.i64_ne).unlikely().brIf(miss);
-    c.get(e).mem(Op.i32_load, CODE_AT + CODEE.rec).set(t);
-    c.get(jump).get(lin).mem(Op.i64_store, JUMPS_AT + JUMPE.linear).get(jump).get(t).mem(Op.i32_store, JUMPS_AT + JUMPE.rec).get(jump).get(tag).mem(Op.i32_store, JUMPS_AT + JUMPE.tag);
-    c.end();
-    c.get(1).get(0).get(lin).i64(4095).op(Op.i64_and).op(Op.i64_sub).mem(Op.i64_store, CPU.ripBase.at);
-    heat(c, t, 1, e, () => c.br(miss));
-    c.get(t).op(Op.return).end();
-    c.get(1).get(0).mem(Op.i64_store, CPU.rip.at).get(1).i32(0).mem(Op.i32_store, CPU.link.at).i32(0);
+  // mostly an index times a size: the high half of numbers of 32 bits is a sign
+  define("mulhs", [I64, I64], [I64], c => {
+    c.get(0).i64(2 ** 31).op(Op.i64_add).get(1).i64(2 ** 31).op(Op.i64_add).op(Op.i64_or).i64(32).op(Op.i64_shr_u).op(Op.i64_eqz).if_();
+    c.get(0).get(1).op(Op.i64_mul).i64(63).op(Op.i64_shr_s).op(Op.return).end();
+    mulhu(c);
+    for (const [x, y] of [[0, 1], [1, 0]] as const) c.get(x).i64(63).op(Op.i64_shr_s).get(y).op(Op.i64_and).op(Op.i64_sub);
   });
+  /** Into local `out` the record at the rip in local `rip`, with ripBase moved; 0 (rip stored) when the budget is spent or the run loop must find it. In line: V8 is told not to do that (bin/fit-node.mjs). */
+  const find = (c: Code, rip: number, cpu: number, out: number) => {
+    const lin = c.local(I64), e = c.local(I32), key = c.local(I64), t = c.local(I32), jump = c.local(I32), tag = c.local(I32), done = c.block(), miss = c.block(), found = c.block();
+    c.get(cpu).get(cpu).mem(Op.i32_load, CPU.budget.at).i32(1).op(Op.i32_sub).tee(t).mem(Op.i32_store, CPU.budget.at).get(t).i32(0).op(Op.i32_lt_s).unlikely().brIf(miss);
+    c.get(rip).get(cpu).mem(Op.i64_load, CPU.csBase.at).op(Op.i64_add).tee(lin).i64(63).op(Op.i64_shr_u).op(Op.i32_wrap_i64).i32(2).op(Op.i32_shl).get(cpu).op(Op.i32_add).mem(Op.i32_load, CPU.jumpTags.at);
+    c.get(cpu).mem(Op.i32_load, CPU.mode.at).op(Op.i32_or).set(tag);
+    c.get(lin).op(Op.i32_wrap_i64).tee(t).get(t).i32(JUMP_BITS).op(Op.i32_shr_u).op(Op.i32_xor).i32((1 << JUMP_BITS) - 1).op(Op.i32_and).i32(Math.log2(JUMPE.size)).op(Op.i32_shl).get(cpu).op(Op.i32_add).tee(jump);
+    c.mem(Op.i64_load, JUMPS_AT + JUMPE.linear).get(lin).op(Op.i64_eq).get(jump).mem(Op.i32_load, JUMPS_AT + JUMPE.tag).get(tag).op(Op.i32_eq).op(Op.i32_and).if_();
+    c.get(jump).mem(Op.i32_load, JUMPS_AT + JUMPE.rec).set(out).br(found).end();
+    itlbEntry(c, lin, t).get(cpu).op(Op.i32_add).tee(e).mem(Op.i64_load, ITLB_AT + ITLBE.tag);
+    c.get(lin).i64(-4096).op(Op.i64_and).get(cpu).mem(Op.i64_load32_u, CPU.mode.at).op(Op.i64_or).op(Op.i64_ne).unlikely().brIf(miss);
+    c.get(e).mem(Op.i64_load, ITLB_AT + ITLBE.key).get(lin).i64(4095).op(Op.i64_and).op(Op.i64_or).tee(key);
+    c.op(Op.i32_wrap_i64).tee(t).get(t).i32(CODE_MIX).op(Op.i32_shr_u).op(Op.i32_xor).i32((1 << CODE_BITS) - 1).op(Op.i32_and).i32(4).op(Op.i32_shl).get(cpu).op(Op.i32_add).tee(e).mem(Op.i64_load, CODE_AT + CODEE.key);
+    c.get(key).op(Op.i64_ne).unlikely().brIf(miss);
+    c.get(e).mem(Op.i32_load, CODE_AT + CODEE.rec).set(out);
+    c.get(jump).get(lin).mem(Op.i64_store, JUMPS_AT + JUMPE.linear).get(jump).get(out).mem(Op.i32_store, JUMPS_AT + JUMPE.rec).get(jump).get(tag).mem(Op.i32_store, JUMPS_AT + JUMPE.tag);
+    c.end();
+    c.get(cpu).get(rip).get(lin).i64(4095).op(Op.i64_and).op(Op.i64_sub).mem(Op.i64_store, CPU.ripBase.at);
+    heat(c, out, cpu, e, () => c.br(miss));
+    c.br(done).end();
+    c.get(cpu).get(rip).mem(Op.i64_store, CPU.rip.at).get(cpu).i32(0).mem(Op.i32_store, CPU.link.at).i32(0).set(out).end();
+  };
+  /** lookup(rip, cpu): the record at rip, or 0. */
+  define("lookup", [I64, I32], [I32], c => { const rec = c.local(I32); find(c, 0, 1, rec); c.get(rec); });
   /** isMapped(linear address, cpu, machine page): does the instruction TLB say so, for the present mode? */
   define("isMapped", [I64, I32, I32], [I32], c => {
     const e = c.local(I32);
@@ -162,14 +170,15 @@ export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number
   }
   // Ways out of a region (translate.ts), for all regions the same, so that their code stays in the processor's caches. Registers are in their places, flags as lazy as
   // CPU.lazy says; rip, the record there, budget and the number of instructions done are given.
-  /** Flags become the words that the interpreter and TypeScript know. */
+  /** Flags that are lazy become the words that the interpreter and TypeScript know. */
   define("settleFlags", [], [], c => {
     const kind = c.local(I32), a = c.local(I64), b = c.local(I64);
-    c.i32(cpu).mem(Op.i32_load, CPU.lazy.at).tee(kind).if_();
+    c.i32(cpu).mem(Op.i32_load, CPU.lazy.at).set(kind);
     c.i32(cpu).mem(Op.i64_load, CPU.fres.at).set(a).i32(cpu).mem(Op.i64_load, CPU.faux.at).set(b);
     for (const [f, at] of [["flagRes", CPU.fres.at], ["flagAux", CPU.faux.at]] as const) c.i32(cpu).get(kind).get(a).get(b).call(own(f)).mem(Op.i64_store, at);
-    c.i32(cpu).i32(0).mem(Op.i32_store, CPU.lazy.at).end();
+    c.i32(cpu).i32(0).mem(Op.i32_store, CPU.lazy.at);
   });
+  const settle = (c: Code) => { c.i32(cpu).mem(Op.i32_load, CPU.lazy.at).if_(); c.call(own("settleFlags")).end(); };
   /** The loop that called the region counts one instruction for it: `less`, unless another handler is called in its place. */
   const retire = (c: Code, n: number, less: number) => { c.i32(cpu).i32(cpu).mem(Op.i64_load, CPU.retired.at).get(n).op(Op.i64_extend_i32_u).op(Op.i64_add); if (less) c.i64(less).op(Op.i64_sub); c.mem(Op.i64_store, CPU.retired.at); };
   /** Somebody may want this pCPU's attention (a budget of -1): that is not to be lost. */
@@ -178,7 +187,7 @@ export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number
   /** leave(rip, cpu, budget, done): to the run loop. */
   define("leave", [I64, I32, I32, I32], [I32], c => {
     keepBudget(c, 2);
-    retire(c, 3, 1); c.call(own("settleFlags"));
+    retire(c, 3, 1); settle(c);
     c.i32(cpu).get(0).mem(Op.i64_store, CPU.rip.at).i32(cpu).i32(0).mem(Op.i32_store, CPU.link.at).i32(0);
   });
   /** leaveTo(rip, record or 0, cpu, budget, done): to whatever executes the instruction at rip; a region goes on with the flags as they are. */
@@ -190,16 +199,17 @@ export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number
       keepBudget(c, 3); moveBase(c);
       c.else_();
       keepBudget(c, 3);
-      c.get(0).get(2).call(own("lookup")).tee(1).op(Op.i32_eqz).if_(); retire(c, 4, 1); c.call(own("settleFlags")).i32(0).op(Op.return).end();
+      find(c, 0, 2, 1);
+      c.get(1).op(Op.i32_eqz).if_(); retire(c, 4, 1); settle(c); c.i32(0).op(Op.return).end();
     } c.end();
-    c.get(1).mem(Op.i32_load, REC.handler).tee(t).get(1).mem(Op.i32_load, REC.stub).op(Op.i32_ne).if_();
-    retire(c, 4, 0); c.get(1).get(2).get(t).returnCallIndirect(stub).end();
-    retire(c, 4, 1); c.call(own("settleFlags")).get(1);
+    c.get(1).mem(Op.i32_load16_u, REC.block).if_();
+    retire(c, 4, 0); c.get(1).get(2).get(1).mem(Op.i32_load, REC.handler).returnCallIndirect(stub).end();
+    retire(c, 4, 1); settle(c); c.get(1);
   });
   /** leaveToStub(rip, record, cpu, budget, done): let the interpreter's stub do this instruction. */
   define("leaveToStub", [I64, I32, I32, I32, I32], [I32], c => {
     keepBudget(c, 3);
-    moveBase(c); retire(c, 4, 0); c.call(own("settleFlags"));
+    moveBase(c); retire(c, 4, 0); settle(c);
     c.get(1).get(2).get(1).mem(Op.i32_load, REC.stub).returnCallIndirect(stub);
   });
   /** The handler of a record whose bytes have been overwritten: leave at its own address. */

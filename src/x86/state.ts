@@ -80,8 +80,8 @@ export const CPU = struct(0x600, {
   stiRip: i64(0x510),
   /** how fres and faux are to be read (gen-flags.ts: flagCode); 0 but between one region and the next */
   lazy: i32(0x518),
-  /** the record of a lean region that has been stayed in for long, or 0, and its rip */
-  stayed: i32(0x51c), stayedRip: i64(0x520),
+  /** the record of a lean region that has been stayed in for long, or 0, and its page's ripBase */
+  stayed: i32(0x51c), stayedBase: i64(0x520),
   /** tags of the jumps remembered (layout.ts) to addresses of the lower and of the upper half */
   jumpTags: bytes(0x528, 8),
   /** machine address of what the last probeWrite asked about, 0: only to be reached by hand */

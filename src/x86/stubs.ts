@@ -8,22 +8,22 @@ import { Code, I32, I64, type MemorySpec, Module, type Ty } from "../wasm/writer
 import { ADDR, type Insn, KIND } from "./decode.ts";
 import { Gen, HELPERS, LOADS, STORES, type FlagKind, type Flags, type Val, type W, X, helperIndex, local, tyOf } from "./gen.ts";
 import { KINDS, WIDTHS, arithOf, auxOf, ccOf, flagsOf, resOf, withCF, withCO, wordsOf } from "./gen-flags.ts";
-import { REC } from "./layout.ts";
+import { LENGTH_SHIFT, REC, SCALE_MASK } from "./layout.ts";
 import type { Row } from "./rows.ts";
 import { CPU, RCX, SEG, gprAt, segAt } from "./state.ts";
 import { SYS_NAMES } from "./system.ts";
 
 /** What makes two instructions share a stub. */
-export type Form = { row: Row; w: W; sw: W; aw: 16 | 32 | 64; long: boolean; lock: boolean; dk: number; sk: number; addr: number; known: number; cross: boolean };
+export type Form = { row: Row; w: W; sw: W; aw: 16 | 32 | 64; long: boolean; lock: boolean; dk: number; sk: number; addr: number; known: number; cross: boolean; big: boolean };
 const fold = (k: number) => (k === KIND.hi ? KIND.reg : k);
-export const formOf = (i: Insn, cross: boolean): Form => ({
-  row: i.row, w: i.w, sw: i.sw, aw: i.aw, long: i.long, lock: i.lock, dk: fold(i.dk), sk: fold(i.sk), addr: i.addr, known: i.row.known ? i.imm & 255 : -1, cross,
+export const formOf = (i: Insn, cross: boolean, big: boolean): Form => ({
+  row: i.row, w: i.w, sw: i.sw, aw: i.aw, long: i.long, lock: i.lock, dk: fold(i.dk), sk: fold(i.sk), addr: i.addr, known: i.row.known ? i.imm & 255 : -1, cross, big,
 });
 const W_INDEX: Readonly<Record<W, number>> = { 8: 0, 16: 1, 32: 2, 64: 3, 128: 4 };
 /** A number for each form: digits of mixed base, below 2^53. */
 export const formKey = (f: Form): number => {
-  const flags = (f.long ? 1 : 0) | (f.lock ? 2 : 0) | (f.cross ? 4 : 0) | (f.aw === 64 ? 16 : f.aw === 32 ? 8 : 0);
-  return ((((f.row.index * 5 + W_INDEX[f.w]) * 5 + W_INDEX[f.sw]) * 8 + f.dk) * 8 + f.sk) * (5 * 24 * 257) + (f.addr * 24 + flags) * 257 + f.known + 1;
+  const flags = (f.long ? 1 : 0) | (f.lock ? 2 : 0) | (f.cross ? 4 : 0) | (f.aw === 64 ? 16 : f.aw === 32 ? 8 : 0) + (f.big ? 24 : 0);
+  return ((((f.row.index * 5 + W_INDEX[f.w]) * 5 + W_INDEX[f.sw]) * 8 + f.dk) * 8 + f.sk) * (5 * 48 * 257) + (f.addr * 48 + flags) * 257 + f.known + 1;
 };
 /** Sixteen bytes where a memory operand waits for a helper. */
 const OPERAND_AT = CPU.spare.at;
@@ -71,13 +71,16 @@ export class StubGen extends Gen {
   private rec(off: number, o: number = Op.i32_load16_u): this { this.code.get(REC_).mem(o, off); return this; }
   private out(ty: Ty): Val { const t = this.temp(ty); this.code.set(t); return local(t, ty); }
   private loadAt(w: W, at: number): Val { this.code.mem(LOADS[w], at); return this.out(tyOf(w)); }
-  private slot(field: number): void { this.rec(field); this.code.get(CPU_).op(Op.i32_add); }
+  private slot(field: number, o: number = Op.i32_load16_u): void { this.rec(field, o); this.code.get(CPU_).op(Op.i32_add); }
+  private segment(): void { this.rec(REC.seg, Op.i32_load8_u); this.code.i32(3).op(Op.i32_shl).get(CPU_).op(Op.i32_add); }
+  /** imm or disp in 64 bits. */
+  private number(field: number, big: number): void { if (this.form.big) this.rec(big, Op.i64_load); else this.rec(field, Op.i64_load32_s); }
   protected emitReg(): void { throw new Error("The interpreter has no register nodes"); }
   offset(): Val {
     if (this.off) return this.off;
     const c = this.code;
-    this.slot(REC.base); c.mem(Op.i64_load, 0); this.rec(REC.disp, Op.i64_load); c.op(Op.i64_add);
-    if (this.form.addr !== ADDR.base) { this.slot(REC.index); c.mem(Op.i64_load, 0); this.rec(REC.scale, Op.i64_load8_u); c.op(Op.i64_shl).op(Op.i64_add); }
+    this.slot(REC.base, Op.i32_load8_u); c.mem(Op.i64_load, 0); this.number(REC.disp, REC.bigDisp); c.op(Op.i64_add);
+    if (this.form.addr !== ADDR.base) { this.slot(REC.index, Op.i32_load8_u); c.mem(Op.i64_load, 0); this.rec(REC.scale, Op.i64_load8_u); c.i64(SCALE_MASK).op(Op.i64_and).op(Op.i64_shl).op(Op.i64_add); }
     if (this.aw !== 64) { c.i64(this.aw === 32 ? 0xffffffff : 0xffff).op(Op.i64_and); }
     return this.off = this.out(I64);
   }
@@ -92,17 +95,17 @@ export class StubGen extends Gen {
   }
   ea(size: number, write: boolean): Val {
     const off = this.offset();
-    return this.form.addr <= ADDR.index ? off : this.inSegment(off, size, write, () => this.slot(REC.seg));
+    return this.form.addr <= ADDR.index ? off : this.inSegment(off, size, write, () => this.segment());
   }
   eaPlus(bytes: Val, size: number, write: boolean): Val {
     let off = this.let(this.add(64, this.offset(), bytes));
     if (this.aw !== 64) off = this.let(this.and(64, off, this.k(64, this.aw === 32 ? 0xffffffff : 0xffff)));
-    return this.form.addr <= ADDR.index ? off : this.inSegment(off, size, write, () => this.slot(REC.seg));
+    return this.form.addr <= ADDR.index ? off : this.inSegment(off, size, write, () => this.segment());
   }
   segAddr(s: number, off: Val, size: number, write: boolean): Val {
     return this.long ? off : this.inSegment(off, size, write, () => this.code.get(CPU_).i32(segAt(s)).op(Op.i32_add));
   }
-  dataAddr(off: Val, size: number, write: boolean): Val { return this.form.addr <= ADDR.index ? off : this.inSegment(off, size, write, () => this.slot(REC.seg)); }
+  dataAddr(off: Val, size: number, write: boolean): Val { return this.form.addr <= ADDR.index ? off : this.inSegment(off, size, write, () => this.segment()); }
   private operand(kind: number, field: number, w: W): Val {
     if (kind === KIND.mem) { const at = this.ea(w / 8, false); this.aligned(this.form.row, at, w); return this.load(w, at); }
     if (kind === KIND.imm) return this.imm(w);
@@ -110,8 +113,8 @@ export class StubGen extends Gen {
   }
   dst(w: W = this.w): Val { return this.operand(this.form.dk, REC.d, w); }
   src(w: W = this.sw): Val { return this.operand(this.form.sk, REC.s, w); }
-  imm(w: W): Val { this.code.get(REC_); return this.loadAt(w, REC.imm); }
-  imm2(): Val { this.code.get(REC_); return this.loadAt(64, REC.disp); }
+  imm(w: W): Val { if (w < 64) { this.code.get(REC_); return this.loadAt(w, REC.imm); } this.number(REC.imm, REC.bigImm); return this.out(I64); }
+  imm2(): Val { this.number(REC.disp, REC.bigDisp); return this.out(I64); }
   known(): number { return this.form.known; }
   count3(): Val { return this.form.row.form.endsWith("L") ? this.reg(8, RCX) : this.imm(8); }
   num(): Val { this.rec(this.form.dk === KIND.num ? REC.d : REC.s, Op.i64_load16_u); return this.out(I64); }
@@ -190,8 +193,8 @@ export class StubGen extends Gen {
     if (!this.long) c.i64(0xffffffff).op(Op.i64_and);
   }
   private emitHere(): void { this.atOffset(() => this.rec(REC.off, Op.i64_load16_u)); }
-  private emitNext(): void { this.atOffset(() => { this.rec(REC.off, Op.i64_load16_u).rec(REC.len, Op.i64_load8_u); this.code.op(Op.i64_add); }); }
-  private emitTarget(): void { this.atOffset(() => { this.rec(REC.imm, Op.i64_load); }); if (this.w === 16) this.code.i64(0xffff).op(Op.i64_and); }
+  private emitNext(): void { this.atOffset(() => { this.rec(REC.off, Op.i64_load16_u).rec(REC.scale, Op.i64_load8_u); this.code.i64(LENGTH_SHIFT).op(Op.i64_shr_u).op(Op.i64_add); }); }
+  private emitTarget(): void { this.atOffset(() => this.number(REC.imm, REC.bigImm)); if (this.w === 16) this.code.i64(0xffff).op(Op.i64_and); }
   private goDirect(): void {
     const c = this.code;
     if (this.form.cross) { this.emitTarget(); c.get(CPU_).call(helperIndex("lookup")).op(Op.return); return; }
@@ -210,7 +213,7 @@ export class StubGen extends Gen {
     if (to === this.TARGET) { this.commit(); this.goDirect(); return; }
     const t = this.let(to); this.commit();
     // a guess for the translator: where it went last
-    if (this.form.row.flow === "callind") c.get(REC_).get(t.k).op(Op.i32_wrap_i64).mem(Op.i32_store, REC.link);
+    if (this.form.row.flow === "callind") c.get(REC_).get(t.k).op(Op.i32_wrap_i64).mem(Op.i32_store, REC.guess);
     c.get(t.k).get(CPU_).call(helperIndex("lookup")).op(Op.return);
   }
   branch(cond: Val): void {

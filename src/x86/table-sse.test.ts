@@ -20,7 +20,7 @@ test("every SSE, MMX and x87 row can be reached and makes valid code in each of 
   const forms = new Map<number, Form>(), reached = new Set<Row>();
   for (const r of ours) for (const bytes of encodings(r)) for (const mode of [MODE.code64, MODE.code32]) {
     try {
-      const i = decode(bytes, 0, bytes.length, mode), f = formOf(i, false);
+      const i = decode(bytes, 0, bytes.length, mode), f = formOf(i, false, false);
       reached.add(i.row); forms.set(formKey(f), f);
     } catch (e) { if (!(e instanceof Undecodable)) throw e; }
   }

@@ -189,7 +189,7 @@ export class RegionGen extends Gen {
       c.get(LCNT).i32(STAY_SHIFT).op(Op.i32_shr_u).tee(SEL).unlikely().if_();
       c.get(REC_).get(REC_).mem(Op.i32_load, REC.stay).get(SEL).op(Op.i32_sub).tee(SEL).mem(Op.i32_store, REC.stay);
       c.get(SEL).i32(0).op(Op.i32_le_s).if_();
-      c.get(CPU_).get(REC_).mem(Op.i32_store, CPU.stayed.at).get(CPU_).get(LBASE).get(REC_).mem(Op.i64_load16_u, REC.off).op(Op.i64_add).mem(Op.i64_store, CPU.stayedRip.at).end().end();
+      c.get(CPU_).get(REC_).mem(Op.i32_store, CPU.stayed.at).get(CPU_).get(LBASE).mem(Op.i64_store, CPU.stayedBase.at).end().end();
       c.get(LRIP); if (h !== "leave") c.get(LREC);
       c.get(CPU_).get(LBUD).get(LCNT).returnCall(helperIndex(h));
     };

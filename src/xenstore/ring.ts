@@ -20,6 +20,11 @@ const QUEUE_BYTES_BUSY = 16 << 10, QUEUE_BYTES_MAX = 1 << 20;
 const REQUESTS_PER_POLL = 64;
 /** How long a guest is held whose events others do not take; xenstored drops such events after as long. */
 const HELD_MS = 20_000;
+/**
+ * When the page is looked at once more after something moved. Linux (xb_write, xb_read) writes its index and reads ours without a barrier between, to see whether it must
+ * send an event; a processor may do the read first, so that each end takes the other for awake. By then its write is visible to all.
+ */
+const LOOK_MS = 2;
 
 /** Serves one domain by its store page. Make it before the guest runs, poll() it at each event, close() it when the domain goes. */
 export class StoreRing {
@@ -38,6 +43,7 @@ export class StoreRing {
   #isLosing = false;
   #again: ReturnType<typeof setTimeout> | undefined;
   #forgive: ReturnType<typeof setTimeout> | undefined;
+  #look: ReturnType<typeof setTimeout> | undefined;
   #polling = false;
   #isClosed = false;
   /** times the connection was shut for what the guest did; logged for the first few only */
@@ -95,7 +101,14 @@ export class StoreRing {
     if (!this.#outbox.add(packet, sent)) {
       if (!this.#isLosing && ++this.#nrFaults <= 3) this.#log(`d${this.#domid} xenstore: ${this.#outbox.nrBytes} bytes of events were never read, further ones are lost`);
       this.#isLosing = true;
-    } else if (!this.#polling && this.#pushReplies()) this.#notify();
+    } else if (!this.#polling && this.#pushReplies()) {
+      this.#notify();
+      this.#lookLater();
+    }
+  }
+  #lookLater(): void {
+    clearTimeout(this.#look);
+    this.#look = setTimeout(() => this.poll(), LOOK_MS);
   }
 
   /** Move what can be moved. Call it at each event from the guest. */
@@ -125,7 +138,10 @@ export class StoreRing {
         }
       }
       if (this.#connection && this.#pushReplies()) moved = true;
-      if (moved) this.#notify();
+      if (moved) {
+        this.#notify();
+        this.#lookLater();
+      }
     } finally {
       this.#polling = false;
     }
@@ -202,6 +218,7 @@ export class StoreRing {
   close(): void {
     this.#isClosed = true;
     clearTimeout(this.#again);
+    clearTimeout(this.#look);
     this.#disconnect();
   }
   /** For an inspector: what is on its way. */

@@ -70,6 +70,8 @@ export class Store {
   readonly quota: Quota;
   readonly hooks: Hooks;
   readonly introduced = new Set<number>([0]);
+  /** Told of each request with its answer, for who watches the store at work; null: nobody does. */
+  onRequest: ((domid: number, request: Packet, reply: Packet) => void) | null = null;
   #connections = new Set<Connection>();
   #accounts = new Map<number, Account>();
   #targets = new Map<number, number>();
@@ -134,6 +136,7 @@ export class Store {
       if (!(e instanceof XsRefusal)) throw e;
       reply = errorPacket(packet, e.word);
     }
+    this.onRequest?.(c.domid, packet, reply);
     return { reply, events: [...first, ...this.tree.takeChanges().flatMap((change) => this.#eventsOf(change))] };
   }
   #transaction(c: Connection, id: number, type: number): Transaction {

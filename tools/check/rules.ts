@@ -39,7 +39,7 @@ export function checkImports(path: string, text: string): Finding[] {
       continue;
     }
     const target = posix.normalize(posix.join(dirname(path), specifier));
-    if (!/\.(?:ts|json)$/.test(target)) { if (!code.includes("import.meta.url")) say(line, `"${specifier}" lacks its suffix`); continue; }
+    if (!/\.(?:tsx?|json)$/.test(target)) { if (!code.includes("import.meta.url")) say(line, `"${specifier}" lacks its suffix`); continue; }
     if (!path.startsWith("src/")) continue;
     const isTest = path.endsWith(".test.ts");
     if (!target.startsWith("src/")) { if (!isTest) say(line, `"${specifier}" leads out of src/`); continue; }
@@ -89,7 +89,7 @@ export function checkTree(root: string): Finding[] {
   const read = (p: string) => readFileSync(join(root, p), "utf8");
   const reasons = new Map(read("tools/check/big-files.txt").split("\n").filter((l) => l && !l.startsWith("#"))
     .map((l) => { const colon = l.indexOf(":"); return [l.slice(0, colon), l.slice(colon + 1).trim()] as const; }));
-  const sources = filesIn(root, ["src", "tools", "test", "bench", "guests"], ".ts");
+  const sources = [...filesIn(root, ["src", "tools", "test", "bench", "guests"], ".ts"), ...filesIn(root, ["src"], ".tsx")];
   const found = sources.flatMap((p) => {
     const text = read(p);
     return [...checkImports(p, text), ...checkSize(p, text, reasons), ...(p.startsWith("src/") ? checkDocs(p, text) : [])];

@@ -166,6 +166,25 @@ test("a device let go while requests are on their way or wait in the ring answer
   assert.deepEqual(t.mem.faults, []);
 });
 
+test("a device that is taken answers with errors and leaves the disk alone, for as long as the front end holds it", async () => {
+  const t = setUp();
+  t.disk.held = [];
+  const before = t.front.transfer("read", 0, [8], new Uint8Array(4096));
+  await turn();
+  let isFree = false;
+  const refused = t.front.back.refuse().then(() => { isFree = true; });
+  await turn();
+  assert.equal(isFree, false, "the disk still reads");
+  for (const go of t.disk.held) go();
+  await refused;
+  assert.equal(await before, BLKIF_RSP.OKAY);
+  assert.deepEqual([await t.front.transfer("write", 0, [8], new Uint8Array(4096)), await t.front.flush(), t.disk.log], [BLKIF_RSP.ERROR, BLKIF_RSP.ERROR, ["read 0 4096"]]);
+  assert.equal(t.front.back.nudge(), true);
+  t.front.hasLetGo = true;
+  assert.equal(t.front.back.nudge(), false);
+  await finish(t);
+});
+
 test("a disk that does not answer is let go of in the end, but not connected to again until it has", async (t) => {
   const s = setUp();
   s.disk.held = [];

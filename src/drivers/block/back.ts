@@ -101,6 +101,17 @@ export class BlockBack implements BackDriver {
     for (const { queue } of queues) queue.poll();
   }
 
+  async refuse(): Promise<void> {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    await Promise.race([this.#connected?.device.refuse(), new Promise((late) => { timer = setTimeout(late, DRAIN_MS); })]);
+    clearTimeout(timer);
+  }
+  nudge(): boolean {
+    const held = this.#connected?.queues.filter(({ bell }) => bell.isHeld()) ?? [];
+    for (const { bell } of held) bell.notify();
+    return held.length > 0;
+  }
+
   async disconnect(): Promise<void> {
     const connected = this.#connected;
     if (!connected) return;

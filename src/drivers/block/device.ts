@@ -29,6 +29,9 @@ export class BlockDevice {
   /** wakes those who wait for room */
   readonly #sleepers = new Set<() => void>();
   #isClosing = false;
+  #isRefusing = false;
+  #nrActing = 0;
+  #idle: (() => void) | null = null;
   #nrComplaints = 0;
   #nrErrors = 0;
   /** requests that wait until the medium has room */
@@ -51,7 +54,9 @@ export class BlockDevice {
   }
   /** Have the disk do it; a full medium is waited for. @returns whether it was done */
   async carryOut(action: () => Promise<void>): Promise<boolean> {
+    if (this.#isRefusing) return false;
     let isWaiting = false;
+    this.#nrActing++;
     try {
       for (;;) {
         try {
@@ -70,6 +75,7 @@ export class BlockDevice {
       }
     } finally {
       if (isWaiting) this.nrWaitingForRoom--;
+      if (--this.#nrActing === 0) this.#idle?.();
     }
   }
   #sleep(): Promise<void> {
@@ -81,6 +87,12 @@ export class BlockDevice {
       }, timer = setTimeout(wake, FULL_RETRY_MS);
       this.#sleepers.add(wake);
     });
+  }
+  /** The disk is not to be used any more: requests get an error. @returns when it has answered what it had been asked */
+  refuse(): Promise<void> {
+    this.#isRefusing = true;
+    this.giveUp();
+    return this.#nrActing === 0 ? Promise.resolve() : new Promise((done) => { this.#idle = done; });
   }
   /** Wait for room no longer: what waits is answered with an error. */
   giveUp(): void {

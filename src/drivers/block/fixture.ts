@@ -79,6 +79,8 @@ export class BlockFront {
   nrEvents = 0;
   /** it writes slots by hand: answers to them are nobody's */
   isMad = false;
+  /** it has closed its ends of the event channels */
+  hasLetGo = false;
 
   constructor(mem: GuestPages, options: Omit<BlockBackOptions, "grants" | "bind" | "name" | "log"> & { log?: (s: string) => void }, { nrQueues = 1, order = 0, isPersistent = false, start = 0 }: FrontOptions = {}) {
     this.mem = mem;
@@ -87,7 +89,7 @@ export class BlockFront {
       log: () => {}, ...options, name: "d1 xvda", grants: mem,
       bind: (port, rung) => {
         this.#bells.set(port, rung);
-        return { notify: () => { if (this.#bells.get(port) !== rung) throw new Error("An event by a closed port"); this.nrEvents++; queueMicrotask(() => this.poll(port)); }, close: () => this.#bells.delete(port) };
+        return { notify: () => { if (this.#bells.get(port) !== rung) throw new Error("An event by a closed port"); this.nrEvents++; queueMicrotask(() => this.poll(port)); }, isHeld: () => !this.hasLetGo, close: () => this.#bells.delete(port) };
       },
     });
     this.rings = Array.from({ length: nrQueues }, () => new FrontRing(mem, 2 ** order, BLKIF_SLOT_BYTES, start));

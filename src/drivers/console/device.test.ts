@@ -14,7 +14,7 @@ function setUp() {
     bind: (port, rung) => {
       if (port !== 3) throw new FrontRefusal(`port ${port}`);
       bells.set(port, rung);
-      return { notify: () => {}, close: () => { bells.delete(port); } };
+      return { notify: () => {}, isHeld: () => true, close: () => { bells.delete(port); } };
     },
   });
   return { mem, page, views, bells, device, ref: mem.grant(page), word: (f: { at: number }) => Atomics.load(mem.words, (page + f.at) / 4) };

@@ -16,7 +16,7 @@ function setUp(keys: Record<string, string | number>, ports: readonly number[] =
     bind: (nr) => {
       if (!ports.includes(nr)) throw new FrontRefusal(`port ${nr}`);
       bound.add(nr);
-      return { notify: () => {}, close: () => { bound.delete(nr); } };
+      return { notify: () => {}, isHeld: () => true, close: () => { bound.delete(nr); } };
     },
   });
   return { mem, tx, rx, bound, port, driver, connect: () => driver.connect(keysOf({ "request-rx-copy": 1, "tx-ring-ref": tx.refs[0]!, "rx-ring-ref": rx.refs[0]!, ...keys })) };

@@ -150,7 +150,11 @@ export class Metadata {
       // Before the cluster can be handed out again.
       this.tables.drop(cluster * this.header.clusterBytes);
       this.blocks.drop(cluster * this.header.clusterBytes);
-      try { await refcounts.add(cluster, 1, -1); } catch (e) {
+      try {
+        // Nothing on disk leads to it any more, and nobody is given it before its count is nought.
+        if (file.makesHoles && (await refcounts.get(cluster)) === 1) await file.punch(cluster * this.header.clusterBytes, this.header.clusterBytes);
+        await refcounts.add(cluster, 1, -1);
+      } catch (e) {
         this.#frees = [...frees.slice(i), ...this.#frees];
         throw e;
       }

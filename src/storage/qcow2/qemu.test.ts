@@ -1,7 +1,7 @@
 /** Images that qemu-img made are read here, images made here are read by qemu-img. */
 import assert from "node:assert/strict";
 import { execFileSync, spawnSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
@@ -156,6 +156,30 @@ test("images made here are copied into and read back by qemu-img", async () => {
     qemuImg("compare", "-f", "raw", "-F", "qcow2", "raw", "made.qcow2");
     rmSync(at("made.qcow2"));
   }
+});
+
+test("what is discarded is given back to the file system, but not what a snapshot still has", async () => {
+  qemuImg("create", "-q", "-f", "qcow2", "holes", "8M");
+  const fill = new Uint8Array(4 << 20).fill(7), blocks = (): number => statSync(at("holes")).blocks * 512, open = () => openDisk({ path: at("holes"), format: "qcow2", store });
+  const fillAndDiscard = async (): Promise<number> => {
+    const disk = await open();
+    await disk.write(0, fill);
+    await disk.flush();
+    const full = blocks();
+    await disk.discard(0, 4 << 20);
+    await disk.close();
+    return full;
+  };
+  const canPunch = spawnSync("sh", ["-c", "dd if=/dev/zero of=probe bs=64k count=1 2>/dev/null && fallocate -p -l 65536 probe"], { cwd: folder }).status === 0, full = await fillAndDiscard();
+  assert.ok(canPunch ? blocks() <= full - (4 << 20) : blocks() === full, `${full} bytes, then ${blocks()}`);
+  const disk = await open();
+  await disk.write(0, fill);
+  await disk.close();
+  qemuImg("snapshot", "-c", "s", "holes");
+  const kept = await fillAndDiscard();
+  assert.ok(!canPunch || blocks() <= kept - (4 << 20));
+  same((await content("holes", { snapshot: "s" })).subarray(0, fill.length), fill, "the snapshot");
+  assertWhole("holes");
 });
 
 test("persistent bitmaps are counted until the image is opened for writing; then their clusters are leaks, as for qemu-img", async () => {

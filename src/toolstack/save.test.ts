@@ -1,0 +1,215 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { tinyKernel } from "../../test/tiny-kernel.ts";
+import { SHUTDOWN } from "../abi/sched.ts";
+import { UserError } from "../base/errors.ts";
+import { collector, streamOf } from "../migration/fixture.ts";
+import { domainPath } from "../xenstore/path.ts";
+import type { DomainConfig } from "./config.ts";
+import type { Domain } from "./domain.ts";
+import type { Host, HostWorker } from "./host.ts";
+import { createMachine, type Machine } from "./machine.ts";
+import { type Link, MigrationInDoubt, receiveDomain, receiveOrGiveBack, sendDomain, type SendOptions, standingOf } from "./migrate.ts";
+import { restoreDomain, saveDomain } from "./save.ts";
+
+/** A thread that never runs anything, and ends when its machine listens for its end: the control domain's half alone is under test. */
+class IdleWorker implements HostWorker {
+  #onMessage: HostWorker["onMessage"] = () => {};
+  #nrListeners = 0;
+  onDeath: HostWorker["onDeath"] = () => {};
+  readonly #index: number;
+  constructor(index: number) { this.#index = index; }
+  get onMessage(): HostWorker["onMessage"] { return this.#onMessage; }
+  set onMessage(told) {
+    this.#onMessage = told;
+    if (++this.#nrListeners === 2) queueMicrotask(() => told({ op: "stopped", index: this.#index }));
+  }
+  post(): void { queueMicrotask(() => this.#onMessage({ op: "ready", index: this.#index, buildMs: 1 })); }
+  async terminate(): Promise<void> {}
+}
+const idleHost: Host = { name: "node", nrCpus: 2, soon: (task) => { setImmediate(task); }, spawnPcpu: (index) => new IdleWorker(index) };
+const make = (memoryMiB = 48): Promise<Machine> => createMachine({ host: idleHost, memoryMiB, nrDomains: 1, pcpus: 1 });
+const shape = { name: "tiny", memoryMiB: 16 }, open = async (): Promise<DomainConfig> => ({ ...shape, kernel: new Uint8Array(0) });
+/** A domain whose guest does as asked, by the test's hand: nothing runs it. */
+async function obedient(machine: Machine): Promise<Domain> {
+  const domain = await machine.createDomain({ ...shape, kernel: tinyKernel() }), path = `${domainPath(domain.domid)}/control/shutdown`;
+  obey(machine, domain, path);
+  return domain;
+}
+function obey(machine: Machine, domain: Domain, path: string): void {
+  machine.xs.watch(path, () => {
+    if (machine.xs.read(path) !== "suspend") return;
+    machine.xs.write(path, "");
+    machine.hv.domain(domain.domid)!.shutdown(SHUTDOWN.suspend);
+  });
+}
+function links(): [Link, Link] {
+  const there = new TransformStream<Uint8Array, Uint8Array>(), back = new TransformStream<Uint8Array, Uint8Array>();
+  return [{ readable: back.readable, writable: there.writable }, { readable: there.readable, writable: back.writable }];
+}
+const send = (domain: Domain, link: Link, o: Partial<SendOptions> = {}): Promise<unknown> => sendDomain(domain, link, { configJson: "{}", live: true, ...o });
+
+test("a domain comes out of its file with its memory, its nodes and its limits; rax says that it was saved, or that nothing came of it", async () => {
+  await using one = await make();
+  await using two = await make();
+  const domain = await obedient(one), hd = one.hv.domain(domain.domid)!, base = domainPath(domain.domid), out = collector();
+  hd.memory.write(0x500000, new TextEncoder().encode("kept"));
+  one.xs.write(`${base}/data/token`, "of the guest's");
+  domain.control.setMemoryTarget(15);
+  await saveDomain(domain, collector().stream, { configJson: "{}", leaveRunning: true, atInstant: async () => assert.equal(hd.mayRun, false) });
+  assert.equal(hd.hv.views.u64[hd.vcpu(0)!.context >>> 3], 1n);
+  assert.deepEqual([hd.isShutDown, domain.isPaused], [false, false]);
+  hd.hv.views.u64[hd.vcpu(0)!.context >>> 3] = 0n;
+  await saveDomain(domain, out.stream, { configJson: "{}" });
+  assert.equal((await domain.wait()).reason, "suspend");
+  const again = await restoreDomain(two, streamOf(out.bytes()), { open, paused: true }), there = two.hv.domain(again.domid)!, its = domainPath(again.domid);
+  assert.equal(new TextDecoder().decode(there.memory.read(0x500000, 4)), "kept");
+  assert.equal(there.memory.read(0x100000, 1)[0], 0xf4);
+  assert.deepEqual([two.xs.read(`${its}/data/token`), two.xs.read(`${its}/memory/target`), two.xs.read(`${its}/memory/static-max`)], ["of the guest's", String(15 * 1024), String(16 * 1024)]);
+  assert.deepEqual([again.isPaused, there.mayRun, there.hv.views.u64[there.vcpu(0)!.context >>> 3]], [true, false, 0n]);
+  assert.equal(there.maxPages, 15 * 256 + (hd.maxPages - 15 * 256));
+  again.unpause();
+  assert.equal(there.mayRun, true);
+});
+
+test("a domain that is destroyed while it is saved is not saved; one that finds no room is not restored, and leaves nothing", async () => {
+  await using one = await make();
+  await using small = await make(4);
+  let domain = await obedient(one);
+  await assert.rejects(saveDomain(domain, collector().stream, { configJson: "{}", progress: (p) => { if (p.phase === "memory") void domain.destroy(); } }), /tiny was destroyed meanwhile/);
+  assert.deepEqual(one.domains, []);
+  domain = await obedient(one);
+  const out = collector(), free = small.hv.mm.frames.nrFree;
+  await saveDomain(domain, out.stream, { configJson: "{}" });
+  await assert.rejects(restoreDomain(small, streamOf(out.bytes()), { open }), (e: Error) => e instanceof UserError && /The machine has not enough memory left for the domain/.test(e.message));
+  assert.equal(small.hv.mm.frames.nrFree, free);
+  const cancel = new AbortController();
+  await assert.rejects(restoreDomain(one, streamOf(out.bytes()), { open, signal: cancel.signal, progress: () => cancel.abort(new Error("never mind")) }), /never mind/);
+  assert.deepEqual(one.domains, []);
+});
+
+test("disks are handed over between the last page and the other end's opening them, and taken back by who keeps the domain", async () => {
+  await using one = await make();
+  await using two = await make();
+  const domain = await obedient(one), order: string[] = [];
+  const handOver = { release: async () => { order.push("release"); }, retake: async () => { order.push("retake"); } };
+  let [a, b] = links(), gone = receiveDomain(two, b, { open: async () => { order.push("open"); throw new UserError("The disk is not there"); } });
+  gone.catch(() => {});
+  await assert.rejects(send(domain, a, { handOver }), /tiny is not moved and runs on here: The disk is not there/);
+  assert.deepEqual(order.splice(0), ["release", "open", "retake"]);
+  assert.equal(one.hv.domain(domain.domid)!.mayRun, true);
+  [a, b] = links();
+  gone = receiveDomain(two, b, { open: async () => { order.push("open"); return open(); } });
+  await send(domain, a, { handOver });
+  assert.equal((await gone).name, "tiny");
+  assert.deepEqual(order, ["release", "open"]);
+});
+
+test("what is written down is written before what follows from it, and a sender that cannot write keeps the domain", async () => {
+  await using one = await make();
+  await using two = await make();
+  const domain = await obedient(one), notes: string[] = [];
+  let [a, b] = links(), gone = receiveDomain(two, b, { open });
+  const kept = gone.then(() => assert.fail("it is not given"), (e: unknown) => e);
+  await assert.rejects(send(domain, a, { journal: { note: (_, standing) => { notes.push(`sender ${standing}`); if (standing === "given") throw new Error("EIO"); } } }), /tiny is not moved and runs on here: EIO/);
+  assert.deepEqual(notes.splice(0), ["sender given", "sender kept"]);
+  const doubt = await kept;
+  assert.ok(doubt instanceof MigrationInDoubt);
+  assert.match(doubt.message, /^tiny: the link broke while it was handed over; it stands still here until the other end is asked \(migration [0-9a-f]{32}\)$/);
+  assert.equal(await doubt.settle(standingOf(one, doubt.migration)), null);
+  assert.deepEqual(two.domains, []);
+  [a, b] = links();
+  const journal = (side: string) => ({ note: (_: string, standing: string) => { notes.push(`${side} ${standing} ${two.domains.some((d) => two.hv.domain(d.domid)!.mayRun)}`); } });
+  gone = receiveDomain(two, b, { open, journal: journal("receiver") });
+  await send(domain, a, { journal: journal("sender") });
+  await gone;
+  assert.deepEqual(notes, ["sender given false", "receiver running false"]);
+});
+
+test("a frame that the guest gave back while it moves is not read any more: it may be another's", async () => {
+  await using one = await make();
+  await using two = await make();
+  const domain = await obedient(one), hd = one.hv.domain(domain.domid)!, { frames } = one.hv.mm, secret = "of another domain";
+  const dirty = Array.from({ length: 300 }, (_, i) => 0x400 + i), last = dirty.at(-1)!;
+  const [a, b] = links(), seen: string[] = [];
+  const tap = new TransformStream<Uint8Array, Uint8Array>({ transform: (bytes, out) => { seen.push(Buffer.from(bytes).toString("latin1")); out.enqueue(bytes); } });
+  void tap.readable.pipeTo(a.writable).catch(() => {});
+  const gone = receiveDomain(two, b, { open });
+  let isWritten = false, isGiven = false;
+  await send(domain, { readable: a.readable, writable: tap.writable }, {
+    downtimeMs: 0, maxRounds: 2, progress: (p) => {
+      if (p.phase === "round" && p.round === 0 && !isWritten) {
+        isWritten = true;
+        for (const gfn of dirty) hd.memory.write(gfn * 4096, Uint8Array.of(1));
+      }
+      if (p.phase !== "round" || p.round !== 1 || isGiven) return;
+      isGiven = true;
+      frames.put(hd.takePage(last) >>> 12);
+      frames.allocEach(1, 0, (mfn) => one.hv.views.u8.set(new TextEncoder().encode(secret), mfn * 4096));
+    },
+  });
+  assert.equal(isGiven, true);
+  assert.equal(two.hv.domain((await gone).domid)!.p2m.lookup(last), 0);
+  assert.equal(seen.some((s) => s.includes(secret)), false);
+});
+
+test("a domain that is destroyed while it moves is read and written no more", async () => {
+  await using one = await make();
+  await using two = await make();
+  const domain = await obedient(one), hd = one.hv.domain(domain.domid)!, [a, b] = links(), gone = receiveDomain(two, b, { open });
+  gone.catch(() => {});
+  let nrPages = 0, destroyed: Promise<void> | null = null;
+  await assert.rejects(send(domain, a, { progress: (p) => { if (destroyed) nrPages++; else if (p.phase === "round" && p.donePages > 0) destroyed = domain.destroy().then(() => { one.hv.views.u8.fill(0xff, hd.at, hd.at + 4096); }); } }), /tiny was destroyed while it was moved/);
+  await destroyed;
+  assert.equal(nrPages, 0);
+  await assert.rejects(gone);
+  assert.deepEqual(two.domains, []);
+});
+
+test("who cannot have its disks back stands still, and says so", async () => {
+  await using one = await make();
+  await using two = await make();
+  const domain = await obedient(one), [a, b] = links(), gone = receiveDomain(two, b, { open: async () => { throw new UserError("no room"); } });
+  gone.catch(() => {});
+  await assert.rejects(send(domain, a, { handOver: { release: async () => {}, retake: async () => { throw new UserError("root.qcow2 is locked"); } } }), /^UserError: tiny is not moved, and cannot go on here: root.qcow2 is locked; it stands still$/);
+  assert.equal(one.hv.domain(domain.domid)!.mayRun, false);
+});
+
+test("a receiver that cannot write down that the domain runs, or has lost it, says so: the sender keeps it", async () => {
+  await using one = await make();
+  await using two = await make();
+  const domain = await obedient(one), notes: string[] = [];
+  let [a, b] = links(), gone = receiveDomain(two, b, { open, journal: { note: (_, standing) => { notes.push(standing); if (standing === "running") throw new Error("ENOSPC"); } } });
+  gone.catch(() => {});
+  await assert.rejects(send(domain, a), /tiny is not moved and runs on here: The other end could not start it: tiny cannot be started: it cannot be written down that it runs here: ENOSPC/);
+  await assert.rejects(gone, /ENOSPC/);
+  assert.deepEqual([notes, two.domains, one.hv.domain(domain.domid)!.mayRun], [["running", "dropped"], [], true]);
+  [a, b] = links();
+  gone = receiveDomain(two, b, { open });
+  gone.catch(() => {});
+  await assert.rejects(send(domain, a, { journal: { note: async (_, standing) => { if (standing === "given") await two.domains[0]!.destroy(); } } }), /The other end could not start it: tiny was destroyed meanwhile/);
+  await assert.rejects(gone, /destroyed meanwhile/);
+  assert.equal(one.hv.domain(domain.domid)!.mayRun, true);
+});
+
+test("when the link breaks before the domain is handed over and nobody can ask the sender, the receiver drops it and the sender, who asks, keeps it", async () => {
+  await using one = await make();
+  await using two = await make();
+  const domain = await obedient(one), [a, b] = links(), end = new AbortController();
+  const cut = new TransformStream<Uint8Array, Uint8Array>({ transform: (bytes, out) => {
+    if (!Buffer.from(bytes).toString("latin1").includes("domain is yours")) return out.enqueue(bytes);
+    end.abort(new Error("cut"));
+    throw new Error("cut");
+  } });
+  void cut.readable.pipeTo(a.writable).catch(() => {});
+  const answers = new TransformStream<Uint8Array, Uint8Array>();
+  void a.readable.pipeTo(answers.writable, { signal: end.signal }).catch(() => {});
+  const gone = receiveOrGiveBack(two, b, { open });
+  gone.catch(() => {});
+  const doubt = await send(domain, { readable: answers.readable, writable: cut.writable }).then(() => assert.fail("it is not moved"), (e: unknown) => e);
+  assert.ok(doubt instanceof MigrationInDoubt);
+  await assert.rejects(gone, /dropped here, and its sender keeps it/);
+  assert.deepEqual(two.domains, []);
+  assert.equal(await doubt.settle(standingOf(two, doubt.migration)), domain);
+  assert.equal(one.hv.domain(domain.domid)!.mayRun, true);
+});
