@@ -129,6 +129,13 @@ function lastPages(domain: Domain, writer: PageWriter): Page[] {
  * @throws UserError or the signal's reason where it runs on here; MigrationInDoubt
  */
 export async function sendDomain(domain: Domain, link: Link, o: SendOptions): Promise<MigrateReport> {
+  if (leaving.has(domain) || domain.suspension) throw new UserError(`${domain.name} is being saved or moved already`);
+  leaving.add(domain);
+  try { return await sendAlone(domain, link, o); } finally { leaving.delete(domain); }
+}
+/** Domains that are being sent: there is one log of what they write, and each page in it is told once. */
+const leaving = new WeakSet<Domain>();
+async function sendAlone(domain: Domain, link: Link, o: SendOptions): Promise<MigrateReport> {
   const { hv, devices, machine } = partsOf(domain), migration = newId(), begunMs = performance.now(), rounds: Round[] = [];
   if (o.postcopy) throw new UserError("Post-copy is not built yet; leave it out, and the guest is stopped when it writes faster than the link");
   /** ends all that can be ended: a cancel, or the other end's refusal, until the guest is given away */

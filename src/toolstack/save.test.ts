@@ -3,6 +3,7 @@ import { test } from "node:test";
 import { tinyKernel } from "../../test/tiny-kernel.ts";
 import { SHUTDOWN } from "../abi/sched.ts";
 import { UserError } from "../base/errors.ts";
+import { DOMAIN } from "../hypervisor/objects.ts";
 import { collector, streamOf } from "../migration/fixture.ts";
 import { domainPath } from "../xenstore/path.ts";
 import type { DomainConfig } from "./config.ts";
@@ -212,4 +213,19 @@ test("when the link breaks before the domain is handed over and nobody can ask t
   assert.deepEqual(two.domains, []);
   assert.equal(await doubt.settle(standingOf(two, doubt.migration)), domain);
   assert.equal(one.hv.domain(domain.domid)!.mayRun, true);
+});
+
+test("a domain that is being moved cannot be moved a second time: its log of written pages is one mover's", async () => {
+  await using one = await make();
+  await using two = await make();
+  const domain = await obedient(one), hd = one.hv.domain(domain.domid)!, [a, b] = links(), [c] = links(), gone = receiveDomain(two, b, { open });
+  let second: Promise<unknown> | null = null;
+  const wasOn: number[] = [];
+  await send(domain, a, { progress: (p) => {
+    if (p.phase !== "round" || second) return;
+    second = send(domain, c, { signal: AbortSignal.timeout(1) }).catch((e: unknown) => { wasOn.push(hd.hv.load(DOMAIN.logDirty, hd.at)); return e; });
+  } });
+  assert.match(String(await second), /tiny is being saved or moved already/);
+  assert.deepEqual(wasOn, [1]);
+  await gone;
 });
