@@ -116,13 +116,13 @@ export const sched: Bench = {
       const rows: Row[] = [];
       for (const name of ["credit2", "credit"] as const) {
         const runs: Share[][] = [];
-        for (let r = 0; r < rounds; r++) { runs.push(await weights(name, seconds)); say(`sched: ${name}: ${runs.at(-1)!.map((s) => `${s.name} ${(100 * s.got).toFixed(1)} %`).join(", ")}`); }
+        for (let r = 0; r < rounds; r++) { runs.push(await weights(name, 2 * seconds)); say(`sched: ${name}: ${runs.at(-1)!.map((s) => `${s.name} ${(100 * s.got).toFixed(1)} %`).join(", ")}`); }
         for (const [i, { name: part, wanted }] of runs[0]!.entries()) {
           rows.push(row(`${name}, ${part}`, { "% wanted": 100 * wanted, "% of pCPU time": runs.map((x) => 100 * x[i]!.got), "% off": runs.map((x) => 100 * (x[i]!.got / wanted - 1)), "% of work done": runs.map((x) => 100 * x[i]!.counted) }));
           if (name === "credit2") bars.push({ name: part, values: [100 * wanted, 100 * median(runs.map((x) => x[i]!.got))] });
         }
       }
-      tables.push({ title: "Weights 1:2:4 on two pCPUs", unit: `Three domains of two busy vCPUs each, ${seconds} s.`, columns: ["% wanted", "% of pCPU time", "% off", "% of work done"], rows, digits: 2, notes: ["pCPU time is what the vCPUs' runstates say; work is what the guests counted, which tells besides how the host treated the pCPUs' threads meanwhile."] });
+      tables.push({ title: "Weights 1:2:4 on two pCPUs", unit: `Three domains of two busy vCPUs each, ${2 * seconds} s.`, columns: ["% wanted", "% of pCPU time", "% off", "% of work done"], rows, digits: 2, notes: ["pCPU time is what the vCPUs' runstates say; work is what the guests counted, which tells besides how the host treated the pCPUs' threads meanwhile."] });
     }
     if (isWanted("caps")) {
       const rows: Row[] = [];

@@ -7,7 +7,7 @@ import { countDirtyFrames, emptyTlbs, pinnedFrames, startDirtyLog, stopDirtyLog,
 import { P2M_TYPE } from "../memory/p2m.ts";
 import { envelopeEnd, envelopeStart, readEnvelopeEnd, readEnvelopeStart } from "../migration/envelope.ts";
 import { receiverStep, type ReceiverEvent, type ReceiverState, senderStep, type SenderEvent, type SenderState, type Standing } from "../migration/commit.ts";
-import { writeImageEnd, writeImageStart } from "../migration/image.ts";
+import { writeCodePlaces, writeImageEnd, writeImageStart } from "../migration/image.ts";
 import { DEFLATE_BELOW_BYTES_PER_SECOND } from "../migration/deflated.ts";
 import { messageBytes, readMessage } from "../migration/messages.ts";
 import { ownPages, type Page, PageWriter } from "../migration/pages.ts";
@@ -188,7 +188,10 @@ async function sendAlone(domain: Domain, link: Link, o: SendOptions): Promise<Mi
     await sink.write(envelopeStart(o.configJson));
     await writeImageStart(sink, hv, describeDomain(domain, o.configJson, migration));
     mustBeThere(domain);
-    if (o.live) await preCopy(domain, writer, sink, o, rounds);
+    if (o.live) {
+      await preCopy(domain, writer, sink, o, rounds);
+      await writeCodePlaces(sink, hv);
+    }
     o.progress?.({ phase: "suspend", donePages: 0, totalPages: 0, bytes: sink.nrBytes });
     const askedMs = performance.now();
     await suspendDomain(domain, stop.signal);

@@ -10,6 +10,7 @@ const SECONDS = (NR_SAMPLES * SAMPLE_MS) / 1000;
 /** A colour's name is kept by the domain as long as it is there. */
 const curveOf = (n: number): string => CURVES[n % CURVES.length]!;
 
+/** What stands beside all panels. */
 export function MachinePanel({ computer }: { readonly computer: Computer }) {
   const samples = computer.samples.value, last = samples.at(-1), sessions = computer.sessions.value, nrPcpus = last?.pcpuLoad.length ?? 0;
   const pcpus = useMemo(() => Array.from({ length: nrPcpus }, (_, i) => ({ label: `pCPU ${i}`, values: samples.map((s) => (s.pcpuLoad[i] ?? 0) * 100) })), [samples, nrPcpus]);
@@ -30,7 +31,7 @@ export function MachinePanel({ computer }: { readonly computer: Computer }) {
         {sessions.length === 0 ? <p class="dim">None yet. Make one from the configuration at the right, or press <kbd>n</kbd>.</p> : (
           <table class="domains">
             <thead><tr><th scope="col">Name</th><th scope="col" class="n">Id</th><th scope="col">State</th><th scope="col" class="n">CPU</th><th scope="col" class="n">MiB</th><th scope="col" class="n">Time</th><th scope="col" class="n">Up</th></tr></thead>
-            <tbody>{sessions.map((s) => <Row key={s.name} session={s} computer={computer} />)}</tbody>
+            <tbody>{sessions.map((s) => <Row key={s.id} session={s} computer={computer} />)}</tbody>
           </table>
         )}
       </section>
