@@ -17,7 +17,7 @@ import type { DomainConfig } from "./config.ts";
 import { type Domain, partsOf } from "./domain.ts";
 import type { Machine } from "./machine.ts";
 import { configFor, connectArrived, describeDomain, mustBeThere, ownNodes, type Progress, readImage } from "./save.ts";
-import { resumeInPlace, suspendDomain } from "./suspend.ts";
+import { leaving, resumeInPlace, suspendDomain } from "./suspend.ts";
 
 /** A way to the other end, both directions; encrypted and authenticated by whoever made it. */
 export type Link = { readonly readable: ReadableStream<Uint8Array>; readonly writable: WritableStream<Uint8Array> };
@@ -129,12 +129,8 @@ function lastPages(domain: Domain, writer: PageWriter): Page[] {
  * @throws UserError or the signal's reason where it runs on here; MigrationInDoubt
  */
 export async function sendDomain(domain: Domain, link: Link, o: SendOptions): Promise<MigrateReport> {
-  if (leaving.has(domain) || domain.suspension) throw new UserError(`${domain.name} is being saved or moved already`);
-  leaving.add(domain);
-  try { return await sendAlone(domain, link, o); } finally { leaving.delete(domain); }
+  return leaving(domain, () => sendAlone(domain, link, o));
 }
-/** Domains that are being sent: there is one log of what they write, and each page in it is told once. */
-const leaving = new WeakSet<Domain>();
 async function sendAlone(domain: Domain, link: Link, o: SendOptions): Promise<MigrateReport> {
   const { hv, devices, machine } = partsOf(domain), migration = newId(), begunMs = performance.now(), rounds: Round[] = [];
   if (o.postcopy) throw new UserError("Post-copy is not built yet; leave it out, and the guest is stopped when it writes faster than the link");

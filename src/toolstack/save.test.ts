@@ -215,17 +215,20 @@ test("when the link breaks before the domain is handed over and nobody can ask t
   assert.equal(one.hv.domain(domain.domid)!.mayRun, true);
 });
 
-test("a domain that is being moved cannot be moved a second time: its log of written pages is one mover's", async () => {
+test("a domain that is being moved cannot be moved or saved a second time, and keeps its devices: its log of written pages is one mover's", async () => {
   await using one = await make();
   await using two = await make();
   const domain = await obedient(one), hd = one.hv.domain(domain.domid)!, [a, b] = links(), [c] = links(), gone = receiveDomain(two, b, { open });
   let second: Promise<unknown> | null = null;
   const wasOn: number[] = [];
+  const refused: unknown[] = [], out = collector();
   await send(domain, a, { progress: (p) => {
     if (p.phase !== "round" || second) return;
+    for (const change of [saveDomain(domain, out.stream, { configJson: "{}" }), domain.attachVif({ mac: "00:16:3e:00:00:01", bridge: "xenbr0" } as never), domain.detachDisk("xvda")]) change.catch((e: unknown) => { refused.push(String(e)); });
     second = send(domain, c, { signal: AbortSignal.timeout(1) }).catch((e: unknown) => { wasOn.push(hd.hv.load(DOMAIN.logDirty, hd.at)); return e; });
   } });
   assert.match(String(await second), /tiny is being saved or moved already/);
   assert.deepEqual(wasOn, [1]);
+  assert.deepEqual(refused.sort(), ["UserError: tiny is being saved or moved already", ...Array.from({ length: 2 }, () => "UserError: tiny is being saved or moved; its devices stay as they are until that is over")]);
   await gone;
 });
