@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import { tinyKernel } from "../../test/tiny-kernel.ts";
 import { SHUTDOWN } from "../abi/sched.ts";
 import { UserError } from "../base/errors.ts";
@@ -37,8 +39,8 @@ async function obedient(machine: Machine): Promise<Domain> {
   obey(machine, domain, path);
   return domain;
 }
-function obey(machine: Machine, domain: Domain, path: string): void {
-  machine.xs.watch(path, () => {
+function obey(machine: Machine, domain: Domain, path: string): Disposable {
+  return machine.xs.watch(path, () => {
     if (machine.xs.read(path) !== "suspend") return;
     machine.xs.write(path, "");
     machine.hv.domain(domain.domid)!.shutdown(SHUTDOWN.suspend);
@@ -231,4 +233,23 @@ test("a domain that is being moved cannot be moved or saved a second time, and k
   assert.deepEqual(wasOn, [1]);
   assert.deepEqual(refused.sort(), ["UserError: tiny is being saved or moved already", ...Array.from({ length: 2 }, () => "UserError: tiny is being saved or moved; its devices stay as they are until that is over")]);
   await gone;
+});
+
+test("what is remembered of a migration for the other end keeps nothing of the domain", async () => {
+  setFlagsFromString("--expose-gc");
+  const gc = runInNewContext("gc") as () => void;
+  await using one = await make();
+  await using two = await make();
+  const gone = await (async () => {
+    const domain = await one.createDomain({ ...shape, kernel: tinyKernel() }), [a, b] = links(), gone = receiveDomain(two, b, { open });
+    using _watch = obey(one, domain, `${domainPath(domain.domid)}/control/shutdown`);
+    await send(domain, a);
+    await gone;
+    return new WeakRef(domain);
+  })();
+  for (let i = 0; i < 100 && gone.deref(); i++) {
+    await new Promise((done) => setTimeout(done, 5));
+    gc();
+  }
+  assert.equal(gone.deref(), undefined);
 });
