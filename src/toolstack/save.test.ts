@@ -226,6 +226,7 @@ test("a domain that is being moved cannot be moved or saved a second time, and k
   const refused: unknown[] = [], out = collector();
   await send(domain, a, { progress: (p) => {
     if (p.phase !== "round" || second) return;
+    for (const change of [() => domain.control.setMemoryTarget(12), () => domain.control.setMemoryMax(20)]) assert.throws(change, /memory: The domain is being saved or moved/);
     for (const change of [saveDomain(domain, out.stream, { configJson: "{}" }), domain.attachVif({ mac: "00:16:3e:00:00:01", bridge: "xenbr0" } as never), domain.detachDisk("xvda")]) change.catch((e: unknown) => { refused.push(String(e)); });
     second = send(domain, c, { signal: AbortSignal.timeout(1) }).catch((e: unknown) => { wasOn.push(hd.hv.load(DOMAIN.logDirty, hd.at)); return e; });
   } });

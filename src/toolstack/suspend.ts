@@ -14,8 +14,9 @@ const TAKE_MS = 60_000, FOLLOW_MS = 60_000;
 /** One way out at a time: there is one log of what a domain writes, in which each page is told once, and it goes with the devices that it began with. @throws UserError where it is on one */
 export async function leaving<T>(domain: Domain, go: () => Promise<T>): Promise<T> {
   if (domain.isLeaving || domain.suspension) throw new UserError(`${domain.name} is being saved or moved already`);
-  domain.isLeaving = true;
-  try { return await go(); } finally { domain.isLeaving = false; }
+  const { control } = partsOf(domain);
+  domain.isLeaving = control.isFixed = true;
+  try { return await go(); } finally { domain.isLeaving = control.isFixed = false; }
 }
 /** Make the suspend hypercall return "cancelled" and let the domain run on. Its devices, if they were held, are taken up first. */
 export async function resumeInPlace(domain: Domain): Promise<void> {
