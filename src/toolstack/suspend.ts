@@ -11,6 +11,13 @@ import { type Domain, partsOf } from "./domain.ts";
 /** How long the guest has to take the request up, and then to follow it. libxl has 60 s for each. */
 const TAKE_MS = 60_000, FOLLOW_MS = 60_000;
 
+/** One way out at a time: there is one log of what a domain writes, in which each page is told once, and it goes with the devices that it began with. @throws UserError where it is on one */
+export async function leaving<T>(domain: Domain, go: () => Promise<T>): Promise<T> {
+  if (domain.isLeaving || domain.suspension) throw new UserError(`${domain.name} is being saved or moved already`);
+  const { control } = partsOf(domain);
+  domain.isLeaving = control.isFixed = true;
+  try { return await go(); } finally { domain.isLeaving = control.isFixed = false; }
+}
 /** Make the suspend hypercall return "cancelled" and let the domain run on. Its devices, if they were held, are taken up first. */
 export async function resumeInPlace(domain: Domain): Promise<void> {
   const { hv, devices } = partsOf(domain);
