@@ -114,6 +114,10 @@ test("ends are acted on as the configuration says, and -F tells of them", async 
   const off = await host.xl("create", "-F", host.cfg("off", "", "halts"));
   assert.equal(off.code, 0, off.err);
   assert.match(off.err, /^Waiting for domain off \(domid (\d+)\) to die \[pid \d+\]\nDomain \1 has shut down, reason code 0 0x0\nAction for shutdown reason code 0 is destroy\nDomain \1 needs to be cleaned up: destroying the domain\nDone\. Exiting now\n$/m);
+  const often = await host.xl("create", "-F", host.cfg("often", 'on_poweroff = "restart"', "halts"));
+  assert.equal(often.code, 0, often.err);
+  assert.match(often.err, /Done\. Rebooting now\n(?:.*\n)*Done\. Exiting now\n$/);
+  await host.until("it is forgotten", async () => (await host.client.call("host.configs", {})).length === 0);
   await host.done("create", "-q", host.cfg("kept", 'on_crash = "preserve"', "faults"));
   await host.until("it has crashed", async () => /---sc-/.test(await host.done("list", "kept")));
   assert.match(await host.done("dmesg", "-c"), /kept crashed: Triple fault at 0x100000/);

@@ -98,7 +98,7 @@ export class Resident {
         await new Promise<void>((done) => { this.#leave = done; if (this.#controller.signal.aborted) done(); });
         await kept.destroy();
         this.#tellDied(kept, "destroyed");
-      }
+      } else if (end.gaveUp && this.domain) this.#tellDied(this.domain, end.reason);        // its last life was told of as one that is followed by another
       return end;
     }).catch((e): DomainEnd => {
       const last = this.domain;
