@@ -3,12 +3,14 @@ import assert from "node:assert/strict";
 import { execFileSync, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { type AddressInfo, createServer } from "node:net";
 import { join } from "node:path";
 import { after, afterEach, before, test } from "node:test";
 import { ApiClient } from "../src/api/client.node.ts";
 import type { ApiFault } from "../src/api/fault.ts";
 import { needDaemon } from "../src/bin/daemon/launch.ts";
 import { startOf } from "../src/bin/daemon/processes.ts";
+import { HostState } from "../src/bin/daemon/state.ts";
 import { root } from "./guest.ts";
 import { TestHost } from "./host.ts";
 
@@ -232,6 +234,20 @@ test("xl starts a daemon where none runs, two at once start one, and it can be a
   } finally {
     await other[Symbol.asyncDispose]();
   }
+});
+
+test("an address that cannot be served is refused and not kept, and leaves no machine behind", async () => {
+  await using other = new TestHost();
+  const taken = createServer().listen(0, "127.0.0.1");
+  await once(taken, "listening");
+  const { code, err } = other.daemon("start", "--memory=96", "--pcpus=1", "--net=none", `--http=127.0.0.1:${(taken.address() as AddressInfo).port}`);
+  taken.close();
+  assert.notEqual(code, 0);
+  assert.match(err, /127\.0\.0\.1:\d+ cannot be served: EADDRINUSE/);
+  const state = await HostState.open(other.paths.database);
+  assert.deepEqual([state.machines(), state.setting("http")], [[], null]);
+  state.close();
+  assert.equal(existsSync(other.paths.socket), false);
 });
 
 test("domusd that is asked to end while domains are there refuses, unless it is meant", async () => {
