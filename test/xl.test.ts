@@ -250,6 +250,16 @@ test("an address that cannot be served is refused and not kept, and leaves no ma
   assert.equal(existsSync(other.paths.socket), false);
 });
 
+test("neither a token nor a guest's memory leaves for another computer without TLS", async () => {
+  await host.done("create", "-q", host.cfg("secret"));
+  const heard = Promise.withResolvers<Buffer>(), peer = createServer((socket) => { socket.on("error", () => {}).once("data", (bytes) => { heard.resolve(Buffer.from(bytes)); socket.destroy(); }); }).listen(0, "0.0.0.0");
+  await once(peer, "listening");
+  await assert.rejects(host.client.call("domain.migrate", { domain: "secret", to: `0.0.0.0:${(peer.address() as AddressInfo).port}`, token: "s".repeat(43) }));
+  peer.close();
+  assert.equal((await heard.promise)[0], 0x16);        // a TLS handshake, RFC 8446 5.1
+  await host.done("destroy", "secret");
+});
+
 test("domusd that is asked to end while domains are there refuses, unless it is meant", async () => {
   await host.done("create", "-q", host.cfg("stays"));
   const { code, err } = host.daemon("stop");

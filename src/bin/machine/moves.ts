@@ -3,7 +3,7 @@ import { createReadStream } from "node:fs";
 import { type FileHandle, open, readFile, rename, unlink } from "node:fs/promises";
 import { Duplex, Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
-import { ApiClient } from "../../api/client.node.ts";
+import { ApiClient, isLoopback } from "../../api/client.node.ts";
 import type { Result } from "../../api/actions.ts";
 import { ApiFault } from "../../api/fault.ts";
 import type { StreamOpener } from "../../api/serve.node.ts";
@@ -102,7 +102,8 @@ export async function migrateTo(residents: Residents, p: MigrateParams, c: TaskC
   if (host === undefined || Number(port) > 65535) throw new ApiFault("invalid", `"${p.to}" is not of the form HOST:PORT`);
   const pem = async (path: string | undefined): Promise<string | undefined> => (path === undefined ? undefined : readFile(path, "utf8").catch((e) => { throw new ApiFault("invalid", `${path} cannot be read (${(e as NodeJS.ErrnoException).code})`); }));
   const [ca, cert, key] = await Promise.all([pem(p.tls?.ca), pem(p.tls?.cert), pem(p.tls?.key)]);
-  const peer = new ApiClient({ host, port: Number(port), ...(p.token === undefined ? {} : { token: p.token }), ...(p.tls ? { tls: { ...(ca === undefined ? {} : { ca }), ...(cert === undefined ? {} : { cert }), ...(key === undefined ? {} : { key }) } } : {}) });
+  const isTls = p.tls !== undefined || !isLoopback(host);        // neither a token nor a guest's memory goes over a network as it is
+  const peer = new ApiClient({ host, port: Number(port), ...(p.token === undefined ? {} : { token: p.token }), ...(isTls ? { tls: { ...(ca === undefined ? {} : { ca }), ...(cert === undefined ? {} : { cert }), ...(key === undefined ? {} : { key }) } } : {}) });
   c.progress({ text: `connecting to ${p.to}` });
   const connection = await peer.stream("migrate.receive", p.isPaused ? { isPaused: true } : {});
   connection.on("error", () => {});
