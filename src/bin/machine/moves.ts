@@ -24,12 +24,14 @@ const tell = (c: TaskContext) => (s: Step): void => c.progress({ text: s.round =
 const configJson = (r: Resident): string => JSON.stringify({ ...r.config, c_info: { ...r.config.c_info, name: r.name } });
 
 /** A file that is there whole or not at all: its name is given when all is on the disk. */
-async function fileSink(path: string): Promise<WritableStream<Uint8Array>> {
+export async function fileSink(path: string): Promise<WritableStream<Uint8Array>> {
   const part = `${path}.part-${crypto.randomUUID().slice(0, 8)}`;
   const file: FileHandle = await open(part, "wx", 0o600).catch((e: NodeJS.ErrnoException) => { throw new ApiFault("invalid", `${path} cannot be written: ${e.code === "ENOENT" ? "its folder does not exist" : e.message}`); });
   const drop = async (): Promise<void> => { await file.close().catch(() => {}); await unlink(part).catch(() => {}); };
   return new WritableStream<Uint8Array>({
-    write: async (bytes) => { for (let at = 0; at < bytes.length;) at += (await file.write(bytes, at)).bytesWritten; },
+    write: async (bytes) => {
+      try { for (let at = 0; at < bytes.length;) at += (await file.write(bytes, at)).bytesWritten; } catch (e) { await drop(); throw e; }       // nobody calls abort() of a sink that has failed
+    },
     close: async () => {
       try {
         await file.sync();
