@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { execFileSync, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, readlinkSync, statSync } from "node:fs";
 import { type AddressInfo, createServer } from "node:net";
 import { join } from "node:path";
 import { after, afterEach, before, test } from "node:test";
@@ -76,6 +76,14 @@ test("what cannot be is answered in xl's words and codes, and leaves nothing beh
   await host.refuses(1, /Unknown device 7\./, "network-detach", "taken", "7");
   await host.refuses(1, /pci-attach is not built yet/, "pci-attach", "taken", "00:1.0");
   await host.done("destroy", "taken");
+  await isClean();
+});
+
+test("two disks of one name are refused before either is opened", async () => {
+  const disks = ["a.img", "b.img"].map((name) => ({ pdev_path: host.file(name, new Uint8Array(4096)), vdev: "xvda", format: "raw" })), config = JSON.parse(await host.done("-N", "create", "-q", host.cfg("twice"))) as object;
+  await assert.rejects(host.client.call("domain.create", { config: { ...config, disks } as never }), /xvda is taken already/);
+  const { machines } = await host.client.call("host.status", {}), folder = `/proc/${machines[0]!.pid}/fd`;
+  assert.deepEqual(readdirSync(folder).flatMap((fd) => { try { return [readlinkSync(join(folder, fd))]; } catch { return []; } }).filter((path) => path.endsWith(".img")), []);
   await isClean();
 });
 

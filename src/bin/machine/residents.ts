@@ -15,6 +15,7 @@ import { fromLibxl, type LibxlConfig } from "../../toolstack/libxl-json.ts";
 import type { Machine } from "../../toolstack/machine.ts";
 import { actionFor, superviseDomain } from "../../toolstack/supervise.ts";
 import { reviewDisk } from "../../toolstack/xldevices.ts";
+import { checkVdevs } from "../../toolstack/xldisk.ts";
 import { logConsole, serveChannel } from "../consoles.ts";
 import { closeDisks } from "../disks.ts";
 import { openDrives } from "./drives.ts";
@@ -48,6 +49,7 @@ async function readImage(path: string, what: string): Promise<Uint8Array> {
 export async function loadConfig(config: LibxlConfig, options: { readonly isBuilt?: boolean; progress?(p: Progress): void; missing?(why: string): void } = {}): Promise<CheckedConfig> {
   const file = fromLibxl(config), { isBuilt = false } = options;
   for (const d of file.disks) reviewDisk(d);
+  checkVdevs(file.disks);
   options.progress?.({ text: "reading images" });
   const image = (path: string, what: string): Promise<Uint8Array> => readImage(path, what).catch((e) => {
     if (!isBuilt) throw e;
