@@ -2,6 +2,8 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
+import type { IncomingMessage } from "node:http";
+import { request as httpsRequest } from "node:https";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
@@ -130,6 +132,12 @@ test("off the loopback there is no serving without TLS; with a CA a client's cer
   const peer = tls({ cert: read("client.pem"), key: read("client.key") });
   assert.equal((await peer.call("domain.list", {})).length, 1);
   await assert.rejects(peer.call("token.list", {}), code("forbidden"));
+  const asked = async (origin: string): Promise<number> => {
+    const req = httpsRequest({ host: "localhost", port: url.port, method: "POST", path: "/v1/domain.list", ca, cert: read("client.pem"), key: read("client.key"), agent: false, headers: { origin } }).end(), [res] = await once(req, "response") as [IncomingMessage];
+    res.resume();
+    return res.statusCode!;
+  };
+  assert.deepEqual([await asked(`https://localhost:${url.port}`), await asked("https://elsewhere.example"), await asked("null")], [200, 401, 401]);        // a browser shows its certificate for any page
   await assert.rejects(tls({}).call("domain.list", {}), code("unauthorized"));
   await assert.rejects(new ApiClient({ host: "localhost", port: Number(url.port), tls: {} }).call("domain.list", {}), code("unreachable"));
 });

@@ -45,10 +45,15 @@ export function parseHttp(options: ReadonlyMap<string, string>): HttpChoice | nu
 }
 const pem = (path: string, what: string): Buffer => { try { return readFileSync(path); } catch (e) { throw new UserError(`${what}: ${path} cannot be read (${(e as NodeJS.ErrnoException).code})`); } };
 
+/** Does another site's page ask? A browser shows its user's certificate whoever's page it is; a token a page must know. */
+function isForeign({ headers: { origin, host } }: IncomingMessage): boolean {
+  if (origin === undefined) return false;
+  try { return new URL(origin).host !== host; } catch { return true; }
+}
 /** The role of a client: its certificate's, or its token's. */
 function roleOf(state: HostState, req: IncomingMessage): Role | null {
   const socket = req.socket as Partial<TLSSocket>, peer = socket.authorized ? socket.getPeerCertificate?.() : undefined;
-  if (peer?.subject) { const unit = peer.subject.OU, name = Array.isArray(unit) ? unit[0] : unit; return ROLES.find((r) => r === name) ?? "read"; }
+  if (peer?.subject && !isForeign(req)) { const unit = peer.subject.OU, name = Array.isArray(unit) ? unit[0] : unit; return ROLES.find((r) => r === name) ?? "read"; }
   // a browser's WebSocket can send no header: there the token comes as a protocol's name
   const token = /^Bearer ([\w-]{20,128})$/.exec(req.headers.authorization ?? "")?.[1] ?? /(?:^|,)\s*token\.([\w-]{20,128})\s*(?:,|$)/.exec(String(req.headers["sec-websocket-protocol"] ?? ""))?.[1];
   return token === undefined ? null : state.roleOfHash(tokenHash(token));
