@@ -145,7 +145,10 @@ export async function sendDomain(domain: Domain, link: Link, o: SendOptions): Pr
           if (isReleased) await o.handOver?.retake();
           if (isSuspended && !domain.isGone) await resumeInPlace(domain);
           break;
-        case "end": await domain.leave(); break;
+        case "end":
+          // it is the other end's; what cannot be cleared away here does not change that
+          await domain.leave().catch((e: unknown) => machine.log(`${domain.name} has moved, and cannot be taken down here: ${(e as Error).message}`));
+          break;
         case "ask": break;       // by who holds the MigrationInDoubt
         default: action satisfies never;
       }
