@@ -154,6 +154,8 @@ export class Domain implements AsyncDisposable {
     this.#nrPauses--;
     this.#parts.hv.unpause();
   }
+  /** since it began to run here */
+  get aliveMs(): number { return performance.now() - this.#begunMs; }
   get isPaused(): boolean { return this.#nrPauses > 0; }
   #mustBe(what: string): void {
     if (this.#release) throw new UserError(`${this.name} is gone and cannot be ${what}`);

@@ -173,7 +173,10 @@ async function sendAlone(domain: Domain, link: Link, o: SendOptions): Promise<Mi
             if (isSuspended) await resumeInPlace(domain);
           } catch (e) { stuck = new UserError(`${domain.name} is not moved, and cannot go on here: ${(e as Error).message}; it stands still`, { cause: e }); }
           break;
-        case "end": await domain.leave(); break;
+        case "end":
+          // it is the other end's; what cannot be cleared away here does not change that
+          await domain.leave().catch((e: unknown) => machine.log(`${domain.name} has moved, and cannot be taken down here: ${(e as Error).message}`));
+          break;
         case "ask": break;       // by who holds the MigrationInDoubt
         default: action satisfies never;
       }
