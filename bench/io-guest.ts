@@ -36,25 +36,28 @@ export function buildPingpong(): string {
   return compile(join(root, "var/bench/pingpong"), ["-O2", "-Wall", "-Wextra", "-static", source], [source]);
 }
 
-/** Make the files; the image is kept in var/bench/io, and takes minutes the first time. @param seconds that the talk of two guests takes a work @throws UserError where a program is missing */
-export function ioFiles(seconds: number, say: (text: string) => void): IoFiles {
-  const place = join(root, "var/bench/io"), image = join(folder(), "root.img"), disk = join(folder(), "data.raw"), put = join(folder(), "put");
+/** Kernel, initrd and a root disk of the image that guests of several benchmarks boot; kept in var/bench/io, minutes the first time. @param more programs and scripts for /bench @throws UserError where a program is missing */
+export function ioImage(more: Readonly<Record<string, string | Uint8Array>>, say: (text: string) => void): Images & { readonly root: string } {
+  const place = join(root, "var/bench/io"), image = join(folder(), "root.img"), put = join(folder(), "put");
   say("io: the image (some minutes, the first time)");
   const report = JSON.parse(execFileSync(process.execPath, [domus, "image", "build", "debian", "--include", "fio,iperf3", "--name", "bench-io", "--output", place, "--size", "1G", "--json", "--quiet"],
     { encoding: "utf8", stdio: ["ignore", "pipe", "inherit"] })) as { disk: string; kernel: string; ramdisk: string };
   execFileSync("cp", ["--sparse=always", report.disk, image]);
   mkdirSync(put, { recursive: true });
-  writeFileSync(join(put, "pingpong"), readFileSync(buildPingpong()), { mode: 0o755 });
-  for (const [name, text] of Object.entries(scripts(seconds))) writeFileSync(join(put, name), text, { mode: 0o755 });
-  const names = ["pingpong", ...Object.keys(scripts(seconds))];
-  execFileSync("/usr/sbin/debugfs", ["-w", "-f", "-", image], { input: ["mkdir /bench", ...names.map((n) => `write ${join(put, n)} /bench/${n}`)].join("\n"), stdio: ["pipe", "ignore", "ignore"] });
+  for (const [name, text] of Object.entries(more)) writeFileSync(join(put, name), text, { mode: 0o755 });
+  execFileSync("/usr/sbin/debugfs", ["-w", "-f", "-", image], { input: ["mkdir /bench", ...Object.keys(more).map((n) => `write ${join(put, n)} /bench/${n}`)].join("\n"), stdio: ["pipe", "ignore", "ignore"] });
+  return { kernel: report.kernel, ramdisk: report.ramdisk, root: image };
+}
+/** Make the files; ioImage, and a disk of random bytes. @param seconds that the talk of two guests takes a work @throws UserError where a program is missing */
+export function ioFiles(seconds: number, say: (text: string) => void): IoFiles {
+  const disk = join(folder(), "data.raw"), image = ioImage({ pingpong: readFileSync(buildPingpong()), ...scripts(seconds) }, say);
   const file = openSync(disk, "wx"), piece = new Uint8Array(1 << 20);
   for (let at = 0; at < DATA_BYTES; at += piece.length) {
     for (let from = 0; from < piece.length; from += 65536) crypto.getRandomValues(piece.subarray(from, from + 65536));
     writeSync(file, piece);
   }
   closeSync(file);
-  return { kernel: report.kernel, ramdisk: report.ramdisk, root: image, disk };
+  return { ...image, disk };
 }
 
 /** Where a work finds its disk, and the programs that answer. */

@@ -14,11 +14,12 @@ import { groundFacts, ourOptions } from "./ground.ts";
 import { integer } from "./integer.ts";
 import { io } from "./io.ts";
 import { memory } from "./memory.ts";
+import { migrate } from "./migrate.ts";
 import { parallel } from "./parallel.ts";
 import { sched } from "./sched.ts";
 import { web } from "./web.ts";
 
-const BENCHES: readonly Bench[] = [cpu, io, boot, integer, memory, parallel, sched, web];
+const BENCHES: readonly Bench[] = [cpu, io, boot, integer, memory, migrate, parallel, sched, web];
 /** Those with a chart, whose works have names. */
 const CHARTED: readonly Bench[] = [cpu, io, sched];
 const HELP = `npm run bench -- [NAME...] [--quick] [--rounds N] [--engine NAME] [--json FILE] [--only WORK,...] [--svg FILE] [--doc FILE]

@@ -1,6 +1,5 @@
 /** The API at an address: who may, what it says of itself, events, consoles by WebSocket, metrics, and certificates. */
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -91,15 +90,10 @@ test("off the loopback there is no serving without TLS; with a CA a client's cer
   assert.throws(() => options({ http: "127.0.0.1" }), /wants ADDR:PORT/);
   assert.throws(() => options({ http: "127.0.0.1:1", "tls-cert": "x" }), /come together/);
   assert.equal(options({ http: "none" }), null);
-  const f = host.folder, openssl = (...args: string[]): void => { execFileSync("openssl", args, { cwd: f, stdio: "ignore" }); };
-  openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=test", "-days", "2");
-  for (const [name, subject] of [["server", "/CN=localhost"], ["client", "/OU=operate/CN=peer"]] as const) {
-    openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", `${name}.key`, "-out", `${name}.csr`, "-subj", subject, "-addext", "subjectAltName=DNS:localhost");
-    openssl("x509", "-req", "-in", `${name}.csr`, "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-out", `${name}.pem`, "-days", "2", "-copy_extensions", "copy");
-  }
-  const read = (name: string): string => readFileSync(join(f, name), "utf8"), ca = read("ca.pem");
+  host.certificates({ server: "/CN=localhost", client: "/OU=operate/CN=peer" });
+  const read = (name: string): string => readFileSync(join(host.folder, name), "utf8"), ca = read("ca.pem");
   host.daemon("stop", "--keep-machine");
-  const started = host.daemon("start", "--http=127.0.0.1:0", `--tls-cert=${f}/server.pem`, `--tls-key=${f}/server.key`, `--tls-ca=${f}/ca.pem`);
+  const started = host.daemon("start", ...TestHost.tls(host, "server"));
   assert.equal(started.code, 0, started.err);
   const url = new URL((await host.client.call("host.status", {})).http!), tls = (own: object) => new ApiClient({ host: "localhost", port: Number(url.port), tls: { ca, ...own } });
   assert.equal(url.protocol, "https:");

@@ -79,6 +79,8 @@ export class Guest implements AsyncDisposable {
     }
   }
 
+  /** The guest that spoke through another program speaks through this one now: its shell counts on. */
+  follows(before: Guest): void { this.#nrCommands = before.#nrCommands; }
   write(text: string): void { this.child.stdin!.write(text, "latin1"); }
 
   /**

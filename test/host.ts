@@ -67,6 +67,17 @@ export class TestHost implements AsyncDisposable {
     assert.match(ran.err, message, told);
     assert.doesNotMatch(ran.err, /^\s+at .*:\d+:\d+/m, told);
   }
+  /** Certificates of a CA of this host's folder: ca.pem, and NAME.pem with NAME.key for each subject, good for localhost. */
+  certificates(subjects: Readonly<Record<string, string>>): void {
+    const openssl = (...args: string[]): void => { execFileSync("openssl", args, { cwd: this.folder, stdio: "ignore" }); }, key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
+    openssl("req", "-x509", ...key, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=test", "-days", "2");
+    for (const [name, subject] of Object.entries(subjects)) {
+      openssl("req", ...key, "-keyout", `${name}.key`, "-out", `${name}.csr`, "-subj", subject, "-addext", "subjectAltName=DNS:localhost");
+      openssl("x509", "-req", "-in", `${name}.csr`, "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-out", `${name}.pem`, "-days", "2", "-copy_extensions", "copy");
+    }
+  }
+  /** Options for domusd to serve TLS with a certificate of `of`'s CA. */
+  static tls(of: TestHost, name: string): string[] { return ["--http=127.0.0.1:0", `--tls-cert=${of.folder}/${name}.pem`, `--tls-key=${of.folder}/${name}.key`, `--tls-ca=${of.folder}/ca.pem`]; }
   async domid(name: string): Promise<number> { return Number(await this.done("domid", name)); }
   /** Names of the guests there are. */
   async names(): Promise<string[]> { return (await this.client.call("domain.list", {})).filter((d) => d.domid !== 0).map((d) => d.name); }
@@ -84,6 +95,3 @@ export class TestHost implements AsyncDisposable {
     rmSync(this.folder, { recursive: true, force: true });
   }
 }
-/** Processes of that host, by their command lines; for tests that kill them. */
-export const processesOf = (host: TestHost, program: string): number[] =>
-  execFileSync("ps", ["-eo", "pid,args"], { encoding: "utf8" }).split("\n").filter((l) => l.includes(program) && l.includes(host.paths.state) && !l.includes("fit-node")).map((l) => Number.parseInt(l, 10));

@@ -5,6 +5,10 @@ import { readFileSync } from "node:fs";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import type { Page } from "playwright-core";
+import { Bridge, type BridgePort } from "../src/network/bridge.ts";
+import { listenForPeers } from "../src/network/link.node.ts";
+import { connect } from "../src/network/port.ts";
+import { acceptWebSocket } from "../src/network/websocket.ts";
 import { servePage } from "../tools/web/serve.ts";
 import { Browser, consoleSays, ready } from "./browser.ts";
 import { images } from "./guest.ts";
@@ -110,6 +114,11 @@ test("a second domain runs beside the first and is destroyed", async () => {
   await panel.getByRole("button", { name: /sure/ }).click();
   await panel.getByRole("button", { name: "Start again" }).waitFor();
   await page.waitForFunction(() => Object.keys(globalThis.domus.domains).join() === "debian");
+  await panel.getByRole("button", { name: "Start again" }).click();
+  await consoleSays(page, "second", "Linux version 6");
+  await panel.locator(".xterm-rows").getByText(/\[ +\d+\.\d+\]/).first().waitFor();
+  await panel.getByRole("button", { name: "Destroy" }).click();
+  await panel.getByRole("button", { name: /sure/ }).click();
   await panel.getByRole("button", { name: "Close" }).click();
 });
 
@@ -169,6 +178,23 @@ test("bridges named tabs are one cable through all tabs", async () => {
   });
   await other.waitForFunction(() => document.title === "heard 60 42");
   await other.close();
+});
+
+test("a page's bridge is linked with a machine's outside by WebSocket", async () => {
+  const bridge = new Bridge({ name: "outside" }), heard = Promise.withResolvers<number>(), ear = bridge.attach({ name: "ear" });
+  connect(ear, { name: "end", takesGso: true, takesBlankChecksum: true, peer: null, ready: () => {}, receive: (f) => { heard.resolve(f.bytes[59]!); return true; } });
+  const listener = await listenForPeers({ host: "127.0.0.1", port: 0 }, { name: "link", mode: "domus" }, (name) => bridge.attach({ name }), (port) => (port as BridgePort).detach(), (raw) => acceptWebSocket(raw, []));
+  const other = await browser.tab(`?pcpus=1&memory=256&link=ws://127.0.0.1:${(listener.address as { port: number }).port}/`);
+  await other.evaluate(() => {
+    const port = globalThis.domus.machine.networks.bridge("xenbr0").attach({ name: "probe" }), bytes = new Uint8Array(60).fill(0xff, 0, 6);
+    bytes.set([2, 0, 0, 0, 0, 2], 6);
+    bytes[59] = 43;
+    port.peer = { name: "mouth", takesGso: true, takesBlankChecksum: true, peer: port, ready: () => {}, receive: () => true };
+    setInterval(() => port.receive({ bytes, checksum: "unknown", gso: null }), 50);
+  });
+  assert.equal(await heard.promise, 43);
+  await other.close();
+  await listener.close();
 });
 
 test("a domain that is saved goes on after a reload, in its terminal and on its disk", async () => {

@@ -1,8 +1,8 @@
 /** The host as its users meet it: xl's words, columns and codes, and what is left when something dies in the middle. */
 import assert from "node:assert/strict";
-import { spawn, spawnSync } from "node:child_process";
+import { execFileSync, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, readFileSync, statSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { after, afterEach, before, test } from "node:test";
 import { ApiClient } from "../src/api/client.node.ts";
@@ -125,6 +125,35 @@ test("ends are acted on as the configuration says, and -F tells of them", async 
   await host.done("trigger", "again", "reset");
   await host.until("it is there again", async () => { const d = (await host.client.call("domain.list", {})).find((d) => d.name === "again"); return d !== undefined && d.domid !== first && d.targetKiB === 20 * 1024; });
   await host.done("destroy", "again");
+  await isClean();
+});
+
+test("a core has the guest's memory and registers, as readelf and Xen's format read it", async () => {
+  const path = join(host.folder, "one.core");
+  await host.done("create", "-q", host.cfg("dumped"));
+  await host.until("the guest sleeps", async () => /-b----/.test(await host.done("list", "dumped")));
+  await host.refuses(1, /cannot be written[\s\S]*core dump failed \(rc=-3\)/, "dump-core", "dumped", join(host.folder, "no", "where"));
+  await host.done("dump-core", "dumped", path);
+  assert.match(await host.done("list", "dumped"), / -b---- /);
+  const elf = (...args: string[]): string => execFileSync("readelf", [...args, path], { encoding: "utf8" });
+  assert.match(elf("-h"), /Type: +CORE[\s\S]*X86-64/);
+  const sections = new Map([...elf("-SW").matchAll(/^ +\[ *\d+\] (\.\S+) +\S+ +\S+ (\S+) (\S+) (\S+)/gm)].map(([, name, offset, size, entry]) => [name!, { offset: Number.parseInt(offset!, 16), size: Number.parseInt(size!, 16), entry: Number.parseInt(entry!, 16) }]));
+  assert.deepEqual([...sections.keys()], [".note.Xen", ".xen_prstatus", ".xen_shared_info", ".xen_pfn", ".xen_pages", ".shstrtab"]);
+  const file = readFileSync(path), part = (name: string): Buffer => file.subarray(sections.get(name)!.offset, sections.get(name)!.offset + sections.get(name)!.size), pfns = new BigUint64Array(Uint8Array.from(part(".xen_pfn")).buffer);
+  assert.equal(part(".xen_pages").length, pfns.length * 4096);
+  const notes: [number, number][] = [], note = part(".note.Xen");
+  for (let n = 0; n < note.length; n += 16 + Math.ceil(note.readUInt32LE(n + 4) / 4) * 4) notes.push([note.readUInt32LE(n + 8), note.readUInt32LE(n + 4)]);
+  assert.deepEqual(notes, [[0x2000000, 0], [0x2000001, 32], [0x2000002, 8 + 8 + 16 + 144 + 1024 + 64 + 8 + 8], [0x2000003, 8]]);
+  assert.deepEqual([note.readBigUInt64LE(32), note.readBigUInt64LE(40), Number(note.readBigUInt64LE(48)), note.readBigUInt64LE(56)], [0xf00febeen, 1n, pfns.length, 4096n]);
+  const at = pfns.indexOf(0x100n);
+  assert.deepEqual([...part(".xen_pages").subarray(at * 4096, at * 4096 + 4)], [0xfb, 0xf4, 0xeb, 0xfd]);
+  assert.equal(part(".xen_prstatus").length, 5168);
+  assert.equal(part(".xen_prstatus").readBigUInt64LE(520 + 128), 0x100002n);       // rip, behind the hlt
+  await host.done("destroy", "dumped");
+  await host.done("create", "-q", host.cfg("crasher", 'on_crash = "coredump-destroy"', "faults"));
+  await host.until("it is dumped and gone", async () => (await host.names()).length === 0);
+  const [dump] = readdirSync(join(host.paths.state, "dump"));
+  assert.match(dump!, /^\d{8}-\d{6}-crasher\.\d+\.core$/);
   await isClean();
 });
 

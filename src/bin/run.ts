@@ -38,7 +38,7 @@ export const RUN_OPTIONS: Readonly<Record<string, Option>> = {
   forward: { value: "SPEC", help: "let a port of this computer lead to the guest's first interface: tcp:2222-22, udp:0.0.0.0:5353-53; several with commas between" },
   "host-access": { help: "guests reach this computer's 127.0.0.1 as 10.0.2.2 (host.domus.internal)" },
   "net-rules": { value: "RULES", help: 'what guests may reach by the router, the first rule that fits: "deny 10.0.0.0/8, allow tcp any:443, deny any"' },
-  link: { value: "SPEC", help: "join a bridge with another machine's or with QEMU's guests: [BRIDGE=][listen:]unix:PATH[,qemu] or tcp:HOST:PORT; nobody is asked who they are" },
+  link: { value: "SPEC", help: "join a bridge with another machine's or with QEMU's guests: [BRIDGE=][listen:]unix:PATH[,qemu] or tcp:HOST:PORT; or with pages in browsers (docs/web.md): [BRIDGE=]listen:ws:HOST:PORT[,origin=URL]; nobody is asked who they are" },
   capture: { value: "FILE", help: "write what passes the bridges to FILE, as pcapng" },
   "capture-filter": { value: "TEXT", help: 'only what is meant by words like tcpdump\'s: "host 10.0.2.15 and not port 22"' },
   trace: { value: "CLASSES", help: 'what to trace, "all" or names with commas between; printed on stderr at the end' },
@@ -120,7 +120,8 @@ export async function run(args: string[]): Promise<number> {
     const cfg = parseXlCfg(new TextDecoder().decode(bytes), file);
     for (const word of settings) applySetting(cfg, word);
     const { domain, warnings } = fromXl(cfg, file, { strict: parsed.options.has("strict") });
-    if (!options.quiet) for (const w of warnings) printLine(w);
+    const { onPoweroff, onReboot, onCrash } = domain.config, dumping = [onPoweroff, onReboot, onCrash].find((a) => a?.startsWith("coredump-"));
+    if (!options.quiet) for (const w of [...warnings, ...(dumping ? [`${file}: xl dumps cores, domus run does not: "${dumping}" is taken as "${dumping.slice(9)}"`] : [])]) printLine(w);
     return { domain, file };
   });
   const domains: CheckedConfig[] = [];

@@ -1,9 +1,10 @@
 /** The way out that `domus run` gives a bridge: a router in user mode, on sockets of this process, or an interface of the host's kernel. */
-import type { StreamAddress } from "../base/stream.ts";
+import type { ByteConnection, StreamAddress } from "../base/stream.ts";
 import type { Bridge, BridgePort } from "../network/bridge.ts";
 import type { Link } from "../network/link.ts";
 import { dialLink, listenForPeers } from "../network/link.node.ts";
 import { connect } from "../network/port.ts";
+import { acceptWebSocket } from "../network/websocket.ts";
 import { openTap } from "../network/tap.node.ts";
 import type { Capture, CaptureOptions } from "../network/capture.ts";
 import { parseFilter } from "../network/capture-filter.ts";
@@ -59,13 +60,18 @@ export function tapUplinks(choice: Exclude<NetChoice, string>, others: UplinkMak
 }
 
 /** A link of `--link`: a bridge, and who is at the other end. */
-type LinkSpec = { readonly bridge: string; readonly listens: boolean; readonly at: StreamAddress; readonly mode: "domus" | "qemu" };
+type LinkSpec = { readonly bridge: string; readonly listens: boolean; readonly at: StreamAddress; readonly mode: "domus" | "qemu"; /** pages come, by WebSocket; of these origins besides this computer's */ readonly origins?: readonly string[] };
 
-/** "[BRIDGE=][listen:]unix:PATH[,qemu]" or with tcp:HOST:PORT. @throws UserError */
+const WS = /^(?:(?<bridge>[\w.-]+)=)?listen:ws:(?:\[(?<v6>[\da-f:.]+)\]|(?<host>[\w.-]+)):(?<port>\d{1,5})(?<origins>(?:,origin=https?:\/\/[^,/\s]+)*)$/i;
+/** "[BRIDGE=][listen:]unix:PATH[,qemu]", or with tcp:HOST:PORT, or "[BRIDGE=]listen:ws:HOST:PORT[,origin=URL]" for pages. @throws UserError */
 export function parseLink(text: string): LinkSpec {
+  const ws = WS.exec(text)?.groups;
+  if (ws && Number(ws["port"]) >= 1 && Number(ws["port"]) <= 65535) {
+    return { bridge: ws["bridge"] ?? DEFAULT_BRIDGE, listens: true, mode: "domus", at: { host: (ws["v6"] ?? ws["host"])!, port: Number(ws["port"]) }, origins: ws["origins"]!.split(",origin=").slice(1) };
+  }
   const m = /^(?:(?<bridge>[\w.-]+)=)?(?<listen>listen:)?(?:unix:(?<path>[^,]+)|tcp:(?:\[(?<v6>[\da-f:.]+)\]|(?<host>[\w.-]+)):(?<port>\d{1,5}))(?<qemu>,qemu)?$/i.exec(text)?.groups;
   const port = Number(m?.["port"] ?? 1);
-  if (!m || port < 1 || port > 65535) throw new UserError(`Option "--link": "${text}" is not of the form [BRIDGE=][listen:]unix:PATH[,qemu] or [BRIDGE=][listen:]tcp:HOST:PORT[,qemu]`);
+  if (!m || port < 1 || port > 65535) throw new UserError(`Option "--link": "${text}" is not of the form [BRIDGE=][listen:]unix:PATH[,qemu], [BRIDGE=][listen:]tcp:HOST:PORT[,qemu] or [BRIDGE=]listen:ws:HOST:PORT[,origin=URL]`);
   return { bridge: m["bridge"] ?? DEFAULT_BRIDGE, listens: m["listen"] !== undefined, mode: m["qemu"] ? "qemu" : "domus", at: m["path"] !== undefined ? { path: m["path"] } : { host: (m["v6"] ?? m["host"])!, port } };
 }
 
@@ -80,11 +86,11 @@ export class Links {
   }
   /** A bridge was made: plug in what is meant for it. */
   begin(bridge: Bridge): void {
-    for (const [i, { listens, at, mode, bridge: name }] of this.#specs.entries()) {
+    for (const [i, { listens, at, mode, bridge: name, origins }] of this.#specs.entries()) {
       if (name !== bridge.name) continue;
       const options = { name: `link${i}`, mode, log: this.#told };
       const opened = !listens ? Promise.resolve(this.#plug(bridge, dialLink(at, options)))
-        : listenForPeers(at, options, (port) => bridge.attach({ name: port, macsMax: LINK_MACS }), (port) => (port as BridgePort).detach()).then((listener) => () => listener.close());
+        : listenForPeers(at, options, (port) => bridge.attach({ name: port, macsMax: LINK_MACS }), (port) => (port as BridgePort).detach(), ...(origins ? [(raw: ByteConnection) => acceptWebSocket(raw, origins)] : [])).then((listener) => () => listener.close());
       opened.then((end) => this.#ends.push(end), (e: Error) => this.#told(`${bridge.name}: Nobody can be listened for: ${e.message}`));
     }
   }

@@ -37,7 +37,7 @@ const FLAG_BITS = EFLAGS.arith | EFLAGS.fixed | EFLAGS.TF | EFLAGS.IF | EFLAGS.D
 const unsigned = (n: bigint): bigint => BigInt.asUintN(64, n);
 
 // Saving -----------------------------------------------------------------------
-function fxImage(dv: DataView, at: number, into: DataView, to: number): void {
+export function fxImage(dv: DataView, at: number, into: DataView, to: number): void {
   const top = CPU.fsw.get(dv, at) >>> 11 & 7;
   into.setUint16(to + FX.fcw, CPU.fcw.get(dv, at), true);
   into.setUint16(to + FX.fsw, CPU.fsw.get(dv, at), true);

@@ -8,7 +8,8 @@ import { getHvmContext } from "../hypervisor/hvm_context.ts";
 import { XEN_MAJOR, XEN_MINOR } from "../hypervisor/version_op.ts";
 import type { Vcpu } from "../hypervisor/vcpu.ts";
 import { type About, encodeAbout, encodePairs, parseAbout, parsePairs, type StorePairs } from "./about.ts";
-import { CpuidLeaf, covered, headers, hvmParams, MsrEntry, parseHvmParams, REC, readHeaders, record, type RecordHead, recordName, RecordReader, TscInfo, XEN_CPUID_NO_SUBLEAF } from "./libxc.ts";
+import { CpuidLeaf, covered, headers, hvmParams, MsrEntry, parseHvmParams, REC, readHeaders, recName, record, type RecordHead, recordName, RecordReader, TscInfo, XEN_CPUID_NO_SUBLEAF } from "./libxc.ts";
+import { inflated } from "./deflated.ts";
 import { readPages } from "./pages.ts";
 import { type Sink, type Source, StreamError } from "./stream.ts";
 
@@ -88,6 +89,14 @@ export class ImageReader {
       if (head.type === REC.PAGE_DATA) {
         if (isStatic) throw new StreamError(`The stream's ${recordName(head)} comes before STATIC_DATA_END: the stream is damaged`);
         progress(await readPages(this.#from, this.#records, head, d));
+        continue;
+      }
+      if (head.type === REC.DOMUS_DEFLATED && !isStatic) {
+        const within = await inflated(head, await this.#records.body(head)), records = new RecordReader(within);
+        records.isCovered = true;
+        const inner = await records.head();
+        if (inner.type !== REC.PAGE_DATA) throw new StreamError(`The stream's ${recordName(head)} holds ${recName(inner.type)}, not PAGE_DATA: the stream is damaged`);
+        progress(await readPages(within, records, inner, d));
         continue;
       }
       if (head.type === REC.END) {

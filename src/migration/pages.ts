@@ -3,6 +3,7 @@ import { UserError } from "../base/errors.ts";
 import type { Domain } from "../hypervisor/domain.ts";
 import { P2M_TYPE, GFN_BITS } from "../memory/p2m.ts";
 import { BATCH_MAX, checksum, PageDataHeader, parsePfns, PFINFO, REC, recordName, RHDR, type RecordHead, type RecordReader } from "./libxc.ts";
+import { deflated } from "./deflated.ts";
 import { type Source, type Sink, StreamError } from "./stream.ts";
 import { xxh32, xxh32Words } from "./xxh32.ts";
 
@@ -47,8 +48,11 @@ export class PageWriter {
   nrPages = 0;
   nrZeros = 0;
 
-  /** @param batch pages a record */
-  constructor(d: Domain, sink: Sink, batch = BATCH_MAX) {
+  readonly #deflates: boolean;
+
+  /** @param batch pages a record @param deflates makes records smaller, for an end that is Domus too */
+  constructor(d: Domain, sink: Sink, batch = BATCH_MAX, deflates = false) {
+    this.#deflates = deflates;
     this.#d = d;
     this.#sink = sink;
     this.#batch = Math.min(batch, BATCH_MAX);
@@ -91,7 +95,7 @@ export class PageWriter {
     }
     bytes.set(checksum(sum), end);
     this.nrPages += pages.length;
-    await this.#sink.write(bytes);
+    await this.#sink.write(this.#deflates ? await deflated(bytes) : bytes);
   }
 }
 

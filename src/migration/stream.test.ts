@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { execFileSync, spawnSync } from "node:child_process";
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { test } from "node:test";
+import { gunzipSync } from "node:zlib";
 import { Fixture } from "../hypervisor/fixture.ts";
 import { getHvmContext, setHvmContext } from "../hypervisor/hvm_context.ts";
 import { Domain } from "../hypervisor/domain.ts";
@@ -11,7 +12,7 @@ import { type About, aboutOf, parseAbout, parsePairs } from "./about.ts";
 import { envelopeEnd, envelopeStart, readEnvelopeEnd, readEnvelopeStart } from "./envelope.ts";
 import { collector, recordsOf, startOfRecords, streamOf, withoutOptional } from "./fixture.ts";
 import { ImageReader, writeImageEnd, writeImageStart } from "./image.ts";
-import { REC, recName } from "./libxc.ts";
+import { covered, REC, recName } from "./libxc.ts";
 import { MESSAGE, messageBytes, readMessage } from "./messages.ts";
 import { GfnSet, ownPages, PageWriter } from "./pages.ts";
 import { Sink, Source, StreamError } from "./stream.ts";
@@ -23,7 +24,7 @@ const about = (d: Domain, change: Partial<About> = {}): About => ({
   ...aboutOf(d), overheadPages: 0, storeGfn: 1, consoleGfn: 2, targetKiB: 256, staticMaxKiB: 256, maxmemMiB: 1, configSum: xxh32(new TextEncoder().encode(CONFIG)), migration: null, ...change,
 });
 /** A domain of 64 pages, of which some are zeros, and registers of all kinds; and its stream. */
-async function saved(): Promise<{ f: Fixture; bytes: Uint8Array<ArrayBuffer> }> {
+async function saved(deflates = false): Promise<{ f: Fixture; bytes: Uint8Array<ArrayBuffer> }> {
   const f = new Fixture({ maxVcpus: 2, nrPages: 64, maxPages: 128 }), { d } = f, { dv } = f.hv.views;
   for (const gfn of [0, 1, 2, 3, 20, 21, 63]) d.memory.write(gfn * 4096, Uint8Array.from({ length: 4096 }, (_, i) => (i * 7 + gfn * 13) & 0xff));
   const at = d.vcpu(0)!.context;
@@ -36,7 +37,7 @@ async function saved(): Promise<{ f: Fixture; bytes: Uint8Array<ArrayBuffer> }> 
   const out = collector(), sink = new Sink(out.stream);
   await sink.write(envelopeStart(CONFIG));
   await writeImageStart(sink, d, about(d));
-  await new PageWriter(d, sink, 16).write(ownPages(d));
+  await new PageWriter(d, sink, 16, deflates).write(ownPages(d));
   await writeImageEnd(sink, d, [["control/feature-suspend", "1"], ["data/x", "y"]]);
   await sink.write(envelopeEnd());
   await sink.close();
@@ -80,6 +81,38 @@ test("a domain comes out of a stream as it went in, whatever the pieces", async 
     assert.ok(is!.tsc >= was!.tsc - 10n ** 9n, "the time-stamp counter goes on");
     await d.destroy();
   }
+  f.done();
+});
+
+test("deflated pages are fewer bytes and the same memory; what lies about its length, or within, is refused", async () => {
+  const { f, bytes } = await saved(true), plain = (await saved()).bytes, small = recordsOf(bytes).map((r, nr) => ({ ...r, nr })).filter((r) => r.type === REC.DOMUS_DEFLATED);
+  assert.ok(small.length > 0 && bytes.length < plain.length / 2, `${bytes.length} of ${plain.length}`);
+  const { d } = await restored(f, streamOf(bytes, 99));
+  assert.deepEqual(d.memory.read(0, 64 * 4096), f.d.memory.read(0, 64 * 4096));
+  await d.destroy();
+  const { at, end, nr } = small[0]!, dv = new DataView(bytes.buffer), body = bytes.slice(at + 8, at + 8 + dv.getUint32(at + 4, true));
+  const forged = (change: (body: Uint8Array) => void): ReadableStream<Uint8Array> => {
+    const b = body.slice();
+    change(b);
+    const record = covered(REC.DOMUS_DEFLATED, b), whole = new Uint8Array(bytes.length);
+    whole.set(bytes);
+    whole.set(record, at);
+    assert.equal(record.length, end - at + 16);
+    return streamOf(whole);
+  };
+  const length = new DataView(body.buffer).getUint32(0, true), set = (n: number) => (b: Uint8Array): void => { new DataView(b.buffer).setUint32(0, n, true); };
+  await assert.rejects(restored(f, forged(set(length - 1))), new RegExp(`record ${nr} \\(DOMUS_DEFLATED\\) at byte ${at} is more than the ${length - 1} bytes it claims`));
+  await assert.rejects(restored(f, forged(set(length + 1))), /is not \d+ deflated bytes/);
+  await assert.rejects(restored(f, forged(set(9 << 20))), /claims to be 9437184 bytes/);
+  await assert.rejects(restored(f, forged((b) => { b[100] = b[100]! ^ 0xff; })), StreamError);
+  f.done();
+});
+
+test("a stream that version 1 wrote is taken, whatever was changed since", async () => {
+  const f = new Fixture({ nrPages: 64, maxPages: 128 }), bytes = gunzipSync(readFileSync(new URL("golden/version-1.gz", import.meta.url))), { d, image } = await restored(f, streamOf(bytes));
+  assert.deepEqual(image.pairs, [["control/feature-suspend", "1"], ["data/x", "y"]]);
+  for (const gfn of [0, 1, 2, 3, 20, 21, 63]) assert.deepEqual(d.memory.read(gfn * 4096, 4096), Uint8Array.from({ length: 4096 }, (_, i) => (i * 7 + gfn * 13) & 0xff));
+  assert.equal(f.hv.views.dv.getBigUint64(d.vcpu(0)!.context + gprAt(3), true), 0x0123456789abcdefn * 4n);
   f.done();
 });
 

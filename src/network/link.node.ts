@@ -20,11 +20,17 @@ export const listenForPeer = (at: StreamAddress, link: Link): Promise<Listener> 
  * @throws Error when it cannot listen
  */
 export function listenForPeers(
-  at: StreamAddress, options: Omit<LinkOptions, "dial">, attach: (name: string) => Port, detach: (port: Port) => void,
+  at: StreamAddress, options: Omit<LinkOptions, "dial">, attach: (name: string) => Port, detach: (port: Port) => void, /** what a connection is before a link speaks on it */ open: (raw: ByteConnection) => Promise<ByteConnection> = (raw) => Promise.resolve(raw),
 ): Promise<Listener & { readonly links: ReadonlySet<Link> }> {
   const links = new Set<Link>();
   let nr = 0;
-  const take = async (connection: ByteConnection): Promise<void> => {
+  const take = async (raw: ByteConnection): Promise<void> => {
+    let connection: ByteConnection;
+    try { connection = await open(raw); } catch (e) {
+      options.log?.(`${addressName(at)}: ${raw.peerName} is sent away: ${(e as Error).message}`);
+      raw.close(true);
+      return;
+    }
     if (links.size >= LINKS_MAX) {
       options.log?.(`${addressName(at)}: ${connection.peerName} is sent away: ${LINKS_MAX} links are open`);
       connection.close();

@@ -209,7 +209,6 @@ export function fromXl(settings: ReadonlyMap<string, Setting>, file: string, opt
     if (text === undefined) return otherwise;
     const found = EVENT_ACTIONS.find((a) => a === text);
     if (!found) throw faultAt(settings.get(key)!.value.place, `${key}: "${text}" is not one of ${EVENT_ACTIONS.join(", ")}`);
-    if (found.startsWith("coredump-")) warn(key, `${key}: core dumps are not built yet; "${found}" is taken as "${found.slice(9)}"`);
     if (found === "soft-reset") warn(key, `${key}: "soft-reset" is not built yet and is taken as "destroy"`);
     return found;
   };

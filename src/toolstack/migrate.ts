@@ -7,6 +7,7 @@ import { countDirtyFrames, emptyTlbs, pinnedFrames, startDirtyLog, stopDirtyLog,
 import { envelopeEnd, envelopeStart, readEnvelopeEnd, readEnvelopeStart } from "../migration/envelope.ts";
 import { receiverStep, type ReceiverEvent, type ReceiverState, senderStep, type SenderEvent, type SenderState, type Standing } from "../migration/commit.ts";
 import { writeImageEnd, writeImageStart } from "../migration/image.ts";
+import { DEFLATE_BELOW_BYTES_PER_SECOND } from "../migration/deflated.ts";
 import { messageBytes, readMessage } from "../migration/messages.ts";
 import { ownPages, type Page, PageWriter } from "../migration/pages.ts";
 import { Sink, Source } from "../migration/stream.ts";
@@ -28,6 +29,8 @@ export type SendOptions = {
   /** not built: pages after the guest */
   readonly postcopy?: boolean;
   readonly maxBytesPerSecond?: number;
+  /** make pages smaller, which Xen's own tools do not understand; default: where maxBytesPerSecond is less than 24 MiB */
+  readonly deflates?: boolean;
   /** the standstill for the last pages that is aimed at, default 20 */
   readonly downtimeMs?: number;
   readonly maxRounds?: number;
@@ -118,7 +121,7 @@ export async function sendDomain(domain: Domain, link: Link, o: SendOptions): Pr
   const stop = new AbortController(), cancel = (): void => stop.abort(o.signal!.reason);
   o.signal?.throwIfAborted();
   o.signal?.addEventListener("abort", cancel, { once: true });
-  const sink = new Sink(link.writable, o.maxBytesPerSecond ?? Number.POSITIVE_INFINITY, stop.signal), answers = new Source(link.readable), writer = new PageWriter(hv, sink, BATCH);
+  const sink = new Sink(link.writable, o.maxBytesPerSecond ?? Number.POSITIVE_INFINITY, stop.signal), answers = new Source(link.readable), writer = new PageWriter(hv, sink, BATCH, o.deflates ?? (o.maxBytesPerSecond ?? Number.POSITIVE_INFINITY) < DEFLATE_BELOW_BYTES_PER_SECOND);
   let state: SenderState = "sending", isSuspended = false, isReleased = false, suspendMs = 0, stillMs = 0, failure: unknown = null;
   /** the state as it is now: the checker takes a variable that a closure changes for what it was last */
   const at = (): SenderState => state;

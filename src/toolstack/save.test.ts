@@ -56,7 +56,7 @@ test("a domain comes out of its file with its memory, its nodes and its limits; 
   hd.memory.write(0x500000, new TextEncoder().encode("kept"));
   one.xs.write(`${base}/data/token`, "of the guest's");
   domain.control.setMemoryTarget(15);
-  await saveDomain(domain, collector().stream, { configJson: "{}", leaveRunning: true });
+  await saveDomain(domain, collector().stream, { configJson: "{}", leaveRunning: true, atInstant: async () => assert.equal(hd.mayRun, false) });
   assert.equal(hd.hv.views.u64[hd.vcpu(0)!.context >>> 3], 1n);
   assert.deepEqual([hd.isShutDown, domain.isPaused], [false, false]);
   hd.hv.views.u64[hd.vcpu(0)!.context >>> 3] = 0n;

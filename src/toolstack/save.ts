@@ -30,6 +30,8 @@ export type SaveOptions = {
   readonly leaveRunning?: boolean;
   /** xl save -p: it is left paused */
   readonly leavePaused?: boolean;
+  /** called when the guest stands still and its disks are flushed: what is done to the disks here (a snapshot) is of the same instant as the memory */
+  readonly atInstant?: () => Promise<void>;
   readonly signal?: AbortSignal;
   readonly progress?: (p: Progress) => void;
 };
@@ -69,6 +71,7 @@ export async function saveDomain(domain: Domain, out: WritableStream<Uint8Array>
     isSuspended = true;
     const suspendedMs = performance.now(), totalPages = hv.totPages;
     await devices.hold();
+    await o.atInstant?.();
     await sink.write(envelopeStart(o.configJson));
     await writeImageStart(sink, hv, describeDomain(domain, o.configJson, null));
     const pages = new PageWriter(hv, sink);

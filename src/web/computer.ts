@@ -18,7 +18,7 @@ import { webUplinks } from "./uplinks.ts";
 /** How often the machine is looked at, and how many looks charts show. */
 export const SAMPLE_MS = 1000, NR_SAMPLES = 120;
 /** What the page's machine is made with; from the address' query. */
-export type MachineWish = { readonly memoryMiB: number; readonly pcpus: number; readonly engine: "auto" | "interpreter" };
+export type MachineWish = { readonly memoryMiB: number; readonly pcpus: number; readonly engine: "auto" | "interpreter"; /** a WebSocket that xenbr0 is linked to */ readonly link: string | null };
 /** The name that messages give a configuration from the editor. */
 export const CONFIG_NAME = "config";
 const MAX_LOG = 500, LEAST_MIB = 256;
@@ -34,7 +34,9 @@ export function wishOf(query: URLSearchParams, nrCpus: number, told: (sentence: 
     told(`The address says ${key}=${text}; a number from ${least} to ${most} is wanted, ${otherwise} is taken`);
     return otherwise;
   };
-  return { memoryMiB: number("memory", LEAST_MIB, 3584, 1024), pcpus: number("pcpus", 1, 32, Math.min(8, Math.max(1, nrCpus))), engine: query.get("engine") === "interpreter" ? "interpreter" : "auto" };
+  const wanted = query.get("link"), link = wanted !== null && /^wss?:\/\/[^\s#]+$/.test(wanted) && URL.canParse(wanted) ? wanted : null;
+  if (wanted !== null && link === null) told(`The address says link=${wanted}; ws://HOST:PORT/ or wss://HOST/ is wanted, it is left out`);
+  return { link, memoryMiB: number("memory", LEAST_MIB, 3584, 1024), pcpus: number("pcpus", 1, 32, Math.min(8, Math.max(1, nrCpus))), engine: query.get("engine") === "interpreter" ? "interpreter" : "auto" };
 }
 
 /** Words for what went wrong, without a stack where it is the input's fault. */
@@ -56,7 +58,7 @@ export class Computer {
   async start(wish: MachineWish): Promise<void> {
     for (let memoryMiB = wish.memoryMiB; ; memoryMiB = Math.max(LEAST_MIB, Math.floor(memoryMiB / 2))) {
       try {
-        const machine = await createMachine({ host: webHost(), memoryMiB, nrDomains: 8, pcpus: wish.pcpus, engine: wish.engine, log: this.say, uplink: webUplinks(this.say) });
+        const machine = await createMachine({ host: webHost(), memoryMiB, nrDomains: 8, pcpus: wish.pcpus, engine: wish.engine, log: this.say, uplink: webUplinks(this.say, wish.link) });
         if (memoryMiB < wish.memoryMiB) this.say(`The browser refuses ${wish.memoryMiB} MiB; the machine has ${memoryMiB}`);
         this.machine.value = machine;
         this.#watch(machine);

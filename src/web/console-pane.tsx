@@ -2,7 +2,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { Computer } from "./computer.ts";
 import type { Session } from "./session.ts";
-import { attempt, announced, draft, kept, open, terminalTheme } from "./ui.ts";
+import { attempt, announced, consoleTab, draft, kept, open, terminalTheme } from "./ui.ts";
 
 const readerMode = kept("reader", "off");
 /** Leaves the terminal by the keyboard, as it leaves the command line's. */
@@ -38,7 +38,7 @@ export function ConsolePane({ session, computer, isShown }: { readonly session: 
     terminal.attachCustomKeyEventHandler((e) => {
       const key = e.key.toLowerCase(), both = e.ctrlKey && e.shiftKey && !e.altKey;
       if (e.ctrlKey && !e.altKey && (key === "]" || e.code === "BracketRight")) {
-        if (e.type === "keydown") document.getElementById(`tab-console:${session.name}`)?.focus();
+        if (e.type === "keydown") document.getElementById(`tab-${consoleTab(session)}`)?.focus();
       } else if (both && key === "c") { if (e.type === "keydown") copy(session); }
       else if (both && key === "v") { if (e.type === "keydown") paste(session); }
       else if (both && key === "f") { if (e.type === "keydown") setFinds(true); }
@@ -71,7 +71,7 @@ export function ConsolePane({ session, computer, isShown }: { readonly session: 
         <button type="button" disabled={state === "ended" || state === "building"} onClick={() => void attempt(computer, () => session.shutdown("poweroff"))}>Shut down</button>
         <button type="button" disabled={state === "ended" || state === "building"} onClick={() => void attempt(computer, () => session.shutdown("reboot"))}>Reboot</button>
         {state === "ended" ? <>
-          <button type="button" onClick={() => void attempt(computer, () => computer.create(session.text).then((s) => open(`console:${s.name}`)))}>Start again</button>
+          <button type="button" onClick={() => void attempt(computer, () => computer.create(session.text).then((s) => open(consoleTab(s))))}>Start again</button>
           <button type="button" onClick={() => { draft.value = session.text; open("new"); }}>Edit</button>
           <button type="button" onClick={() => { computer.forget(session); open("new"); }}>Close</button>
         </> : <Twice label="Destroy" sure="Destroy it: sure?" act={() => void attempt(computer, () => session.destroy())} />}
@@ -98,11 +98,11 @@ function Find({ session, close }: { readonly session: Session; readonly close: (
   };
   return (
     <search><form class="find" onSubmit={(e) => { e.preventDefault(); find(true); }} onKeyDown={(e) => { if (e.key === "Escape") close(); }}>
-      <label>Find in the console <input ref={input} type="search" spellcheck={false} onInput={() => find(true)} aria-describedby={`found-${session.name}`} /></label>
+      <label>Find in the console <input ref={input} type="search" spellcheck={false} onInput={() => find(true)} aria-describedby={`found-${session.id}`} /></label>
       <button type="submit">Up</button>
       <button type="button" onClick={() => find(false)}>Down</button>
       <button type="button" onClick={close}>Close</button>
-      <span id={`found-${session.name}`} role="status">{found === false ? "not found" : ""}</span>
+      <span id={`found-${session.id}`} role="status">{found === false ? "not found" : ""}</span>
     </form></search>
   );
 }

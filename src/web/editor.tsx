@@ -3,7 +3,7 @@ import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { ConfigError, type Place } from "../toolstack/xlcfg.ts";
 import { CONFIG_NAME, type Computer, isInputFault, wordsOf } from "./computer.ts";
 import type { ImageEntry } from "./images.ts";
-import { announced, draft, open } from "./ui.ts";
+import { announced, consoleTab, draft, open } from "./ui.ts";
 
 type Fault = { readonly text: string; readonly place: Place | null };
 
@@ -71,7 +71,7 @@ export function Editor({ computer }: { readonly computer: Computer }) {
       const session = await computer.create(text);
       announced.value = `Domain ${session.name} runs`;
       touched.current = false;
-      open(`console:${session.name}`);
+      open(consoleTab(session));
       const next = images.find((i) => text.includes(`"${i.kernel}"`));
       if (next) setText(configOf(computer.freeName(session.name.replace(/\d+$/, "")), next));
     } catch (e) {

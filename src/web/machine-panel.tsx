@@ -30,7 +30,7 @@ export function MachinePanel({ computer }: { readonly computer: Computer }) {
         {sessions.length === 0 ? <p class="dim">None yet. Make one from the configuration at the right, or press <kbd>n</kbd>.</p> : (
           <table class="domains">
             <thead><tr><th scope="col">Name</th><th scope="col" class="n">Id</th><th scope="col">State</th><th scope="col" class="n">CPU</th><th scope="col" class="n">MiB</th><th scope="col" class="n">Time</th><th scope="col" class="n">Up</th></tr></thead>
-            <tbody>{sessions.map((s) => <Row key={s.name} session={s} computer={computer} />)}</tbody>
+            <tbody>{sessions.map((s) => <Row key={s.id} session={s} computer={computer} />)}</tbody>
           </table>
         )}
       </section>

@@ -75,14 +75,14 @@ function Page() {
         <MachinePanel computer={computer} />
         <main id="main">
           <Tabs />
-          {computer.sessions.value.map((s) => <Panel key={consoleTab(s)} of={consoleTab(s)}><ConsolePane session={s} computer={computer} isShown={tab.value === consoleTab(s)} /></Panel>)}
+          {computer.sessions.value.map((s) => <Panel key={s.id} of={consoleTab(s)}><ConsolePane session={s} computer={computer} isShown={tab.value === consoleTab(s)} /></Panel>)}
           <Panel of="new"><Editor computer={computer} /></Panel>
           <Panel of="files"><FilesPane computer={computer} isShown={tab.value === "files"} /></Panel>
           <Panel of="trace"><TracePane computer={computer} isShown={tab.value === "trace"} /></Panel>
           <Panel of="store"><StorePane computer={computer} isShown={tab.value === "store"} /></Panel>
         </main>
       </div>
-      <p class="hidden" role="status" aria-live="polite">{announced.value}</p>
+      <p class={announced.value === "" ? "hidden" : "toast"} role="status" aria-live="polite">{announced.value}</p>
       <Help />
     </>
   );

@@ -18,9 +18,16 @@ export type SessionState = "building" | "running" | "paused" | "ended";
 /** What waits for the terminal at most: beyond it the guest waits for the next frame, so that a flood leaves the page its frames. */
 const PENDING_BYTES = 48 << 10;
 const encoder = new TextEncoder();
-const nextFrame = (): Promise<void> => new Promise((done) => { requestAnimationFrame(() => done()); });
+/** A page that is hidden draws no frames. */
+const nextFrame = (): Promise<void> => new Promise((done) => {
+  requestAnimationFrame(() => done());
+  document.addEventListener("visibilitychange", () => done(), { once: true });
+});
+let nrSessions = 0;
 
 export class Session {
+  /** no other session of the page has it, whatever its name */
+  readonly id = nrSessions++;
   readonly name: string;
   /** the xl.cfg it was made from, to be shown and used again */
   readonly text: string;
@@ -74,11 +81,11 @@ export class Session {
       if (!this.#stop.signal.aborted) throw e;
       return { reason: "destroyed" };
     } finally {
-      this.state.value = "ended";
       this.domain.value = null;
       this.#typeTo = null;
-      this.#note(`${this.name}: ${this.ending.value || "destroyed"}`);
       for (const { disk } of config.disks) await disk.close().catch((e) => this.#note(`${disk.name}: ${(e as Error).message}`));
+      this.#note(`${this.name}: ${this.ending.value || "destroyed"}`);
+      this.state.value = "ended";
     }
   }
   #note(text: string): void { this.terminal.write(`\r\n\x1b[2m[${text}]\x1b[0m\r\n`); }
@@ -87,25 +94,28 @@ export class Session {
     this.domain.value = domain;
     this.state.value = "running";
     this.#typeTo = domain.console.writable.getWriter();
-    const reader = domain.console.readable.getReader();
+    const reader = domain.console.readable.getReader(), seen = (): void => { if (!document.hidden) this.#showMissed(domain); };
+    document.addEventListener("visibilitychange", seen);
     for (;;) {
       const { done, value } = await reader.read();
       if (done) break;
-      await this.#show(domain, value);
+      await this.#show(value);
     }
+    document.removeEventListener("visibilitychange", seen);
+    this.#showMissed(domain);
     this.#typeTo = null;
   }
+  #showMissed(domain: Domain): void {
+    const { backlog } = domain.views, missed = this.#hiddenBytes;
+    if (missed === 0) return;
+    this.#hiddenBytes = 0;
+    if (missed > backlog.length) this.#note(`${missed - backlog.length} bytes passed while the page was hidden`);
+    this.terminal.write(backlog.subarray(-missed));
+  }
   /** While the page is hidden its timers hardly run: the guest goes on then, and what it said last is shown afterwards. */
-  async #show(domain: Domain, bytes: Uint8Array): Promise<void> {
+  async #show(bytes: Uint8Array): Promise<void> {
     if (!this.isShown) this.isUnread.value = true;
     if (document.hidden) { this.#hiddenBytes += bytes.length; return; }
-    if (this.#hiddenBytes > 0) {
-      const { backlog } = domain.views, missed = this.#hiddenBytes + bytes.length;
-      this.#hiddenBytes = 0;
-      if (missed > backlog.length) this.#note(`${missed - backlog.length} bytes passed while the page was hidden`);
-      this.terminal.write(backlog.subarray(-missed));
-      return;
-    }
     this.#pendingBytes += bytes.length;
     this.terminal.write(bytes, () => { this.#pendingBytes -= bytes.length; });
     while (this.#pendingBytes >= PENDING_BYTES && !document.hidden) await nextFrame();

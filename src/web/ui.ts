@@ -4,13 +4,19 @@ import type { ITheme } from "@xterm/xterm";
 import type { Computer } from "./computer.ts";
 import type { Session } from "./session.ts";
 
+const SAID_MS = 8000;
 /** The tab that is open: "console:NAME" or one of the fixed ones. */
 export const FIXED_TABS = ["new", "files", "trace", "store"] as const;
 export type Tab = (typeof FIXED_TABS)[number] | `console:${string}`;
 export const tab = signal<Tab>("new");
-export const consoleTab = (session: Session): Tab => `console:${session.name}`;
-/** Said to screen readers, politely. */
+export const consoleTab = (session: Session): Tab => `console:${encodeURIComponent(session.name)}`;
+/** Said to the user for a moment, and to screen readers politely. */
 export const announced = signal("");
+effect(() => {
+  if (announced.value === "") return;
+  const timer = setTimeout(() => { announced.value = ""; }, SAID_MS);
+  return () => clearTimeout(timer);
+});
 /** Text that the editor is to begin with. */
 export const draft = signal<string | null>(null);
 

@@ -45,13 +45,18 @@ export const blank = (): Insn => ({
   addr: ADDR.none, base: -1, index: -1, scale: 0, disp: 0, bigDisp: null, ripRel: false, seg: DS, facts: null,
 });
 
+/** What decode reads from: bytes, its place in them, their end and whether that is the longest an instruction may be. Not its own variables, so that no closure is made for each instruction. */
+let bytes = new Uint8Array(0), at = 0, stop = 0, isLongest = false;
+const next = (): number => { if (at >= stop) throw isLongest ? TOO_LONG : TOO_SHORT; return bytes[at++]!; };
+const i8 = (): number => next() << 24 >> 24, i16 = (): number => { const x = next(); return (x | next() << 8) << 16 >> 16; }, i32 = (): number => { const x = next(), y = next(), z = next(); return x | y << 8 | z << 16 | next() << 24; };
+
 /**
- * Decode the instruction at m[at..end) in the given CPU.mode.
+ * Decode the instruction at m[start..end) in the given CPU.mode.
  * @throws Undecodable
  */
-export function decode(m: Uint8Array, at: number, end: number, mode: number): Insn {
-  const start = at, stop = Math.min(end, at + 15), size = mode & MODE.sizeMask, long = size === MODE.code64;
-  const next = (): number => { if (at >= stop) throw stop === start + 15 ? TOO_LONG : TOO_SHORT; return m[at++]!; };
+export function decode(m: Uint8Array, start: number, end: number, mode: number): Insn {
+  const size = mode & MODE.sizeMask, long = size === MODE.code64;
+  bytes = m as Uint8Array<ArrayBuffer>; at = start; stop = Math.min(end, start + 15); isLongest = stop === start + 15;
   let opsize = false, addrsize = false, rex = 0, rep = 0, lock = false, seg = -1, b: number;
   for (;;) {
     b = next();
@@ -79,10 +84,10 @@ export function decode(m: Uint8Array, at: number, end: number, mode: number): In
   if (row.size64 === "always" && !long && (op & 0x1fc) === 0x120) vw = 32;
   if (op === 0x90 && !(rex & 1)) { row = rep === 0xf3 ? pauseRow : nopRow; slots = []; }
   if (lock && row.name === "cmpxchg16b") row = lockedRow;
-  const i: Insn = { ...blank(), row, w: vw, sw: vw, aw, long, lock };
+  const i = blank();
+  i.row = row; i.w = i.sw = vw; i.aw = aw; i.long = long; i.lock = lock;
   let rm = modrm & 7;
   const reg = ext | (rex & 4) << 1;
-  const i8 = () => next() << 24 >> 24, i16 = () => { const x = next(); return (x | next() << 8) << 16 >> 16; }, i32 = () => { const x = next(), y = next(), z = next(); return x | y << 8 | z << 16 | next() << 24; };
   if (e.modrm && mod !== 3) {
     i.addr = long ? ADDR.base : ADDR.legacy;
     if (aw === 16) {

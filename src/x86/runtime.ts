@@ -90,7 +90,13 @@ export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number
     hi(0); hi(1); c.op(Op.i64_mul); hi(t); c.op(Op.i64_add); hi(u); c.op(Op.i64_add);
   };
   define("mulhu", [I64, I64], [I64], mulhu);
-  define("mulhs", [I64, I64], [I64], c => { mulhu(c); for (const [x, y] of [[0, 1], [1, 0]] as const) c.get(x).i64(63).op(Op.i64_shr_s).get(y).op(Op.i64_and).op(Op.i64_sub); });
+  // mostly an index times a size: the high half of numbers of 32 bits is a sign
+  define("mulhs", [I64, I64], [I64], c => {
+    c.get(0).i64(2 ** 31).op(Op.i64_add).get(1).i64(2 ** 31).op(Op.i64_add).op(Op.i64_or).i64(32).op(Op.i64_shr_u).op(Op.i64_eqz).if_();
+    c.get(0).get(1).op(Op.i64_mul).i64(63).op(Op.i64_shr_s).op(Op.return).end();
+    mulhu(c);
+    for (const [x, y] of [[0, 1], [1, 0]] as const) c.get(x).i64(63).op(Op.i64_shr_s).get(y).op(Op.i64_and).op(Op.i64_sub);
+  });
   /** Into local `out` the record at the rip in local `rip`, with ripBase moved; 0 (rip stored) when the budget is spent or the run loop must find it. In line: V8 is told not to do that (bin/fit-node.mjs). */
   const find = (c: Code, rip: number, cpu: number, out: number) => {
     const lin = c.local(I64), e = c.local(I32), key = c.local(I64), t = c.local(I32), jump = c.local(I32), tag = c.local(I32), done = c.block(), miss = c.block(), found = c.block();

@@ -20,7 +20,7 @@ export async function servePage(options: { port?: number; isolated?: boolean; fo
   const folder = options.folder ?? PAGE, headers = options.isolated === false ? {} : ISOLATION;
   const fileOf = (path: string): string | null => {
     const image = /^\/images\/([\w.-]+)$/.exec(path)?.[1], inside = normalize(join(folder, path.endsWith("/") ? `${path}index.html` : path));
-    for (const file of [inside.startsWith(folder) ? inside : null, image === undefined ? null : imageFile(image)]) {
+    for (const file of [inside.startsWith(join(folder, "/")) ? inside : null, image === undefined ? null : imageFile(image)]) {
       if (file !== null && statSync(file, { throwIfNoEntry: false })?.isFile()) return file;
     }
     return null;

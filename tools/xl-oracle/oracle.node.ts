@@ -46,14 +46,20 @@ export function askLibxlu(specs: readonly (readonly string[])[]): OracleDisk[] {
 /** What xl says of a configuration file: libxl_domain_config as JSON, or null where it refuses, and its remarks. */
 export type XlAnswer = { readonly config: { disks?: Record<string, unknown>[]; nics?: Record<string, unknown>[] } | null; readonly said: string };
 
-/** `xl create -n` of a file. */
-export function askXl(text: string): XlAnswer {
+/** Debian's xl, preloaded so that what asks no Xen works without one. */
+export function runXl(...args: string[]): { readonly code: number; readonly out: string; readonly err: string } {
   const shim = gcc("no-xen.c", "no-xen.so", ["-shared", "-fPIC"]);
   const lib = readdirSync("/usr/lib").find((n) => /^xen-[0-9.]+$/.test(n) && existsSync(`/usr/lib/${n}/bin/xl`));
   if (lib === undefined) throw new Error("xl is not installed: the comparison needs Debian's xen-utils");
+  const r = spawnSync(`/usr/lib/${lib}/bin/xl`, args, { encoding: "utf8", env: { ...process.env, LD_PRELOAD: shim }, maxBuffer: 1 << 26 });
+  if (r.status === null) throw new Error(`xl was ended by ${r.signal}: ${r.stderr}`);
+  return { code: r.status, out: r.stdout, err: r.stderr };
+}
+
+/** `xl create -n` of a file. */
+export function askXl(text: string): XlAnswer {
   const file = join(workFolder(), "domain.cfg");
   writeFileSync(file, text);
-  const r = spawnSync(`/usr/lib/${lib}/bin/xl`, ["create", "-n", file], { encoding: "utf8", env: { ...process.env, LD_PRELOAD: shim }, maxBuffer: 1 << 26 });
-  if (r.status === null) throw new Error(`xl was ended by ${r.signal}: ${r.stderr}`);
-  return { config: r.status === 0 ? JSON.parse(r.stdout) as NonNullable<XlAnswer["config"]> : null, said: r.stderr.split("\n").filter((l) => l && !l.startsWith("Parsing config")).join("\n") };
+  const { code, out, err } = runXl("create", "-n", file);
+  return { config: code === 0 ? JSON.parse(out) as NonNullable<XlAnswer["config"]> : null, said: err.split("\n").filter((l) => l && !l.startsWith("Parsing config")).join("\n") };
 }

@@ -99,9 +99,11 @@ export class Host {
     const config = name === "domain.create" ? configOf((params as Params<"domain.create">).config as never) : null;
     if (config) this.#state.noteCreating(config, MACHINE);
     if (name === "domain.migrate") body = Buffer.from(JSON.stringify({ ...(params as object), ...this.#identity() }));
+    let isBroken = false;
     try {
       await new Promise<void>((done) => {
         const broken = (): void => {
+          isBroken = true;
           const error = { error: faultJson(new ApiFault("gone", "The machine died before it answered; its domains are lost")) };
           if (res.headersSent) res.end(`${JSON.stringify(error)}\n`);
           else res.writeHead(FAULT_STATUS.gone, { "content-type": "application/json" }).end(`${JSON.stringify(error)}\n`);
@@ -121,7 +123,7 @@ export class Host {
         up.end(body);
       });
     } finally {
-      if (config) this.#state.dropCreating(config.c_info.uuid);
+      if (config && !isBroken) this.#state.dropCreating(config.c_info.uuid);        // of one whose machine died it stays, to be told as lost
     }
   }
   /** What this host shows to another, and whom it believes: the certificates of its own address. */

@@ -16,7 +16,7 @@ import { joinConsole } from "../consoles.ts";
 import { debugKeys } from "./debug-keys.ts";
 import { attachBlock, attachNic, blockList, changeCd, channelList, detachBlock, detachNic, nicList } from "./devices.ts";
 import { domain0, domainInfo, machineInfo } from "./info.ts";
-import { type MigrateParams, migrateTo, restoreFromFile, saveToFile } from "./moves.ts";
+import { dumpToFile, type MigrateParams, migrateTo, restoreFromFile, saveToFile } from "./moves.ts";
 import type { Residents } from "./residents.ts";
 
 const BUSY_NOTICE = "\r\n[somebody else types on this console; you only look]\r\n";
@@ -70,6 +70,7 @@ export function machineHandlers(residents: Residents, tasks: Tasks): Handlers {
     },
     "domain.save": ({ domain, path, afterwards }, c) => saveToFile(residents, domain, absolute(path), afterwards ?? "destroy", c),
     "domain.restore": ({ path, isPaused, config }, c) => restoreFromFile(residents, absolute(path), isPaused ?? false, config === undefined ? null : configOf(config), c),
+    "domain.dumpCore": ({ domain, path }, c) => dumpToFile(residents.find(domain), absolute(path), c),
     "domain.migrate": (params, c) => migrateTo(residents, defined(params) as MigrateParams, c),
     "migration.standing": ({ migration }) => ({ standing: standingOf(machine, migration) }),
     "domain.sysrq": ({ domain, key }) => { residents.find(domain).control.sysrq(key); return {}; },

@@ -8,6 +8,7 @@ import type { Result } from "../../api/actions.ts";
 import { ApiFault } from "../../api/fault.ts";
 import type { StreamOpener } from "../../api/serve.node.ts";
 import type { TaskContext, Tasks } from "../../api/tasks.ts";
+import { dumpCore } from "../../toolstack/dumpcore.ts";
 import { diskFromLibxl, type LibxlConfig } from "../../toolstack/libxl-json.ts";
 import type { Standing } from "../../migration/commit.ts";
 import type { Domain } from "../../toolstack/domain.ts";
@@ -46,6 +47,10 @@ export async function saveToFile(residents: Residents, ref: number | string, pat
   const { bytes } = await saveDomain(r.domain, out, { configJson: configJson(r), leaveRunning: afterwards === "run", leavePaused: afterwards === "pause", signal: c.signal, progress: tell(c) });
   if (afterwards === "destroy") await r.gone;        // its name and disks are free when we say that it is saved
   return { bytes, ms: Math.round(performance.now() - begun) };
+}
+/** xl dump-core. */
+export async function dumpToFile(domain: Domain, path: string, c: { readonly signal?: AbortSignal; progress?(p: { text: string; done: number; total: number }): void }): Promise<{ bytes: number }> {
+  return { bytes: await dumpCore(domain, await fileSink(path), { ...(c.signal ? { signal: c.signal } : {}), progress: (done, total) => c.progress?.({ text: "writing the core", done, total }) }) };
 }
 /** xl restore. */
 export async function restoreFromFile(residents: Residents, path: string, isPaused: boolean, config: LibxlConfig | null, c: TaskContext): Promise<Result<"domain.restore">> {

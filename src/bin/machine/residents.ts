@@ -1,5 +1,5 @@
 /** The domains that live in a machine's process: each with its configuration, its disks and its supervisor, from its making to its end. */
-import { readFile, stat } from "node:fs/promises";
+import { mkdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { ApiFault, faultOf } from "../../api/fault.ts";
 import type { EventLog } from "../../api/events.ts";
@@ -19,6 +19,7 @@ import { logConsole, serveChannel } from "../consoles.ts";
 import { closeDisks } from "../disks.ts";
 import { openDrives } from "./drives.ts";
 import type { Messages } from "./messages.ts";
+import { dumpToFile } from "./moves.ts";
 
 const MAX_IMAGE_BYTES = 2 ** 31 - 1;
 
@@ -150,11 +151,21 @@ export class Resident {
     const { events, messages } = this.#house, { domid, name, uuid } = domain, action: EventAction = this.#controller.signal.aborted ? "destroy" : actionFor(this.#loaded, end);
     messages.say(`Domain ${domid} (${name}) has ${end.reason === "destroyed" ? "been destroyed" : `shut down: ${end.reason}`}; ${action}`);
     if (end.crash) messages.say(crashText(name, end.crash));
+    if (/^coredump-/.test(action)) await this.#dump(domain);
     events.emit({ kind: end.reason === "destroyed" ? "domain.died" : "domain.shutdown", domid, name, uuid, reason: end.reason, action });
     if (end.reason !== "destroyed" && action !== "preserve" && action !== "rename-restart") {
       await domain.destroy();
       events.emit({ kind: "domain.died", domid, name, uuid, reason: end.reason, action });
     }
+  }
+  /** As xl does: into the folder of cores, by name and time. */
+  async #dump(domain: Domain): Promise<void> {
+    const { folder, messages } = this.#house, path = join(folder, "dump", `${new Date().toISOString().slice(0, 19).replace(/[-:]/g, "").replace("T", "-")}-${domain.name}.${domain.domid}.core`);
+    messages.say(`dumping core to ${path}`);
+    try {
+      await mkdir(join(folder, "dump"), { recursive: true, mode: 0o700 });
+      await dumpToFile(domain, path, {});
+    } catch (e) { messages.say(`core dump failed: ${(e as Error).message}`); }
   }
   async #next(): Promise<CheckedConfig> {
     const config = this.nextConfig ?? { ...this.config, c_info: { ...this.config.c_info, name: this.name } };

@@ -67,14 +67,14 @@ async function main(args: readonly string[], world: XlWorld): Promise<number> {
     if (given) { state = given[1] ?? args[++at]; if (state === undefined) throw new Leave(2, 'xl: "--state" wants a folder'); continue; }
     if (/^-[vftTN]+$/.test(arg)) { for (const c of arg.slice(1)) globals.add(c); continue; }
     if (arg === "-h" || arg === "--help") { out(helpText(undefined)!); return 0; }
-    throw new Leave(2, "unknown global option");
+    throw new Leave(1, "unknown global option");
   }
   const word = args[at], rest = args.slice(at + 1);
   if (word === undefined) { out(helpText(undefined)!); return 1; }
   if (word === "help") {
     const text = helpText(rest[0]);
     out(text ?? `command "${rest[0]}" not implemented\n`);
-    return text === null ? 1 : 0;
+    return 0;
   }
   const verb = findVerb(word);
   if (!verb) throw new Leave(1, "command not implemented");

@@ -1,0 +1,186 @@
+/** Live migration between two processes of one host, ours and QEMU's: a guest that sends a datagram a millisecond to the host, which looks for the longest silence. */
+import { createSocket } from "node:dgram";
+import { once } from "node:events";
+import { closeSync, ftruncateSync, openSync, rmSync, writeFileSync } from "node:fs";
+import { connect, createServer } from "node:net";
+import type { AddressInfo } from "node:net";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { Guest, type Images, QEMU, qemuArgs } from "../test/guest.ts";
+import { BOOT_MS } from "./boot.ts";
+import { type Bench, Collector, type Effort, type Table } from "./figures.ts";
+import { folder, ratioRow } from "./ground.ts";
+import { GUEST, HOST, ioCmdline, ioImage } from "./io-guest.ts";
+import type { OurPlan } from "./migrate-ours.ts";
+import { needQemu } from "./places.ts";
+
+const MEMORY_MIB = 256, DATA_BYTES = 64 << 20, MOVE_MS = 120_000, SETTLE_MS = 1500, OURS = "Domus", PEER = "TCG, virtio", RATIO = "Domus / TCG";
+/** Perl is what Debian's least system has. */
+const TICK = `#!/usr/bin/perl
+use Socket; socket(S, PF_INET, SOCK_DGRAM, 0); my $to = sockaddr_in($ARGV[0], inet_aton("${HOST}")); my $n = 0;
+while (1) { send(S, $n++, 0, $to); select(undef, undef, undef, 0.001); }
+`;
+/** Writes a byte of each of 12288 pages, over and over. */
+const DIRTY = `#!/usr/bin/perl
+my $b = "x" x (48 << 20); while (1) { for (0 .. 12287) { substr($b, $_ * 4096, 1) = "y"; } select(undef, undef, undef, 0.01); }
+`;
+type Work = { readonly name: string; line(disk: string): string };
+const WORKS: readonly Work[] = [
+  { name: "idle", line: () => "sleep 1000" }, { name: "busy", line: () => "sh -c 'while :; do :; done'" },
+  { name: "writing 48 MiB of memory", line: () => "perl /bench/dirty" }, { name: "writing to a disk", line: (disk) => `sh -c 'while :; do dd if=/dev/zero of=${disk} bs=64k count=256 oflag=direct 2>/dev/null; done'` },
+];
+/** What both tell of a move. */
+type Told = { readonly totalMs: number; readonly downtimeMs: number; readonly bytes: number };
+/** A guest in one process, and its way into another. */
+type Place = { readonly name: string; readonly disk: string; guest: Guest; move(): Promise<Told> };
+type Files = Images & { readonly root: string; readonly data: string };
+
+async function freePort(): Promise<number> {
+  const probe = createServer().listen(0, "127.0.0.1");
+  await once(probe, "listening");
+  const { port } = probe.address() as AddressInfo;
+  probe.close();
+  await once(probe, "close");
+  return port;
+}
+async function until<T>(what: string, look: () => T | null | undefined | false | Promise<T | null>): Promise<T> {
+  for (const endMs = performance.now() + MOVE_MS; performance.now() < endMs;) {
+    const found = await look();
+    if (found) return found;
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  throw new Error(`${what} did not happen within ${MOVE_MS / 1000} s`);
+}
+
+function ours(files: Files): Place {
+  const next = join(folder(), "next"), start = (port?: number): Guest => {
+    const plan: OurPlan = { ...files, memoryMiB: MEMORY_MIB, cmdline: ioCmdline("ours"), next, ...(port === undefined ? {} : { port }) };
+    return new Guest(process.execPath, [...process.execArgv, fileURLToPath(new URL("migrate-ours.ts", import.meta.url)), JSON.stringify(plan)]);
+  };
+  const place: Place = {
+    name: OURS, disk: "/dev/xvdb", guest: start(),
+    async move() {
+      const from = place.guest, port = await freePort(), to = start(port);
+      await until("A machine that waits", () => to.err.includes("@@listening"));
+      writeFileSync(next, String(port));
+      from.child.kill("SIGUSR2");
+      const [, report, failed] = await until("The move", () => /@@report (.*)|@@failed (.*)/.exec(from.err));
+      if (report === undefined) throw new Error(failed);
+      to.follows(from);
+      place.guest = to;
+      return JSON.parse(report) as Told;
+    },
+  };
+  return place;
+}
+
+/** One command of QMP and its answer. */
+async function qmp(path: string, execute: string, args: object = {}): Promise<Record<string, unknown>> {
+  const socket = connect(path), lines: string[] = [];
+  let text = "";
+  socket.on("data", (b) => { text += b; lines.push(...text.split("\n").slice(0, -1)); text = text.split("\n").at(-1)!; }).on("error", () => {});
+  try {
+    const answer = (): Record<string, unknown> | undefined => lines.splice(0).map((l) => JSON.parse(l) as Record<string, unknown>).find((m) => "return" in m || "error" in m);
+    await once(socket, "connect");        // or its error
+    await until("QMP's greeting", () => lines.splice(0).length > 0);
+    for (const command of [{ execute: "qmp_capabilities" }, { execute, arguments: args }]) {
+      socket.write(`${JSON.stringify(command)}\n`);
+      const said = await until(`QMP's answer to ${execute}`, answer);
+      if ("error" in said) throw new Error(`QEMU: ${JSON.stringify(said["error"])}`);
+      if (command.execute === execute) return said["return"] as Record<string, unknown>;
+    }
+    throw new Error("unreachable");
+  } finally { socket.destroy(); }
+}
+function peer(files: Files): Place {
+  let nr = 0;
+  const control = (): string => join(folder(), `qmp-${nr}`), start = (port?: number): Guest => {
+    nr++;
+    rmSync(control(), { force: true });
+    return new Guest(QEMU, [
+      ...qemuArgs(files, MEMORY_MIB, ioCmdline("peer")).filter((arg, i, all) => arg !== "-nic" && all[i - 1] !== "-nic"), "-qmp", `unix:${control()},server=on,wait=off`,
+      "-drive", `if=none,id=root,file=${files.root},format=raw,readonly=on`, "-device", "virtio-blk-pci,drive=root", "-drive", `if=none,id=data,file=${files.data},format=raw,cache=none,file.locking=off`,
+      "-device", "virtio-blk-pci,drive=data", "-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net", ...(port === undefined ? [] : ["-incoming", `tcp:127.0.0.1:${port}`]),
+    ]);
+  };
+  const place: Place = {
+    name: PEER, disk: "/dev/vdb", guest: start(),
+    async move() {
+      const from = place.guest, was = control(), port = await freePort(), to = start(port);
+      await until("A QEMU that waits", () => qmp(control(), "query-status").then((s) => (s["status"] === "inmigrate" ? s : null), () => null));
+      await qmp(was, "migrate-set-parameters", { "max-bandwidth": 2 ** 40 });
+      await qmp(was, "migrate", { uri: `tcp:127.0.0.1:${port}` });
+      const told = await until("The move", () => qmp(was, "query-migrate").then((m) => (m["status"] === "completed" || m["status"] === "failed" ? m : null)));
+      if (told["status"] === "failed") throw new Error(`QEMU: ${JSON.stringify(told)}`);
+      await from[Symbol.asyncDispose]();
+      to.follows(from);
+      place.guest = to;
+      return { totalMs: told["total-time"] as number, downtimeMs: told["downtime"] as number, bytes: (told["ram"] as { transferred: number }).transferred };
+    },
+  };
+  return place;
+}
+
+/** Counts datagrams' arrivals. */
+async function listener(): Promise<{ readonly port: number; arrivals: number[]; close(): void }> {
+  const socket = createSocket("udp4"), found = { port: 0, arrivals: [] as number[], close: () => { socket.close(); } };
+  socket.on("message", () => { found.arrivals.push(performance.now()); });
+  socket.bind(0, "127.0.0.1");
+  await once(socket, "listening");
+  return Object.assign(found, { port: socket.address().port });
+}
+const longestGap = (times: readonly number[]): number => times.slice(1).reduce((longest, t, i) => Math.max(longest, t - times[i]!), 0);
+const pause = (ms: number): Promise<void> => new Promise((resolve) => { setTimeout(resolve, ms); });
+
+async function run({ rounds, quick, say }: Effort): Promise<Table[]> {
+  needQemu();
+  const image = ioImage({ tick: TICK, dirty: DIRTY }, say), data = join(folder(), "moved.raw"), fd = openSync(data, "wx");
+  ftruncateSync(fd, DATA_BYTES);
+  closeSync(fd);
+  const files: Files = { ...image, data }, gap = new Collector(), own = new Collector(), total = new Collector(), mib = new Collector(), works = quick ? WORKS.slice(0, 3) : WORKS;
+  const places: Place[] = [];
+  try {
+    for (const make of [peer, ours]) {
+      say("migrate: boot");
+      const place = make(files);
+      places.push(place);
+      await place.guest.takeShell(BOOT_MS);
+      await place.guest.run(`mount -t tmpfs none /tmp; ip link set lo up; ip addr add ${GUEST}/24 dev eth0; ip link set eth0 up`, BOOT_MS);
+    }
+    for (let round = 0; round < rounds; round++) {
+      for (const work of works) {
+        for (const place of places) {
+          const heard = await listener();
+          try {
+            await place.guest.run(`{ perl /bench/tick ${heard.port} & echo $! > /tmp/pids; ${work.line(place.disk)} & echo $! >> /tmp/pids; } 2>/dev/null`, BOOT_MS);
+            await until("A datagram", () => heard.arrivals.length > 200);
+            await pause(SETTLE_MS);
+            const still = longestGap(heard.arrivals), before = heard.arrivals.length, told = await place.move();
+            const moved = heard.arrivals.length;
+            await until("A datagram from there", () => heard.arrivals.length > moved + 200);
+            const silence = longestGap(heard.arrivals.slice(before - 1));
+            await place.guest.run("kill -9 $(cat /tmp/pids); wait; true", BOOT_MS);
+            gap.add(work.name, place.name, silence);
+            own.add(work.name, place.name, told.downtimeMs);
+            total.add(work.name, place.name, told.totalMs);
+            mib.add(work.name, place.name, told.bytes / 2 ** 20);
+            say(`migrate: ${round + 1}/${rounds} ${work.name}: ${place.name} silent for ${silence.toFixed(0)} ms (${still.toFixed(0)} before), ${told.downtimeMs.toFixed(0)} by its own word, ${told.totalMs.toFixed(0)} ms in all, ${(told.bytes / 2 ** 20).toFixed(0)} MiB`);
+          } finally { heard.close(); }
+        }
+        ratioRow(gap, work.name, OURS, PEER, RATIO);
+      }
+    }
+  } finally { for (const { guest } of places) await guest[Symbol.asyncDispose](); }
+  const columns = [PEER, OURS], guest = `Debian's cloud kernel, one CPU, ${MEMORY_MIB} MiB, from one process to another of this host over TCP on loopback, without a limit of bandwidth.`;
+  return [
+    {
+      title: "Downtime", columns: [...columns, RATIO], rows: gap.rows(), digits: 1, unit: `ms: the longest silence of a guest that sends a datagram a millisecond through the router to the host, from the move's beginning on. ${guest}`,
+      notes: ["What is asked: a ratio of at most 1.", "The guest of Domus suspends itself, as under Xen, and connects its disk and network anew where it comes to: that is in the figure. QEMU stops its guest from outside, for at most 300 ms as it expects (its default)."],
+    },
+    { title: "Downtime by their own word", columns, rows: own.rows(), digits: 1, unit: "ms: from the standstill until the other process runs it.", notes: [] },
+    { title: "Time", columns, rows: total.rows(), digits: 0, unit: "ms from the beginning to the end.", notes: [] },
+    { title: "Bytes", columns, rows: mib.rows(), digits: 0, unit: "MiB sent.", notes: [] },
+  ];
+}
+
+export const migrate: Bench = { name: "migrate", help: "live migration against QEMU's TCG: downtime, time, bytes", run };
