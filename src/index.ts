@@ -14,7 +14,7 @@ export { planDomain } from "./toolstack/create.ts";
 export { type Domain, type DomainEnd, type DomainReport, type EndReason } from "./toolstack/domain.ts";
 export type { Host } from "./toolstack/host.ts";
 export { createMachine, type Machine, type MachineConfig, type MachineReport } from "./toolstack/machine.ts";
-export { type Journal, type Link, MigrationInDoubt, type MigrateReport, receiveDomain, type ReceiveOptions, sendDomain, type SendOptions, standingOf } from "./toolstack/migrate.ts";
+export { type Journal, type Link, MigrationInDoubt, type MigrateReport, receiveDomain, type ReceiveOptions, receiveOrGiveBack, sendDomain, type SendOptions, standingOf } from "./toolstack/migrate.ts";
 export type { Uplink, UplinkMaker } from "./toolstack/networks.ts";
 export { type Progress, restoreDomain, type RestoreOptions, saveDomain, type SaveOptions, type SaveReport } from "./toolstack/save.ts";
 export { superviseDomain } from "./toolstack/supervise.ts";

@@ -192,7 +192,7 @@ describe("a Debian guest that is saved, restored and moved", { skip: imagesMissi
       await assert.rejects(sendDomain(guest.domain, a, { configJson, live: true, signal: cancel.signal, progress: (p) => { if (p.phase === phase) cancel.abort(new Error(`enough of ${phase}`)); } }), new RegExp(`enough of ${phase}`));
       await assert.rejects(gone);
       await guest.ok("true");
-      assert.equal(free(one), frames);
+      while (free(one) !== frames) await new Promise((resolve) => setTimeout(resolve, 5));        // what it had been told to decode ahead is worked off
     }
     for (const phase of ["round", "stop"]) {
       const [a, b] = linkPair(), gone = receiveDomain(one, b, { open });

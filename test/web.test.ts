@@ -100,6 +100,9 @@ test("the trace names calls, the store is seen to change, and both can be narrow
   await page.evaluate(() => globalThis.domus.machine.xs.write("/local/domain/0/device/vbd/mark", "1"));
   await page.locator("#panel-store .leaf.new").filter({ hasText: "mark = 1" }).waitFor();
   await page.locator("#panel-store").getByRole("searchbox").fill("");
+  await page.getByRole("tab", { name: "Trace" }).click();
+  await page.getByRole("button", { name: "Clear" }).click();
+  await row.getByText(/vcpu_op set_singleshot_timer .* = 0/).waitFor();
 });
 
 test("a second domain runs beside the first and is destroyed", async () => {

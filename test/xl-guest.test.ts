@@ -1,9 +1,12 @@
 /** A stock Debian under xl: its console, its devices, its memory; saved, restored, and moved from one host to another. */
 import assert from "node:assert/strict";
+import { execFileSync, spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { writeFileSync, existsSync, statSync } from "node:fs";
 import { join } from "node:path";
 import type { Duplex } from "node:stream";
 import { after, before, test } from "node:test";
+import type { Result } from "../src/api/actions.ts";
 import { images, imagesMissing, root } from "./guest.ts";
 import { TestHost } from "./host.ts";
 
@@ -59,6 +62,23 @@ after(async () => {
   await other?.[Symbol.asyncDispose]();
 });
 
+/** What the guest's interface sends is in a file of `domus net capture`, by tshark's word. */
+async function captured(shell: Shell): Promise<void> {
+  const domus = (...args: string[]): string[] => [`${root}bin/domus`, "net", ...args, `--state=${host.paths.state}`], file = join(host.folder, "arp.pcapng");
+  const [bridge] = JSON.parse(execFileSync(process.execPath, domus("list", "--json"), { encoding: "utf8" })) as Result<"net.list">, vif = bridge!.ports.find((p) => /^vif\d+\.0$/.test(p.name))!;
+  assert.equal(bridge!.name, "xenbr0");
+  const capture = spawn(process.execPath, domus("capture", vif.name, "--write", file, "--filter", "arp"), { stdio: "ignore" }), ended = once(capture, "exit");
+  await host.until("the capture has begun", async () => existsSync(file) && statSync(file).size > 0);
+  await shell.run("ip link set eth0 up; ip address add 192.168.7.2/24 dev eth0; ping -c 1 -W 1 192.168.7.9 >/dev/null; true");
+  await host.until("the frame is in it", async () => statSync(file).size > 300);
+  capture.kill("SIGINT");
+  assert.deepEqual(await ended, [0, null]);
+  assert.match(execFileSync("tshark", ["-r", file, "-Y", "arp.dst.proto_ipv4 == 192.168.7.9"], { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] }), /Who has 192\.168\.7\.9/);
+  const none = spawnSync(process.execPath, domus("capture", "nobr", "--write", file), { encoding: "utf8" });
+  assert.equal(none.status, 2);
+  assert.match(none.stderr, /There is no bridge and no port "nobr"; there are xenbr0, vif/);
+}
+
 test("a stock Debian boots under xl, and is given a disk, a disc, and a memory target", { skip: missing }, async () => {
   const { kernel, ramdisk } = images(), disc = (name: string, text: string): string => host.file(name, Buffer.concat([Buffer.from(text), Buffer.alloc(65536 - text.length)]));
   await host.done("create", "-q", host.file("debian.cfg", `name = "debian"; type = "pvh"; memory = 96; maxmem = 120; kernel = "${kernel}"; ramdisk = "${ramdisk}"; extra = "console=hvc0 quiet"; on_reboot = "restart"
@@ -72,6 +92,7 @@ disk = [ ",empty,hdc,r,devtype=cdrom" ]; vif = [ "mac=00:16:3e:00:00:07" ]`));
   await shell.run("until [ -b /dev/xvdb ]; do sleep 0.2; mdev -s 2>/dev/null; done; echo written > /dev/xvdb; sync");
   assert.match(await host.done("block-list", "debian"), /^51728 0 {3}51728 {2}4 {5}\d+ +\d+ +\/local\/domain\/0\/backend\/vbd\/\d+\/51728 *$/m);
   assert.match(await host.done("network-list", "debian"), /^0 {3}0 {2}00:16:3e:00:00:07 {6}0 {5}4 /m);
+  await captured(shell);
   await host.done("cd-insert", "debian", "hdc", disc("one.iso", "first disc"));
   await shell.run("until [ \"$(cat /sys/block/xvdc/size 2>/dev/null || cat /sys/block/hdc/size)\" = 128 ]; do sleep 0.2; done");
   assert.match(await shell.run("D=$(ls -d /dev/xvdc /dev/hdc 2>/dev/null | head -1); head -c 10 $D"), /first disc/);

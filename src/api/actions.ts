@@ -1,6 +1,6 @@
 /** All that can be asked of a host, each thing described once: from this come validation, the routes of every socket, and the OpenAPI document. */
 import { z } from "zod";
-import { Affinity, BlockInfo, ChannelInfo, count, DomainConfigJson, DomainInfo, Domref, kib, LostDomain, MachineInfo, MachineStatus, NicInfo, path, PoolInfo, SchedName, SchedParams, TaskJson, text, VcpuInfo } from "./schema.ts";
+import { Affinity, BlockInfo, BridgeInfo, ChannelInfo, count, DomainConfigJson, DomainInfo, Domref, kib, LostDomain, MachineInfo, MachineStatus, NicInfo, path, PoolInfo, SchedName, SchedParams, TaskJson, text, VcpuInfo } from "./schema.ts";
 
 /** Who may: `read` looks, `operate` runs domains, `admin` rules the host. */
 export const ROLES = ["read", "operate", "admin"] as const;
@@ -47,6 +47,7 @@ export const ACTIONS = {
   "nic.list": action({ ...read, doc: "A domain's network interfaces", params: one, result: z.array(NicInfo) }),
   "nic.attach": action({ ...operate, doc: "Give a domain a network interface; `spec` as in xl.cfg", params: one.extend({ spec: z.array(z.string().max(4096)).max(16) }), result: z.object({ devid: count }) }),
   "nic.detach": action({ ...operate, doc: "Take a network interface away, by number or address", params: one.extend({ nic: text(32).min(1), isForced: z.boolean().optional() }), result: done }),
+  "net.list": action({ ...read, doc: "Bridges and their ports", params: nothing, result: z.array(BridgeInfo) }),
   "channel.list": action({ ...read, doc: "A domain's further consoles", params: one, result: z.array(ChannelInfo) }),
 
   "cpu.list": action({ ...read, doc: "vCPUs, of all domains or of one", params: z.object({ domain: Domref.optional() }), result: z.array(VcpuInfo) }),
@@ -86,6 +87,7 @@ export type Result<N extends ActionName> = z.infer<(typeof ACTIONS)[N]["result"]
 
 /** Connections that carry bytes both ways; by upgrade, or by WebSocket. */
 export const STREAMS = {
+  "net.capture": { ...operate, doc: "What passes a bridge, or the port of one, as pcapng; `filter` in words like tcpdump's; it lasts as long as the connection", params: z.object({ on: text(64).min(1), filter: text(1024).optional(), snapLenBytes: z.coerce.number().int().min(14).max(262144).optional() }) },
   console: { ...operate, doc: "A domain's console: its bytes, and what is typed where nobody else types", params: z.object({ domain: Domref, number: z.coerce.number().int().min(0).max(7).optional(), follow: z.stringbool().optional() }) },
   "migrate.receive": { ...operate, doc: "Take a domain in: the peer's migration stream", params: z.object({ isPaused: z.stringbool().optional(), name: text(128).optional() }) },
   "migrate.send": { ...operate, doc: "Give a domain away: a migration stream to a peer", params: z.object({ domain: Domref, live: z.stringbool().optional(), postcopy: z.stringbool().optional(), maxBytesPerSecond: z.coerce.number().int().min(1).optional() }) },

@@ -27,6 +27,7 @@ const MAX_LINE_BYTES = 64 << 20;
 
 const nameOf = (t: Target): string => ("socketPath" in t ? t.socketPath : `${t.host}:${t.port}`);
 
+/** One daemon, asked by a connection a call. */
 export class ApiClient {
   readonly target: Target;
   constructor(target: Target) { this.target = target; }

@@ -16,6 +16,7 @@ export type HostEvent = {
 /** Listeners that do not keep up lose their connection, not our memory. */
 const KEPT = 1000;
 
+/** What happened: the last thousand events, and who listens. */
 export class EventLog {
   #seq = 0;
   readonly #kept: HostEvent[] = [];

@@ -44,6 +44,11 @@ export const DomainInfo = z.object({
 export const BlockInfo = z.object({ vdev: z.string(), devid: count, backendId: count, handle: count, state: count, evtchn: z.int(), ringRef: z.int(), backendPath: z.string(), target: z.string(), isCdrom: z.boolean() });
 /** A network interface in a listing, as `xl network-list` has it. */
 export const NicInfo = z.object({ devid: count, backendId: count, mac: z.string(), handle: count, state: count, evtchn: z.int(), txRef: z.int(), rxRef: z.int(), backendPath: z.string(), bridge: z.string() });
+/** A bridge with its ports, as `domus net list` has it. Bytes and frames: `rx` came into the bridge. */
+export const BridgeInfo = z.object({
+  name: z.string(), mtuBytes: count,
+  ports: z.array(z.object({ name: z.string(), peer: z.string().nullable(), vlan: z.string(), isIsolated: z.boolean(), rate: z.string(), state: z.string(), macs: z.array(z.string()), rxFrames: z.number(), rxBytes: z.number(), txFrames: z.number(), txBytes: z.number(), dropped: z.number() })),
+});
 /** A channel in a listing, as `xl channel-list` has it. */
 export const ChannelInfo = z.object({ devid: count, backendId: count, handle: count, state: count, evtchn: z.int(), ringRef: z.int(), connection: z.string(), path: z.string(), name: z.string() });
 /** The machine: what `xl info` tells. */

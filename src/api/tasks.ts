@@ -36,6 +36,7 @@ class Task {
   tell(): void { for (const told of [...this.watchers]) told(this.info()); }
 }
 
+/** The tasks of a process: those under way, and the last hundred that ended. */
 export class Tasks {
   readonly #all = new Map<string, Task>();
 

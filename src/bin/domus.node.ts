@@ -9,6 +9,7 @@ const HELP = `domus: a Xen of its own. Runs stock guest kernels, with nothing bu
   domus run FILE [FILE...] [key=value ...]   run the domains of xl.cfg files in the foreground
   domus start                                fetch Debian's cloud kernel and busybox, and stand in their shell
   domus disk create|info|check|convert ...   make, check, copy and change disk images
+  domus net list | capture                   bridges of the machine that xl's domains are on, and what passes them
   domus image build | list | rm              make disks with a Debian on them, from Debian's packages
   domus help | version
 
@@ -19,6 +20,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<(args: string[]) => Promis
   run: async () => (await import("./run.ts")).run,
   disk: async () => (await import("./disk.ts")).disk,
   start: async () => (await import("./start.ts")).start,
+  net: async () => (await import("./net.ts")).net,
   image: async () => (await import("./image.ts")).image,
 };
 const ALIASES: Readonly<Record<string, string>> = { "--help": "help", "-h": "help", "--version": "version", "-V": "version" };

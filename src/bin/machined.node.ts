@@ -15,13 +15,14 @@ import { numberOption, type Option, parseArgs, wordOption } from "./args.ts";
 import { reportReady } from "./daemon/processes.ts";
 import { openCodeCache } from "./code-cache.ts";
 import { jsonLog } from "./log.ts";
+import { captureStream } from "./machine/capture.ts";
 import { consoleStream, machineHandlers } from "./machine/handlers.ts";
 import { receiveStream, sendStream } from "./machine/moves.ts";
 import { MACHINE_OPTIONS } from "./machine/options.ts";
 import { Messages } from "./machine/messages.ts";
 import { Residents } from "./machine/residents.ts";
 import { serveUnix } from "./unix-server.ts";
-import { natUplinks, parseNet, tapUplinks } from "./uplink.ts";
+import { Links, natUplinks, parseLink, parseNet, tapUplinks } from "./uplink.ts";
 
 const OWN: Readonly<Record<string, Option>> = { state: { value: "DIR", help: "" }, socket: { value: "PATH", help: "" }, xenstore: { value: "PATH", help: "" }, ...MACHINE_OPTIONS };
 
@@ -32,20 +33,22 @@ async function main(args: string[]): Promise<void> {
   mkdirSync(join(folder, "console"), { recursive: true, mode: 0o700 });
   const say = (sentence: string): void => messages.say(sentence), routers = natUplinks({ hostAccess: parsed.options.has("host-access"), rules: parsed.options.get("net-rules")?.split(",") ?? [], log: say });
   const net = parseNet(parsed.options.get("net") ?? "nat"), uplink = net === "none" ? undefined : net === "nat" ? routers : tapUplinks(net, routers, say);
+  const link = parsed.options.has("link") ? parseLink(option("link")) : null, links = link && new Links([link], say);
   const pcpus = numberOption(parsed, "pcpus", 1, 32), memoryMiB = numberOption(parsed, "memory", 16, 4000) ?? Math.max(64, Math.min(3072, Math.floor(totalmem() / 2 ** 20 * 0.75)));
   const machine = await createMachine({
     host: nodeHost(), memoryMiB, nrDomains: Math.min(64, 4 + Math.floor(memoryMiB / 64)), engine: wordOption(parsed, "engine", ENGINES) ?? "auto", codeCache: openCodeCache(join(folder, "code-cache")), log: say,
-    ...(pcpus === undefined ? {} : { pcpus }), ...(uplink ? { uplink } : {}),
+    ...(pcpus === undefined ? {} : { pcpus }), ...(uplink || links ? { uplink: (bridge) => { links?.begin(bridge); return uplink?.(bridge) ?? null; } } : {}),
     failed: (cause) => {
       log("error", `The machine failed: ${cause.message}`, { stack: cause.stack });
       setTimeout(() => process.exit(70), 100);        // whoever waits for its domains hears of it first
     },
   });
+  if (link) machine.networks.bridge(link.bridge);
   messages.say(`Domus machine of ${memoryMiB} MiB, ${machine.hv.mm.nrPcpus} pCPUs, pid ${process.pid}`);
   const residents = new Residents({ machine, events, messages, folder });
   const store = new SocketServer(machine.store, option("xenstore"), { log: say });
   await store.listen();
-  const server = await serveUnix(option("socket"), { handlers: machineHandlers(residents, tasks), streams: { console: consoleStream(residents), "migrate.send": sendStream(residents, tasks), "migrate.receive": receiveStream(residents, tasks) }, tasks, events });
+  const server = await serveUnix(option("socket"), { handlers: machineHandlers(residents, tasks), streams: { "net.capture": captureStream(machine), console: consoleStream(residents), "migrate.send": sendStream(residents, tasks), "migrate.receive": receiveStream(residents, tasks) }, tasks, events });
   let isEnding = false;
   for (const signal of ["SIGTERM", "SIGINT"] as const) process.on(signal, () => {
     if (isEnding) return;
@@ -53,6 +56,7 @@ async function main(args: string[]): Promise<void> {
     log("info", `${signal}: the machine ends`);
     void (async () => {
       await residents.destroyAll();
+      await links?.close();
       await machine.destroy();
       await store.close();
       server.close();

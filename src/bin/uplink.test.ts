@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { loadLibc } from "../base/libc.node.ts";
 import { arp, BROADCAST, ethernet, macNr, TestEnd } from "../network/fixture.ts";
 import { Networks } from "../toolstack/networks.ts";
-import { parseNet, tapUplinks } from "./uplink.ts";
+import { parseLink, parseNet, tapUplinks } from "./uplink.ts";
 
 const CLONE_NEWNET = 0x4000_0000;
 const ip = (...args: string[]): string => execFileSync("ip", args, { encoding: "utf8" });
@@ -14,6 +14,12 @@ test("--net is a router, nothing, or an interface with or without a bridge", () 
   for (const text of ["", "Nat", "tap", "tap:", "tap:a,", "tap:a,bridge", "tap:a,bridge=", "tap:a,bridge=b,c=d", "tap:a,master=b"]) {
     assert.throws(() => parseNet(text), { name: "UserError", message: `Option "--net" is one of nat, none, tap:NAME and tap:NAME,bridge=BRIDGE, not "${text}"` });
   }
+});
+
+test("--link may listen for pages, of this computer and of named origins", () => {
+  assert.deepEqual(parseLink("listen:ws:127.0.0.1:9001"), { bridge: "xenbr0", listens: true, mode: "domus", at: { host: "127.0.0.1", port: 9001 }, origins: [] });
+  assert.deepEqual(parseLink("lab=listen:ws:[::1]:1,origin=https://a.example,origin=http://b.example:8080"), { bridge: "lab", listens: true, mode: "domus", at: { host: "::1", port: 1 }, origins: ["https://a.example", "http://b.example:8080"] });
+  for (const text of ["ws:127.0.0.1:9001", "listen:ws:127.0.0.1:0", "listen:ws:127.0.0.1:70000", "listen:ws:127.0.0.1:1,qemu", "listen:ws:127.0.0.1:1,origin=https://a/path"]) assert.throws(() => parseLink(text), /is not of the form/);
 });
 
 test("the default bridge goes out by the TAP, in the host's bridge, and other bridges by what they had", async (t) => {

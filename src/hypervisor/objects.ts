@@ -36,6 +36,8 @@ export const PCPU = struct(128, {
   idleMs: f64(56),
   /** under runLock: 1 + its cpupool, 0: none; address of the vCPU it was given */
   pool: u32(64), given: u32(68),
+  /** address of the first page of code to be decoded when there is nothing else to do, or 0 [Atomics]: warm.ts */
+  warm: u32(72),
 });
 /** PCPU.state. */
 export const PCPU_STATE = { off: 0, idle: 1, running: 2 } as const;

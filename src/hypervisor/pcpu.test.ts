@@ -7,8 +7,9 @@ import type { Engine } from "../x86/engine.ts";
 import { CPU, EFLAGS, EXIT, gprAt } from "../x86/state.ts";
 import { pvhContext } from "./context.ts";
 import { Domain } from "./domain.ts";
-import { DOMAIN, PCPU, VCPU } from "./objects.ts";
+import { DOMAIN, PCPU, VCPU, VPF } from "./objects.ts";
 import { Pcpu } from "./pcpu.ts";
+import { SCHED_ID } from "./sched_policy.ts";
 import type { Vcpu } from "./vcpu.ts";
 
 /** A pCPU whose engine does what the test says and keeps a diary. */
@@ -119,4 +120,29 @@ test("a vCPU that wakes takes the place of one that has used more, once that one
   assert.equal(scheduler.goesOn(a, 0), false);
   scheduler.leave(a, 0);
   assert.equal(scheduler.pick(0), b);
+});
+test("under null a vCPU that goes off line leaves its pCPU to one that waits for one", () => {
+  const { p, hv, diary, start } = machine((pcpu, v, slice) => {
+    if (slice === 0) pcpu.hv.or(VCPU.pauseFlags, v.at, VPF.down);
+    return EXIT.yield;
+  }), pool = hv.scheduler.pools[0]!;
+  pool.setSched(SCHED_ID.null);
+  pool.cpus = 1;
+  for (let i = 0; i < 2; i++) start();
+  for (let i = 0; i < 2; i++) p.turn();
+  assert.deepEqual(diary.filter((x) => x !== "switch"), ["run d1v0", "run d2v0"]);
+});
+test("a timer that is armed while an idle pCPU makes itself the one that watches for timers is watched for", (t) => {
+  const { hv } = machine(() => EXIT.slice), { now } = performance, timeouts: (number | undefined)[] = [];
+  let isArmed = false;
+  t.mock.method(performance, "now", () => {
+    if (!isArmed) {
+      isArmed = true;
+      hv.scheduler.notBefore(hv.clock.now() + 5e6);
+    }
+    return now.call(performance);
+  });
+  t.mock.method(Atomics, "wait", (_words: unknown, _word: unknown, _seen: unknown, ms?: number) => { timeouts.push(ms); return "timed-out"; });
+  hv.scheduler.idle(0);
+  assert.equal(timeouts.length <= 1 && (timeouts[0] ?? 0) <= 5, true, `it waits ${timeouts} ms`);
 });

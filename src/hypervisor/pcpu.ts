@@ -17,6 +17,7 @@ import { PvhPlatform } from "./platform-pvh.ts";
 import { type PcpuProfile, Profiler } from "./profile.ts";
 import { SMP_STRETCH_MS, STRETCH_MS } from "./scheduler.ts";
 import type { Vcpu } from "./vcpu.ts";
+import { prepareNext } from "./warm.ts";
 import { writeRunstate, writeTimeArea } from "./vcpu_op.ts";
 
 /** How a pCPU gets its engine. */
@@ -74,7 +75,7 @@ export class Pcpu {
     hv.scheduler.expireTimers();
     const v = hv.scheduler.pick(this.index);
     if (v) this.#serve(v);
-    else hv.scheduler.idle(this.index);
+    else if (!prepareNext(hv, this.#at, this.engine)) hv.scheduler.idle(this.index);
   }
 
   #serve(v: Vcpu): void {

@@ -242,7 +242,10 @@ export class Scheduler {
         pool.append(v.at);
         this.#runstate(v.at, RUNSTATE.runnable);
         this.#spread(u, pool, pcpu);
-      } else this.#runstate(v.at, this.offState(v));
+      } else {
+        this.#runstate(v.at, this.offState(v));
+        if (!v.isUp) this.unassign(u, pool);        // off line it needs no pCPU of its own
+      }
     });
     if (hv.load(VCPU.startup, v.at) !== 0) lapicStart(v);
     if (hv.trace.on & TRACE_CLASS.sched) hv.trace.emit(TRACE.vcpuBlock, v.domain.domid, v.id, v.pauseFlags);
@@ -355,7 +358,8 @@ export class Scheduler {
       let timeoutMs = Math.min(1000, nothingForNs / 1e6);
       if (keeper === 0) {
         hv.set(ROOT.keeperDeadline, hv.root, next);
-        timeoutMs = Math.min(timeoutMs, Math.max(0, (next - hv.clock.now()) / 1e6));
+        hv.or(ROOT.idlePcpus, hv.root, bit);        // a fence: who armed a nearer timer meanwhile and still saw the last keeper's word has not roused us
+        timeoutMs = Math.min(timeoutMs, Math.max(0, (this.nextDeadline - hv.clock.now()) / 1e6));
       } else if (next < hv.get(ROOT.keeperDeadline, hv.root)) this.#rouse(keeper - 1);
       if (timeoutMs > 0) Atomics.wait(hv.views.i32, word, seen, timeoutMs);
       hv.set(PCPU.idleMs, at, hv.get(PCPU.idleMs, at) + performance.now() - start);

@@ -1,5 +1,6 @@
 /** DOMUS_DOMAIN: what Xen's records do not say of a domain, as JSON. It comes before all other records; the version grows when an older Domus could not do with what is new. */
 import type { Domain, E820 } from "../hypervisor/domain.ts";
+import { CODE_PLACES_MAX, type CodePlace, isCodeMode } from "../hypervisor/warm.ts";
 import { StreamError } from "./stream.ts";
 
 const VERSION = 1;
@@ -70,3 +71,21 @@ export function parsePairs(body: Uint8Array, name: string): StorePairs {
 }
 /** May a guest's node of that path, relative to its folder, go with it? */
 export const isOwn = (path: string): boolean => path.length <= PATH_MAX && /^(?:control\/feature-[\w-]+|(?:attr|data)\/[\w@:./-]+)$/.test(path) && !path.includes("//") && !path.includes("..");
+
+const PLACE_BYTES = 8;
+/** DOMUS_CODE's body: gfn, offset in the page, mode of each place. */
+export function encodePlaces(places: readonly CodePlace[]): Uint8Array {
+  const dv = new DataView(new ArrayBuffer(places.length * PLACE_BYTES));
+  places.forEach(({ gfn, offset, mode }, i) => {
+    dv.setUint32(i * PLACE_BYTES, gfn, true);
+    dv.setUint16(i * PLACE_BYTES + 4, offset, true);
+    dv.setUint16(i * PLACE_BYTES + 6, mode, true);
+  });
+  return new Uint8Array(dv.buffer);
+}
+/** Hints: what this version cannot use is left out. */
+export function parsePlaces(body: Uint8Array): CodePlace[] {
+  const dv = new DataView(body.buffer, body.byteOffset, body.length), n = Math.min(Math.floor(body.length / PLACE_BYTES), CODE_PLACES_MAX);
+  return Array.from({ length: n }, (_, i) => ({ gfn: dv.getUint32(i * PLACE_BYTES, true), offset: dv.getUint16(i * PLACE_BYTES + 4, true), mode: dv.getUint16(i * PLACE_BYTES + 6, true) }))
+    .filter(({ gfn, offset, mode }) => gfn < LIMIT.gfn && offset < 4096 && isCodeMode(mode));
+}

@@ -7,7 +7,8 @@ import type { Domain } from "../hypervisor/domain.ts";
 import { getHvmContext } from "../hypervisor/hvm_context.ts";
 import { XEN_MAJOR, XEN_MINOR } from "../hypervisor/version_op.ts";
 import type { Vcpu } from "../hypervisor/vcpu.ts";
-import { type About, encodeAbout, encodePairs, parseAbout, parsePairs, type StorePairs } from "./about.ts";
+import { codePlaces, prepareCode } from "../hypervisor/warm.ts";
+import { type About, encodeAbout, encodePairs, encodePlaces, parseAbout, parsePairs, parsePlaces, type StorePairs } from "./about.ts";
 import { CpuidLeaf, covered, headers, hvmParams, MsrEntry, parseHvmParams, REC, readHeaders, recName, record, type RecordHead, recordName, RecordReader, TscInfo, XEN_CPUID_NO_SUBLEAF } from "./libxc.ts";
 import { inflated } from "./deflated.ts";
 import { readPages } from "./pages.ts";
@@ -51,6 +52,8 @@ export async function writeImageStart(sink: Sink, d: Domain, about: About): Prom
   await sink.write(covered(REC.X86_MSR_POLICY, new Uint8Array(msr.buffer)));
   await sink.write(covered(REC.STATIC_DATA_END));
 }
+/** Where the domain's code has been met, so that the other end decodes it while the rest comes. Behind the pages that hold it. */
+export async function writeCodePlaces(sink: Sink, d: Domain): Promise<void> { await sink.write(covered(REC.DOMUS_CODE, encodePlaces(codePlaces(d)))); }
 /** What follows the pages, when the domain runs no more. */
 export async function writeImageEnd(sink: Sink, d: Domain, pairs: StorePairs): Promise<void> {
   const tsc = new DataView(new ArrayBuffer(TscInfo.sizeof));
@@ -111,6 +114,7 @@ export class ImageReader {
         case REC.X86_TSC_INFO: if (body.length !== TscInfo.sizeof) throw new StreamError(`The stream's ${recordName(head)} has ${body.length} bytes, not ${TscInfo.sizeof}: the stream is damaged`); break;
         case REC.HVM_PARAMS: params = parseHvmParams(body, recordName(head)); break;
         case REC.HVM_CONTEXT: context = body; break;
+        case REC.DOMUS_CODE: prepareCode(d, parsePlaces(body)); break;
         case REC.DOMUS_STORE: pairs = parsePairs(body, recordName(head)); break;
         default: if (head.type < 0x8000_0000) throw new StreamError(`The stream's ${recordName(head)} is nothing that a PVH domain has: the stream is damaged`);
       }

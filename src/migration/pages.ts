@@ -123,6 +123,7 @@ export async function readPages(from: Source, reader: RecordReader, head: Record
     await from.readInto(u8.subarray(mfn * PAGE, (mfn + n) * PAGE));
     for (let p = 0; p < n; p++) {
       if (p > 0) frameFor(d, gfns[i + p]!, head);
+      d.hv.mm.frames.noteWrite(mfn + p);        // it may have been decoded ahead of time, as it was before
       sum = xxh32Words(i32, (mfn + p) * WORDS, WORDS, sum);
     }
     i += n;

@@ -8,7 +8,7 @@ import { getHvmContext, setHvmContext } from "../hypervisor/hvm_context.ts";
 import { Domain } from "../hypervisor/domain.ts";
 import { P2M_TYPE } from "../memory/p2m.ts";
 import { CPU, gprAt, xmmAt } from "../x86/state.ts";
-import { type About, aboutOf, parseAbout, parsePairs } from "./about.ts";
+import { type About, aboutOf, encodePlaces, parseAbout, parsePairs, parsePlaces } from "./about.ts";
 import { envelopeEnd, envelopeStart, readEnvelopeEnd, readEnvelopeStart } from "./envelope.ts";
 import { collector, recordsOf, startOfRecords, streamOf, withoutOptional } from "./fixture.ts";
 import { ImageReader, writeImageEnd, writeImageStart } from "./image.ts";
@@ -211,6 +211,12 @@ test("pages that a running domain changed go again, zeros as bytes where there w
   assert.deepEqual([...there.p2m.entries()].filter(([, e]) => (e & P2M_TYPE.mask) === P2M_TYPE.ram).map(([gfn]) => gfn), [0, 1, 2, 3, 4, 5, 6, 10]);
   assert.equal(there.totPages, 8);
   f.done();
+});
+
+test("places of code are hints: what cannot be is left out", () => {
+  const places = [{ gfn: 5, offset: 4095, mode: 2 }, { gfn: 2 ** 30 - 1, offset: 0, mode: 1 }];
+  assert.deepEqual(parsePlaces(encodePlaces([places[0]!, { gfn: 5, offset: 4096, mode: 2 }, { gfn: 2 ** 30, offset: 0, mode: 2 }, { gfn: 1, offset: 0, mode: 3 }, places[1]!])), places);
+  assert.deepEqual(parsePlaces(new Uint8Array(7)), []);
 });
 
 test("a set of gfns finds what was put into it", () => {

@@ -34,7 +34,7 @@ export interface DomainConfig {
   vcpus?: number;
   /** vCPUs it may have on line; default: `vcpus` */
   maxvcpus?: number;
-  /** the cpupool it runs in; default: Pool-0 */
+  /** the cpupool it runs in; default, and "": the machine's first, whatever it is called by now */
   pool?: string;
   /** pCPUs that each vCPU may run on (hard affinity) and had better run on (soft); those beyond the list: all */
   cpus?: readonly Affinity[];
@@ -148,7 +148,7 @@ export function checkConfig(config: DomainConfig, options: { /** it has its memo
   }
   return {
     name: config.name, type: "pvh", kernel: config.kernel, ramdisk: config.ramdisk ?? null, cmdline,
-    kernelName: config.kernelName ?? "kernel", ramdiskName: config.ramdiskName ?? "ramdisk", memoryMiB, maxmemMiB, vcpus, maxvcpus, pool: config.pool ?? "Pool-0", cpus: config.cpus ?? [], cpusSoft: config.cpusSoft ?? [], sched, uuid, disks: config.disks ?? [], vifs: config.vifs ?? [], channels: config.channels ?? [],
+    kernelName: config.kernelName ?? "kernel", ramdiskName: config.ramdiskName ?? "ramdisk", memoryMiB, maxmemMiB, vcpus, maxvcpus, pool: config.pool ?? "", cpus: config.cpus ?? [], cpusSoft: config.cpusSoft ?? [], sched, uuid, disks: config.disks ?? [], vifs: config.vifs ?? [], channels: config.channels ?? [],
     onPoweroff: config.onPoweroff ?? "destroy", onReboot: config.onReboot ?? "restart", onCrash: config.onCrash ?? "destroy",
   };
 }

@@ -87,6 +87,9 @@ test("scheduler parameters are kept per scheduler, checked, and admitted by rtds
   assert.equal(m.cpus.pools()[0]!.ratelimitUs, 2000);
   assert.match(fault(() => m.cpus.setPoolParams(1, { ratelimitUs: 2000 })), /rtds, which has no rate limit/);
   assert.match(fault(() => m.cpus.setOnline(a.domid, 3)), /1 to 2 vCPUs on line/);
+  m.cpus.renamePool(0, "first");
+  await m.createDomain(config("d"));
+  assert.deepEqual(m.cpus.pools()[0]!.domains.length, 1);
   m.cpus.setOnline(a.domid, 1);
   assert.deepEqual([0, 1].map((i) => m.xs.read(`/local/domain/${a.domid}/cpu/${i}/availability`)), ["online", "offline"]);
 });

@@ -165,9 +165,9 @@ export class Cpus {
   }
   /** Place a domain that was just made and does not run yet. */
   place(d: HvDomain, c: CpuConfig): void {
-    const pool = this.#hv.scheduler.pools.find((p) => p.isUsed && p.name === c.pool);
+    const { pools } = this.#hv.scheduler, pool = c.pool === "" ? pools[0] : pools.find((p) => p.isUsed && p.name === c.pool);
     if (!pool) throw new UserError(`pool: There is no cpupool "${c.pool}"; there are ${this.pools().map((p) => `"${p.name}"`).join(", ")}`);
-    if (pool.cpus === 0) throw new UserError(`pool: ${c.pool} has no pCPUs`);
+    if (pool.cpus === 0) throw new UserError(`pool: ${pool.name} has no pCPUs`);
     if (pool.policy.name === "null" && c.vcpus > nrCpus(pool.cpus & ~pool.assigned)) this.#machine.log(`${pool.name} gives each vCPU a pCPU of its own and has ${nrCpus(pool.cpus & ~pool.assigned)} left: some of the ${c.vcpus} vCPUs will wait`);
     if (pool.id !== 0) moveDomain(this.#hv, d, pool);
     for (const v of d.vcpus()) this.pin(d.domid, v.id, c.cpus[v.id] ?? null, c.cpusSoft[v.id] ?? null);

@@ -4,9 +4,10 @@
  */
 import { UserError } from "../base/errors.ts";
 import { countDirtyFrames, emptyTlbs, pinnedFrames, startDirtyLog, stopDirtyLog, takeDirtyFrames } from "../hypervisor/dirty_log.ts";
+import { P2M_TYPE } from "../memory/p2m.ts";
 import { envelopeEnd, envelopeStart, readEnvelopeEnd, readEnvelopeStart } from "../migration/envelope.ts";
 import { receiverStep, type ReceiverEvent, type ReceiverState, senderStep, type SenderEvent, type SenderState, type Standing } from "../migration/commit.ts";
-import { writeImageEnd, writeImageStart } from "../migration/image.ts";
+import { writeCodePlaces, writeImageEnd, writeImageStart } from "../migration/image.ts";
 import { DEFLATE_BELOW_BYTES_PER_SECOND } from "../migration/deflated.ts";
 import { messageBytes, readMessage } from "../migration/messages.ts";
 import { ownPages, type Page, PageWriter } from "../migration/pages.ts";
@@ -83,9 +84,14 @@ const newId = (): string => Array.from(crypto.getRandomValues(new Uint8Array(16)
 async function preCopy(domain: Domain, writer: PageWriter, sink: Sink, o: SendOptions, rounds: Round[]): Promise<void> {
   const { hv } = partsOf(domain), aimMs = o.downtimeMs ?? DOWNTIME_MS;
   const send = async (pages: Iterable<Page>, totalPages: number): Promise<Round> => {
+    mustBeThere(domain);
     const before = { pages: writer.nrPages, bytes: sink.nrBytes, ms: performance.now() };
-    await writer.write(pages, (n) => o.progress?.({ phase: "round", round: rounds.length, donePages: n - before.pages, totalPages, bytes: sink.nrBytes }));
+    await writer.write(pages, (n) => {
+      o.progress?.({ phase: "round", round: rounds.length, donePages: n - before.pages, totalPages, bytes: sink.nrBytes });
+      mustBeThere(domain);
+    });
     await sink.flush();
+    mustBeThere(domain);
     const round = { pages: writer.nrPages - before.pages, bytes: sink.nrBytes - before.bytes, ms: performance.now() - before.ms };
     rounds.push(round);
     return round;
@@ -97,10 +103,18 @@ async function preCopy(domain: Domain, writer: PageWriter, sink: Sink, o: SendOp
     if (left * 4096 / bytesPerMs <= aimMs || stubborn === STUBBORN || sink.nrBytes > MAX_TIMES * hv.totPages * 4096) return;
     const dirty = takeDirtyFrames(hv);
     await emptyTlbs(hv);
-    last = await send(dirty, dirty.length);
+    last = await send(asTheyAre(domain, dirty), dirty.length);
     const now = countDirtyFrames(hv);
     stubborn = now > left * 0.9 ? stubborn + 1 : 0;
     left = now;
+  }
+}
+/** Pages as the domain has them when they are copied: it runs, and a frame that it gave back since is somebody else's. */
+function* asTheyAre(domain: Domain, pages: Iterable<Page>): Generator<Page> {
+  const { p2m } = partsOf(domain).hv;
+  for (const { gfn } of pages) {
+    const entry = p2m.lookup(gfn);
+    if (entry !== 0 && (entry & P2M_TYPE.mask) === P2M_TYPE.ram) yield { gfn, mfn: entry >>> 12 };
   }
 }
 /** What is left when the domain stands still: dirty pages, those that are written unmarked, and the names of those that are gone. */
@@ -125,6 +139,9 @@ export async function sendDomain(domain: Domain, link: Link, o: SendOptions): Pr
   let state: SenderState = "sending", isSuspended = false, isReleased = false, suspendMs = 0, stillMs = 0, failure: unknown = null;
   /** the state as it is now: the checker takes a variable that a closure changes for what it was last */
   const at = (): SenderState => state;
+  /** it is ours again and cannot be let run */
+  let stuck: UserError | null = null;
+  const isStuck = (): UserError | null => stuck;
   let standing: Standing = "sending";
   const note = async (now: Standing): Promise<void> => {
     await o.journal?.note(migration, now);
@@ -141,9 +158,12 @@ export async function sendDomain(domain: Domain, link: Link, o: SendOptions): Pr
         case "noteKept": await note("kept").catch((e: unknown) => { standing = "kept"; machine.log(`${domain.name}: It cannot be written down that it stays here: ${(e as Error).message}`); }); break;
         case "sendGo": sink.post(messageBytes("go")); break;
         case "resume":
+          if (domain.isGone) break;
           stopDirtyLog(hv);
-          if (isReleased) await o.handOver?.retake();
-          if (isSuspended && !domain.isGone) await resumeInPlace(domain);
+          try {
+            if (isReleased) await o.handOver?.retake();
+            if (isSuspended) await resumeInPlace(domain);
+          } catch (e) { stuck = new UserError(`${domain.name} is not moved, and cannot go on here: ${(e as Error).message}; it stands still`, { cause: e }); }
           break;
         case "end": await domain.leave(); break;
         case "ask": break;       // by who holds the MigrationInDoubt
@@ -160,7 +180,11 @@ export async function sendDomain(domain: Domain, link: Link, o: SendOptions): Pr
     void answer.then((a) => { if (a.message !== "ready") stop.abort(new UserError(a.failure ?? "The other end refuses the domain")); });
     await sink.write(envelopeStart(o.configJson));
     await writeImageStart(sink, hv, describeDomain(domain, o.configJson, migration));
-    if (o.live) await preCopy(domain, writer, sink, o, rounds);
+    mustBeThere(domain);
+    if (o.live) {
+      await preCopy(domain, writer, sink, o, rounds);
+      await writeCodePlaces(sink, hv);
+    }
     o.progress?.({ phase: "suspend", donePages: 0, totalPages: 0, bytes: sink.nrBytes });
     const askedMs = performance.now();
     await suspendDomain(domain, stop.signal);
@@ -168,11 +192,16 @@ export async function sendDomain(domain: Domain, link: Link, o: SendOptions): Pr
     stillMs = performance.now();
     suspendMs = stillMs - askedMs;
     await devices.hold();
+    mustBeThere(domain);
     const pages = o.live ? lastPages(domain, writer) : [...ownPages(hv)];
-    await writer.write(pages, (n) => o.progress?.({ phase: "stop", donePages: n, totalPages: pages.length, bytes: sink.nrBytes }));
+    await writer.write(pages, (n) => {
+      o.progress?.({ phase: "stop", donePages: n, totalPages: pages.length, bytes: sink.nrBytes });
+      mustBeThere(domain);
+    });
     if (o.handOver) {
       isReleased = true;
       await o.handOver.release();
+      mustBeThere(domain);
     }
     await writeImageEnd(sink, hv, ownNodes(domain));
     mustBeThere(domain);
@@ -197,7 +226,7 @@ export async function sendDomain(domain: Domain, link: Link, o: SendOptions): Pr
   }
   o.signal?.removeEventListener("abort", cancel);
   const end = async (): Promise<void> => {
-    stopDirtyLog(hv);
+    if (!domain.isGone) stopDirtyLog(hv);
     await sink.abort(failure ?? "over");
     await answers.cancel("over");
   };
@@ -205,12 +234,17 @@ export async function sendDomain(domain: Domain, link: Link, o: SendOptions): Pr
     await end();
     throw new MigrationInDoubt(domain.name, migration, async (standing) => {
       await act({ kind: "answer", standing });
+      const why = isStuck();
+      if (why) throw why;
       return at() === "doubt" ? undefined : at() === "kept" ? domain : null;
     });
   }
   if (at() !== "gone") {
     await end();
+    const why = isStuck();
+    if (why) throw why;
     if (o.signal?.aborted) throw o.signal.reason;
+    if (domain.isGone) await domain.destroy().catch(() => {});
     if (domain.isGone) throw new UserError(`${domain.name} was destroyed while it was moved`, { cause: failure });
     throw failure instanceof UserError ? new UserError(`${domain.name} is not moved and runs on here: ${failure.message}`, { cause: failure }) : new UserError(`${domain.name} is not moved and runs on here: ${(failure as Error).message}`, { cause: failure });
   }
@@ -236,17 +270,35 @@ export async function receiveDomain(machine: Machine, link: Link, o: ReceiveOpti
   const from = new Source(link.readable), answers = new Sink(link.writable);
   let state: ReceiverState = "receiving", domain: Domain | null = null, migration = "", failure: unknown = null, isNoted = false;
   const standing = (): Standing => (isNoted ? "running" : state === "receiving" || state === "dropped" ? state : "ready");
+  /** @param otherwise what is so if it cannot be written down @returns why it cannot, or null */
+  const noteRunning = async (otherwise: Standing): Promise<Error | null> => {
+    try {
+      await o.journal?.note(migration, "running");
+      isNoted = true;
+      return null;
+    } catch (e) {
+      await Promise.resolve(o.journal?.note(migration, otherwise)).catch(() => {});       // half of it may stand
+      return new UserError(`${domain!.name} cannot be started: it cannot be written down that it runs here: ${(e as Error).message}`, { cause: e });
+    }
+  };
   const act = async (event: ReceiverEvent): Promise<void> => {
     const [next, actions] = receiverStep(state, event);
     state = next;
     for (const action of actions) {
       switch (action) {
         case "sendReady": answers.post(messageBytes("ready")); break;
-        case "noteRunning":
-          await o.journal?.note(migration, "running");
-          isNoted = true;
-          break;
-        case "start": domain!.unpause(); break;
+        case "noteRunning": {
+          const isDoubtful = event.kind === "answer", why = domain!.isGone ? new UserError(`${domain!.name} was destroyed meanwhile`) : await noteRunning(isDoubtful ? "ready" : "dropped");
+          if (why === null) break;
+          if (isDoubtful && !domain!.isGone) {        // the sender may be dead: to be settled again when it can be written
+            state = "doubt";
+            throw why;
+          }
+          failure = why;
+          state = "ready";
+          return act({ kind: "failed" });
+        }
+        case "start": if (!domain!.isGone) domain!.unpause(); break;
         // it runs, whether the other end hears of it or not
         case "report": answers.post(messageBytes("report", failure === null ? undefined : (failure as Error).message)); break;
         case "drop": await domain?.destroy(); break;
@@ -300,7 +352,25 @@ export async function receiveDomain(machine: Machine, link: Link, o: ReceiveOpti
       return at() === "doubt" ? undefined : at() === "running" ? domain! : null;
     });
   }
+  if (at() === "dropped") {
+    await from.cancel("over");
+    await answers.close().catch(() => {});
+    throw failure;
+  }
   from.release();
   answers.release();
   return domain;
+}
+/**
+ * receiveDomain where nobody can ask the sender: a domain that was not given before the link broke is dropped. A sender that lives asks, hears that, and keeps it.
+ * @throws UserError where it does not come, with nothing left behind
+ */
+export async function receiveOrGiveBack(machine: Machine, link: Link, o: ReceiveOptions): Promise<Domain> {
+  try {
+    return await receiveDomain(machine, link, o);
+  } catch (e) {
+    if (!(e instanceof MigrationInDoubt)) throw e;
+    await e.settle("kept");
+    throw new UserError("The link broke before the domain was handed over: it is dropped here, and its sender keeps it", { cause: e });
+  }
 }

@@ -38,7 +38,9 @@ export class Networks {
     this.#all.set(name, made);
     return made;
   }
-  /** The bridge of that name. */
+  /** The bridge of that name where there is one already. */
+  find(name: string): Bridge | undefined { return this.#all.get(name)?.bridge; }
+  /** The bridge of that name, made when it is first named. */
   bridge(name: string): Bridge { return this.#at(name).bridge; }
   /** Its way out, or null. */
   uplink(name: string): Uplink | null { return this.#at(name).uplink; }

@@ -9,7 +9,7 @@ import type { DomainConfig } from "./config.ts";
 import type { Domain } from "./domain.ts";
 import type { Host, HostWorker } from "./host.ts";
 import { createMachine, type Machine } from "./machine.ts";
-import { type Link, MigrationInDoubt, receiveDomain, sendDomain, type SendOptions, standingOf } from "./migrate.ts";
+import { type Link, MigrationInDoubt, receiveDomain, receiveOrGiveBack, sendDomain, type SendOptions, standingOf } from "./migrate.ts";
 import { restoreDomain, saveDomain } from "./save.ts";
 
 /** A thread that never runs anything, and ends when its machine listens for its end: the control domain's half alone is under test. */
@@ -124,4 +124,92 @@ test("what is written down is written before what follows from it, and a sender 
   await send(domain, a, { journal: journal("sender") });
   await gone;
   assert.deepEqual(notes, ["sender given false", "receiver running false"]);
+});
+
+test("a frame that the guest gave back while it moves is not read any more: it may be another's", async () => {
+  await using one = await make();
+  await using two = await make();
+  const domain = await obedient(one), hd = one.hv.domain(domain.domid)!, { frames } = one.hv.mm, secret = "of another domain";
+  const dirty = Array.from({ length: 300 }, (_, i) => 0x400 + i), last = dirty.at(-1)!;
+  const [a, b] = links(), seen: string[] = [];
+  const tap = new TransformStream<Uint8Array, Uint8Array>({ transform: (bytes, out) => { seen.push(Buffer.from(bytes).toString("latin1")); out.enqueue(bytes); } });
+  void tap.readable.pipeTo(a.writable).catch(() => {});
+  const gone = receiveDomain(two, b, { open });
+  let isWritten = false, isGiven = false;
+  await send(domain, { readable: a.readable, writable: tap.writable }, {
+    downtimeMs: 0, maxRounds: 2, progress: (p) => {
+      if (p.phase === "round" && p.round === 0 && !isWritten) {
+        isWritten = true;
+        for (const gfn of dirty) hd.memory.write(gfn * 4096, Uint8Array.of(1));
+      }
+      if (p.phase !== "round" || p.round !== 1 || isGiven) return;
+      isGiven = true;
+      frames.put(hd.takePage(last) >>> 12);
+      frames.allocEach(1, 0, (mfn) => one.hv.views.u8.set(new TextEncoder().encode(secret), mfn * 4096));
+    },
+  });
+  assert.equal(isGiven, true);
+  assert.equal(two.hv.domain((await gone).domid)!.p2m.lookup(last), 0);
+  assert.equal(seen.some((s) => s.includes(secret)), false);
+});
+
+test("a domain that is destroyed while it moves is read and written no more", async () => {
+  await using one = await make();
+  await using two = await make();
+  const domain = await obedient(one), hd = one.hv.domain(domain.domid)!, [a, b] = links(), gone = receiveDomain(two, b, { open });
+  gone.catch(() => {});
+  let nrPages = 0, destroyed: Promise<void> | null = null;
+  await assert.rejects(send(domain, a, { progress: (p) => { if (destroyed) nrPages++; else if (p.phase === "round" && p.donePages > 0) destroyed = domain.destroy().then(() => { one.hv.views.u8.fill(0xff, hd.at, hd.at + 4096); }); } }), /tiny was destroyed while it was moved/);
+  await destroyed;
+  assert.equal(nrPages, 0);
+  await assert.rejects(gone);
+  assert.deepEqual(two.domains, []);
+});
+
+test("who cannot have its disks back stands still, and says so", async () => {
+  await using one = await make();
+  await using two = await make();
+  const domain = await obedient(one), [a, b] = links(), gone = receiveDomain(two, b, { open: async () => { throw new UserError("no room"); } });
+  gone.catch(() => {});
+  await assert.rejects(send(domain, a, { handOver: { release: async () => {}, retake: async () => { throw new UserError("root.qcow2 is locked"); } } }), /^UserError: tiny is not moved, and cannot go on here: root.qcow2 is locked; it stands still$/);
+  assert.equal(one.hv.domain(domain.domid)!.mayRun, false);
+});
+
+test("a receiver that cannot write down that the domain runs, or has lost it, says so: the sender keeps it", async () => {
+  await using one = await make();
+  await using two = await make();
+  const domain = await obedient(one), notes: string[] = [];
+  let [a, b] = links(), gone = receiveDomain(two, b, { open, journal: { note: (_, standing) => { notes.push(standing); if (standing === "running") throw new Error("ENOSPC"); } } });
+  gone.catch(() => {});
+  await assert.rejects(send(domain, a), /tiny is not moved and runs on here: The other end could not start it: tiny cannot be started: it cannot be written down that it runs here: ENOSPC/);
+  await assert.rejects(gone, /ENOSPC/);
+  assert.deepEqual([notes, two.domains, one.hv.domain(domain.domid)!.mayRun], [["running", "dropped"], [], true]);
+  [a, b] = links();
+  gone = receiveDomain(two, b, { open });
+  gone.catch(() => {});
+  await assert.rejects(send(domain, a, { journal: { note: async (_, standing) => { if (standing === "given") await two.domains[0]!.destroy(); } } }), /The other end could not start it: tiny was destroyed meanwhile/);
+  await assert.rejects(gone, /destroyed meanwhile/);
+  assert.equal(one.hv.domain(domain.domid)!.mayRun, true);
+});
+
+test("when the link breaks before the domain is handed over and nobody can ask the sender, the receiver drops it and the sender, who asks, keeps it", async () => {
+  await using one = await make();
+  await using two = await make();
+  const domain = await obedient(one), [a, b] = links(), end = new AbortController();
+  const cut = new TransformStream<Uint8Array, Uint8Array>({ transform: (bytes, out) => {
+    if (!Buffer.from(bytes).toString("latin1").includes("domain is yours")) return out.enqueue(bytes);
+    end.abort(new Error("cut"));
+    throw new Error("cut");
+  } });
+  void cut.readable.pipeTo(a.writable).catch(() => {});
+  const answers = new TransformStream<Uint8Array, Uint8Array>();
+  void a.readable.pipeTo(answers.writable, { signal: end.signal }).catch(() => {});
+  const gone = receiveOrGiveBack(two, b, { open });
+  gone.catch(() => {});
+  const doubt = await send(domain, { readable: answers.readable, writable: cut.writable }).then(() => assert.fail("it is not moved"), (e: unknown) => e);
+  assert.ok(doubt instanceof MigrationInDoubt);
+  await assert.rejects(gone, /dropped here, and its sender keeps it/);
+  assert.deepEqual(two.domains, []);
+  assert.equal(await doubt.settle(standingOf(two, doubt.migration)), domain);
+  assert.equal(one.hv.domain(domain.domid)!.mayRun, true);
 });

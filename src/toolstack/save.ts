@@ -72,10 +72,14 @@ export async function saveDomain(domain: Domain, out: WritableStream<Uint8Array>
     const suspendedMs = performance.now(), totalPages = hv.totPages;
     await devices.hold();
     await o.atInstant?.();
+    mustBeThere(domain);
     await sink.write(envelopeStart(o.configJson));
     await writeImageStart(sink, hv, describeDomain(domain, o.configJson, null));
     const pages = new PageWriter(hv, sink);
-    await pages.write(ownPages(hv), (donePages) => o.progress?.({ phase: "memory", donePages, totalPages, bytes: sink.nrBytes }));
+    await pages.write(ownPages(hv), (donePages) => {
+      o.progress?.({ phase: "memory", donePages, totalPages, bytes: sink.nrBytes });
+      mustBeThere(domain);
+    });
     await writeImageEnd(sink, hv, ownNodes(domain));
     mustBeThere(domain);
     await sink.write(envelopeEnd());
@@ -88,11 +92,12 @@ export async function saveDomain(domain: Domain, out: WritableStream<Uint8Array>
   } catch (e) {
     if (isSuspended && !domain.isGone) await resumeInPlace(domain);
     await sink.abort(e);
+    if (domain.isGone) await domain.destroy().catch(() => {});       // when we say that it was destroyed, it is
     throw e instanceof UserError || o.signal?.aborted ? e : domain.isGone ? new UserError(`${domain.name} was destroyed while it was saved`, { cause: e }) : new UserError(`${domain.name} cannot be saved: ${(e as Error).message}; it runs on`, { cause: e });
   }
 }
 
-/** What was copied of a domain that was destroyed meanwhile is nothing. */
+/** Of a domain that was destroyed meanwhile nothing more may be read: its p2m and its frames are others' soon. To be asked after all that was waited for. */
 export function mustBeThere(domain: Domain): void {
   if (domain.isGone) throw new UserError(`${domain.name} was destroyed meanwhile`);
 }

@@ -15,6 +15,7 @@ const TAKE_MS = 60_000, FOLLOW_MS = 60_000;
 export async function resumeInPlace(domain: Domain): Promise<void> {
   const { hv, devices } = partsOf(domain);
   await devices.goOn();
+  if (domain.isGone) return;        // its registers are somebody else's memory
   const v = hv.vcpu(0)!;
   v.setContext((dv, at) => dv.setBigUint64(at + gprAt(RAX), 1n, true), false);
   domain.suspension = null;
@@ -56,7 +57,7 @@ export async function suspendDomain(domain: Domain, signal?: AbortSignal): Promi
     if (how === "ended") domain.suspension = null;
     else if (how !== "suspended") {
       // not taken up: it is taken back; taken up: who comes late goes on at once
-      domain.suspension = { told: () => { void quiet(domain).then(() => resumeInPlace(domain)); } };
+      domain.suspension = { told: () => { void quiet(domain).then(() => resumeInPlace(domain)).catch((e: unknown) => { if (!domain.isGone) partsOf(domain).machine.log(`${domain.name} suspended itself late and cannot go on: ${(e as Error).message}`); }); } };
       if (xs.read(request) === "suspend") {
         xs.write(request, "");
         domain.suspension = null;
@@ -67,8 +68,12 @@ export async function suspendDomain(domain: Domain, signal?: AbortSignal): Promi
   if (how === "late") throw new UserError(`${domain.name} did not suspend itself within ${(TAKE_MS + FOLLOW_MS) / 1000} s; it runs on. Does its kernel know Xen's suspend (Linux: CONFIG_XEN_SAVE_RESTORE)?`);
   await quiet(domain);
 }
-/** Until no vCPU is on a pCPU. */
+/** Until no vCPU is on a pCPU. @throws UserError when it is destroyed meanwhile */
 async function quiet(domain: Domain): Promise<void> {
   const { hv } = partsOf(domain);
-  while (!hv.isQuiet) await new Promise((resolve) => setTimeout(resolve, 1));
+  for (;;) {
+    if (domain.isGone) throw new UserError(`${domain.name} was destroyed meanwhile`);
+    if (hv.isQuiet) return;
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  }
 }

@@ -19,8 +19,9 @@ vif = ["mac=00:16:3e:01:02:03,bridge=lan,rate=1MB/s@20ms,ip=10.0.0.2/24 10.0.0.3
 
 test("VLANs are numbers, ranges and series; one may go untagged", () => {
   const vlan = (text: string) => load(`vif=["vlan=${text}"]`).vifs[0]!.vlan;
-  assert.deepEqual(vlan("10"), { trunk: [10] });
+  assert.deepEqual(vlan("10"), { access: 10 });
   assert.deepEqual(vlan("10p/20-22/100+10x3"), { trunk: [20, 21, 22, 100, 110, 120], native: 10 });
+  assert.throws(() => vlan("10p/20u"), /"20u": untagged frames of another VLAN than the PVID are not built/);
 });
 
 test("what is understood and not built is refused at its place or warned of", () => {

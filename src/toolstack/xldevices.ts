@@ -1,5 +1,4 @@
 /** From xl's disk and vif specifications to what the library takes; what is understood but not built is refused at its place, or warned of where the guest does not feel it. */
-import type { VlanOptions } from "../network/vlan.ts";
 import type { VifConfig } from "./config.ts";
 import { faultAt, type Place, placeText, type Setting } from "./xlcfg.ts";
 import { type DiskSpec, parseDisks } from "./xldisk.ts";
@@ -57,22 +56,6 @@ export function reviewDisk(d: DiskSpec): string[] {
   ];
 }
 
-/** "10p/20-25/100+10x4" of Xen 4.19: numbers, ranges, steps; "p" marks the one that goes untagged. */
-function vlanOf(v: VifSpec): VlanOptions | undefined {
-  if (v.vlan === null) return undefined;
-  const vids: number[] = [];
-  let untagged: number | undefined;
-  for (const term of v.vlan.split("/")) {
-    const [, first, p, last, step, count] = /^(\d+)(p)?(?:-(\d+))?(?:\+(\d+)x(\d+))?$/.exec(term) ?? [];
-    if (first === undefined) throw faultAt(v.place, `vlan: "${term}" is no VLAN, range or series`);
-    const begin = Number(first), n = last !== undefined ? Number(last) - begin + 1 : count !== undefined ? Number(count) : 1;
-    for (let i = 0; i < n; i++) vids.push(begin + i * Number(step ?? 1));
-    if (p) untagged = begin;
-  }
-  if (untagged !== undefined && vids.length === 1) return { access: untagged };
-  return { trunk: vids.filter((vid) => vid !== untagged), ...(untagged === undefined ? {} : { native: untagged }) };
-}
-
 /** What the library takes for an interface. @throws UserError for what is not built */
 export function vifConfig(v: VifSpec, warnings: string[]): VifConfig {
   const warn = (text: string): void => { warnings.push(`${placeText(v.place)}: vif: ${text}`); };
@@ -80,10 +63,9 @@ export function vifConfig(v: VifSpec, warnings: string[]): VifConfig {
   if (v.gatewaydev !== null) warn(`gatewaydev=${v.gatewaydev} is ignored; the bridge's router is the gateway`);
   if (v.script !== null) warn(`script=${v.script} is not run`);
   if (v.rate?.bytesPerInterval === 0) throw faultAt(v.place, "vif: rate: Less than a byte an interval; the guest could never send");
-  const vlan = vlanOf(v);
   return {
     devid: v.devid, mac: v.mac, forwards: v.forwards, ips: v.ip.map((ip) => ip.split("/")[0]!),
     ...(v.bridge === null ? {} : { bridge: v.bridge }), ...(v.vifname === null ? {} : { vifname: v.vifname }), ...(v.mtu === null ? {} : { mtu: v.mtu }),
-    ...(v.rate === null ? {} : { rate: v.rate }), ...(vlan === undefined ? {} : { vlan }),
+    ...(v.rate === null ? {} : { rate: v.rate }), ...(v.vlans === null ? {} : { vlan: v.vlans }),
   };
 }

@@ -20,7 +20,7 @@ test("the examples of xl-network-configuration(5) are read", () => {
   assert.match(c!.mac, /^00:16:3e:[0-7][0-9a-f]:[0-9a-f]{2}:[0-9a-f]{2}$/);
   assert.deepEqual({ ...c, mac: "" }, {
     place: { file: "f", line: 1, column: 87 }, text: "", devid: 2, mac: "", isMacGenerated: true, bridge: null, gatewaydev: null, type: null, model: null, vifname: null, script: null, ip: [],
-    backend: null, rate: null, mtu: null, vlan: null, trusted: true, forwards: [], colo: {}, warnings: [],
+    backend: null, rate: null, mtu: null, vlan: null, vlans: null, trusted: true, forwards: [], colo: {}, warnings: [],
   });
 });
 
@@ -29,7 +29,7 @@ test("every key is read, those that the manual leaves out too", () => {
     + "forwarddev=eth1,colo_sock_mirror_id=m,forward=tcp:127.0.0.1:2222-22,forward=udp:[::1]:53-53");
   assert.deepEqual({ ...v, text: "" }, {
     place, text: "", devid: 7, mac: "00:16:3e:01:02:0a", isMacGenerated: false, bridge: null, gatewaydev: "eth0", type: "ioemu", model: null, vifname: "web", script: "/s",
-    ip: ["10.0.0.2", "fe80::1/64"], backend: "net", rate: { bytesPerInterval: 62500, intervalUs: 50000 }, mtu: 9000, vlan: "10p/20", trusted: false,
+    ip: ["10.0.0.2", "fe80::1/64"], backend: "net", rate: { bytesPerInterval: 62500, intervalUs: 50000 }, mtu: 9000, vlan: "10p/20", vlans: { trunk: [20], native: 10 }, trusted: false,
     forwards: ["tcp:127.0.0.1:2222-22", "udp:[::1]:53-53"], colo: { forwarddev: "eth1", colo_sock_mirror_id: "m" }, warnings: [],
   });
 });

@@ -2,6 +2,7 @@
  * xl's network interface specifications: `KEY=VALUE` and flags between commas.
  * @see xl-network-configuration(5); tools/xl/xl_parse.c parse_nic_config and tools/libs/util/libxlu_vif.c for what the manual leaves open
  */
+import type { VlanOptions } from "../network/vlan.ts";
 import { faultAt, type Place, parseNumber, placeText, type XlValue } from "./xlcfg.ts";
 import { nearest } from "./xlkeys.ts";
 
@@ -37,6 +38,8 @@ export type VifSpec = {
   readonly mtu: number | null;
   /** VLANs as written, "10p/20-25/100+10x4"; its syntax was checked (Xen 4.19) */
   readonly vlan: string | null;
+  /** the same, read */
+  readonly vlans: VlanOptions | null;
   readonly trusted: boolean;
   /** Ours: "tcp:127.0.0.1:2222-22", host address and port, guest port; the syntax was checked */
   readonly forwards: readonly string[];
@@ -103,19 +106,26 @@ function isAddress(text: string): boolean {
   return isV6 ? /^[0-9a-f:.]+$/i.test(address) && URL.canParse(`http://[${address}]/`) : /^[0-9]{1,3}(?:\.[0-9]{1,3}){3}$/.test(address) && address.split(".").every((b) => Number(b) < 256);
 }
 
-/** @returns what is wrong with a list of VLANs, or null; xl-network-configuration(5) "vlan" of Xen 4.19 */
-function vlanFault(text: string): string | null {
-  const terms = text.split("/");
-  let pvids = 0;
+/**
+ * "10p/20-25/100+10x4": numbers, ranges, and so many at a step; "p" marks the one of untagged frames, "u" those that leave without a tag; a number alone is both.
+ * @returns what the port carries, or what is wrong
+ * @see xl-network-configuration(5) "vlan" of Xen 4.19
+ */
+function parseVlans(text: string): VlanOptions | string {
+  const terms = text.split("/"), vids = new Set<number>(), pvids: number[] = [];
   for (const term of terms) {
-    const [, first, last, offset, count, mark] = /^([0-9]{1,4})(?:-([0-9]{1,4})|\+([0-9]{1,4})x([0-9]{1,4}))?([pu]?)$/.exec(term) ?? [];
-    if (first === undefined) return `"${term}" is none of ID, FIRST-LAST and FIRST+OFFSETxCOUNT`;
-    const end = last !== undefined ? Number(last) : Number(first) + Number(offset ?? 0) * Number(count ?? 0);
-    if (Number(first) < 1 || end < Number(first) || end > 4094) return `"${term}" leaves 1 to 4094`;
-    if (mark === "p" && (last !== undefined || offset !== undefined)) return `"${term}" is several VLANs; only a single one may be the PVID`;
-    if (mark === "p" || (terms.length === 1 && last === undefined && offset === undefined && mark === "")) pvids++;
+    const [, firstText, last, step, count, mark] = /^([0-9]{1,4})(?:-([0-9]{1,4})|\+([0-9]{1,4})x([0-9]{1,4}))?([pu]?)$/.exec(term) ?? [];
+    if (firstText === undefined) return `"${term}" is none of ID, FIRST-LAST and FIRST+OFFSETxCOUNT`;
+    const first = Number(firstText), by = Number(step ?? 1), nr = last !== undefined ? Number(last) - first + 1 : count !== undefined ? Number(count) : 1;
+    if (first < 1 || nr < 1 || by < 1 || first + (nr - 1) * by > 4094) return `"${term}" leaves 1 to 4094`;
+    if (mark === "p" && nr > 1) return `"${term}" is several VLANs; only a single one may be the PVID`;
+    for (let i = 0; i < nr; i++) vids.add(first + i * by);
+    if (mark === "p" || (terms.length === 1 && nr === 1 && mark === "")) pvids.push(first);
+    else if (mark === "u") return `"${term}": untagged frames of another VLAN than the PVID are not built`;
   }
-  return pvids === 1 ? null : `"${text}" marks ${pvids} VLANs as the PVID, with "p"; it must be one`;
+  if (pvids.length !== 1) return `"${text}" marks ${pvids.length} VLANs as the PVID, with "p"; it must be one`;
+  const native = pvids[0]!;
+  return vids.size === 1 ? { access: native } : { trunk: [...vids].filter((vid) => vid !== native), native };
 }
 
 function forwardFault(text: string): string | null {
@@ -166,16 +176,16 @@ export function parseVifSpec(text: string, place: Place, index = 0): VifSpec {
   };
   const type = string("type"), rateText = string("rate"), vlan = string("vlan"), ip = (string("ip") ?? "").split(" ").filter((a) => a !== "");
   if (type !== null && type !== "vif" && type !== "ioemu") throw fault(`type: "${type}" is neither vif nor ioemu`);
-  const mac = given.has("mac") ? readMac(given.get("mac")!) : { mac: null }, rate = rateText === null ? null : parseRate(rateText), vlanWrong = vlan === null ? null : vlanFault(vlan);
+  const mac = given.has("mac") ? readMac(given.get("mac")!) : { mac: null }, rate = rateText === null ? null : parseRate(rateText), vlans = vlan === null ? null : parseVlans(vlan);
   if ("fault" in mac) throw fault(`mac: ${mac.fault}`);
   if (typeof rate === "string") throw fault(`rate: ${rate}`);
-  if (vlanWrong) throw fault(`vlan: ${vlanWrong}`);
+  if (typeof vlans === "string") throw fault(`vlan: ${vlans}`);
   const noAddress = ip.find((a) => !isAddress(a));
   if (noAddress !== undefined) throw fault(`ip: "${noAddress}" is no IP address`);
   const mtu = given.get("mtu") === "0" ? null : number("mtu", MIN_MTU, MAX_MTU);
   return {
     place, text, devid: number("devid", 0, 2 ** 31 - 1) ?? index, mac: mac.mac ?? randomMac(), isMacGenerated: mac.mac === null, bridge: string("bridge"), gatewaydev: string("gatewaydev"),
-    type, model: string("model"), vifname: string("vifname"), script: string("script"), ip, backend: string("backend"), rate, mtu, vlan, trusted, forwards,
+    type, model: string("model"), vifname: string("vifname"), script: string("script"), ip, backend: string("backend"), rate, mtu, vlan, vlans, trusted, forwards,
     colo: Object.fromEntries(COLO.filter((k) => given.get(k)).map((k) => [k, given.get(k)!])), warnings,
   };
 }

@@ -3,6 +3,7 @@ import uPlot from "uplot";
 import { useEffect, useRef } from "preact/hooks";
 import { colour, CURVES, isDark } from "./ui.ts";
 
+/** Values a second apart, the newest last; null where there was nothing. */
 export type Curve = { readonly label: string; readonly values: readonly (number | null)[] };
 
 /** @param props.seconds from the left edge to the right @param props.max of the axis; without: as high as the highest value @param props.summary what a screen reader says of it */

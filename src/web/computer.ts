@@ -42,6 +42,7 @@ export function wishOf(query: URLSearchParams, nrCpus: number, told: (sentence: 
 /** Words for what went wrong, without a stack where it is the input's fault. */
 export const wordsOf = (e: unknown): string => (e instanceof Error ? e.message : String(e));
 
+/** The page's one computer: its machine, the domains on it, its files. */
 export class Computer {
   readonly shelf = new Shelf(new URL("images/", document.baseURI));
   readonly machine = signal<Machine | null>(null);

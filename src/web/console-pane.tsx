@@ -28,6 +28,7 @@ const paste = (session: Session): void => {
   void navigator.clipboard.readText().then((text) => { session.terminal.paste(text); session.terminal.focus(); }, () => { announced.value = "The browser does not let the page read the clipboard; press Ctrl+Shift+V or use its menu"; });
 };
 
+/** The panel of a domain's tab. */
 export function ConsolePane({ session, computer, isShown }: { readonly session: Session; readonly computer: Computer; readonly isShown: boolean }) {
   const box = useRef<HTMLDivElement>(null), [finds, setFinds] = useState(false), [measure, setMeasure] = useState(""), [saving, setSaving] = useState(""), [isReader, setReader] = useState(readerMode.get() === "on"), state = session.state.value, { terminal } = session;
   useEffect(() => {

@@ -38,16 +38,18 @@ function Words({ row }: { readonly row: string }) {
   return <>{[...row.matchAll(WORD)].map((m, i) => { const kind = KINDS[m.findIndex((part, k) => k > 0 && part !== undefined)]; return kind ? <span key={i} class={kind}>{m[0]}</span> : m[0]; })}</>;
 }
 
-export function Editor({ computer }: { readonly computer: Computer }) {
+/** The panel `New domain`. */
+export function Editor({ computer, isShown }: { readonly computer: Computer; readonly isShown: boolean }) {
   const area = useRef<HTMLTextAreaElement>(null), back = useRef<HTMLPreElement>(null);
   const [images, setImages] = useState<readonly ImageEntry[]>([]), [text, setText] = useState(""), [refused, setRefused] = useState<{ readonly of: string; readonly fault: Fault } | null>(null), [busy, setBusy] = useState(false);
   const touched = useRef(false);
   useEffect(() => {
+    if (!isShown) return;
     void computer.shelf.images().then((list) => {
       setImages(list);
-      if (!touched.current) setText(list[0] ? configOf(computer.freeName("debian"), list[0]) : BLANK);
+      if (!touched.current) setText(list[0] ? configOf(computer.freeName("debian"), list[0]) : BLANK);      // under a name that is free by now
     });
-  }, []);
+  }, [isShown]);
   useEffect(() => {
     if (draft.value === null) return;
     touched.current = true;
@@ -72,8 +74,6 @@ export function Editor({ computer }: { readonly computer: Computer }) {
       announced.value = `Domain ${session.name} runs`;
       touched.current = false;
       open(consoleTab(session));
-      const next = images.find((i) => text.includes(`"${i.kernel}"`));
-      if (next) setText(configOf(computer.freeName(session.name.replace(/\d+$/, "")), next));
     } catch (e) {
       if (!isInputFault(e)) console.error(e);
       const found = faultOf(e);

@@ -16,6 +16,7 @@ export function download(name: string, bytes: Uint8Array<ArrayBuffer>): void {
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 
+/** The panel `Files`. */
 export function FilesPane({ computer, isShown }: { readonly computer: Computer; readonly isShown: boolean }) {
   const { shelf } = computer, [files, setFiles] = useState<readonly StoredFile[]>([]), [images, setImages] = useState<readonly ImageEntry[]>([]), [fault, setFault] = useState(""), [doing, setDoing] = useState("");
   const [room, setRoom] = useState<{ usage: number; quota: number } | null>(null), picker = useRef<HTMLInputElement>(null);

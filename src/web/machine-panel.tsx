@@ -10,6 +10,7 @@ const SECONDS = (NR_SAMPLES * SAMPLE_MS) / 1000;
 /** A colour's name is kept by the domain as long as it is there. */
 const curveOf = (n: number): string => CURVES[n % CURVES.length]!;
 
+/** What stands beside all panels. */
 export function MachinePanel({ computer }: { readonly computer: Computer }) {
   const samples = computer.samples.value, last = samples.at(-1), sessions = computer.sessions.value, nrPcpus = last?.pcpuLoad.length ?? 0;
   const pcpus = useMemo(() => Array.from({ length: nrPcpus }, (_, i) => ({ label: `pCPU ${i}`, values: samples.map((s) => (s.pcpuLoad[i] ?? 0) * 100) })), [samples, nrPcpus]);

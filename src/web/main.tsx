@@ -76,7 +76,7 @@ function Page() {
         <main id="main">
           <Tabs />
           {computer.sessions.value.map((s) => <Panel key={s.id} of={consoleTab(s)}><ConsolePane session={s} computer={computer} isShown={tab.value === consoleTab(s)} /></Panel>)}
-          <Panel of="new"><Editor computer={computer} /></Panel>
+          <Panel of="new"><Editor computer={computer} isShown={tab.value === "new"} /></Panel>
           <Panel of="files"><FilesPane computer={computer} isShown={tab.value === "files"} /></Panel>
           <Panel of="trace"><TracePane computer={computer} isShown={tab.value === "trace"} /></Panel>
           <Panel of="store"><StorePane computer={computer} isShown={tab.value === "store"} /></Panel>

@@ -25,6 +25,7 @@ const nextFrame = (): Promise<void> => new Promise((done) => {
 });
 let nrSessions = 0;
 
+/** One domain's place in the page; it outlives the domain, so that its last words can be read. */
 export class Session {
   /** no other session of the page has it, whatever its name */
   readonly id = nrSessions++;

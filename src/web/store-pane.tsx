@@ -11,6 +11,7 @@ const MOST_CHILDREN = 400;
 type Look = { readonly machine: Machine; readonly filter: string; readonly changed: ReadonlyMap<string, number>; readonly open: ReadonlySet<string>; toggle(path: string, isOpen: boolean): void };
 const printable = (value: string): string => value.replace(/[^\x20-\x7e]/g, "·");
 
+/** The panel `Store`. Watches only while it is shown. */
 export function StorePane({ computer, isShown }: { readonly computer: Computer; readonly isShown: boolean }) {
   const machine = computer.machine.value, [filter, setFilter] = useState(""), [, redraw] = useState(0), changed = useRef(new Map<string, number>()), [open, setOpen] = useState<ReadonlySet<string>>(new Set(["/", "/local", "/local/domain"]));
   useEffect(() => {

@@ -31,6 +31,7 @@ function rowsOf(entries: readonly TraceEntry[], calls: Map<string, Row>): Row[] 
   return rows;
 }
 
+/** The panel `Trace`. What it asks for is recorded only while it is shown. */
 export function TracePane({ computer, isShown }: { readonly computer: Computer; readonly isShown: boolean }) {
   const machine = computer.machine.value, [classes, setClasses] = useState<ReadonlySet<string>>(new Set(["hypercall", "event", "xenstore", "error"])), [text, setText] = useState(""), [domid, setDomid] = useState(""), [isHeld, setHeld] = useState(false), [pinned, setPinned] = useState<string | null>(null);
   const [, redraw] = useState(0), kept = useRef<Row[]>([]), box = useRef<HTMLElement>(null), lost = useRef(0);

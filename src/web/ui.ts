@@ -5,10 +5,13 @@ import type { Computer } from "./computer.ts";
 import type { Session } from "./session.ts";
 
 const SAID_MS = 8000;
-/** The tab that is open: "console:NAME" or one of the fixed ones. */
+/** Tabs that are always there. */
 export const FIXED_TABS = ["new", "files", "trace", "store"] as const;
+/** Which view it is; a console's has its domain's name, made fit for an address. */
 export type Tab = (typeof FIXED_TABS)[number] | `console:${string}`;
+/** The view that is open. */
 export const tab = signal<Tab>("new");
+/** The tab of a session. */
 export const consoleTab = (session: Session): Tab => `console:${encodeURIComponent(session.name)}`;
 /** Said to the user for a moment, and to screen readers politely. */
 export const announced = signal("");
@@ -31,7 +34,9 @@ const keptTheme = kept("theme", "auto"), system = matchMedia("(prefers-color-sch
 system.addEventListener("change", () => { systemIsDark.value = system.matches; });
 /** The user's word: as the system has it, or one of the two. */
 export const THEMES = ["auto", "light", "dark"] as const;
+/** What the user has chosen. */
 export const theme = signal<(typeof THEMES)[number]>(THEMES.find((t) => t === keptTheme.get()) ?? "auto");
+/** Whether the page is dark now. */
 export const isDark = computed(() => (theme.value === "auto" ? systemIsDark.value : theme.value === "dark"));
 effect(() => {
   keptTheme.set(theme.value);
@@ -53,14 +58,17 @@ const LIGHT: ITheme = {
   black: "#20272b", red: "#a8261d", green: "#2c6b27", yellow: "#7a5800", blue: "#1c5a9e", magenta: "#7d3594", cyan: "#0b6b60", white: "#5b666c",
   brightBlack: "#626d73", brightRed: "#b8352b", brightGreen: "#32752d", brightYellow: "#866200", brightBlue: "#2467b0", brightMagenta: "#8a41a2", brightCyan: "#0d766a", brightWhite: "#394247",
 };
+/** The sheet's colours for terminals. */
 export const terminalTheme = computed(() => (isDark.value ? DARK : LIGHT));
 
+/** A share of 1 as whole percents. */
 export const percent = (share: number): string => `${Math.round(share * 100)} %`;
 /** "0.4 s", "3:07", "2:14:09" */
 export function span(ms: number): string {
   const s = Math.floor(ms / 1000), two = (n: number): string => String(n).padStart(2, "0");
   return s < 60 ? `${(ms / 1000).toFixed(1)} s` : s < 3600 ? `${Math.floor(s / 60)}:${two(s % 60)}` : `${Math.floor(s / 3600)}:${two(Math.floor(s / 60) % 60)}:${two(s % 60)}`;
 }
+/** Bytes in the unit that suits them. */
 export const size = (bytes: number): string => (bytes < 1 << 20 ? `${(bytes / 1024).toFixed(0)} KiB` : bytes < 2 ** 30 ? `${(bytes / 2 ** 20).toFixed(1)} MiB` : `${(bytes / 2 ** 30).toFixed(2)} GiB`);
 
 /** Open a tab; a console that is opened has the keyboard. */

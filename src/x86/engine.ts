@@ -13,6 +13,8 @@ export interface Engine {
   contextChanged(): void;
   /** Frames have become code elsewhere: stores to them must be told of from now on. @returns those that this pCPU may have written to unseen */
   forbidWrites(isForbidden: (frame: number) => boolean): number[];
+  /** Decode what begins at these machine addresses for these modes (MODE bits but user), ahead of time; where there is no room, not all of it. */
+  prepare(places: readonly (readonly [machine: number, mode: number])[]): void;
   /** The p2m changed, or a remote asked. */
   flushTlb(): void;
   /** Copy from and to guest memory at supervisor rights; false: some page is not there (nothing is raised, nothing written). */

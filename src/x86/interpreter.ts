@@ -138,6 +138,10 @@ export class Interpreter implements Engine {
 
   contextChanged(): void { this.cpu.mmu.flushAll(); this.cpu.setMode(); this.cpu.mmu.setWatch(); }
   forbidWrites(isForbidden: (frame: number) => boolean): number[] { return this.cpu.mmu.forbidFrames(isForbidden); }
+  prepare(places: readonly (readonly [machine: number, mode: number])[]): void {
+    for (const [machine, mode] of places) this.code.recordAt(this.code.page(machine - machine % 4096, mode), machine % 4096);
+    this.makeStubs();
+  }
   flushTlb(): void { this.cpu.mmu.flushAll(); }
   readLinear(linear: bigint, bytes: Uint8Array): boolean { return this.cpu.readLinear(linear, bytes); }
   writeLinear(linear: bigint, bytes: Uint8Array): boolean { return this.cpu.writeLinear(linear, bytes); }

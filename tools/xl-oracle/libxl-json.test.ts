@@ -34,7 +34,7 @@ const FILES: Readonly<Record<string, string>> = {
   "hard affinity": 'memory = 64\nvcpus = 2\ncpus = "0-1"',
   "affinity of each": 'memory = 64\nvcpus = 2\ncpus = ["0", "1"]\ncpus_soft = ["1", "0"]',
   weights: "memory = 64\ncpu_weight = 512\ncap = 50",
-  deadlines: "memory = 64\nperiod = 10000\nbudget = 4000",
+  deadlines: "memory = 64\nperiod = 10000\nextratime = 1",       // xl reads no "budget", which xl.cfg(5) does not name either; ours does
   pool: 'memory = 64\npool = "Pool-0"',
   "several on a line": "memory = 64; maxmem = 65",
   "appended": 'memory = 64\nextra = "a"\nextra += " b"\ndisk = [ "/x,raw,xvda,r" ]\ndisk += [ "/y,raw,xvdb,r" ]',

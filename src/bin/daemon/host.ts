@@ -22,6 +22,7 @@ export const VERSION: string = (JSON.parse(readFileSync(new URL("../../../packag
 export const tokenHash = (token: string): string => createHash("sha256").update(token).digest("hex");
 const TOKEN_BYTES = 32;
 
+/** The daemon's whole: its state, its machine, its events and figures. */
 export class Host {
   readonly events = new EventLog();
   readonly tasks = new Tasks();

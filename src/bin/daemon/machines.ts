@@ -17,6 +17,7 @@ export const MACHINE = "default";
 const SHORT_LIFE_MS = 10_000, MAX_SHORT_LIVES = 3;
 const RETRY_MS = 200;
 
+/** Keeps one machine there: finds it, starts it, follows it. */
 export class MachineKeeper {
   readonly #state: HostState;
   readonly #paths: HostPaths;

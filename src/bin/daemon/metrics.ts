@@ -11,6 +11,7 @@ function metric(name: string, type: "counter" | "gauge", help: string, samples: 
   return `# HELP ${name} ${help}\n# TYPE ${name} ${type}\n${samples.map(([of, value]) => `${name}${Object.keys(of).length ? labels(of) : ""} ${value}\n`).join("")}`;
 }
 
+/** Counts requests, and asks the machine for the rest when it is read. */
 export class Metrics {
   /** requests by action and status, and their time */
   readonly #requests = new Map<string, { readonly action: string; readonly status: string; count: number; seconds: number }>();

@@ -27,6 +27,7 @@ const TABLES = `
 
 type Row = Record<string, string | number | null>;
 
+/** The database, open and locked. */
 export class HostState {
   readonly #db: DatabaseSync;
 

@@ -13,6 +13,7 @@ import { standingOf } from "../../toolstack/migrate.ts";
 import { fromLibxl } from "../../toolstack/libxl-json.ts";
 import { checkConfig } from "../../toolstack/config.ts";
 import { joinConsole } from "../consoles.ts";
+import { bridgeList } from "./capture.ts";
 import { debugKeys } from "./debug-keys.ts";
 import { attachBlock, attachNic, blockList, changeCd, channelList, detachBlock, detachNic, nicList } from "./devices.ts";
 import { domain0, domainInfo, machineInfo } from "./info.ts";
@@ -82,6 +83,7 @@ export function machineHandlers(residents: Residents, tasks: Tasks): Handlers {
     "nic.list": ({ domain }) => nicList(machine, residents.find(domain)),
     "nic.attach": async ({ domain, spec }) => { const r = residents.keeper(domain), made = await attachNic(r, spec); changed(r.domain); return made; },
     "nic.detach": async ({ domain, nic, isForced }) => { const r = residents.keeper(domain); await detachNic(machine, r, nic, isForced ?? false); changed(r.domain); return {}; },
+    "net.list": () => bridgeList(machine),
     "channel.list": ({ domain }) => { const r = residents.keeper(domain); return channelList(machine, r.domain, r.config); },
 
     "cpu.list": ({ domain }) => cpus().vcpus(domain === undefined ? undefined : domidOf(domain)).map((v) => ({ ...v, hard: v.hard === "all" ? "all" as const : [...v.hard], soft: v.soft === "all" ? "all" as const : [...v.soft] })),

@@ -2,6 +2,7 @@
 
 const KEPT_BYTES = 256 << 10;
 
+/** The last 256 KiB of lines, each with its time since the machine's start. */
 export class Messages {
   readonly #startedMs = performance.now();
   readonly #told: ((line: string) => void) | undefined;

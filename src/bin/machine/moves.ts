@@ -1,6 +1,7 @@
 /** Domains that go into files and out of them, and from one host to another. */
 import { createReadStream } from "node:fs";
 import { type FileHandle, open, readFile, rename, unlink } from "node:fs/promises";
+import { Socket } from "node:net";
 import { Duplex, Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { ApiClient } from "../../api/client.node.ts";
@@ -12,7 +13,7 @@ import { dumpCore } from "../../toolstack/dumpcore.ts";
 import { diskFromLibxl, type LibxlConfig } from "../../toolstack/libxl-json.ts";
 import type { Standing } from "../../migration/commit.ts";
 import type { Domain } from "../../toolstack/domain.ts";
-import { type Link, MigrationInDoubt, type MigrateReport, receiveDomain, sendDomain } from "../../toolstack/migrate.ts";
+import { type Link, MigrationInDoubt, type MigrateReport, receiveOrGiveBack, sendDomain } from "../../toolstack/migrate.ts";
 import { type Progress as Step, restoreDomain, saveDomain } from "../../toolstack/save.ts";
 import { handOver } from "./drives.ts";
 import type { Resident, Residents } from "./residents.ts";
@@ -64,7 +65,12 @@ export async function restoreFromFile(residents: Residents, path: string, isPaus
   return { domid: domain.domid };
 }
 
-const linkOf = (connection: Duplex): Link => Duplex.toWeb(connection) as unknown as Link;
+/** How long a connection may be silent until its other end is asked whether it is there: while a domain is handed over both wait for a word, and a host without power says none. */
+const SILENCE_MS = 10_000;
+function linkOf(connection: Duplex): Link {
+  if (connection instanceof Socket) connection.setKeepAlive(true, SILENCE_MS);
+  return Duplex.toWeb(connection) as unknown as Link;
+}
 /** Begins a task that waits for its connection. */
 function overConnection(tasks: Tasks, action: string, run: (connection: Duplex, c: TaskContext) => Promise<unknown>): Awaited<ReturnType<StreamOpener>> {
   const opened = Promise.withResolvers<Duplex>();
@@ -125,7 +131,7 @@ export async function migrateTo(residents: Residents, p: MigrateParams, c: TaskC
 export const receiveStream = (residents: Residents, tasks: Tasks): StreamOpener => async (params) => {
   const { isPaused, name } = params as { isPaused?: boolean; name?: string };
   return overConnection(tasks, "migrate.receive", async (connection, c) => {
-    const domain = await residents.adopt((opened) => receiveDomain(residents.house.machine, linkOf(connection), { open: opened, signal: c.signal, progress: tell(c) }), name === undefined ? undefined : (config) => ({ ...config, c_info: { ...config.c_info, name } }));
+    const domain = await residents.adopt((opened) => receiveOrGiveBack(residents.house.machine, linkOf(connection), { open: opened, signal: c.signal, progress: tell(c) }), name === undefined ? undefined : (config) => ({ ...config, c_info: { ...config.c_info, name } }));
     if (isPaused) await domain.pause();
     return { domid: domain.domid, name: domain.name };
   });

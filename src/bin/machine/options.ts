@@ -2,11 +2,13 @@
 import { ENGINES } from "../../toolstack/pcpu-messages.ts";
 import type { Option } from "../args.ts";
 
+/** The options, by name. */
 export const MACHINE_OPTIONS: Readonly<Record<string, Option>> = {
   memory: { value: "MIB", help: "the guests' memory, all together (default: three quarters of this computer's, 3072 at most)" },
   pcpus: { value: "N", help: "physical CPUs, a thread each (default: this computer's)" },
   engine: { value: "NAME", help: `${ENGINES.join(", ")}: how guest code is executed` },
   net: { value: "KIND", help: "the way out of the guests' bridges: nat (default), none, or tap:NAME[,bridge=BRIDGE]" },
   "host-access": { help: "guests reach this computer's 127.0.0.1 as 10.0.2.2" },
+  link: { value: "SPEC", help: "join a bridge with another machine's, or with pages in browsers, as with domus run: listen:ws:127.0.0.1:9001; the bridge is there at once, without a domain" },
   "net-rules": { value: "RULES", help: "what guests may reach by the router, as with domus run" },
 };

@@ -61,6 +61,7 @@ export async function loadConfig(config: LibxlConfig, options: { readonly isBuil
   return checkConfig({ ...file.config, ...images, disks: await openDrives(file.disks) }, { isBuilt });
 }
 
+/** One domain through all its lives. */
 export class Resident {
   /** as it is now: hot plugging changes it */
   config: LibxlConfig;
@@ -188,6 +189,7 @@ export class Resident {
   }
 }
 
+/** All domains of the process: made, taken in, found, ended. Names are theirs from the moment they are asked for. */
 export class Residents {
   readonly house: House;
   readonly #all = new Set<Resident>();

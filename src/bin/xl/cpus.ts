@@ -26,9 +26,9 @@ async function vcpuPin(xl: Xl, { words }: Line): Promise<number> {
   if (which !== "all" && !/^\d{1,4}$/.test(which)) throw new Leave(1, `Error: Invalid argument ${which} as VCPU.`);
   const affinity = (text: string): number[] | "all" | null => {
     if (text === "-") return null;
-    const set = parseRanges(text, nr);
+    const set = parseRanges(text);
     if (set === null) throw new Leave(1, `Invalid pcpu range: ${text}.`);
-    return set;
+    return set === "all" ? set : [...set];
   };
   const hard = affinity(hardText), soft = affinity(softText);
   if (hard !== "all" && hard?.length === 0) throw new Leave(1, "vcpu hard affinity map is empty");
@@ -137,9 +137,9 @@ async function poolCreate(xl: Xl, { words, options }: Line): Promise<number> {
   const pools = await ask(xl, (d) => d.call("pool.list", {}));
   if (pools.some((p) => p.name === name)) throw new Leave(1, `Pool name "${name}" already exists`);
   const free = Array.from({ length: nr }, (_, i) => i).filter((i) => !pools.some((p) => p.pcpus.includes(i)));
-  const given = cpusValue === undefined ? null : cpusValue.kind === "list" ? cpusValue.items.map((i) => (i.kind === "list" ? "" : i.text)).join(",") : cpusValue.text, set = given === null ? free.slice(0, 1) : parseRanges(given, nr);
+  const given = cpusValue === undefined ? null : cpusValue.kind === "list" ? cpusValue.items.map((i) => (i.kind === "list" ? "" : i.text)).join(",") : cpusValue.text, set = given === null ? free.slice(0, 1) : parseRanges(given);
   if (set === null) throw new Leave(1, `Invalid pcpu range: ${given}.`);
-  const pcpus = set === "all" ? Array.from({ length: nr }, (_, i) => i) : set, taken = pcpus.find((c) => !free.includes(c));
+  const pcpus = set === "all" ? Array.from({ length: nr }, (_, i) => i) : [...set], taken = pcpus.find((c) => !free.includes(c));
   if (taken !== undefined) throw new Leave(1, `cpu ${taken} illegal or not free`);
   if (pcpus.length === 0) throw new Leave(1, "no free cpu found");
   xl.out(`cpupool name:   ${name}\nscheduler:      ${sched}\nnumber of cpus: ${pcpus.length}\n`);
@@ -155,7 +155,7 @@ async function poolList(xl: Xl, { words, options }: Line): Promise<number> {
   return 0;
 }
 const poolCpu = (action: "pool.addCpu" | "pool.removeCpu") => async (xl: Xl, { words }: Line): Promise<number> => {
-  const pool = await findPool(xl, words[0]!), set = parseRanges(words[1]!, await nrPcpus(xl));
+  const pool = await findPool(xl, words[0]!), set = parseRanges(words[1]!);
   if (set === null) throw new Leave(1, `Invalid pcpu range: ${words[1]}.`);
   const taken = new Set((await ask(xl, (d) => d.call("pool.list", {}))).flatMap((p) => p.pcpus));
   const pcpus = set !== "all" ? set : action === "pool.removeCpu" ? pool.pcpus : Array.from({ length: await nrPcpus(xl) }, (_, i) => i).filter((i) => !taken.has(i));

@@ -2,6 +2,7 @@
 import type { ApiClient } from "../../api/client.node.ts";
 import { ApiFault, faultOf } from "../../api/fault.ts";
 import type { Progress } from "../../api/tasks.ts";
+import { parseCpuList } from "../../toolstack/xlcpus.ts";
 import type { GetoptOption } from "../getopt.ts";
 
 /** libxl_error, as far as xl's messages and codes show it. tools/libs/light/libxl_types.idl */
@@ -102,20 +103,12 @@ export function rangesText(list: readonly number[] | "all", nrAll?: number): str
   }
   return parts.join(",") || "none";
 }
-/** "0-3,^2,5", "all", "node:0": pCPU numbers below nrAll. @returns null where it is none of that. xl_parse.c parse_cpurange */
-export function parseRanges(text: string, nrAll: number): number[] | "all" | null {
-  if (text === "all") return "all";
-  const set = new Set<number>();
-  for (const term of text.split(",")) {
-    const [, no, node, first, last] = /^\s*(\^?)\s*(nodes?:)?(\d{1,4})(?:-(\d{1,4}))?\s*$/.exec(term) ?? [];
-    const isAll = /^\s*(?:nodes?:)?all\s*$/.test(term);
-    if (first === undefined && !isAll) return null;
-    const from = isAll || node ? 0 : Number(first), to = isAll || node ? nrAll - 1 : Number(last ?? first);
-    if (node && (Number(first) !== 0 || Number(last ?? first) !== 0)) return null;       // one node is all there is
-    if (to < from) return null;
-    for (let n = from; n <= to; n++) if (no) set.delete(n); else set.add(n);
+/** pCPUs as xl writes them, "0-3,^2,5", "all". @returns null where it is none of that */
+export function parseRanges(text: string): readonly number[] | "all" | null {
+  try { return parseCpuList(text); } catch (e) {
+    if (typeof e === "string") return null;
+    throw e;
   }
-  return [...set].sort((a, b) => a - b);
 }
 
 /** `%-Nd`: left in N columns. */

@@ -21,6 +21,7 @@ const DROPPED = new Set(["connection", "keep-alive", "transfer-encoding", "conte
 const BODILESS = new Set([204, 205, 304]);
 const encoder = new TextEncoder();
 
+/** What `fetchOutside` is made with. */
 export type FetchOptions = {
   /** the page: what `PAGE_HOST` is, and whether plain http may be fetched */
   readonly base: URL;

@@ -12,6 +12,7 @@ const fault = (status: number, why: string): HttpFault => ({ status, why });
 /** Where CRLF (or a bare LF) ends a line. */
 const lineEnd = (bytes: Uint8Array, from: number): number => bytes.indexOf(10, from);
 
+/** One stream's requests, in order. */
 export class HttpReader {
   #buffer = new Uint8Array(4096);
   #held = this.#buffer.subarray(0, 0);

@@ -1,0 +1,59 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { MachineMemory } from "../memory/machine.ts";
+import { makeInterpreter } from "../x86/engine.ts";
+import { PCPU_BYTES } from "../x86/layout.ts";
+import { gprAt, MODE } from "../x86/state.ts";
+import { pvhContext } from "./context.ts";
+import { Domain } from "./domain.ts";
+import { Pcpu } from "./pcpu.ts";
+import { codePlaces, isCodeMode, prepareCode } from "./warm.ts";
+
+/** What a PVH guest begins in. */
+const MODE_AT_ENTRY = MODE.code32 | MODE.noFxsr;
+/** mov eax, n; add eax, 2; hlt with interrupts off, which ends the domain */
+const program = (n: number): Uint8Array => Uint8Array.of(0xb8, n, 0, 0, 0, 0x83, 0xc0, 2, 0xf4);
+
+test("code that a domain will run is decoded while a pCPU has nothing else to do, and what was written since is decoded anew", () => {
+  const mm = MachineMemory.create({ bytes: 128 << 20, nrPcpus: 1, pcpuBytes: PCPU_BYTES }), p = new Pcpu(mm, 0, makeInterpreter), { hv } = p;
+  const made = (): Domain => {
+    const d = Domain.create(hv, { maxVcpus: 1, maxPages: 32 });
+    d.populate(0, 16);
+    d.memory.write(0x1000, program(40));
+    return d;
+  };
+  const run = (d: Domain): bigint => {
+    d.vcpu(0)!.setContext(pvhContext(0x1000, 0x2000));
+    d.unpause();
+    for (let i = 0; i < 100 && !d.end; i++) p.turn();
+    assert.ok(d.end, "it ended");
+    return hv.views.dv.getBigUint64(d.vcpu(0)!.context + gprAt(0), true);
+  };
+  const a = made(), free = mm.frames.nrFree;
+  prepareCode(a, [{ gfn: 1, offset: 0, mode: MODE_AT_ENTRY }, { gfn: 99, offset: 0, mode: MODE_AT_ENTRY }, { gfn: 2 ** 30 - 1, offset: 5, mode: 2 }]);
+  assert.equal(mm.frames.nrFree, free - 1);
+  p.turn();
+  assert.equal(mm.frames.nrFree, free);
+  const decoded = p.engine.counters["records"]!;
+  assert.ok(decoded >= 3, `${decoded} instructions are decoded`);
+  assert.equal(run(a), 42n);
+  assert.equal(p.engine.counters["records"], decoded);
+  assert.deepEqual(codePlaces(a).filter(({ offset }) => offset === 0), [{ gfn: 1, offset: 0, mode: MODE_AT_ENTRY }]);
+
+  const b = made();
+  prepareCode(b, [{ gfn: 1, offset: 0, mode: MODE_AT_ENTRY }]);
+  p.turn();
+  b.memory.write(0x1000, program(60));
+  assert.equal(run(b), 62n);
+  // a list is replaced by another that comes before it is worked off
+  const before = mm.frames.nrFree, many = Array.from({ length: 2000 }, (_, i) => ({ gfn: 1, offset: i, mode: MODE.code64 }));
+  prepareCode(b, many);
+  prepareCode(b, many.slice(0, 5));
+  assert.equal(mm.frames.nrFree, before - 1);
+  p.turn();
+  assert.equal(mm.frames.nrFree, before);
+});
+
+test("a mode that no code is decoded for is none", () => {
+  assert.deepEqual([0, 1, 2, 3, MODE.user, MODE.code64 | MODE.ts, 0x100, -1].map(isCodeMode), [true, true, true, false, false, true, false, false]);
+});

@@ -1,0 +1,90 @@
+/**
+ * Code that a domain has run where it comes from, decoded here before it runs: a processor that begins cold spends its first half second on that. Where it comes from, the places are read out of
+ * the pCPUs' code indexes; here they are handed to pCPUs in pages of the Xen heap, which these work off while they have no vCPU. Hints, all of them: what is missed or stale is decoded when it is met.
+ */
+import { struct, u32 } from "../base/struct.ts";
+import { MachineMemoryExhausted } from "../memory/frames.ts";
+import { P2M_TYPE } from "../memory/p2m.ts";
+import type { Engine } from "../x86/engine.ts";
+import { CODE_AT, CODE_BITS, CODEE } from "../x86/layout.ts";
+import { MODE } from "../x86/state.ts";
+import type { Domain } from "./domain.ts";
+import type { Hypervisor } from "./hypervisor.ts";
+import { PCPU } from "./objects.ts";
+
+/** Where an instruction begins, and the MODE bits it is decoded for. */
+export type CodePlace = { readonly gfn: number; readonly offset: number; readonly mode: number };
+/** A page of places: machine address and mode each. */
+const BATCH = struct(8, { next: u32(0), count: u32(4) }), PER_BATCH = (4096 - BATCH.sizeof) / 8;
+/** More than a kernel and its daemons run. */
+export const CODE_PLACES_MAX = 65536;
+const MODES = MODE.sizeMask | MODE.ts | MODE.em | MODE.noFxsr;
+/** Can that be a mode of decoded code? */
+export const isCodeMode = (mode: number): boolean => (mode & ~MODES) === 0 && (mode & MODE.sizeMask) <= MODE.code64;
+
+/** Places of a domain's code that its pCPUs know. It may run meanwhile. */
+export function codePlaces(d: Domain): CodePlace[] {
+  const { hv } = d, { i32 } = hv.views, gfns = new Int32Array(hv.mm.frames.nrFrames).fill(-1), seen = new Set<string>(), found: CodePlace[] = [];
+  for (const [gfn, entry] of d.p2m.entries()) if ((entry & P2M_TYPE.mask) === P2M_TYPE.ram) gfns[entry >>> 12] = gfn;
+  for (let cpu = 0; cpu < hv.mm.nrPcpus; cpu++) {
+    for (let e = (hv.mm.pcpuAt(cpu) + CODE_AT) >>> 2, end = e + (CODEE.size << CODE_BITS >>> 2); e < end && found.length < CODE_PLACES_MAX; e += CODEE.size >>> 2) {
+      const mode = i32[e + 1]!, machine = i32[e]! >>> 0, gfn = mode < 0 ? -1 : gfns[machine >>> 12] ?? -1;
+      if (gfn < 0 || !isCodeMode(mode)) continue;
+      const key = `${machine}/${mode}`;
+      if (seen.has(key)) continue;
+      seen.add(key);
+      found.push({ gfn, offset: machine & 4095, mode });
+    }
+  }
+  return found;
+}
+
+/** Have so many pCPUs as the domain has vCPUs decode code of a domain that has not run yet. Places without memory are passed over. */
+export function prepareCode(d: Domain, places: readonly CodePlace[]): void {
+  const { hv } = d, { u32: words, i32 } = hv.views;
+  for (let cpu = Math.min(d.nrVcpus, hv.mm.nrPcpus) - 1; cpu >= 0; cpu--) {
+    let first = 0;
+    try {
+      for (let from = 0; from < places.length; from += PER_BATCH) {
+        const at = hv.allocPage();
+        let n = 0;
+        for (const { gfn, offset, mode } of places.slice(from, from + PER_BATCH)) {
+          const entry = d.p2m.lookup(gfn);
+          if (entry === 0 || (entry & P2M_TYPE.mask) !== P2M_TYPE.ram) continue;
+          words[(at + BATCH.sizeof + n * 8) >>> 2] = ((entry & ~4095) | offset) >>> 0;
+          words[(at + BATCH.sizeof + n * 8 + 4) >>> 2] = mode;
+          n++;
+        }
+        hv.set(BATCH.next, at, first);
+        hv.set(BATCH.count, at, n);
+        first = at;
+      }
+    } catch (e) {
+      if (!(e instanceof MachineMemoryExhausted)) throw e;        // then not all of it
+    }
+    if (first === 0) continue;
+    // a list that it has not worked off is dropped: its domain is here already
+    freeBatches(hv, Atomics.exchange(i32, (hv.pcpuAt(cpu) + PCPU.warm.at) >>> 2, first | 0) >>> 0);
+    hv.kick(cpu);
+  }
+}
+function freeBatches(hv: Hypervisor, first: number): void {
+  for (let at = first; at !== 0;) {
+    const next = hv.get(BATCH.next, at);
+    hv.freePage(at);
+    at = next;
+  }
+}
+/** On a pCPU that has nothing to run: decode a page of places. @returns whether there was one @param pcpu address of its PCPU struct */
+export function prepareNext(hv: Hypervisor, pcpu: number, engine: Engine): boolean {
+  const word = (pcpu + PCPU.warm.at) >>> 2, { i32, u32: words } = hv.views;
+  if (Atomics.load(i32, word) === 0) return false;
+  const at = Atomics.exchange(i32, word, 0) >>> 0;       // ours alone now
+  if (at === 0) return false;
+  const n = Math.min(hv.get(BATCH.count, at), PER_BATCH), next = hv.get(BATCH.next, at);
+  engine.prepare(Array.from({ length: n }, (_, i) => [words[(at + BATCH.sizeof + i * 8) >>> 2]!, words[(at + BATCH.sizeof + i * 8 + 4) >>> 2]!] as const));
+  hv.freePage(at);
+  // unless there is another list meanwhile
+  if (next !== 0 && Atomics.compareExchange(i32, word, 0, next | 0) !== 0) freeBatches(hv, next);
+  return true;
+}
