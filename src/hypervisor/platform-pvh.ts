@@ -102,11 +102,11 @@ export class PvhPlatform implements Platform, Call {
     settle: (): void => {
       if (this.#written.length === 0) return;
       for (const mfn of this.#written) {
-        const others = Atomics.or(this.#u32, this.#codeWord(mfn), 0) & ~(1 << this.pcpu);
+        // the new generation makes their records void: with their marks gone, the next store need not come this way. The marks go first: one that is set after the new generation stands stays
+        const others = Atomics.and(this.#u32, this.#codeWord(mfn), 1 << this.pcpu) & ~(1 << this.pcpu);
         if (others === 0) continue;
-        this.hv.codeWritten(mfn, this.hv.mm.frames.noteWrite(mfn) & ~(1 << this.pcpu));
-        // the new generation makes their records void: with their marks gone, the next store need not come this way
-        Atomics.and(this.#u32, this.#codeWord(mfn), 1 << this.pcpu);
+        this.hv.mm.frames.newCode(mfn);
+        this.hv.codeWritten(mfn, others);
       }
       this.#written.length = 0;
     },

@@ -137,6 +137,8 @@ export class Frames {
   markDirty(mfn: number): void { Atomics.or(this.#views.u16, this.#flagsWord(mfn), FRAME_FLAG.dirty); }
   /** @returns whether it was written since the last time */
   takeDirty(mfn: number): boolean { return (Atomics.and(this.#views.u16, this.#flagsWord(mfn), ~FRAME_FLAG.dirty) & FRAME_FLAG.dirty) !== 0; }
+  /** What was decoded from the frame is void. */
+  newCode(mfn: number): void { Atomics.add(this.#views.u32, (this.entryAt(mfn) + FRAME.codeGen.at) >>> 2, 1); }
   /** Say that a frame's bytes were changed by a hand other than a pCPU's own stores, after that. @returns the pCPUs (a bit each) that should look again */
   noteWrite(mfn: number): number {
     this.markDirty(mfn);
