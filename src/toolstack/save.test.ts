@@ -254,3 +254,12 @@ test("what is remembered of a migration for the other end keeps nothing of the d
   }
   assert.equal(gone.deref(), undefined);
 });
+
+test("a domain that can neither be saved nor go on is said to stand still, and the file is given up", async () => {
+  await using one = await make();
+  const domain = await obedient(one);
+  let isAborted = false;
+  domain.devices.goOn = () => Promise.reject(new Error("no rings"));
+  await assert.rejects(saveDomain(domain, new WritableStream({ abort: () => { isAborted = true; } }), { configJson: "{}", atInstant: () => Promise.reject(new Error("no snapshot")) }), /^UserError: tiny cannot be saved: no snapshot; and it cannot go on: no rings; it stands still$/);
+  assert.equal(isAborted, true);
+});

@@ -98,8 +98,9 @@ async function saveAlone(domain: Domain, out: WritableStream<Uint8Array>, o: Sav
     else await domain.leave();
     return { bytes: sink.nrBytes, pages: pages.nrPages, zeroPages: pages.nrZeros, suspendMs: suspendedMs - begunMs, pausedMs: performance.now() - suspendedMs };
   } catch (e) {
-    if (isSuspended && !domain.isGone) await resumeInPlace(domain);
+    const stuck = isSuspended && !domain.isGone ? await resumeInPlace(domain).then(() => null, (why: Error) => why) : null;
     await sink.abort(e);
+    if (stuck) throw new UserError(`${domain.name} cannot be saved: ${(e as Error).message}; and it cannot go on: ${stuck.message}; it stands still`, { cause: stuck });
     if (domain.isGone) await domain.destroy().catch(() => {});       // when we say that it was destroyed, it is
     throw e instanceof UserError || o.signal?.aborted ? e : domain.isGone ? new UserError(`${domain.name} was destroyed while it was saved`, { cause: e }) : new UserError(`${domain.name} cannot be saved: ${(e as Error).message}; it runs on`, { cause: e });
   }
