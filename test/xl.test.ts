@@ -246,8 +246,9 @@ test("xl starts a daemon where none runs, two at once start one, and it can be a
     assert.equal(readFileSync(other.paths.log, "utf8").match(/domusd serves/g)?.length, 1);
     assert.equal(statSync(other.paths.socket).mode & 0o777, 0o600);
     assert.equal(statSync(other.paths.run).mode & 0o777, 0o700);
-    const stopped = other.daemon("stop");
+    const { pid } = await a.call("host.status", {}), stopped = other.daemon("stop");
     assert.equal(stopped.code, 0, stopped.err);
+    assert.equal(startOf(pid), null);        // it has ended, not only its socket
     assert.equal(existsSync(other.paths.socket), false);
     assert.equal(other.daemon("status").code, 1);
   } finally {
