@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { execFileSync, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, readdirSync, readFileSync, readlinkSync, statSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { type AddressInfo, createServer } from "node:net";
 import { join } from "node:path";
 import { after, afterEach, before, test } from "node:test";
@@ -76,6 +76,17 @@ test("what cannot be is answered in xl's words and codes, and leaves nothing beh
   await host.refuses(1, /Unknown device 7\./, "network-detach", "taken", "7");
   await host.refuses(1, /pci-attach is not built yet/, "pci-attach", "taken", "00:1.0");
   await host.done("destroy", "taken");
+  await isClean();
+});
+
+test("a domain whose console cannot be kept is refused and does not run", async () => {
+  const folder = join(host.paths.state, "console");
+  rmSync(folder, { recursive: true });
+  writeFileSync(folder, "");
+  try { await host.refuses(6, /folder .* for console logs cannot be made/, "create", "-q", host.cfg("mute")); } finally {
+    rmSync(folder);
+    mkdirSync(folder, { mode: 0o700 });
+  }
   await isClean();
 });
 
@@ -235,8 +246,9 @@ test("xl starts a daemon where none runs, two at once start one, and it can be a
     assert.equal(readFileSync(other.paths.log, "utf8").match(/domusd serves/g)?.length, 1);
     assert.equal(statSync(other.paths.socket).mode & 0o777, 0o600);
     assert.equal(statSync(other.paths.run).mode & 0o777, 0o700);
-    const stopped = other.daemon("stop");
+    const { pid } = await a.call("host.status", {}), stopped = other.daemon("stop");
     assert.equal(stopped.code, 0, stopped.err);
+    assert.equal(startOf(pid), null);        // it has ended, not only its socket
     assert.equal(existsSync(other.paths.socket), false);
     assert.equal(other.daemon("status").code, 1);
   } finally {

@@ -8,7 +8,7 @@ import { numberOption, type Option, optionsHelp, parseArgs } from "./args.ts";
 import { Host } from "./daemon/host.ts";
 import { HTTP_OPTIONS, parseHttp, serveHttp } from "./daemon/http.ts";
 import { findDaemon, startDaemon } from "./daemon/launch.ts";
-import { reportReady } from "./daemon/processes.ts";
+import { reportReady, startOf } from "./daemon/processes.ts";
 import { HostState } from "./daemon/state.ts";
 import { jsonLog } from "./log.ts";
 import { MACHINE_OPTIONS } from "./machine/options.ts";
@@ -90,8 +90,9 @@ async function main(args: string[]): Promise<number> {
     case "stop": {
       const daemon = await findDaemon(paths);
       if (!daemon) { process.stderr.write(`domusd: none runs on ${paths.state}\n`); return 1; }
+      const { pid } = await daemon.call("host.status", {}), start = startOf(pid);
       await daemon.call("host.stop", { isForced: parsed.options.has("force"), keepMachine: parsed.options.has("keep-machine") });
-      while (await findDaemon(paths)) await new Promise((done) => setTimeout(done, 50));
+      while (start !== null && startOf(pid) === start) await new Promise((done) => setTimeout(done, 50));       // then its folder is nobody's
       return 0;
     }
     case "status": {

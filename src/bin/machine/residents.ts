@@ -103,8 +103,9 @@ export class Resident {
         this.#tellDied(kept, "destroyed");
       } else if (end.gaveUp && this.domain) this.#tellDied(this.domain, end.reason);        // its last life was told of as one that is followed by another
       return end;
-    }).catch((e): DomainEnd => {
+    }).catch(async (e): Promise<DomainEnd> => {
       const last = this.domain;
+      if (last && machine.domains.includes(last)) await last.destroy();        // it ran, and nobody would keep it, on disks that are closed below
       this.#born.reject(e);
       messages.say(`${this.name}: ${(e as Error).message}`);
       if (last) this.#tellDied(last, (e as Error).message);        // it should have lived again

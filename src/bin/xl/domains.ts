@@ -7,6 +7,8 @@ import { findDomain, findGuest, Leave, type Line, orLeave, RC, type Verb, wordsO
 
 /** SHUTDOWN_* by our words. */
 const REASON_CODES: Readonly<Record<string, number>> = { poweroff: 0, reboot: 1, suspend: 2, crash: 3, watchdog: 4, soft_reset: 5 };
+/** The events have ended, and nobody has ended them here. */
+const DAEMON_GONE = "domusd has ended while it was listened to; the domain may run on: see xl list";
 const help = { short: "h", long: "help", help: "show this" } as const;
 
 /** The exit code of a domain that could not be made, libxl's. */
@@ -62,7 +64,8 @@ async function deathWatch(xl: Xl, uuid: string): Promise<{ over(isQuiet: boolean
       for (;;) {
         const e = seen.shift();
         if (!e) {
-          if (isOver) return xl.signal.aborted ? 130 : 1;
+          if (isOver && !xl.signal.aborted) throw new Leave(1, `xl: ${DAEMON_GONE}`);
+          if (isOver) return 130;
           await new Promise<void>((go) => waiting.push(go));
           continue;
         }
@@ -133,6 +136,7 @@ async function endWatch(xl: Xl, domains: Map<string, number>): Promise<{ readonl
       if (e.kind === "domain.shutdown") { xl.say(`Domain ${e.domid} has been shut down, reason code ${REASON_CODES[e.reason ?? ""] ?? 3}`); left(e.uuid); }
       else if (e.kind === "domain.died") { xl.say(`Domain ${e.domid} has been destroyed`); left(e.uuid); }
     }
+    if (!xl.signal.aborted && !stopped.signal.aborted) xl.say(`xl: ${DAEMON_GONE}`);
     done.resolve(xl.signal.aborted ? 130 : 1);
   })().catch((e) => { ready.reject(e); done.resolve(1); });
   await ready.promise;
