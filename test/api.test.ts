@@ -2,6 +2,9 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
+import type { IncomingMessage } from "node:http";
+import { request as httpsRequest } from "node:https";
+import { connect } from "node:net";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import WebSocket from "ws";
@@ -84,9 +87,38 @@ test("events and consoles come by WebSocket, metrics as Prometheus reads them", 
   events.terminate();
 });
 
+test("what names no address is refused, costs no connection, and is counted under no name of its own", async () => {
+  const raw = async (head: string): Promise<string> => {
+    const socket = connect(port, "127.0.0.1");
+    let text = "";
+    socket.on("data", (d) => { text += String(d); });
+    socket.write(`${head}\r\nHost: x\r\n`);
+    if (!head.startsWith("POST")) socket.write("Connection: Upgrade\r\nUpgrade: websocket\r\n");
+    socket.write("Connection: close\r\n\r\n");
+    await once(socket, "close");
+    return text;
+  };
+  assert.match(await raw("GET // HTTP/1.1"), /^HTTP\/1\.1 400 /);
+  for (const path of ["//", "/v1/domain.one", "/v1/domain.two"]) assert.match(await raw(`POST ${path} HTTP/1.1`), /^HTTP\/1\.1 40[04] /);
+  const metrics = await at(tokens.read).page("/metrics");
+  assert.match(metrics, /action="other",status="404"/);
+  assert.doesNotMatch(metrics, /domain\.one|POST \/\//);
+  await assert.rejects(host.client.call("task.watch", { task: "none" }), code("notfound"));
+});
+
+test("what a WebSocket says at once reaches its stream", async () => {
+  const early = connect(port, "127.0.0.1"), said = Buffer.from("no migration stream, and longer than its header is");
+  const head = `GET /v1/streams/migrate.receive HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ${Buffer.alloc(16).toString("base64")}\r\nAuthorization: Bearer ${tokens.operate}\r\n\r\n`;
+  early.resume().write(Buffer.concat([Buffer.from(head), Buffer.from([0x82, 0x80 | said.length, 0, 0, 0, 0]), said]));        // in one piece with the request; a mask of zeros
+  const taskNow = async () => (await host.client.call("task.list", {})).findLast((t) => t.action === "migrate.receive");
+  await host.until("it was read", async () => (await taskNow())?.state === "failed");
+  early.destroy();
+});
+
 test("off the loopback there is no serving without TLS; with a CA a client's certificate is its name and role", async () => {
   const options = (o: Record<string, string>) => parseHttp(new Map(Object.entries(o)));
   assert.throws(() => options({ http: "0.0.0.0:7443" }), /wants TLS; give "--tls-cert"/);
+  assert.throws(() => options({ http: "127.example.org:7443" }), /wants TLS; give "--tls-cert"/);
   assert.throws(() => options({ http: "127.0.0.1" }), /wants ADDR:PORT/);
   assert.throws(() => options({ http: "127.0.0.1:1", "tls-cert": "x" }), /come together/);
   assert.equal(options({ http: "none" }), null);
@@ -100,6 +132,12 @@ test("off the loopback there is no serving without TLS; with a CA a client's cer
   const peer = tls({ cert: read("client.pem"), key: read("client.key") });
   assert.equal((await peer.call("domain.list", {})).length, 1);
   await assert.rejects(peer.call("token.list", {}), code("forbidden"));
+  const asked = async (origin: string): Promise<number> => {
+    const req = httpsRequest({ host: "localhost", port: url.port, method: "POST", path: "/v1/domain.list", ca, cert: read("client.pem"), key: read("client.key"), agent: false, headers: { origin } }).end(), [res] = await once(req, "response") as [IncomingMessage];
+    res.resume();
+    return res.statusCode!;
+  };
+  assert.deepEqual([await asked(`https://localhost:${url.port}`), await asked("https://elsewhere.example"), await asked("null")], [200, 401, 401]);        // a browser shows its certificate for any page
   await assert.rejects(tls({}).call("domain.list", {}), code("unauthorized"));
   await assert.rejects(new ApiClient({ host: "localhost", port: Number(url.port), tls: {} }).call("domain.list", {}), code("unreachable"));
 });

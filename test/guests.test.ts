@@ -10,16 +10,20 @@ const skip = guestsMissing();
 const DOMUS = join(import.meta.dirname, "..", "src", "bin", "domus.node.ts");
 
 interface Ended { code: number | null; console: string; stderr: string }
-/** Run a guest as a user would; after `seconds` it is interrupted. */
-function run(name: string, seconds: number, config = "", options: readonly string[] = ["--quiet"]): Promise<Ended> {
+/** Run a guest as a user would; after `seconds`, or once its console has said `word`, it is interrupted. */
+function run(name: string, seconds: number, config = "", options: readonly string[] = ["--quiet"], word?: RegExp): Promise<Ended> {
   const dir = mkdtempSync(join(tmpdir(), "domus-guest-")), cfg = join(dir, `${name}.cfg`);
   writeFileSync(cfg, `name = "${name}"\ntype = "pvh"\nkernel = "${buildGuest(name)}"\nmemory = 64\n${config}`);
   return new Promise((done, fail) => {
     const child = spawn(process.execPath, [DOMUS, "run", ...options, cfg], { stdio: ["ignore", "pipe", "pipe"] });
     let console = "", stderr = "";
-    child.stdout.on("data", (d) => { console += d; });
+    child.stdout.on("data", (d) => {
+      const hadSaid = word?.test(console);
+      console += d;
+      if (word?.test(console) && !hadSaid) child.kill("SIGINT");
+    });
     child.stderr.on("data", (d) => { stderr += d; });
-    const polite = setTimeout(() => child.kill("SIGINT"), seconds * 1000), hard = setTimeout(() => child.kill("SIGKILL"), seconds * 1000 + 8000);
+    const polite = setTimeout(() => child.kill("SIGINT"), seconds * 1000), hard = setTimeout(() => child.kill("SIGKILL"), seconds * 1000 + 60_000);
     child.on("error", fail);
     child.on("close", (code) => { clearTimeout(polite); clearTimeout(hard); done({ code, console, stderr }); });
   });
@@ -42,7 +46,7 @@ const JUDGES: Readonly<Record<string, string>> = {
 const ENGINES = [["interpreter"], ["translator"], ["translator", "--translate-after", "0"]] as const;
 for (const engine of ENGINES) for (const [name, what] of Object.entries(JUDGES)) {
   test(`${what} (guest ${name}, ${engine.join(" ")})`, { skip }, async () => {
-    const r = await run(name, 40, "", ["--quiet", "--engine", ...engine]);
+    const r = await run(name, 200, "", ["--quiet", "--engine", ...engine]);
     assert.match(r.console, /Test result: SUCCESS/, r.console + r.stderr);
     assert.equal(r.code, 0, r.stderr);
   });
@@ -51,21 +55,21 @@ for (const engine of ENGINES) for (const [name, what] of Object.entries(JUDGES))
 /** vCPUs, pCPUs, engine: as many of both, and two for each. */
 for (const [vcpus, pcpus, ...engine] of [[2, 2, "interpreter"], [4, 2, "translator"], [4, 4, "translator", "--translate-after", "0"]] as const) {
   test(`${vcpus} processors on ${pcpus} keep x86's memory order, lock, and execute the code that others write (guest smp, ${engine.join(" ")})`, { skip }, async () => {
-    const r = await run("smp", 100, `vcpus = ${vcpus}\nextra = "cpus=${vcpus} rounds=160 seed=${vcpus * pcpus}"\n`, ["--quiet", "--pcpus", String(pcpus), "--engine", ...engine]);
+    const r = await run("smp", 300, `vcpus = ${vcpus}\nextra = "cpus=${vcpus} rounds=160 seed=${vcpus * pcpus}"\n`, ["--quiet", "--pcpus", String(pcpus), "--engine", ...engine]);
     assert.match(r.console, /Test result: SUCCESS/, r.console + r.stderr);
     assert.equal(r.code, 0, r.stderr);
   });
 }
 
 test("a triple fault that looks like a reboot is named, and a domain that does nothing else is given up", { skip }, async () => {
-  const r = await run("triplefault", 20, "", []);
+  const r = await run("triplefault", 120, "", []);
   assert.match(r.console, /^(about to fault three times\s*){3}$/);
   assert.match(r.stderr, /Triple fault at 0x[0-9a-f]+ with an empty IDT: taken for a reboot/);
   assert.equal(r.code, 3, r.stderr);
 });
 
 test("a guest that spins with interrupts off can be destroyed", { skip }, async () => {
-  const r = await run("spin", 2);
+  const r = await run("spin", 120, "", ["--quiet"], /spinning/);
   assert.match(r.console, /spinning/);
   assert.equal(r.code, 130, r.stderr);
 });

@@ -276,17 +276,20 @@ test("a browser that lacks what the page needs is told so in a sentence", async 
   await small.close();
 });
 
-test("a file for which the browser has no room is refused and leaves nothing", async () => {
+test("a file for which the browser has no room is refused, leaves nothing and replaces nothing", async () => {
   const devtools = await browser.context.newCDPSession(page), origin = new URL(browser.server.url).origin;
   const { usage } = await devtools.send("Storage.getUsageAndQuota", { origin });
   await devtools.send("Storage.overrideQuotaForOrigin", { origin, quotaSize: Math.ceil(usage) + (4 << 20) });
   const said = await page.evaluate(async () => {
-    const { files } = globalThis.domus, fault = await files.add("big.img", new Blob([new Uint8Array(32 << 20)])).then(() => null, (e) => ({ fault: e.fault, message: e.message }));
-    return { fault, names: (await files.files()).map((f) => f.name) };
+    const { files } = globalThis.domus;
+    await files.add("big.img", new Blob([new Uint8Array(1)]));
+    await files.add("big.img", new Blob([new Uint8Array([1, 2])]));
+    const fault = await files.add("big.img", new Blob([new Uint8Array(32 << 20)])).then(() => null, (e) => ({ fault: e.fault, message: e.message }));
+    return { fault, files: (await files.files()).filter((f) => f.name.startsWith("big.img")).map((f) => [f.name, f.sizeBytes]) };
   });
   assert.equal(said.fault?.fault, "nospace");
   assert.match(said.fault?.message ?? "", /big\.img.*no more room/);
-  assert.ok(!said.names.includes("big.img"));
+  assert.deepEqual(said.files, [["big.img", 2]]);        // what had the name before
   await devtools.send("Storage.overrideQuotaForOrigin", { origin });
 });
 

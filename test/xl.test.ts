@@ -2,13 +2,15 @@
 import assert from "node:assert/strict";
 import { execFileSync, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, readlinkSync, statSync } from "node:fs";
+import { type AddressInfo, createServer } from "node:net";
 import { join } from "node:path";
 import { after, afterEach, before, test } from "node:test";
 import { ApiClient } from "../src/api/client.node.ts";
 import type { ApiFault } from "../src/api/fault.ts";
 import { needDaemon } from "../src/bin/daemon/launch.ts";
 import { startOf } from "../src/bin/daemon/processes.ts";
+import { HostState } from "../src/bin/daemon/state.ts";
 import { root } from "./guest.ts";
 import { TestHost } from "./host.ts";
 
@@ -77,6 +79,14 @@ test("what cannot be is answered in xl's words and codes, and leaves nothing beh
   await isClean();
 });
 
+test("two disks of one name are refused before either is opened", async () => {
+  const disks = ["a.img", "b.img"].map((name) => ({ pdev_path: host.file(name, new Uint8Array(4096)), vdev: "xvda", format: "raw" })), config = JSON.parse(await host.done("-N", "create", "-q", host.cfg("twice"))) as object;
+  await assert.rejects(host.client.call("domain.create", { config: { ...config, disks } as never }), /xvda is taken already/);
+  const { machines } = await host.client.call("host.status", {}), folder = `/proc/${machines[0]!.pid}/fd`;
+  assert.deepEqual(readdirSync(folder).flatMap((fd) => { try { return [readlinkSync(join(folder, fd))]; } catch { return []; } }).filter((path) => path.endsWith(".img")), []);
+  await isClean();
+});
+
 test("two who make a domain of one name: one has it, the other is told; two who end it: both are served", async () => {
   const file = host.cfg("raced"), ran = await Promise.all([host.xl("create", "-q", file), host.xl("create", "-q", file), host.xl("create", "-q", file)]);
   assert.deepEqual(ran.map((r) => r.code).sort(), [0, 6, 6], ran.map((r) => r.err).join(""));
@@ -114,6 +124,10 @@ test("ends are acted on as the configuration says, and -F tells of them", async 
   const off = await host.xl("create", "-F", host.cfg("off", "", "halts"));
   assert.equal(off.code, 0, off.err);
   assert.match(off.err, /^Waiting for domain off \(domid (\d+)\) to die \[pid \d+\]\nDomain \1 has shut down, reason code 0 0x0\nAction for shutdown reason code 0 is destroy\nDomain \1 needs to be cleaned up: destroying the domain\nDone\. Exiting now\n$/m);
+  const often = await host.xl("create", "-F", host.cfg("often", 'on_poweroff = "restart"', "halts"));
+  assert.equal(often.code, 0, often.err);
+  assert.match(often.err, /Done\. Rebooting now\n(?:.*\n)*Done\. Exiting now\n$/);
+  await host.until("it is forgotten", async () => (await host.client.call("host.configs", {})).length === 0);
   await host.done("create", "-q", host.cfg("kept", 'on_crash = "preserve"', "faults"));
   await host.until("it has crashed", async () => /---sc-/.test(await host.done("list", "kept")));
   assert.match(await host.done("dmesg", "-c"), /kept crashed: Triple fault at 0x100000/);
@@ -228,6 +242,30 @@ test("xl starts a daemon where none runs, two at once start one, and it can be a
   } finally {
     await other[Symbol.asyncDispose]();
   }
+});
+
+test("an address that cannot be served is refused and not kept, and leaves no machine behind", async () => {
+  await using other = new TestHost();
+  const taken = createServer().listen(0, "127.0.0.1");
+  await once(taken, "listening");
+  const { code, err } = other.daemon("start", "--memory=96", "--pcpus=1", "--net=none", `--http=127.0.0.1:${(taken.address() as AddressInfo).port}`);
+  taken.close();
+  assert.notEqual(code, 0);
+  assert.match(err, /127\.0\.0\.1:\d+ cannot be served: EADDRINUSE/);
+  const state = await HostState.open(other.paths.database);
+  assert.deepEqual([state.machines(), state.setting("http")], [[], null]);
+  state.close();
+  assert.equal(existsSync(other.paths.socket), false);
+});
+
+test("neither a token nor a guest's memory leaves for another computer without TLS", async () => {
+  await host.done("create", "-q", host.cfg("secret"));
+  const heard = Promise.withResolvers<Buffer>(), peer = createServer((socket) => { socket.on("error", () => {}).once("data", (bytes) => { heard.resolve(Buffer.from(bytes)); socket.destroy(); }); }).listen(0, "0.0.0.0");
+  await once(peer, "listening");
+  await assert.rejects(host.client.call("domain.migrate", { domain: "secret", to: `0.0.0.0:${(peer.address() as AddressInfo).port}`, token: "s".repeat(43) }));
+  peer.close();
+  assert.equal((await heard.promise)[0], 0x16);        // a TLS handshake, RFC 8446 5.1
+  await host.done("destroy", "secret");
 });
 
 test("domusd that is asked to end while domains are there refuses, unless it is meant", async () => {

@@ -1,6 +1,7 @@
 /** The API's other end: actions, tasks, events and streams of a daemon at a Unix socket or an address. */
 import { type ClientRequest, type IncomingMessage, request as httpRequest } from "node:http";
 import { request as httpsRequest, type RequestOptions } from "node:https";
+import { isIPv4 } from "node:net";
 import type { Duplex } from "node:stream";
 import { StringDecoder } from "node:string_decoder";
 import type { ActionName, Params, Result, StreamName } from "./actions.ts";
@@ -24,6 +25,9 @@ type Line = { task?: string; progress?: Progress; result?: unknown; error?: { co
 export type StreamParams = Readonly<Record<string, string | number | boolean | undefined>>;
 /** No answer in one piece is longer. */
 const MAX_LINE_BYTES = 64 << 20;
+
+/** Is that address this computer's own? */
+export const isLoopback = (host: string): boolean => host === "localhost" || host === "::1" || (isIPv4(host) && host.startsWith("127."));
 
 const nameOf = (t: Target): string => ("socketPath" in t ? t.socketPath : `${t.host}:${t.port}`);
 

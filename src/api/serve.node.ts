@@ -70,8 +70,14 @@ const refuse = (res: ServerResponse, e: unknown): void => { const fault = faultO
 const isAction = (name: string): name is ActionName => Object.hasOwn(ACTIONS, name);
 const isStream = (name: string): name is StreamName => Object.hasOwn(STREAMS, name);
 
-/** Tell a task's steps and end, a line each; the client may go. */
+/** What a request asks for. @throws ApiFault where that is no address */
+export function urlOf(req: IncomingMessage): URL {
+  try { return new URL(req.url ?? "/", "http://domus"); } catch { throw new ApiFault("invalid", "What is asked for is no address"); }
+}
+
+/** Tell a task's steps and end, a line each; the client may go. @throws ApiFault where there is no such task */
 function tellTask(tasks: Tasks, id: string, res: ServerResponse): Promise<TaskInfo["state"]> {
+  tasks.mustHave(id);
   res.writeHead(200, { "content-type": "application/x-ndjson", "cache-control": "no-store" });
   res.flushHeaders();
   return new Promise((ended) => {
@@ -119,7 +125,7 @@ export function apiListener(s: Served): { request: RequestListener; upgrade(req:
     answer(res, 200, { result: await handler(params, { signal: aborted.signal, progress: () => {} }) });
   };
   const serve = async (req: IncomingMessage, res: ServerResponse): Promise<void> => {
-    const url = new URL(req.url ?? "/", "http://domus"), name = /^\/v1\/([\w.]+)$/.exec(url.pathname)?.[1];
+    const url = urlOf(req), name = /^\/v1\/([\w.]+)$/.exec(url.pathname)?.[1];
     if (req.method === "POST" && name !== undefined && isAction(name)) return act(name, req, res);
     if (req.method === "GET" && name === "events") {
       await mayNot(req, "read");
@@ -144,7 +150,7 @@ export function apiListener(s: Served): { request: RequestListener; upgrade(req:
     upgrade: (req, socket, head) => {
       socket.on("error", () => {});
       void (async () => {
-        const url = new URL(req.url ?? "/", "http://domus"), name = /^\/v1\/streams\/([\w.]+)$/.exec(url.pathname)?.[1] ?? "";
+        const url = urlOf(req), name = /^\/v1\/streams\/([\w.]+)$/.exec(url.pathname)?.[1] ?? "";
         if (!isStream(name) || req.headers.upgrade !== "domus") throw new ApiFault("notfound", `There is no stream ${url.pathname}`);
         await mayNot(req, STREAMS[name].role);
         const opener = s.streams?.[name];

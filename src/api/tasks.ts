@@ -75,7 +75,8 @@ export class Tasks {
     if (!task) throw new ApiFault("notfound", `There is no task ${id}`);
     return task;
   }
-  has(id: string): boolean { return this.#all.has(id); }
+  /** @throws ApiFault where there is none of that number */
+  mustHave(id: string): void { this.#get(id); }
   /** Ask it to stop; it stops where it can do so cleanly. @throws ApiFault */
   cancel(id: string): TaskInfo {
     const task = this.#get(id);

@@ -1,12 +1,12 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { mkdtempSync, rmSync, statSync } from "node:fs";
-import { connect } from "node:net";
+import { connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { ConsoleViews } from "../drivers/console/views.ts";
-import { logConsole, serveChannel } from "./consoles.ts";
+import { joinConsole, logConsole, serveChannel } from "./consoles.ts";
 
 const turn = (): Promise<void> => new Promise((done) => { setTimeout(done, 1); });
 const folder = (): string => mkdtempSync(join(tmpdir(), "domus-consoles-"));
@@ -49,5 +49,21 @@ test("a log has all that a console said", async () => {
   views.close();
   assert.deepEqual(warnings, []);
   process.off("warning", warned);
+  rmSync(dir, { recursive: true });
+});
+
+test("who leaves a console leaves its keyboard, though the guest says nothing and reads nothing and the connection stays half open", { timeout: 60_000 }, async () => {
+  const dir = folder(), path = join(dir, "sock"), views = new ConsoleViews(), typed: string[] = [];
+  views.typeTo((bytes) => { typed.push(new TextDecoder().decode(bytes)); return new Promise(() => {}); });
+  const server = createServer({ allowHalfOpen: true }, (socket) => { void joinConsole(socket, views).then((how) => { assert.equal(how, "left"); socket.end(); }); });
+  await new Promise<void>((done) => { server.listen(path, done); });
+  for (const word of ["first", "second"]) {
+    const client = connect(path);
+    client.write(word);
+    while (typed.at(-1) !== word) await turn();
+    client.destroy();
+    while (views.nrViewers > 0) await turn();
+  }
+  server.close();
   rmSync(dir, { recursive: true });
 });

@@ -6,6 +6,9 @@ import type { Duplex, Writable } from "node:stream";
 import { UserError } from "../base/errors.ts";
 import type { ConsoleViews } from "../drivers/console/views.ts";
 
+/** What one viewer may have typed that the guest has not read yet. Less is held, not waited for: a connection that is not read does not tell of its end. */
+const TYPED_AHEAD_BYTES = 64 << 10;
+
 /** Wait until a stream takes more or takes nothing any more. */
 const roomIn = (stream: Writable): Promise<void> => new Promise((go) => {
   const done = (): void => {
@@ -42,7 +45,7 @@ export function logConsole(folder: string, name: string, views: ConsoleViews, to
  * @returns "ended" when the console has, "left" when the other end is gone; the connection stays open in the first case
  */
 export function joinConsole(connection: Duplex, views: ConsoleViews, options: { /** said once to one who types in vain */ readonly busyNotice?: string } = {}): Promise<"ended" | "left"> {
-  let keyboard: ReturnType<ConsoleViews["takeKeyboard"]> | null = null, isTold = false, isLeft = false;
+  let keyboard: ReturnType<ConsoleViews["takeKeyboard"]> | null = null, isTold = false, isLeft = false, aheadBytes = 0;
   const reader = views.view().getReader(), left = Promise.withResolvers<"left">();
   const typed = (bytes: Buffer): void => {
     try { keyboard ??= views.takeKeyboard(); } catch {       // another types
@@ -50,8 +53,10 @@ export function joinConsole(connection: Duplex, views: ConsoleViews, options: { 
       isTold = true;
       return;
     }
-    connection.pause();
-    void keyboard.write(new Uint8Array(bytes)).then(() => { connection.resume(); });
+    if ((aheadBytes += bytes.length) >= TYPED_AHEAD_BYTES) connection.pause();
+    void keyboard.write(new Uint8Array(bytes)).then(() => {
+      if ((aheadBytes -= bytes.length) < TYPED_AHEAD_BYTES) connection.resume();
+    });
   };
   const gone = (): void => {
     isLeft = true;
@@ -59,13 +64,16 @@ export function joinConsole(connection: Duplex, views: ConsoleViews, options: { 
     left.resolve("left");
   };
   connection.on("data", typed);
+  connection.on("end", gone);          // an HTTP server's connections stay half open: of a guest that says nothing no "close" would follow
   connection.on("close", gone);
+  if (connection.destroyed || connection.readableEnded) gone();
   const copied = (async (): Promise<"ended" | "left"> => {
     for (let got = await reader.read(); !got.done; got = await reader.read()) if (!connection.write(got.value)) await roomIn(connection);
     return isLeft ? "left" : "ended";
   })();
   return Promise.race([copied, left.promise]).finally(() => {
     connection.off("data", typed);
+    connection.off("end", gone);
     connection.off("close", gone);
     keyboard?.release();
   });

@@ -46,15 +46,14 @@ async function run(parsed: ReturnType<typeof parseArgs>): Promise<number> {
   const machine = Object.keys(MACHINE_OPTIONS).flatMap((name) => { const value = parsed.options.get(name); return value === undefined ? [] : [value === "" ? `--${name}` : `--${name}=${value}`]; });
   if (machine.length) state.putSetting("machine", JSON.stringify(machine));
   const given = Object.keys(HTTP_OPTIONS).flatMap((name) => { const value = parsed.options.get(name); return value === undefined ? [] : [[name, /^tls-/.test(name) ? resolve(value) : value] as const]; });
-  if (given.length) {
-    parseHttp(new Map(given));
-    state.putSetting("http", JSON.stringify(given));
-  }
+  const options = new Map(given.length ? given : JSON.parse(state.setting("http") ?? "[]") as [string, string][]), choice = parseHttp(options);
   host.onStop = () => ended.resolve(0);
   for (const signal of ["SIGTERM", "SIGINT"] as const) process.on(signal, () => ended.resolve(0));
   process.on("SIGHUP", () => {});
+  // an address that cannot be had is neither kept nor leaves a machine behind
+  const http = choice ? await serveHttp(host, state, choice) : null;
+  if (given.length) state.putSetting("http", JSON.stringify(given));
   const begun = host.machine.begin(), server = await serveUnix(paths.socket, host.served());
-  const choice = parseHttp(new Map(JSON.parse(state.setting("http") ?? "[]") as [string, string][])), http = choice ? await serveHttp(host, state, choice) : null;
   if (http) log("info", `The API is served at ${host.http}`);
   log("info", `domusd serves ${paths.socket}`, { state: paths.state });
   reportReady("ready\n");

@@ -84,21 +84,29 @@ export class MemoryStore implements FileStore {
     if (mode !== "read" && this.#writers.has(path)) throw new DiskError("busy", `${path} is open for writing already`);
     const file = found ?? new MemoryFile(path);
     this.files.set(path, file);
-    if (mode === "read") return opening(file, true, () => {});
+    if (mode === "read") return opening(path, file, true, () => {});
     this.#writers.add(path);
-    return opening(file, false, () => this.#writers.delete(path));
+    return opening(path, file, false, () => this.#writers.delete(path));
+  }
+  /** Give a file another name, which must be free. @throws DiskError */
+  async rename(from: string, to: string): Promise<void> {
+    const found = this.files.get(from);
+    if (!found) throw new DiskError("missing", `${from} does not exist`);
+    if (this.files.has(to)) throw new DiskError("exists", `${to} exists`);
+    this.files.delete(from);
+    this.files.set(to, found);
   }
 }
 
 /** One opening of a file that stays when the opening is closed. */
-function opening(file: ByteFile, isReadonly: boolean, onClose: () => void): ByteFile {
+function opening(name: string, file: ByteFile, isReadonly: boolean, onClose: () => void): ByteFile {
   let isClosed = false;
   const check = (changes: boolean) => {
-    if (isClosed) throw new DiskError("closed", `${file.name} is closed`);
-    if (changes && isReadonly) throw new DiskError("readonly", `${file.name} was opened for reading`);
+    if (isClosed) throw new DiskError("closed", `${name} is closed`);
+    if (changes && isReadonly) throw new DiskError("readonly", `${name} was opened for reading`);
   };
   return {
-    name: file.name, isReadonly, get sizeBytes() { return file.sizeBytes; },
+    name, isReadonly, get sizeBytes() { return file.sizeBytes; },
     async read(at, into) { check(false); await file.read(at, into); },
     async write(at, from) { check(true); await file.write(at, from); },
     async flush() { check(false); await file.flush(); },

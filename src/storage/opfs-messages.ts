@@ -11,6 +11,7 @@ export type ToOpfs = { readonly id: number } & (
   | { readonly op: "truncate"; readonly file: number; readonly sizeBytes: number }
   | { readonly op: "flush" | "close"; readonly file: number }
   | { readonly op: "list" }
+  | { readonly op: "rename"; readonly name: string; readonly to: string }
   | { readonly op: "remove"; readonly name: string });
 /** What was asked for; each field of the operations that have it. */
 export type OpfsResult = { readonly file?: number; readonly sizeBytes?: number; readonly bytes?: Uint8Array<ArrayBuffer>; readonly files?: readonly StoredFile[] };

@@ -19,9 +19,12 @@ const find = (file: number): Handle => {
   return found.handle;
 };
 
+async function mustBeFree(dir: Folder, name: string): Promise<void> {
+  if (await dir.getFileHandle(name).then(() => true, () => false)) throw Object.assign(new Error("exists"), { fault: "exists" });
+}
 async function openFile(name: string, mode: "read" | "write" | "create"): Promise<OpfsResult> {
   const dir = await folder();
-  if (mode === "create" && await dir.getFileHandle(name).then(() => true, () => false)) throw Object.assign(new Error("exists"), { fault: "exists" });
+  if (mode === "create") await mustBeFree(dir, name);
   const file = await dir.getFileHandle(name, { create: mode === "create" }) as FileSystemFileHandle & { createSyncAccessHandle(o: { mode: string }): Promise<Handle> };
   const handle = await file.createSyncAccessHandle({ mode: mode === "read" ? "read-only" : "readwrite" });
   handles.set(nextFile, { name, handle });
@@ -60,6 +63,12 @@ async function serve(m: ToOpfs): Promise<OpfsResult> {
       handles.delete(m.file);
       return {};
     case "list": return list();
+    case "rename": {
+      const dir = await folder();
+      await mustBeFree(dir, m.to);
+      await (await dir.getFileHandle(m.name) as FileSystemFileHandle & { move(to: string): Promise<void> }).move(m.to);
+      return {};
+    }
     case "remove": await (await folder()).removeEntry(m.name); return {};
     default: return m satisfies never;
   }

@@ -87,6 +87,8 @@ export class OpfsStore implements FileStore {
   async list(): Promise<readonly StoredFile[]> { return (await this.#ask({ op: "list" })).files!; }
   /** @throws DiskError where there is none or it is in use */
   async remove(name: string): Promise<void> { await this.#ask({ op: "remove", name: nameOf(name) }); }
+  /** Give a file another name, which must be free. @throws DiskError where it is not, or the file is in use */
+  async rename(name: string, to: string): Promise<void> { await this.#ask({ op: "rename", name: nameOf(name), to: nameOf(to) }); }
   /** Let the worker go; files that are open are closed by that. */
   close(): void {
     this.#lost = new DiskError("closed", "The browser's files are closed");

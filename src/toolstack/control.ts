@@ -14,6 +14,8 @@ export class Control {
   readonly #path: string;
   #maxmemMiB: number;
   readonly #setMaxPages: (nrPages: number) => void;
+  /** while the domain is on its way out: what its limits are has gone ahead */
+  isFixed = false;
 
   constructor(xs: Client, domid: number, maxmemMiB: number, setMaxPages: (nrPages: number) => void) {
     this.#xs = xs;
@@ -38,15 +40,18 @@ export class Control {
   }
   /** What the balloon shall aim at. Frames that the guest gives up go back to the machine. @throws UserError above the domain's maximum */
   setMemoryTarget(mib: number): void {
+    this.#mayChange();
     if (!Number.isSafeInteger(mib) || mib < 1 || mib > this.#maxmemMiB) throw new UserError(`memory: ${mib} MiB are not between 1 and the domain's maximum of ${this.#maxmemMiB}`);
     this.#setMaxPages(mib * 256);
     this.#xs.write(`${this.#path}/memory/target`, String(mib * 1024));
   }
   /** The most that the target may be from now on; the guest is not told. @throws UserError below its target. xl mem-max */
   setMemoryMax(mib: number): void {
+    this.#mayChange();
     if (!Number.isSafeInteger(mib) || mib < this.memoryTargetMiB) throw new UserError(`memory: A maximum of ${mib} MiB is below the domain's target of ${this.memoryTargetMiB}`);
     this.#maxmemMiB = mib;
   }
+  #mayChange(): void { if (this.isFixed) throw new UserError("memory: The domain is being saved or moved; its limits stay as they are until that is over"); }
   get memoryMaxMiB(): number { return this.#maxmemMiB; }
   get memoryTargetMiB(): number { return Number(this.#xs.read(`${this.#path}/memory/target`)) / 1024; }
 }

@@ -98,3 +98,17 @@ test("a device says no more than a reader can bear", () => {
   for (let i = 0; i < 1000; i++) log(`later ${i}`);
   assert.deepEqual(said.slice(32), ["later 0", "later 1"]);
 });
+
+test("a device that cannot settle does not keep the others from being taken up again", async () => {
+  const t = setUp();
+  const slow = t.disk("slow"), { driver } = slow;
+  t.devices.add(768, { ...slow, driver: { ...driver, disconnect: async () => { await t.go.promise; t.told.push("disconnected"); } } }, {}, {});
+  await t.front(S.Connected);
+  t.devices.add(832, { ...t.disk("full"), settle: () => Promise.reject(new Error("ENOSPC")) }, {}, {});
+  const held = t.devices.hold().then(() => assert.fail("it is not settled"), async (e: Error) => { await t.devices.goOn(); return e.message; });
+  await turn();
+  t.go.resolve();
+  assert.equal(await held, "ENOSPC");
+  await turn();
+  assert.deepEqual(t.told, ["connect slow", "disconnected", "connect slow"]);
+});

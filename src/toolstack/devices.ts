@@ -106,10 +106,11 @@ export class Devices {
   }
   /** The guest does not run: have all it asked for answered and settled, and let go of its rings, until `goOn`. @throws what a disk has to say */
   async hold(): Promise<void> {
-    await Promise.all([...this.#all.values()].map(async ({ back, settle }) => {
+    const ends = await Promise.allSettled([...this.#all.values()].map(async ({ back, settle }) => {
       await back.hold();
       await settle?.();
     }));
+    for (const end of ends) if (end.status === "rejected") throw end.reason;       // when all have let go: `goOn` must find none on its way
   }
   async goOn(): Promise<void> { await Promise.all([...this.#all.values()].map(({ back }) => back.goOn())); }
   /** The domain is going: all are taken away, and none is added any more. */

@@ -67,6 +67,8 @@ export class Domain implements AsyncDisposable {
   /** while the toolstack saves or moves it: told, in place of those who `wait`, when the guest has suspended itself; suspend.ts */
   suspension: { told(): void } | null = null;
   static { partsOfDomain = (domain) => domain.#parts; }
+  /** while it is on its way into a file or to another machine, with the devices that its configuration named when that began; suspend.ts */
+  isLeaving = false;
   /** told once, when the domain is gone */
   onGone: () => void = () => {};
 
@@ -100,17 +102,30 @@ export class Domain implements AsyncDisposable {
     return new TransformStream(watch);
   }
 
+  #mayChange(): void {
+    if (this.isLeaving) throw new UserError(`${this.name} is being saved or moved; its devices stay as they are until that is over`);
+  }
   /** Give it a disk while it runs. @throws UserError for a name that is none or is taken */
-  attachDisk(disk: DiskConfig): void { this.#parts.attachDisk(disk); }
+  attachDisk(disk: DiskConfig): void {
+    this.#mayChange();
+    this.#parts.attachDisk(disk);
+  }
   /** Take a disk away: the guest is asked and waited for, or not (`isForced`). The disk is the caller's to close. @throws UserError when it does not let go */
   async detachDisk(vdev: string, isForced = false): Promise<void> {
     const devid = vdevNumber(vdev);
+    this.#mayChange();
     if (devid === null || !this.devices.list("vbd").some((d) => d.devid === devid)) throw new UserError(`${this.name} has no disk ${vdev}`);
     await this.devices.remove("vbd", devid, isForced);
   }
   /** Give it a network interface while it runs. @returns its number @throws UserError */
-  attachVif(vif: VifConfig): Promise<number> { return this.#parts.attachVif(vif); }
-  async detachVif(devid: number, isForced = false): Promise<void> { await this.devices.remove("vif", devid, isForced); }
+  async attachVif(vif: VifConfig): Promise<number> {
+    this.#mayChange();
+    return this.#parts.attachVif(vif);
+  }
+  async detachVif(devid: number, isForced = false): Promise<void> {
+    this.#mayChange();
+    await this.devices.remove("vif", devid, isForced);
+  }
   /** its further consoles, by name */
   get channels(): ReadonlyMap<string, ConsoleViews> { return this.#parts.channels; }
   /** what it can be asked to do while it runs @throws UserError when it is gone: its number and memory are others' then */
@@ -139,6 +154,8 @@ export class Domain implements AsyncDisposable {
     this.#nrPauses--;
     this.#parts.hv.unpause();
   }
+  /** since it began to run here */
+  get aliveMs(): number { return performance.now() - this.#begunMs; }
   get isPaused(): boolean { return this.#nrPauses > 0; }
   #mustBe(what: string): void {
     if (this.#release) throw new UserError(`${this.name} is gone and cannot be ${what}`);

@@ -17,7 +17,7 @@ import type { DomainConfig } from "./config.ts";
 import { type Domain, partsOf } from "./domain.ts";
 import type { Machine } from "./machine.ts";
 import { configFor, connectArrived, describeDomain, mustBeThere, ownNodes, type Progress, readImage } from "./save.ts";
-import { resumeInPlace, suspendDomain } from "./suspend.ts";
+import { leaving, resumeInPlace, suspendDomain } from "./suspend.ts";
 
 /** A way to the other end, both directions; encrypted and authenticated by whoever made it. */
 export type Link = { readonly readable: ReadableStream<Uint8Array>; readonly writable: WritableStream<Uint8Array> };
@@ -70,12 +70,17 @@ export class MigrationInDoubt extends UserError {
     this.settle = settle;
   }
 }
-const standings = new WeakMap<Machine, Map<string, () => Standing>>();
+/** What an end says of a migration. A word and no function: it outlives the migration, and nothing of the domain is to hang on it. */
+type Word = { standing: Standing };
+const standings = new WeakMap<Machine, Map<string, Word>>();
+/** The other end asks within minutes; older ones are forgotten. */
+const STANDINGS_MAX = 1000;
 /** What this machine says of a migration to the other end that asks. */
-export const standingOf = (machine: Machine, migration: string): Standing => standings.get(machine)?.get(migration)?.() ?? "unknown";
-function declare(machine: Machine, migration: string, standing: () => Standing): void {
-  const all = standings.get(machine) ?? new Map<string, () => Standing>();
-  standings.set(machine, all.set(migration, standing));
+export const standingOf = (machine: Machine, migration: string): Standing => standings.get(machine)?.get(migration)?.standing ?? "unknown";
+function declare(machine: Machine, migration: string, word: Word): void {
+  const all = standings.get(machine) ?? new Map<string, Word>();
+  standings.set(machine, all.set(migration, word));
+  for (const oldest of all.keys()) if (all.size > STANDINGS_MAX) all.delete(oldest); else break;
 }
 const newId = (): string => Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, "0")).join("");
 
@@ -129,6 +134,9 @@ function lastPages(domain: Domain, writer: PageWriter): Page[] {
  * @throws UserError or the signal's reason where it runs on here; MigrationInDoubt
  */
 export async function sendDomain(domain: Domain, link: Link, o: SendOptions): Promise<MigrateReport> {
+  return leaving(domain, () => sendAlone(domain, link, o));
+}
+async function sendAlone(domain: Domain, link: Link, o: SendOptions): Promise<MigrateReport> {
   const { hv, devices, machine } = partsOf(domain), migration = newId(), begunMs = performance.now(), rounds: Round[] = [];
   if (o.postcopy) throw new UserError("Post-copy is not built yet; leave it out, and the guest is stopped when it writes faster than the link");
   /** ends all that can be ended: a cancel, or the other end's refusal, until the guest is given away */
@@ -142,12 +150,12 @@ export async function sendDomain(domain: Domain, link: Link, o: SendOptions): Pr
   /** it is ours again and cannot be let run */
   let stuck: UserError | null = null;
   const isStuck = (): UserError | null => stuck;
-  let standing: Standing = "sending";
+  const word: Word = { standing: "sending" };
   const note = async (now: Standing): Promise<void> => {
     await o.journal?.note(migration, now);
-    standing = now;
+    word.standing = now;
   };
-  declare(machine, migration, () => standing);
+  declare(machine, migration, word);
   const act = async (event: SenderEvent): Promise<void> => {
     const [next, actions] = senderStep(state, event);
     state = next;
@@ -155,7 +163,7 @@ export async function sendDomain(domain: Domain, link: Link, o: SendOptions): Pr
       switch (action) {
         case "noteGiven": await note("given"); break;
         // what cannot be written down is true all the same, and said to who asks as long as we live
-        case "noteKept": await note("kept").catch((e: unknown) => { standing = "kept"; machine.log(`${domain.name}: It cannot be written down that it stays here: ${(e as Error).message}`); }); break;
+        case "noteKept": await note("kept").catch((e: unknown) => { word.standing = "kept"; machine.log(`${domain.name}: It cannot be written down that it stays here: ${(e as Error).message}`); }); break;
         case "sendGo": sink.post(messageBytes("go")); break;
         case "resume":
           if (domain.isGone) break;
@@ -165,7 +173,10 @@ export async function sendDomain(domain: Domain, link: Link, o: SendOptions): Pr
             if (isSuspended) await resumeInPlace(domain);
           } catch (e) { stuck = new UserError(`${domain.name} is not moved, and cannot go on here: ${(e as Error).message}; it stands still`, { cause: e }); }
           break;
-        case "end": await domain.leave(); break;
+        case "end":
+          // it is the other end's; what cannot be cleared away here does not change that
+          await domain.leave().catch((e: unknown) => machine.log(`${domain.name} has moved, and cannot be taken down here: ${(e as Error).message}`));
+          break;
         case "ask": break;       // by who holds the MigrationInDoubt
         default: action satisfies never;
       }
@@ -269,12 +280,17 @@ async function unless<T>(signal: AbortSignal | undefined, waited: Promise<T>): P
 export async function receiveDomain(machine: Machine, link: Link, o: ReceiveOptions): Promise<Domain> {
   const from = new Source(link.readable), answers = new Sink(link.writable);
   let state: ReceiverState = "receiving", domain: Domain | null = null, migration = "", failure: unknown = null, isNoted = false;
-  const standing = (): Standing => (isNoted ? "running" : state === "receiving" || state === "dropped" ? state : "ready");
+  const word: Word = { standing: "receiving" };
+  const be = (now: ReceiverState): void => {
+    state = now;
+    word.standing = isNoted ? "running" : now === "receiving" || now === "dropped" ? now : "ready";
+  };
   /** @param otherwise what is so if it cannot be written down @returns why it cannot, or null */
   const noteRunning = async (otherwise: Standing): Promise<Error | null> => {
     try {
       await o.journal?.note(migration, "running");
       isNoted = true;
+      be(state);
       return null;
     } catch (e) {
       await Promise.resolve(o.journal?.note(migration, otherwise)).catch(() => {});       // half of it may stand
@@ -283,7 +299,7 @@ export async function receiveDomain(machine: Machine, link: Link, o: ReceiveOpti
   };
   const act = async (event: ReceiverEvent): Promise<void> => {
     const [next, actions] = receiverStep(state, event);
-    state = next;
+    be(next);
     for (const action of actions) {
       switch (action) {
         case "sendReady": answers.post(messageBytes("ready")); break;
@@ -291,11 +307,11 @@ export async function receiveDomain(machine: Machine, link: Link, o: ReceiveOpti
           const isDoubtful = event.kind === "answer", why = domain!.isGone ? new UserError(`${domain!.name} was destroyed meanwhile`) : await noteRunning(isDoubtful ? "ready" : "dropped");
           if (why === null) break;
           if (isDoubtful && !domain!.isGone) {        // the sender may be dead: to be settled again when it can be written
-            state = "doubt";
+            be("doubt");
             throw why;
           }
           failure = why;
-          state = "ready";
+          be("ready");
           return act({ kind: "failed" });
         }
         case "start": if (!domain!.isGone) domain!.unpause(); break;
@@ -316,12 +332,12 @@ export async function receiveDomain(machine: Machine, link: Link, o: ReceiveOpti
     const arriving = await readImage(machine, from, configJson, (donePages, about) => {
       if (about.migration && migration === "") {
         migration = about.migration;
-        declare(machine, migration, standing);
+        declare(machine, migration, word);
       }
       o.progress?.({ phase: "memory", donePages, totalPages: about.maxPages, bytes: from.offset });
     });
     migration ||= arriving.about.migration ?? newId();
-    declare(machine, migration, standing);
+    declare(machine, migration, word);
     let taken = false;
     try {
       await readEnvelopeEnd(from);
@@ -344,8 +360,8 @@ export async function receiveDomain(machine: Machine, link: Link, o: ReceiveOpti
   } finally {
     o.signal?.removeEventListener("abort", abort);
   }
-  const word = await readMessage(from).catch(() => null);
-  await act({ kind: word?.message === "go" ? "go" : "lost" });
+  const said = await readMessage(from).catch(() => null);
+  await act({ kind: said?.message === "go" ? "go" : "lost" });
   if (at() === "doubt") {
     throw new MigrationInDoubt(domain.name, migration, async (standing) => {
       await act({ kind: "answer", standing });

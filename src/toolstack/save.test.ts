@@ -1,8 +1,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import { tinyKernel } from "../../test/tiny-kernel.ts";
 import { SHUTDOWN } from "../abi/sched.ts";
 import { UserError } from "../base/errors.ts";
+import { DOMAIN } from "../hypervisor/objects.ts";
 import { collector, streamOf } from "../migration/fixture.ts";
 import { domainPath } from "../xenstore/path.ts";
 import type { DomainConfig } from "./config.ts";
@@ -36,8 +39,8 @@ async function obedient(machine: Machine): Promise<Domain> {
   obey(machine, domain, path);
   return domain;
 }
-function obey(machine: Machine, domain: Domain, path: string): void {
-  machine.xs.watch(path, () => {
+function obey(machine: Machine, domain: Domain, path: string): Disposable {
+  return machine.xs.watch(path, () => {
     if (machine.xs.read(path) !== "suspend") return;
     machine.xs.write(path, "");
     machine.hv.domain(domain.domid)!.shutdown(SHUTDOWN.suspend);
@@ -212,4 +215,42 @@ test("when the link breaks before the domain is handed over and nobody can ask t
   assert.deepEqual(two.domains, []);
   assert.equal(await doubt.settle(standingOf(two, doubt.migration)), domain);
   assert.equal(one.hv.domain(domain.domid)!.mayRun, true);
+});
+
+test("a domain that is being moved cannot be moved or saved a second time, and keeps its devices: its log of written pages is one mover's", async () => {
+  await using one = await make();
+  await using two = await make();
+  const domain = await obedient(one), hd = one.hv.domain(domain.domid)!, [a, b] = links(), [c] = links(), gone = receiveDomain(two, b, { open });
+  let second: Promise<unknown> | null = null;
+  const wasOn: number[] = [];
+  const refused: unknown[] = [], out = collector();
+  await send(domain, a, { progress: (p) => {
+    if (p.phase !== "round" || second) return;
+    for (const change of [() => domain.control.setMemoryTarget(12), () => domain.control.setMemoryMax(20)]) assert.throws(change, /memory: The domain is being saved or moved/);
+    for (const change of [saveDomain(domain, out.stream, { configJson: "{}" }), domain.attachVif({ mac: "00:16:3e:00:00:01", bridge: "xenbr0" } as never), domain.detachDisk("xvda")]) change.catch((e: unknown) => { refused.push(String(e)); });
+    second = send(domain, c, { signal: AbortSignal.timeout(1) }).catch((e: unknown) => { wasOn.push(hd.hv.load(DOMAIN.logDirty, hd.at)); return e; });
+  } });
+  assert.match(String(await second), /tiny is being saved or moved already/);
+  assert.deepEqual(wasOn, [1]);
+  assert.deepEqual(refused.sort(), ["UserError: tiny is being saved or moved already", ...Array.from({ length: 2 }, () => "UserError: tiny is being saved or moved; its devices stay as they are until that is over")]);
+  await gone;
+});
+
+test("what is remembered of a migration for the other end keeps nothing of the domain", async () => {
+  setFlagsFromString("--expose-gc");
+  const gc = runInNewContext("gc") as () => void;
+  await using one = await make();
+  await using two = await make();
+  const gone = await (async () => {
+    const domain = await one.createDomain({ ...shape, kernel: tinyKernel() }), [a, b] = links(), gone = receiveDomain(two, b, { open });
+    using _watch = obey(one, domain, `${domainPath(domain.domid)}/control/shutdown`);
+    await send(domain, a);
+    await gone;
+    return new WeakRef(domain);
+  })();
+  for (let i = 0; i < 100 && gone.deref(); i++) {
+    await new Promise((done) => setTimeout(done, 5));
+    gc();
+  }
+  assert.equal(gone.deref(), undefined);
 });

@@ -17,7 +17,7 @@ import { type CheckedConfig, checkConfig, type DomainConfig } from "./config.ts"
 import { connectDomain, takeBack, type Undo, uuidBytes } from "./create.ts";
 import { Domain, partsOf } from "./domain.ts";
 import type { Machine } from "./machine.ts";
-import { resumeInPlace, suspendDomain } from "./suspend.ts";
+import { leaving, resumeInPlace, suspendDomain } from "./suspend.ts";
 
 /** How far an action is. */
 export type Progress = { readonly phase: "suspend" | "memory" | "round" | "stop" | "devices" | "commit"; readonly round?: number; readonly donePages: number; /** of this phase, as far as known */ readonly totalPages: number; readonly bytes: number };
@@ -63,6 +63,14 @@ export function ownNodes(domain: Domain): StorePairs {
  * @throws UserError, the stream's error or the signal's reason; the domain runs on then, and `out` is aborted
  */
 export async function saveDomain(domain: Domain, out: WritableStream<Uint8Array>, o: SaveOptions): Promise<SaveReport> {
+  try {
+    return await leaving(domain, () => saveAlone(domain, out, o));
+  } catch (e) {
+    if (!out.locked) await out.abort(e).catch(() => {});
+    throw e;
+  }
+}
+async function saveAlone(domain: Domain, out: WritableStream<Uint8Array>, o: SaveOptions): Promise<SaveReport> {
   const sink = new Sink(out, Number.POSITIVE_INFINITY, o.signal), { hv, devices } = partsOf(domain), begunMs = performance.now();
   let isSuspended = false;
   try {

@@ -3,6 +3,7 @@
  * with SHUTDOWN_suspend, which returns 0 in a domain built from its image and 1 where nothing came of it (XEN_ELFNOTE_SUSPEND_CANCEL).
  * @see tools/libs/light/libxl_dom_suspend.c domain_suspend_callback_common; docs/misc/xenstore-paths.pandoc "control/shutdown"
  */
+import { XenbusState } from "../abi/io/xenbus.ts";
 import { UserError } from "../base/errors.ts";
 import { domainPath } from "../xenstore/path.ts";
 import { gprAt, RAX } from "../x86/state.ts";
@@ -10,7 +11,21 @@ import { type Domain, partsOf } from "./domain.ts";
 
 /** How long the guest has to take the request up, and then to follow it. libxl has 60 s for each. */
 const TAKE_MS = 60_000, FOLLOW_MS = 60_000;
+/** How often a request that is not taken up is made again: Linux drops one that comes while it still comes to from the last suspend (drivers/xen/manage.c, shutting_down). */
+const AGAIN_MS = 500;
+/**
+ * How long after its start a domain's disks and interfaces are waited for. A Linux whose blkfront has not connected again since the last suspend does not outlive the next one: it takes the disk for a
+ * new one then (xen-blkfront.c, BUG_ON(info->gd != NULL)). A guest that has no driver for a device never connects it.
+ */
+const CONNECT_MS = 60_000, LOOK_MS = 10;
 
+/** One way out at a time: there is one log of what a domain writes, in which each page is told once, and it goes with the devices that it began with. @throws UserError where it is on one */
+export async function leaving<T>(domain: Domain, go: () => Promise<T>): Promise<T> {
+  if (domain.isLeaving || domain.suspension) throw new UserError(`${domain.name} is being saved or moved already`);
+  const { control } = partsOf(domain);
+  domain.isLeaving = control.isFixed = true;
+  try { return await go(); } finally { domain.isLeaving = control.isFixed = false; }
+}
 /** Make the suspend hypercall return "cancelled" and let the domain run on. Its devices, if they were held, are taken up first. */
 export async function resumeInPlace(domain: Domain): Promise<void> {
   const { hv, devices } = partsOf(domain);
@@ -33,6 +48,13 @@ export async function suspendDomain(domain: Domain, signal?: AbortSignal): Promi
   if (hv.end) throw new UserError(`${domain.name} has shut down; only a running domain can be saved or moved`);
   if (domain.isPaused) throw new UserError(`${domain.name} is paused and cannot suspend itself; unpause it first`);
   if (domain.control.shutdownAsked) throw new UserError(`${domain.name} has been asked to go down ("${domain.control.shutdownAsked}") and has not answered yet`);
+  domain.suspension = { told: () => {} };
+  try {
+    await connected(domain, signal);
+  } catch (e) {
+    domain.suspension = null;
+    throw e;
+  }
   const done = Promise.withResolvers<"suspended" | "ended" | "late">(), { promise: aborted, reject: abort } = Promise.withResolvers<never>();
   aborted.catch(() => {});
   domain.suspension = { told: () => done.resolve("suspended") };
@@ -48,11 +70,13 @@ export async function suspendDomain(domain: Domain, signal?: AbortSignal): Promi
   });
   late(TAKE_MS);
   xs.write(request, "suspend");
+  const again = setInterval(() => { if (xs.read(request) === "suspend") xs.write(request, "suspend"); }, AGAIN_MS);
   let how: "suspended" | "ended" | "late" | null = null;
   try {
     how = await Promise.race([done.promise, aborted]);
   } finally {
     clearTimeout(timer);
+    clearInterval(again);
     signal?.removeEventListener("abort", onAbort);
     if (how === "ended") domain.suspension = null;
     else if (how !== "suspended") {
@@ -67,6 +91,13 @@ export async function suspendDomain(domain: Domain, signal?: AbortSignal): Promi
   if (how === "ended") throw new UserError(`${domain.name} ended before it had suspended itself`);
   if (how === "late") throw new UserError(`${domain.name} did not suspend itself within ${(TAKE_MS + FOLLOW_MS) / 1000} s; it runs on. Does its kernel know Xen's suspend (Linux: CONFIG_XEN_SAVE_RESTORE)?`);
   await quiet(domain);
+}
+/** Until all front ends are connected that will be. */
+async function connected(domain: Domain, signal: AbortSignal | undefined): Promise<void> {
+  while (domain.aliveMs < CONNECT_MS && !partsOf(domain).hv.end && ["vbd", "vif"].some((kind) => domain.devices.list(kind).some(({ state }) => state !== XenbusState.Connected))) {
+    await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+    signal?.throwIfAborted();
+  }
 }
 /** Until no vCPU is on a pCPU. @throws UserError when it is destroyed meanwhile */
 async function quiet(domain: Domain): Promise<void> {

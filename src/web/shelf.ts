@@ -39,24 +39,43 @@ export class Shelf {
   }
   async files(): Promise<readonly StoredFile[]> {
     if (this.#opfs) return this.#opfs.list();
-    return [...this.#memory.files.values()].map((f) => ({ name: f.name, sizeBytes: f.sizeBytes, changedMs: 0 }));
+    return [...this.#memory.files].map(([name, f]) => ({ name, sizeBytes: f.sizeBytes, changedMs: 0 }));
   }
-  /** Keep a file. One of the same name is replaced. @param told bytes done so far @throws DiskError: nothing of it is left then */
+  /** Keep a file. One of the same name is replaced when all of the new one is here. @param told bytes done so far @throws DiskError: nothing of it is left then, and the old one stays */
   async add(name: string, from: Blob, told: (bytes: number) => void = () => {}): Promise<void> {
-    if ((await this.files()).some((f) => f.name === name)) await this.remove(name);
-    const file = await this.store.open(name, "create");
+    const { write, done, drop } = await this.begin(name);
     try {
       for (let at = 0; at < from.size; at += PIECE_BYTES) {
-        await file.write(at, new Uint8Array(await from.slice(at, at + PIECE_BYTES).arrayBuffer()));
+        await write(new Uint8Array(await from.slice(at, at + PIECE_BYTES).arrayBuffer()));
         told(Math.min(from.size, at + PIECE_BYTES));
       }
-      await file.flush();
+    } catch (e) { await drop(); throw e; }
+    await done();
+  }
+  async #has(name: string): Promise<boolean> { return (await this.files()).some((f) => f.name === name); }
+  /** Begin a file that has its name when it is whole. `done` and `drop` end it. @throws DiskError where one of that name is in use; all three: nothing of it is left, and the old one stays */
+  async begin(name: string): Promise<{ write(bytes: Uint8Array): Promise<void>; done(): Promise<void>; drop(): Promise<void> }> {
+    const part = `${name}.part`;
+    if (await this.#has(name)) await (await this.store.open(name, "write")).close();
+    if (await this.#has(part)) await this.remove(part);        // a page was closed in the middle
+    const file = await this.store.open(part, "create");
+    let at = 0;
+    const drop = async (): Promise<void> => {
       await file.close();
-    } catch (e) {
-      await file.close();
-      await this.remove(name).catch(() => {});
-      throw e;
-    }
+      await this.remove(part).catch(() => {});
+    };
+    return {
+      drop,
+      write: async (bytes) => { await file.write(at, bytes); at += bytes.length; },
+      done: async () => {
+        try {
+          await file.flush();
+          await file.close();
+          if (await this.#has(name)) await this.remove(name);
+          await (this.#opfs ?? this.#memory).rename(part, name);
+        } catch (e) { await drop(); throw e; }
+      },
+    };
   }
   async remove(name: string): Promise<void> {
     if (this.#opfs) await this.#opfs.remove(name);
@@ -106,15 +125,13 @@ export class Shelf {
   }
 }
 
-/** Write a stream into a file of the store, which is closed then; what did not come whole is removed. */
+/** Write a stream into a file of the store, which is there when it came whole. */
 export async function intoFile(shelf: Shelf, name: string): Promise<WritableStream<Uint8Array>> {
-  if ((await shelf.files()).some((f) => f.name === name)) await shelf.remove(name);
-  const file = await shelf.store.open(name, "create");
-  let at = 0;
+  const { write, done, drop } = await shelf.begin(name);
   return new WritableStream<Uint8Array>({
-    write: async (bytes) => { await file.write(at, bytes); at += bytes.length; },
-    close: async () => { await file.flush(); await file.close(); },
-    abort: async () => { await file.close(); await shelf.remove(name); },
+    write: (bytes) => write(bytes).catch(async (e) => { await drop(); throw e; }),       // nobody calls abort() of a sink that has failed
+    close: done,
+    abort: drop,
   });
 }
 /** Read a file of the store as a stream. */

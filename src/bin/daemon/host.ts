@@ -33,7 +33,8 @@ export class Host {
   readonly #log: Log;
   readonly #startedMs = Date.now();
   #lastUseMs = Date.now();
-  #nrStreams = 0;
+  /** streams and actions that the machine is at */
+  #nrOpen = 0;
   /** where HTTP is served, for the status */
   http: string | null = null;
   /** called when somebody asks the daemon to end */
@@ -73,8 +74,8 @@ export class Host {
       "host.acknowledge": () => { state.forgetLost(); return {}; },
       "host.configs": () => state.domains().map(({ name, uuid, domid, state: is, config }) => ({ name, uuid, domid, state: is, config })),
       "host.stop": async ({ isForced, keepMachine }) => {
-        if (!keepMachine && !isForced && this.machine.state === "running") {
-          const domains = (await (await this.machine.client()).call("domain.list", {})).filter((d) => d.domid !== 0);
+        if (!keepMachine && !isForced && this.machine.state !== "lost") {        // one of an earlier daemon may be sought still, and has domains
+          const client = await this.machine.client().catch(() => null), domains = client ? (await client.call("domain.list", {})).filter((d) => d.domid !== 0) : [];
           if (domains.length) throw new ApiFault("busy", `${domains.map((d) => d.name).join(", ")} would end with the machine; shut ${domains.length > 1 ? "them" : "it"} down first, or say that you mean it`);
         }
         if (!keepMachine) await this.machine.end();
@@ -92,7 +93,7 @@ export class Host {
   }
 
   /** Nobody uses it: how long, in ms; 0 while somebody listens or a domain is there. */
-  idleMs(): number { return this.#nrStreams > 0 || this.events.nrListeners > 0 || this.#state.domains().length > 0 ? 0 : Date.now() - this.#lastUseMs; }
+  idleMs(): number { return this.#nrOpen > 0 || this.events.nrListeners > 0 || this.#state.domains().length > 0 ? 0 : Date.now() - this.#lastUseMs; }
 
   /** Hand an action on to the machine, and its answer back as it comes. */
   async #forward(name: ActionName, body: Buffer, params: unknown, res: ServerResponse): Promise<void> {
@@ -100,7 +101,8 @@ export class Host {
     const config = name === "domain.create" ? configOf((params as Params<"domain.create">).config as never) : null;
     if (config) this.#state.noteCreating(config, MACHINE);
     if (name === "domain.migrate") body = Buffer.from(JSON.stringify({ ...(params as object), ...this.#identity() }));
-    let isBroken = false;
+    let isBroken = false, answer: IncomingMessage | null = null as IncomingMessage | null;
+    this.#nrOpen++;
     try {
       await new Promise<void>((done) => {
         const broken = (): void => {
@@ -118,12 +120,17 @@ export class Host {
           from.on("error", broken);
           from.on("aborted", broken);
           from.on("end", () => { res.end(); done(); });
-          from.pipe(res, { end: false });
+          if (res.destroyed) from.resume();
+          else from.pipe(res, { end: false });
+          answer = from;
         });
-        res.on("close", () => { if (!config) up.destroy(); done(); });        // a domain's making is followed to its end, whoever waits
+        res.on("close", () => {
+          if (!config) { up.destroy(); done(); } else answer?.resume();        // a domain's making is followed to its end, whoever waits
+        });
         up.end(body);
       });
     } finally {
+      this.#nrOpen--;
       if (config && !isBroken) this.#state.dropCreating(config.c_info.uuid);        // of one whose machine died it stays, to be told as lost
     }
   }
@@ -143,7 +150,8 @@ export class Host {
     });
     up.on("upgrade", (res, other, first) => {
       const task = res.headers[TASK_HEADER];
-      this.#nrStreams++;
+      if (socket.destroyed) { other.destroy(); return; }        // who asked has left meanwhile
+      this.#nrOpen++;
       socket.write(`HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: domus\r\n${typeof task === "string" ? `${TASK_HEADER}: ${task}\r\n` : ""}\r\n`);
       if (first.length) socket.write(first);
       if (head.length) other.write(head);
@@ -151,7 +159,7 @@ export class Host {
       other.pipe(socket);
       const over = (): void => { socket.destroy(); other.destroy(); };
       for (const end of [socket, other]) end.on("error", over);
-      socket.on("close", () => { this.#nrStreams--; other.destroy(); });
+      socket.on("close", () => { this.#nrOpen--; other.destroy(); });
       other.on("close", () => socket.destroy());
     });
     up.end();

@@ -9,9 +9,10 @@ import { isIP } from "node:net";
 import type { Duplex } from "node:stream";
 import type { TLSSocket } from "node:tls";
 import { createWebSocketStream, type WebSocket, WebSocketServer } from "ws";
+import { isLoopback } from "../../api/client.node.ts";
 import { ROLES, type Role, STREAMS, type StreamName } from "../../api/actions.ts";
-import { faultJson, faultOf } from "../../api/fault.ts";
-import { apiListener } from "../../api/serve.node.ts";
+import { FAULT_STATUS, faultJson, faultOf } from "../../api/fault.ts";
+import { apiListener, urlOf } from "../../api/serve.node.ts";
 import { UserError } from "../../base/errors.ts";
 import type { Option } from "../args.ts";
 import { type Host, tokenHash } from "./host.ts";
@@ -39,16 +40,20 @@ export function parseHttp(options: ReadonlyMap<string, string>): HttpChoice | nu
   const cert = options.get("tls-cert"), key = options.get("tls-key"), ca = options.get("tls-ca");
   if ((cert === undefined) !== (key === undefined)) throw new UserError('Options "--tls-cert" and "--tls-key" come together');
   if (ca !== undefined && cert === undefined) throw new UserError('Option "--tls-ca" wants "--tls-cert" and "--tls-key" too');
-  const isLoopback = host === "localhost" || /^127\./.test(host) || host === "::1";
-  if (!isLoopback && cert === undefined) throw new UserError(`${text} can be reached from other computers: that wants TLS; give "--tls-cert" and "--tls-key", or choose 127.0.0.1`);
+  if (!isLoopback(host) && cert === undefined) throw new UserError(`${text} can be reached from other computers: that wants TLS; give "--tls-cert" and "--tls-key", or choose 127.0.0.1`);
   return { host, port, ...(cert === undefined ? {} : { cert, key: key! }), ...(ca === undefined ? {} : { ca }) };
 }
 const pem = (path: string, what: string): Buffer => { try { return readFileSync(path); } catch (e) { throw new UserError(`${what}: ${path} cannot be read (${(e as NodeJS.ErrnoException).code})`); } };
 
+/** Does another site's page ask? A browser shows its user's certificate whoever's page it is; a token a page must know. */
+function isForeign({ headers: { origin, host } }: IncomingMessage): boolean {
+  if (origin === undefined) return false;
+  try { return new URL(origin).host !== host; } catch { return true; }
+}
 /** The role of a client: its certificate's, or its token's. */
 function roleOf(state: HostState, req: IncomingMessage): Role | null {
   const socket = req.socket as Partial<TLSSocket>, peer = socket.authorized ? socket.getPeerCertificate?.() : undefined;
-  if (peer?.subject) { const unit = peer.subject.OU, name = Array.isArray(unit) ? unit[0] : unit; return ROLES.find((r) => r === name) ?? "read"; }
+  if (peer?.subject && !isForeign(req)) { const unit = peer.subject.OU, name = Array.isArray(unit) ? unit[0] : unit; return ROLES.find((r) => r === name) ?? "read"; }
   // a browser's WebSocket can send no header: there the token comes as a protocol's name
   const token = /^Bearer ([\w-]{20,128})$/.exec(req.headers.authorization ?? "")?.[1] ?? /(?:^|,)\s*token\.([\w-]{20,128})\s*(?:,|$)/.exec(String(req.headers["sec-websocket-protocol"] ?? ""))?.[1];
   return token === undefined ? null : state.roleOfHash(tokenHash(token));
@@ -70,7 +75,7 @@ export async function serveHttp(host: Host, state: HostState, choice: HttpChoice
     socket.on("error", () => {});
     if (req.headers.upgrade?.toLowerCase() !== "websocket") return upgrade(req, socket, head);
     void (async () => {
-      const url = new URL(req.url ?? "/", "http://domus"), name = /^\/v1\/streams\/([\w.]+)$/.exec(url.pathname)?.[1], isStream = name !== undefined && Object.hasOwn(STREAMS, name), isEvents = url.pathname === "/v1/events";
+      const url = urlOf(req), name = /^\/v1\/streams\/([\w.]+)$/.exec(url.pathname)?.[1], isStream = name !== undefined && Object.hasOwn(STREAMS, name), isEvents = url.pathname === "/v1/events";
       const may = isStream || isEvents ? await role(req) : null, needed = isStream ? STREAMS[name as StreamName].role : "read";
       if (!isStream && !isEvents) return socket.end("HTTP/1.1 404 Not Found\r\nConnection: close\r\n\r\n");
       if (may === null || ROLES.indexOf(may) < ROLES.indexOf(needed)) return socket.end(`HTTP/1.1 ${may === null ? "401 Unauthorized" : "403 Forbidden"}\r\nConnection: close\r\n\r\n`);
@@ -79,7 +84,7 @@ export async function serveHttp(host: Host, state: HostState, choice: HttpChoice
         if (isEvents) tellEvents(host, ws, url.searchParams.get("since"));
         else void joinStream(host, ws, name as StreamName, url.searchParams);
       });
-    })();
+    })().catch((e) => { socket.end(`HTTP/1.1 ${FAULT_STATUS[faultOf(e).code]} Refused\r\nConnection: close\r\n\r\n`); });
   });
   await new Promise<void>((done, failed) => {
     server.once("error", (e: NodeJS.ErrnoException) => failed(new UserError(`${choice.host}:${choice.port} cannot be served: ${e.code ?? e.message}`)));
@@ -97,8 +102,11 @@ function tellEvents(host: Host, ws: WebSocket, since: string | null): void {
 }
 /** A stream of the machine's as binary messages; a refusal is the closing's reason. */
 async function joinStream(host: Host, ws: WebSocket, name: StreamName, query: URLSearchParams): Promise<void> {
+  const messages = createWebSocketStream(ws);        // what comes before the machine has answered waits in it
+  messages.on("error", () => ws.terminate());
   try {
-    const { connection } = await (await host.machine.client()).openStream(name, Object.fromEntries(query)), messages = createWebSocketStream(ws);
+    const { connection } = await (await host.machine.client()).openStream(name, Object.fromEntries(query));
+    if (ws.readyState !== ws.OPEN) { connection.destroy(); return; }
     for (const end of [connection, messages]) end.on("error", () => { connection.destroy(); ws.terminate(); });
     connection.pipe(messages);
     messages.pipe(connection);

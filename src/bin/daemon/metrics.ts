@@ -1,4 +1,5 @@
 /** What Prometheus reads: text format 0.0.4. */
+import { ACTIONS } from "../../api/actions.ts";
 import type { MachineKeeper } from "./machines.ts";
 
 /** A label's value. */
@@ -11,6 +12,12 @@ function metric(name: string, type: "counter" | "gauge", help: string, samples: 
   return `# HELP ${name} ${help}\n# TYPE ${name} ${type}\n${samples.map(([of, value]) => `${name}${Object.keys(of).length ? labels(of) : ""} ${value}\n`).join("")}`;
 }
 
+/** Is it one of ours? Anybody can ask for what there is not, under as many names as they like. */
+function isKnown(request: string): boolean {
+  const name = /^POST \/v1\/(.+)$/.exec(request)?.[1];
+  return name === undefined ? ["GET /v1/events", "GET /metrics", "GET /openapi.json", "GET /"].includes(request) : Object.hasOwn(ACTIONS, name);
+}
+
 /** Counts requests, and asks the machine for the rest when it is read. */
 export class Metrics {
   /** requests by action and status, and their time */
@@ -18,7 +25,7 @@ export class Metrics {
 
   /** A request was answered. */
   count(action: string, status: number, ms: number): void {
-    const known = status === 404 && !action.startsWith("POST /v1/domain") ? "other" : action, key = `${known} ${status}`, row = this.#requests.get(key) ?? { action: known, status: String(status), count: 0, seconds: 0 };
+    const known = isKnown(action) ? action : "other", key = `${known} ${status}`, row = this.#requests.get(key) ?? { action: known, status: String(status), count: 0, seconds: 0 };
     row.count++;
     row.seconds += ms / 1000;
     this.#requests.set(key, row);

@@ -84,8 +84,9 @@ export class HostState {
   dropCreating(uuid: string): void { this.#run("delete from domains where uuid = ? and state = 'creating'", uuid); }
   /** A machine died: those who lived on it did. @returns them */
   lose(machine: string, why: string): DomainRow[] {
+    const lived = new Set(this.domains().filter((d) => d.machine === machine && d.state !== "lost").map((d) => d.uuid));        // those of an earlier machine were told of
     this.#run("update domains set state = 'lost', why = ?, since_ms = ? where machine = ? and state in ('running', 'creating')", why, Date.now(), machine);
-    return this.domains().filter((d) => d.machine === machine && d.state === "lost");
+    return this.domains().filter((d) => lived.has(d.uuid));
   }
   lost(): Result<"host.status">["lost"] {
     return this.domains().filter((d) => d.state === "lost").map((d) => ({ machine: d.machine, domid: d.domid ?? -1, name: d.name, uuid: d.uuid, lostMs: d.sinceMs, why: d.why }));

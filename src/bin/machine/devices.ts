@@ -66,10 +66,12 @@ export async function attachBlock(r: Resident & { domain: Domain }, spec: readon
 const sameVdev = (a: string, b: string): boolean => vdevNumber(a) !== null && vdevNumber(a) === vdevNumber(b);
 /** Take a disk away and close it. @throws UserError */
 export async function detachBlock(r: Resident & { domain: Domain }, vdev: string, isForced: boolean): Promise<void> {
+  const faults: string[] = [];
   await r.domain.detachDisk(vdev, isForced);
-  await closeDisks(r.disks.filter((d) => sameVdev(d.vdev, vdev)));
+  await closeDisks(r.disks.filter((d) => sameVdev(d.vdev, vdev)), (sentence) => faults.push(sentence));
   r.disks = r.disks.filter((d) => !sameVdev(d.vdev, vdev));
   r.config = { ...r.config, disks: (r.config.disks ?? []).filter((d) => !sameVdev(d.vdev, vdev)) };
+  if (faults.length) throw new ApiFault("failed", `${vdev} is taken from ${r.name}, but what was written last may be lost: ${faults.join("; ")}`);
 }
 /** Change the disc of a drive; `path` null: take it out. @throws UserError */
 export async function changeCd(r: Resident, vdev: string, path: string | null): Promise<void> {

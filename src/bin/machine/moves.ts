@@ -4,7 +4,7 @@ import { type FileHandle, open, readFile, rename, unlink } from "node:fs/promise
 import { Socket } from "node:net";
 import { Duplex, Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
-import { ApiClient } from "../../api/client.node.ts";
+import { ApiClient, isLoopback } from "../../api/client.node.ts";
 import type { Result } from "../../api/actions.ts";
 import { ApiFault } from "../../api/fault.ts";
 import type { StreamOpener } from "../../api/serve.node.ts";
@@ -25,12 +25,14 @@ const tell = (c: TaskContext) => (s: Step): void => c.progress({ text: s.round =
 const configJson = (r: Resident): string => JSON.stringify({ ...r.config, c_info: { ...r.config.c_info, name: r.name } });
 
 /** A file that is there whole or not at all: its name is given when all is on the disk. */
-async function fileSink(path: string): Promise<WritableStream<Uint8Array>> {
+export async function fileSink(path: string): Promise<WritableStream<Uint8Array>> {
   const part = `${path}.part-${crypto.randomUUID().slice(0, 8)}`;
   const file: FileHandle = await open(part, "wx", 0o600).catch((e: NodeJS.ErrnoException) => { throw new ApiFault("invalid", `${path} cannot be written: ${e.code === "ENOENT" ? "its folder does not exist" : e.message}`); });
   const drop = async (): Promise<void> => { await file.close().catch(() => {}); await unlink(part).catch(() => {}); };
   return new WritableStream<Uint8Array>({
-    write: async (bytes) => { for (let at = 0; at < bytes.length;) at += (await file.write(bytes, at)).bytesWritten; },
+    write: async (bytes) => {
+      try { for (let at = 0; at < bytes.length;) at += (await file.write(bytes, at)).bytesWritten; } catch (e) { await drop(); throw e; }       // nobody calls abort() of a sink that has failed
+    },
     close: async () => {
       try {
         await file.sync();
@@ -108,7 +110,8 @@ export async function migrateTo(residents: Residents, p: MigrateParams, c: TaskC
   if (host === undefined || Number(port) > 65535) throw new ApiFault("invalid", `"${p.to}" is not of the form HOST:PORT`);
   const pem = async (path: string | undefined): Promise<string | undefined> => (path === undefined ? undefined : readFile(path, "utf8").catch((e) => { throw new ApiFault("invalid", `${path} cannot be read (${(e as NodeJS.ErrnoException).code})`); }));
   const [ca, cert, key] = await Promise.all([pem(p.tls?.ca), pem(p.tls?.cert), pem(p.tls?.key)]);
-  const peer = new ApiClient({ host, port: Number(port), ...(p.token === undefined ? {} : { token: p.token }), ...(p.tls ? { tls: { ...(ca === undefined ? {} : { ca }), ...(cert === undefined ? {} : { cert }), ...(key === undefined ? {} : { key }) } } : {}) });
+  const isTls = p.tls !== undefined || !isLoopback(host);        // neither a token nor a guest's memory goes over a network as it is
+  const peer = new ApiClient({ host, port: Number(port), ...(p.token === undefined ? {} : { token: p.token }), ...(isTls ? { tls: { ...(ca === undefined ? {} : { ca }), ...(cert === undefined ? {} : { cert }), ...(key === undefined ? {} : { key }) } } : {}) });
   c.progress({ text: `connecting to ${p.to}` });
   const connection = await peer.stream("migrate.receive", p.isPaused ? { isPaused: true } : {});
   connection.on("error", () => {});

@@ -15,6 +15,7 @@ import { fromLibxl, type LibxlConfig } from "../../toolstack/libxl-json.ts";
 import type { Machine } from "../../toolstack/machine.ts";
 import { actionFor, superviseDomain } from "../../toolstack/supervise.ts";
 import { reviewDisk } from "../../toolstack/xldevices.ts";
+import { checkVdevs } from "../../toolstack/xldisk.ts";
 import { logConsole, serveChannel } from "../consoles.ts";
 import { closeDisks } from "../disks.ts";
 import { openDrives } from "./drives.ts";
@@ -48,6 +49,7 @@ async function readImage(path: string, what: string): Promise<Uint8Array> {
 export async function loadConfig(config: LibxlConfig, options: { readonly isBuilt?: boolean; progress?(p: Progress): void; missing?(why: string): void } = {}): Promise<CheckedConfig> {
   const file = fromLibxl(config), { isBuilt = false } = options;
   for (const d of file.disks) reviewDisk(d);
+  checkVdevs(file.disks);
   options.progress?.({ text: "reading images" });
   const image = (path: string, what: string): Promise<Uint8Array> => readImage(path, what).catch((e) => {
     if (!isBuilt) throw e;
@@ -99,7 +101,7 @@ export class Resident {
         await new Promise<void>((done) => { this.#leave = done; if (this.#controller.signal.aborted) done(); });
         await kept.destroy();
         this.#tellDied(kept, "destroyed");
-      }
+      } else if (end.gaveUp && this.domain) this.#tellDied(this.domain, end.reason);        // its last life was told of as one that is followed by another
       return end;
     }).catch((e): DomainEnd => {
       const last = this.domain;

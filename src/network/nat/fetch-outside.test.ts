@@ -8,6 +8,19 @@ const bytes = (text: string) => Uint8Array.from(text, (c) => c.charCodeAt(0)), t
 const read = (said: string) => { const r = new HttpReader(); r.push(bytes(said)); return r.take(); };
 const base = new URL("http://127.0.0.1:8080/");
 
+test("a body of many small chunks in many pieces is read once, not once a piece", () => {
+  const reader = new HttpReader(), nr = 2000, find = Uint8Array.prototype.indexOf;
+  let nrLines = 0;
+  Uint8Array.prototype.indexOf = function (...args) { nrLines++; return find.apply(this, args); };
+  try {
+    reader.push(bytes("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"));
+    for (let i = 0; i < nr; i++) { reader.push(bytes("1\r\nx\r\n")); assert.equal(reader.take(), null); }
+    reader.push(bytes("0\r\n\r\n"));
+    assert.equal((reader.take() as HttpRequest).body.length, nr);
+  } finally { Uint8Array.prototype.indexOf = find; }
+  assert.ok(nrLines < 20 * nr, `${nrLines} lines were looked for`);
+});
+
 test("requests are read one after the other, however the stream is cut", () => {
   const stream = "GET /a HTTP/1.1\r\nHost: x.example\r\n\r\nPOST /b HTTP/1.1\r\nhost: y\r\ncontent-length: 5\r\n\r\nhello\r\nPUT /c HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n3;x=1\r\nabc\r\nA\r\n0123456789\r\n0\r\nT: v\r\n\r\n";
   for (const step of [1, 3, 7, stream.length]) {

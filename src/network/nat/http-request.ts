@@ -17,6 +17,9 @@ export class HttpReader {
   #buffer = new Uint8Array(4096);
   #held = this.#buffer.subarray(0, 0);
 
+  /** chunks of the request at the front that are here, as offsets: what comes next goes on from there */
+  #chunksSeen: { at: number; sizeBytes: number; readonly spans: number[] } | null = null;
+
   /** bytes that are kept */
   get heldBytes(): number { return this.#held.length; }
   /** More bytes of the stream. */
@@ -72,9 +75,11 @@ export class HttpReader {
     return this.#held.length < end ? null : { bytes: this.#held.slice(from, end), end };
   }
   #chunks(from: number): { readonly bytes: Uint8Array<ArrayBuffer>; readonly end: number } | HttpFault | null {
-    const parts: Uint8Array[] = [];
-    let size = 0, at = from;
+    const seen = this.#chunksSeen ??= { at: from, sizeBytes: 0, spans: [] }, { spans } = seen;
+    let { at, sizeBytes: size } = seen;
     for (;;) {
+      seen.at = at;
+      seen.sizeBytes = size;
       const end = lineEnd(this.#held, at);
       if (end < 0) return this.#held.length - at > CHUNK_LINE_BYTES ? fault(400, "A chunk has no size") : null;
       const digits = /^([0-9a-f]{1,8})\s*(?:;.*)?\r?$/i.exec(latin1(this.#held.subarray(at, Math.min(end, at + CHUNK_LINE_BYTES))))?.[1];
@@ -83,11 +88,10 @@ export class HttpReader {
       at = end + 1;
       if ((size += bytes) > BODY_BYTES) return fault(413, `A body of more than ${BODY_BYTES} bytes`);
       if (bytes === 0) break;
-      if (this.#held.length < at + bytes + 1) return null;
-      parts.push(this.#held.subarray(at, at + bytes));
-      at += bytes;
-      const next = lineEnd(this.#held, at);
+      const last = at + bytes, next = this.#held.length < last + 1 ? -1 : lineEnd(this.#held, last);
       if (next < 0) return null;
+      spans.push(at, last);
+      at = last;
       if (next > at + 1) return fault(400, "A chunk is longer than its size");
       at = next + 1;
     }
@@ -100,7 +104,12 @@ export class HttpReader {
     }
     const bytes = new Uint8Array(size);
     let to = 0;
-    for (const part of parts) { bytes.set(part, to); to += part.length; }
+    for (let i = 0; i < spans.length; i += 2) {
+      const part = this.#held.subarray(spans[i], spans[i + 1]);
+      bytes.set(part, to);
+      to += part.length;
+    }
+    this.#chunksSeen = null;
     return { bytes, end: at };
   }
 }
