@@ -1,14 +1,14 @@
 /** The API at an address: who may, what it says of itself, events, consoles by WebSocket, metrics, and certificates. */
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { readFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, readFileSync, symlinkSync } from "node:fs";
 import type { IncomingMessage } from "node:http";
 import { request as httpsRequest } from "node:https";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import WebSocket from "ws";
-import { ACTIONS, STREAMS } from "../src/api/actions.ts";
+import { ACTIONS, type Params, STREAMS } from "../src/api/actions.ts";
 import { ApiClient } from "../src/api/client.node.ts";
 import type { ApiFault } from "../src/api/fault.ts";
 import { parseHttp } from "../src/bin/daemon/http.ts";
@@ -140,4 +140,38 @@ test("off the loopback there is no serving without TLS; with a CA a client's cer
   assert.deepEqual([await asked(`https://localhost:${url.port}`), await asked("https://elsewhere.example"), await asked("null")], [200, 401, 401]);        // a browser shows its certificate for any page
   await assert.rejects(tls({}).call("domain.list", {}), code("unauthorized"));
   await assert.rejects(new ApiClient({ host: "localhost", port: Number(url.port), tls: {} }).call("domain.list", {}), code("unreachable"));
+});
+
+test("over HTTP the role operate names files in the folders that the host gives, wherever links lead, and none of the daemon's own", async () => {
+  await using host = await TestHost.start("--http=127.0.0.1:0");
+  const { token } = await host.client.call("token.create", { name: "operate", role: "operate" });
+  const operated = async (): Promise<ApiClient> => new ApiClient({ host: "127.0.0.1", port: Number(new URL((await host.client.call("host.status", {})).http!).port), token });
+  const operate = await operated(), folder = join(host.folder, "given"), config = async (name: string, kernel: string) => {
+    const made = JSON.parse(await host.done("create", "-n", host.cfg(name))) as Params<"domain.create">["config"];
+    return { ...made, b_info: { ...made.b_info, kernel } };
+  };
+  mkdirSync(folder);
+  copyFileSync(join(host.folder, "sleeps"), join(folder, "kernel"));
+  symlinkSync(host.paths.state, join(folder, "link"));
+  const own = [host.paths.database, join(folder, "link/host.sqlite"), `${folder}/../state/host.sqlite`, join(host.folder, "sleeps"), join(folder, "none")];
+  await host.done("create", "-q", host.cfg("first"));
+  const all = async (path: string): Promise<void> => {
+    for (const [name, params] of Object.entries({
+      "domain.create": { config: await config("x", path) }, "domain.configUpdate": { domain: "first", config: await config("first", path) }, "domain.restore": { path }, "cdrom.change": { domain: "first", vdev: "hdc", path },
+      "domain.save": { domain: "first", path: `${path}/../x` }, "domain.dumpCore": { domain: "first", path: `${path}/../x` },
+      "block.attach": { domain: "first", spec: [`${path},raw,xvdb,w`] },
+    })) await assert.rejects(operate.call(name as "domain.restore", params as { path: string }), (e: ApiFault) => e.code === "forbidden" && /domusd --folders/.test(e.message), `${name} ${path}`);
+  };
+  for (const path of [...own, join(folder, "kernel")]) await all(path);
+  for (const spec of ["vdev=xvdb,format=raw,target=nbds://../../etc/passwd", `vdev=xvdb,format=raw,target=nbd+unix:///?socket=${host.paths.socket}`]) await assert.rejects(operate.call("block.attach", { domain: "first", spec: [spec] }), code("forbidden"));
+  await assert.rejects(operate.call("domain.migrate", { domain: "first", to: "127.0.0.1:1", tls: { key: host.paths.database } }), code("forbidden"));
+  for (const bad of [host.folder, host.paths.state, join(folder, "link")]) {
+    host.daemon("stop", "--keep-machine");
+    assert.match(host.daemon("start", `--folders=${bad}`).err, /--folders: .* are one in the other/);
+  }
+  assert.equal(host.daemon("start", `--folders=${folder}`).code, 0);
+  const given = await operated();
+  const { domid } = await given.call("domain.create", { config: await config("second", join(folder, "kernel")) });
+  for (const path of own) await assert.rejects(given.call("block.attach", { domain: domid, spec: [`${path},raw,xvdb,w`] }), code("forbidden"));
+  await given.call("domain.dumpCore", { domain: domid, path: join(folder, "core") });
 });

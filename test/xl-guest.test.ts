@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { execFileSync, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { writeFileSync, existsSync, statSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import type { Duplex } from "node:stream";
 import { after, before, test } from "node:test";
 import type { Result } from "../src/api/actions.ts";
@@ -54,7 +54,7 @@ before(async () => {
   if (missing) return;
   host = new TestHost();
   host.certificates({ host: "/OU=operate/CN=a", other: "/OU=operate/CN=b" });
-  for (const [h, name] of [[host, "host"], [other = new TestHost(), "other"]] as const) assert.equal(h.daemon("start", "--memory=160", "--pcpus=1", "--net=none", ...TestHost.tls(host, name)).code, 0);
+  for (const [h, name] of [[host, "host"], [other = new TestHost(), "other"]] as const) assert.equal(h.daemon("start", "--memory=160", "--pcpus=1", "--net=none", `--folders=${dirname(images().kernel)}`, ...TestHost.tls(host, name)).code, 0);
 });
 after(async () => {
   shell?.close();

@@ -7,10 +7,11 @@ import { StringDecoder } from "node:string_decoder";
 import type { ActionName, Params, Result, StreamName } from "./actions.ts";
 import type { HostEvent } from "./events.ts";
 import { ApiFault, faultFromJson } from "./fault.ts";
+import { type Folders, foldersHeader } from "./folders.ts";
 import type { Progress } from "./tasks.ts";
 
 /** Where a daemon is. `token` and certificates are for addresses; a Unix socket is its owner's. */
-export type Target = { readonly socketPath: string } | { readonly host: string; readonly port: number; readonly token?: string; readonly tls?: { readonly ca?: string; readonly cert?: string; readonly key?: string } };
+export type Target = { readonly socketPath: string; /** those whose files may be named by this client */ readonly folders?: Folders } | { readonly host: string; readonly port: number; readonly token?: string; readonly tls?: { readonly ca?: string; readonly cert?: string; readonly key?: string } };
 /** What a call can be given. */
 export type CallOptions = {
   /** ends the call, and cancels the task that it began */
@@ -38,7 +39,7 @@ export class ApiClient {
 
   #open(method: string, path: string, headers: Record<string, string | number>): ClientRequest {
     const t = this.target;
-    if ("socketPath" in t) return httpRequest({ socketPath: t.socketPath, method, path, headers: { host: "domus", ...headers }, agent: false });
+    if ("socketPath" in t) return httpRequest({ socketPath: t.socketPath, method, path, headers: { host: "domus", ...foldersHeader(t.folders ?? null), ...headers }, agent: false });
     const options: RequestOptions = { host: t.host, port: t.port, method, path, agent: false, headers: { ...headers, ...(t.token === undefined ? {} : { authorization: `Bearer ${t.token}` }) }, ...t.tls };
     return t.tls ? httpsRequest(options) : httpRequest(options);
   }

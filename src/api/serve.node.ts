@@ -8,6 +8,7 @@ import type { z } from "zod";
 import { ACTIONS, type ActionName, type Checked, ROLES, type Result, type Role, type StreamName, STREAMS } from "./actions.ts";
 import type { EventLog } from "./events.ts";
 import { ApiFault, FAULT_STATUS, faultJson, faultOf } from "./fault.ts";
+import { type Folders, foldersOf } from "./folders.ts";
 import type { TaskContext, TaskInfo, Tasks } from "./tasks.ts";
 
 /** Bytes of a request: no configuration is longer. */
@@ -15,10 +16,12 @@ const MAX_BODY_BYTES = 4 << 20;
 /** An event reader that lets so much pile up is dropped. */
 const MAX_BEHIND_BYTES = 1 << 20;
 
+/** What a handler is told of its call; `folders`: those whose files the client may name, all where they are not said. */
+export type CallContext = TaskContext & { readonly folders?: Folders };
 /** Who answers each action; a process has those that are its own. A long action's is given a signal and tells how far it is. */
-export type Handlers = { readonly [N in ActionName]?: (params: Checked<N>, context: TaskContext) => Promise<Result<N>> | Result<N> };
+export type Handlers = { readonly [N in ActionName]?: (params: Checked<N>, context: CallContext) => Promise<Result<N>> | Result<N> };
 /** Opens a stream. @returns who takes the connection when it has been said that there is one, and the task that tells how it went, where there is one */
-export type StreamOpener = (params: Record<string, unknown>) => Promise<{ take(connection: Duplex): void; readonly task?: string }>;
+export type StreamOpener = (params: Record<string, unknown>, folders: Folders) => Promise<{ take(connection: Duplex): void; readonly task?: string }>;
 /** The header that names a stream's task. */
 export const TASK_HEADER = "x-domus-task";
 /** What is served. */
@@ -29,10 +32,10 @@ export type Served = {
   readonly events: EventLog;
   /** what a client may; null: it has not said who it is. Default: all, where only their owner can open the socket */
   role?(req: IncomingMessage): Role | null | Promise<Role | null>;
-  /** answers the actions and streams that are another process's */
+  /** answers the actions and streams that are another process's, for a client of that role */
   readonly elsewhere?: {
-    action(name: ActionName, body: Buffer, params: unknown, res: ServerResponse): Promise<void>;
-    stream(name: StreamName, req: IncomingMessage, socket: Duplex, head: Buffer): Promise<void>;
+    action(name: ActionName, body: Buffer, params: unknown, res: ServerResponse, role: Role): Promise<void>;
+    stream(name: StreamName, req: IncomingMessage, socket: Duplex, head: Buffer, role: Role): Promise<void>;
   };
   /** further pages, by their paths */
   readonly pages?: Readonly<Record<string, { readonly role: Role | null; readonly type: string; text(): string | Promise<string> }>>;
@@ -106,35 +109,36 @@ function tellEvents(events: EventLog, since: number | undefined, res: ServerResp
 
 /** What serves the requests and upgrades of a server of node:http. */
 export function apiListener(s: Served): { request: RequestListener; upgrade(req: IncomingMessage, socket: Duplex, head: Buffer): void } {
-  const mayNot = async (req: IncomingMessage, needed: Role): Promise<void> => {
+  const roleFor = async (req: IncomingMessage, needed: Role): Promise<Role> => {
     const role = s.role ? await s.role(req) : "admin";
     if (role === null) throw new ApiFault("unauthorized", "Say who you are: send a token (Authorization: Bearer ...) or a client certificate");
     if (ROLES.indexOf(role) < ROLES.indexOf(needed)) throw new ApiFault("forbidden", `This wants the role "${needed}"; yours is "${role}"`);
+    return role;
   };
   const act = async (name: ActionName, req: IncomingMessage, res: ServerResponse): Promise<void> => {
     const a = ACTIONS[name];
-    await mayNot(req, a.role);
+    const role = await roleFor(req, a.role), folders = foldersOf(req);
     const body = await bodyOf(req), params = checkedBy(a.params, name, jsonOf(body));
-    const handler = s.handlers[name] as ((p: unknown, c: TaskContext) => unknown) | undefined;
-    if (!handler && s.elsewhere) return s.elsewhere.action(name, body, params, res);
+    const handler = s.handlers[name] as ((p: unknown, c: CallContext) => unknown) | undefined;
+    if (!handler && s.elsewhere) return s.elsewhere.action(name, body, params, res, role);
     if (name === "task.watch") { await tellTask(s.tasks, (params as { task: string }).task, res); return; }
     if (!handler) throw new ApiFault("notbuilt", `${name} is not built yet`);
-    if ("isLong" in a && a.isLong) { await tellTask(s.tasks, s.tasks.start(name, async (c) => handler(params, c)).id, res); return; }
+    if ("isLong" in a && a.isLong) { await tellTask(s.tasks, s.tasks.start(name, async (c) => handler(params, { ...c, folders })).id, res); return; }
     const aborted = new AbortController();
     res.on("close", () => { if (!res.writableFinished) aborted.abort(); });
-    answer(res, 200, { result: await handler(params, { signal: aborted.signal, progress: () => {} }) });
+    answer(res, 200, { result: await handler(params, { signal: aborted.signal, progress: () => {}, folders }) });
   };
   const serve = async (req: IncomingMessage, res: ServerResponse): Promise<void> => {
     const url = urlOf(req), name = /^\/v1\/([\w.]+)$/.exec(url.pathname)?.[1];
     if (req.method === "POST" && name !== undefined && isAction(name)) return act(name, req, res);
     if (req.method === "GET" && name === "events") {
-      await mayNot(req, "read");
+      await roleFor(req, "read");
       const since = url.searchParams.get("since");
       return tellEvents(s.events, since !== null && /^\d{1,15}$/.test(since) ? Number(since) : undefined, res);
     }
     const page = req.method === "GET" && s.pages && Object.hasOwn(s.pages, url.pathname) ? s.pages[url.pathname] : undefined;
     if (page) {
-      if (page.role) await mayNot(req, page.role);
+      if (page.role) await roleFor(req, page.role);
       res.writeHead(200, { "content-type": page.type }).end(await page.text());
       return;
     }
@@ -152,11 +156,11 @@ export function apiListener(s: Served): { request: RequestListener; upgrade(req:
       void (async () => {
         const url = urlOf(req), name = /^\/v1\/streams\/([\w.]+)$/.exec(url.pathname)?.[1] ?? "";
         if (!isStream(name) || req.headers.upgrade !== "domus") throw new ApiFault("notfound", `There is no stream ${url.pathname}`);
-        await mayNot(req, STREAMS[name].role);
+        const role = await roleFor(req, STREAMS[name].role);
         const opener = s.streams?.[name];
-        if (!opener && s.elsewhere) return s.elsewhere.stream(name, req, socket, head);
+        if (!opener && s.elsewhere) return s.elsewhere.stream(name, req, socket, head, role);
         if (!opener) throw new ApiFault("notbuilt", `${name} is not built yet`);
-        const { take, task } = await opener(checkedBy(STREAMS[name].params, name, Object.fromEntries(url.searchParams)));
+        const { take, task } = await opener(checkedBy(STREAMS[name].params, name, Object.fromEntries(url.searchParams)), foldersOf(req));
         socket.write(`HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: domus\r\n${task === undefined ? "" : `${TASK_HEADER}: ${task}\r\n`}\r\n`);
         if (head.length) socket.unshift(head);
         take(socket);

@@ -44,9 +44,11 @@ export async function openDisks(specs: readonly DiskSpec[], file: string, isThro
     throw e;
   }
 }
+/** The scheme of a disk that another program serves; undefined: it is a file. */
+export const peerOf = (target: string): string | undefined => /^(nbd|nbd\+unix|iscsi):\/\//.exec(target)?.[1];
 async function open(spec: DiskSpec, file: string, isReadonly: boolean, store: NodeStore): Promise<Disk> {
   try {
-    const peer = /^(nbd|nbd\+unix|iscsi):\/\//.exec(spec.target)?.[1];
+    const peer = peerOf(spec.target);
     if (peer) {
       if (spec.format !== "raw") throw faultAt(spec.place, `${spec.vdev}: A disk of another machine is taken as it is: write format=raw, not ${spec.format}`);
       return await (peer === "iscsi" ? openIscsiUri(spec.target, { connect: connectSocket, initiatorName: initiatorName(), isReadonly }) : openNbd(spec.target, { connect: connectSocket, isReadonly }));

@@ -6,7 +6,7 @@ import { faultOf } from "../api/fault.ts";
 import { UserError } from "../base/errors.ts";
 import { numberOption, type Option, optionsHelp, parseArgs } from "./args.ts";
 import { Host } from "./daemon/host.ts";
-import { HTTP_OPTIONS, parseHttp, serveHttp } from "./daemon/http.ts";
+import { HTTP_OPTIONS, parseFolders, parseHttp, serveHttp } from "./daemon/http.ts";
 import { findDaemon, startDaemon } from "./daemon/launch.ts";
 import { reportReady, startOf } from "./daemon/processes.ts";
 import { HostState } from "./daemon/state.ts";
@@ -20,6 +20,7 @@ const OPTIONS: Readonly<Record<string, Option>> = {
   "idle-minutes": { value: "N", help: "end, machine and all, when no domain was there and nobody asked for so long (default: never; xl starts it with 15)" },
   force: { help: "stop: end domains too" },
   "keep-machine": { help: "stop: end the daemon alone; the next one finds machine and domains again" },
+  folders: { value: "DIR[:DIR]", help: 'whose files the role operate may name over HTTP: kernels, disks, saved domains; "none": no more (default: none)' },
   help: { help: "this text", short: "h" },
   ...HTTP_OPTIONS,
   ...MACHINE_OPTIONS,
@@ -37,6 +38,8 @@ runs. Options of the machine and of HTTP are kept, and hold from its next start.
 
 ${optionsHelp(OPTIONS)}`;
 const log = jsonLog("domusd");
+/** An option's value in words that hold in any folder. */
+const wholeValue = (name: string, value: string): string => (/^tls-/.test(name) ? resolve(value) : name === "folders" && value !== "none" ? value.split(":").filter((f) => f !== "").map((f) => resolve(f)).join(":") : value);
 
 async function run(parsed: ReturnType<typeof parseArgs>): Promise<number> {
   const paths = hostPaths(parsed.options.get("state")), idleMinutes = numberOption(parsed, "idle-minutes", 0, 1e6) ?? 0;
@@ -45,14 +48,17 @@ async function run(parsed: ReturnType<typeof parseArgs>): Promise<number> {
   const state = await HostState.open(paths.database), host = new Host(state, paths, log), ended = Promise.withResolvers<number>();
   const machine = Object.keys(MACHINE_OPTIONS).flatMap((name) => { const value = parsed.options.get(name); return value === undefined ? [] : [value === "" ? `--${name}` : `--${name}=${value}`]; });
   if (machine.length) state.putSetting("machine", JSON.stringify(machine));
-  const given = Object.keys(HTTP_OPTIONS).flatMap((name) => { const value = parsed.options.get(name); return value === undefined ? [] : [[name, /^tls-/.test(name) ? resolve(value) : value] as const]; });
+  const given = Object.keys(HTTP_OPTIONS).flatMap((name) => { const value = parsed.options.get(name); return value === undefined ? [] : [[name, wholeValue(name, value)] as const]; });
   const options = new Map(given.length ? given : JSON.parse(state.setting("http") ?? "[]") as [string, string][]), choice = parseHttp(options);
+  const folders = parsed.options.has("folders") ? wholeValue("folders", parsed.options.get("folders")!) : state.setting("folders") ?? "none";
+  host.folders = parseFolders(folders, paths);
   host.onStop = () => ended.resolve(0);
   for (const signal of ["SIGTERM", "SIGINT"] as const) process.on(signal, () => ended.resolve(0));
   process.on("SIGHUP", () => {});
   // an address that cannot be had is neither kept nor leaves a machine behind
   const http = choice ? await serveHttp(host, state, choice) : null;
   if (given.length) state.putSetting("http", JSON.stringify(given));
+  if (parsed.options.has("folders")) state.putSetting("folders", folders);
   const begun = host.machine.begin(), server = await serveUnix(paths.socket, host.served());
   if (http) log("info", `The API is served at ${host.http}`);
   log("info", `domusd serves ${paths.socket}`, { state: paths.state });
@@ -84,7 +90,7 @@ async function main(args: string[]): Promise<number> {
     case "run": return run(parsed);
     case "start": {
       if (await findDaemon(paths)) throw new UserError(`A domusd runs on ${paths.state} already`);
-      await startDaemon(paths, [...parsed.options].map(([name, value]) => (value === "" ? `--${name}` : `--${name}=${/^tls-/.test(name) ? resolve(value) : value}`)));       // it stands in another folder
+      await startDaemon(paths, [...parsed.options].map(([name, value]) => (value === "" ? `--${name}` : `--${name}=${wholeValue(name, value)}`)));       // it stands in another folder
       return 0;
     }
     case "stop": {

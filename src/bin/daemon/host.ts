@@ -8,6 +8,7 @@ import { EventLog } from "../../api/events.ts";
 import { ApiFault, faultJson, FAULT_STATUS } from "../../api/fault.ts";
 import { openApi } from "../../api/openapi.ts";
 import { configOf } from "../../api/schema.ts";
+import { type Folders, foldersHeader } from "../../api/folders.ts";
 import { type Handlers, type Served, TASK_HEADER } from "../../api/serve.node.ts";
 import { Tasks } from "../../api/tasks.ts";
 import type { Log } from "../log.ts";
@@ -37,6 +38,8 @@ export class Host {
   #nrOpen = 0;
   /** where HTTP is served, for the status */
   http: string | null = null;
+  /** whose files those may name over HTTP who do not rule the host; whole and without symbolic links */
+  folders: readonly string[] = [];
   /** called when somebody asks the daemon to end */
   onStop: () => void = () => {};
 
@@ -51,7 +54,7 @@ export class Host {
   served(role?: (req: IncomingMessage) => Role | null | Promise<Role | null>): Served {
     return {
       handlers: this.#handlers(), tasks: this.tasks, events: this.events, ...(role ? { role } : {}),
-      elsewhere: { action: (name, body, params, res) => this.#forward(name, body, params, res), stream: (name, req, socket, head) => this.#join(name, req, socket, head) },
+      elsewhere: { action: (name, body, params, res, role) => this.#forward(name, body, params, res, role), stream: (name, req, socket, head, role) => this.#join(name, req, socket, head, role) },
       pages: {
         "/openapi.json": { role: null, type: "application/json", text: () => `${JSON.stringify(openApi(VERSION), null, 1)}\n` },
         "/metrics": { role: "read", type: "text/plain; version=0.0.4", text: () => this.metrics.text(this.machine) },
@@ -95,8 +98,12 @@ export class Host {
   /** Nobody uses it: how long, in ms; 0 while somebody listens or a domain is there. */
   idleMs(): number { return this.#nrOpen > 0 || this.events.nrListeners > 0 || this.#state.domains().length > 0 ? 0 : Date.now() - this.#lastUseMs; }
 
+  /** Whose files a client of that role may name; at the Unix socket all are "admin". */
+  foldersFor(role: Role): Folders { return role === "admin" ? null : this.folders; }
   /** Hand an action on to the machine, and its answer back as it comes. */
-  async #forward(name: ActionName, body: Buffer, params: unknown, res: ServerResponse): Promise<void> {
+  async #forward(name: ActionName, body: Buffer, params: unknown, res: ServerResponse, role: Role): Promise<void> {
+    const folders = this.foldersFor(role);
+    if (folders && name === "domain.migrate" && (params as Params<"domain.migrate">).tls) throw new ApiFault("forbidden", 'Certificates of the host are named by the role "admin"; the daemon shows its own');
     const client = await this.machine.client(), { socketPath } = client.target as { socketPath: string };
     const config = name === "domain.create" ? configOf((params as Params<"domain.create">).config as never) : null;
     if (config) this.#state.noteCreating(config, MACHINE);
@@ -112,7 +119,7 @@ export class Host {
           else res.writeHead(FAULT_STATUS.gone, { "content-type": "application/json" }).end(`${JSON.stringify(error)}\n`);
           done();
         };
-        const up = httpRequest({ socketPath, method: "POST", path: `/v1/${name}`, agent: false, headers: { host: "domus", "content-type": "application/json", "content-length": body.length } });
+        const up = httpRequest({ socketPath, method: "POST", path: `/v1/${name}`, agent: false, headers: { host: "domus", ...foldersHeader(folders), "content-type": "application/json", "content-length": body.length } });
         up.on("error", broken);
         up.on("response", (from) => {
           res.writeHead(from.statusCode ?? 500, { "content-type": from.headers["content-type"] ?? "application/json" });
@@ -140,9 +147,9 @@ export class Host {
     return Object.keys(tls).length ? { tls } : {};
   }
   /** Hand a stream on: bytes both ways. */
-  async #join(_name: StreamName, req: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
+  async #join(_name: StreamName, req: IncomingMessage, socket: Duplex, head: Buffer, role: Role): Promise<void> {
     const { socketPath } = (await this.machine.client()).target as { socketPath: string };
-    const up = httpRequest({ socketPath, method: "GET", path: req.url, agent: false, headers: { host: "domus", connection: "Upgrade", upgrade: "domus" } });
+    const up = httpRequest({ socketPath, method: "GET", path: req.url, agent: false, headers: { host: "domus", ...foldersHeader(this.foldersFor(role)), connection: "Upgrade", upgrade: "domus" } });
     up.on("error", () => socket.destroy());
     up.on("response", (from) => {
       socket.write(`HTTP/1.1 ${from.statusCode} ${from.statusMessage}\r\nConnection: close\r\nContent-Type: application/json\r\n\r\n`);

@@ -2,18 +2,20 @@
  * The API at an address: the same actions as at the socket, for those who have a token or a certificate. On the loopback HTTP will do; elsewhere it is TLS, and with a CA for clients
  * a certificate of theirs is their name.
  */
-import { readFileSync } from "node:fs";
+import { readFileSync, realpathSync } from "node:fs";
 import { createServer, type IncomingMessage, type Server } from "node:http";
 import { createServer as createTlsServer } from "node:https";
 import { isIP } from "node:net";
 import type { Duplex } from "node:stream";
 import type { TLSSocket } from "node:tls";
 import { createWebSocketStream, type WebSocket, WebSocketServer } from "ws";
-import { isLoopback } from "../../api/client.node.ts";
+import { ApiClient, isLoopback, type Target } from "../../api/client.node.ts";
 import { ROLES, type Role, STREAMS, type StreamName } from "../../api/actions.ts";
 import { FAULT_STATUS, faultJson, faultOf } from "../../api/fault.ts";
 import { apiListener, urlOf } from "../../api/serve.node.ts";
 import { UserError } from "../../base/errors.ts";
+import { isWithin } from "../machine/bounds.ts";
+import type { HostPaths } from "../paths.ts";
 import type { Option } from "../args.ts";
 import { type Host, tokenHash } from "./host.ts";
 import type { HostState } from "./state.ts";
@@ -59,6 +61,18 @@ function roleOf(state: HostState, req: IncomingMessage): Role | null {
   return token === undefined ? null : state.roleOfHash(tokenHash(token));
 }
 
+/**
+ * The folders of "--folders", where they truly are. A folder with the daemon's own in it is none: who writes there is the host's ruler.
+ * @throws UserError naming the one that cannot be
+ */
+export function parseFolders(text: string, paths: HostPaths): string[] {
+  const real = (folder: string): string => { try { return realpathSync(folder); } catch (e) { throw new UserError(`--folders: ${folder} cannot be had (${(e as NodeJS.ErrnoException).code})`); } };
+  return text === "none" ? [] : text.split(":").filter((f) => f !== "").map((given) => {
+    const folder = real(given), own = [paths.state, paths.run].map(real).find((o) => isWithin(o, folder) || isWithin(folder, o));
+    if (own !== undefined) throw new UserError(`--folders: ${given} and the daemon's own folder ${own} are one in the other; choose a folder beside it`);
+    return folder;
+  });
+}
 /** Serve. @returns the server @throws UserError where the address or a file cannot be had */
 export async function serveHttp(host: Host, state: HostState, choice: HttpChoice): Promise<Server> {
   const role = async (req: IncomingMessage): Promise<Role | null> => {
@@ -82,7 +96,7 @@ export async function serveHttp(host: Host, state: HostState, choice: HttpChoice
       sockets.handleUpgrade(req, socket, head, (ws) => {
         ws.on("error", () => {});
         if (isEvents) tellEvents(host, ws, url.searchParams.get("since"));
-        else void joinStream(host, ws, name as StreamName, url.searchParams);
+        else void joinStream(host, ws, name as StreamName, url.searchParams, may);
       });
     })().catch((e) => { socket.end(`HTTP/1.1 ${FAULT_STATUS[faultOf(e).code]} Refused\r\nConnection: close\r\n\r\n`); });
   });
@@ -101,11 +115,11 @@ function tellEvents(host: Host, ws: WebSocket, since: string | null): void {
   ws.on("close", stop);
 }
 /** A stream of the machine's as binary messages; a refusal is the closing's reason. */
-async function joinStream(host: Host, ws: WebSocket, name: StreamName, query: URLSearchParams): Promise<void> {
+async function joinStream(host: Host, ws: WebSocket, name: StreamName, query: URLSearchParams, role: Role): Promise<void> {
   const messages = createWebSocketStream(ws);        // what comes before the machine has answered waits in it
   messages.on("error", () => ws.terminate());
   try {
-    const { connection } = await (await host.machine.client()).openStream(name, Object.fromEntries(query));
+    const { connection } = await new ApiClient({ ...(await host.machine.client()).target, folders: host.foldersFor(role) } as Target).openStream(name, Object.fromEntries(query));
     if (ws.readyState !== ws.OPEN) { connection.destroy(); return; }
     for (const end of [connection, messages]) end.on("error", () => { connection.destroy(); ws.terminate(); });
     connection.pipe(messages);

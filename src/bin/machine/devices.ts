@@ -4,7 +4,7 @@ import type { Result } from "../../api/actions.ts";
 import { UserError } from "../../base/errors.ts";
 import { LiveDisk } from "../../storage/online.ts";
 import type { Domain } from "../../toolstack/domain.ts";
-import { diskFromLibxl, libxlDisk, libxlNic, type LibxlConfig } from "../../toolstack/libxl-json.ts";
+import { diskFromLibxl, libxlDisk, libxlNic, type LibxlConfig, type LibxlDisk } from "../../toolstack/libxl-json.ts";
 import type { Machine } from "../../toolstack/machine.ts";
 import { reviewDisk, vifConfig } from "../../toolstack/xldevices.ts";
 import { parseDiskSpec, vdevName, vdevNumber } from "../../toolstack/xldisk.ts";
@@ -47,12 +47,14 @@ export function channelList(machine: Machine, domain: Domain, config: LibxlConfi
   });
 }
 
-/** Open a disk and give it to a domain. @returns its vdev @throws UserError with nothing left open */
-export async function attachBlock(r: Resident & { domain: Domain }, spec: readonly string[], folder: string): Promise<{ vdev: string }> {
+/** Open a disk and give it to a domain. @param may refuses what the client may not name @returns its vdev @throws UserError with nothing left open */
+export async function attachBlock(r: Resident & { domain: Domain }, spec: readonly string[], folder: string, may: (disk: LibxlDisk) => Promise<void>): Promise<{ vdev: string }> {
   const disk = parseDiskSpec(spec, place("disk"));
   reviewDisk(disk);
   if (r.domain.devices.list("vbd").some((d) => d.devid === disk.device)) throw new ApiFault("exists", `${r.name} has a disk ${disk.vdev} already`);
-  const json = libxlDisk(disk, (path) => pathFrom(folder, path)), [opened] = await openDrives([diskFromLibxl(json)]);
+  const json = libxlDisk(disk, (path) => pathFrom(folder, path));
+  await may(json);
+  const [opened] = await openDrives([diskFromLibxl(json)]);
   try {
     r.domain.attachDisk(opened!);
   } catch (e) {

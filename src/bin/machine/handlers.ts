@@ -6,13 +6,14 @@ import { needCpus } from "../../api/cpus.ts";
 import { ApiFault } from "../../api/fault.ts";
 import type { HostEvent } from "../../api/events.ts";
 import { configOf } from "../../api/schema.ts";
-import type { Handlers, StreamOpener } from "../../api/serve.node.ts";
+import type { CallContext, Handlers, StreamOpener } from "../../api/serve.node.ts";
 import type { Tasks } from "../../api/tasks.ts";
 import type { Domain } from "../../toolstack/domain.ts";
 import { standingOf } from "../../toolstack/migrate.ts";
 import { fromLibxl } from "../../toolstack/libxl-json.ts";
 import { checkConfig } from "../../toolstack/config.ts";
 import { joinConsole } from "../consoles.ts";
+import { mustBeDisk, mustBeWithin, mustNameWithin } from "./bounds.ts";
 import { bridgeList } from "./capture.ts";
 import { debugKeys } from "./debug-keys.ts";
 import { attachBlock, attachNic, blockList, changeCd, channelList, detachBlock, detachNic, nicList } from "./devices.ts";
@@ -38,7 +39,7 @@ export function machineHandlers(residents: Residents, tasks: Tasks): Handlers {
     "domain.list": ({ domain }) => (domain === undefined ? [domain0(machine), ...machine.domains.map((d) => domainInfo(residents, d)).sort((a, b) => a.domid - b.domid)]
       : domain === 0 || domain === "0" || domain === "Domain-0" ? [domain0(machine)] : [domainInfo(residents, residents.find(domain))]),
     "domain.config": ({ domain }) => residents.keeper(domain).config,
-    "domain.create": async ({ config, isPaused }, c) => ({ domid: (await residents.create(configOf(config), { signal: c.signal, progress: c.progress, ...(isPaused ? { isPaused } : {}) })).domid }),
+    "domain.create": async ({ config, isPaused }, c) => ({ domid: (await residents.create(await mustNameWithin(c.folders ?? null, configOf(config)), { signal: c.signal, progress: c.progress, ...(isPaused ? { isPaused } : {}) })).domid }),
     "domain.destroy": async ({ domain }) => { await residents.destroy(domain); return {}; },
     "domain.shutdown": ({ domain, how }) => {
       const d = residents.find(domain);
@@ -48,8 +49,8 @@ export function machineHandlers(residents: Residents, tasks: Tasks): Handlers {
     "domain.pause": async ({ domain }) => { const d = residents.find(domain); await d.pause(); tell("domain.paused", d); return {}; },
     "domain.unpause": ({ domain }) => { const d = residents.find(domain); d.unpause(); tell("domain.unpaused", d); return {}; },
     "domain.rename": ({ domain, name }) => { residents.rename(domain, name); return {}; },
-    "domain.configUpdate": ({ domain, config }) => {
-      const r = residents.keeper(domain), next = configOf(config);
+    "domain.configUpdate": async ({ domain, config }, c) => {
+      const next = await mustNameWithin(c.folders ?? null, configOf(config)), r = residents.keeper(domain);
       checkConfig({ ...fromLibxl(next).config, kernel: new Uint8Array(1) });
       r.nextConfig = { ...next, c_info: { ...next.c_info, name: r.name, uuid: r.domain.uuid } };
       changed(r.domain);
@@ -69,17 +70,17 @@ export function machineHandlers(residents: Residents, tasks: Tasks): Handlers {
       hd?.shutdown(SHUTDOWN.reboot);
       return {};
     },
-    "domain.save": ({ domain, path, afterwards }, c) => saveToFile(residents, domain, absolute(path), afterwards ?? "destroy", c),
-    "domain.restore": ({ path, isPaused, config }, c) => restoreFromFile(residents, absolute(path), isPaused ?? false, config === undefined ? null : configOf(config), c),
-    "domain.dumpCore": ({ domain, path }, c) => dumpToFile(residents.find(domain), absolute(path), c),
+    "domain.save": async ({ domain, path, afterwards }, c) => saveToFile(residents, domain, await toMake(c, path), afterwards ?? "destroy", c),
+    "domain.restore": async ({ path, isPaused, config }, c) => restoreFromFile(residents, await toRead(c, path), isPaused ?? false, config === undefined ? null : configOf(config), c),
+    "domain.dumpCore": async ({ domain, path }, c) => dumpToFile(residents.find(domain), await toMake(c, path), c),
     "domain.migrate": (params, c) => migrateTo(residents, defined(params) as MigrateParams, c),
     "migration.standing": ({ migration }) => ({ standing: standingOf(machine, migration) }),
     "domain.sysrq": ({ domain, key }) => { residents.find(domain).control.sysrq(key); return {}; },
 
     "block.list": ({ domain }) => blockList(machine, residents.find(domain)),
-    "block.attach": async ({ domain, spec, folder }) => { const r = residents.keeper(domain), made = await attachBlock(r, spec, absolute(folder ?? "/")); changed(r.domain); return made; },
+    "block.attach": async ({ domain, spec, folder }, c) => { const r = residents.keeper(domain), made = await attachBlock(r, spec, absolute(folder ?? "/"), (disk) => mustBeDisk(c.folders ?? null, disk)); changed(r.domain); return made; },
     "block.detach": async ({ domain, vdev, isForced }) => { const r = residents.keeper(domain); await detachBlock(r, vdev, isForced ?? false); changed(r.domain); return {}; },
-    "cdrom.change": async ({ domain, vdev, path }) => { const r = residents.keeper(domain); await changeCd(r, vdev, path === undefined ? null : absolute(path)); changed(r.domain); return {}; },
+    "cdrom.change": async ({ domain, vdev, path }, c) => { const disc = path === undefined ? null : await toRead(c, path), r = residents.keeper(domain); await changeCd(r, vdev, disc); changed(r.domain); return {}; },
     "nic.list": ({ domain }) => nicList(machine, residents.find(domain)),
     "nic.attach": async ({ domain, spec }) => { const r = residents.keeper(domain), made = await attachNic(r, spec); changed(r.domain); return made; },
     "nic.detach": async ({ domain, nic, isForced }) => { const r = residents.keeper(domain); await detachNic(machine, r, nic, isForced ?? false); changed(r.domain); return {}; },
@@ -110,6 +111,16 @@ const defined = <T extends object>(o: T): { [K in keyof T]: Exclude<T[K], undefi
 /** The process's folder is nobody's: paths come whole. */
 function absolute(path: string): string {
   if (!isAbsolute(path)) throw new ApiFault("invalid", `"${path}" is not an absolute path, and the daemon stands in another folder than you`);
+  return path;
+}
+/** A file that a client names, to be read. @throws ApiFault */
+async function toRead(c: CallContext, path: string): Promise<string> {
+  await mustBeWithin(c.folders ?? null, absolute(path));
+  return path;
+}
+/** As `toRead`, of one that is to be made. */
+async function toMake(c: CallContext, path: string): Promise<string> {
+  await mustBeWithin(c.folders ?? null, absolute(path), true);
   return path;
 }
 

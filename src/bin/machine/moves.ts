@@ -7,7 +7,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { ApiClient, isLoopback } from "../../api/client.node.ts";
 import type { Result } from "../../api/actions.ts";
 import { ApiFault } from "../../api/fault.ts";
-import type { StreamOpener } from "../../api/serve.node.ts";
+import type { CallContext, StreamOpener } from "../../api/serve.node.ts";
 import type { TaskContext, Tasks } from "../../api/tasks.ts";
 import { dumpCore } from "../../toolstack/dumpcore.ts";
 import { diskFromLibxl, type LibxlConfig } from "../../toolstack/libxl-json.ts";
@@ -15,6 +15,7 @@ import type { Standing } from "../../migration/commit.ts";
 import type { Domain } from "../../toolstack/domain.ts";
 import { type Link, MigrationInDoubt, type MigrateReport, receiveOrGiveBack, sendDomain } from "../../toolstack/migrate.ts";
 import { type Progress as Step, restoreDomain, saveDomain } from "../../toolstack/save.ts";
+import { mustNameWithin } from "./bounds.ts";
 import { handOver } from "./drives.ts";
 import type { Resident, Residents } from "./residents.ts";
 
@@ -56,14 +57,14 @@ export async function dumpToFile(domain: Domain, path: string, c: { readonly sig
   return { bytes: await dumpCore(domain, await fileSink(path), { ...(c.signal ? { signal: c.signal } : {}), progress: (done, total) => c.progress?.({ text: "writing the core", done, total }) }) };
 }
 /** xl restore. */
-export async function restoreFromFile(residents: Residents, path: string, isPaused: boolean, config: LibxlConfig | null, c: TaskContext): Promise<Result<"domain.restore">> {
+export async function restoreFromFile(residents: Residents, path: string, isPaused: boolean, config: LibxlConfig | null, c: CallContext): Promise<Result<"domain.restore">> {
   const file = createReadStream(path, { highWaterMark: 1 << 20 });
   await new Promise<void>((done, failed) => {
     file.once("open", () => done());
     file.once("error", (e: NodeJS.ErrnoException) => failed(new ApiFault("invalid", `${path} cannot be read: ${e.code === "ENOENT" ? "it does not exist" : e.message}`)));
   });
   const input = Readable.toWeb(file) as unknown as ReadableStream<Uint8Array>;
-  const domain = await residents.adopt((opened) => restoreDomain(residents.house.machine, input, { open: opened, paused: isPaused, signal: c.signal, progress: tell(c) }), config ? () => config : undefined);
+  const domain = await residents.adopt((opened) => restoreDomain(residents.house.machine, input, { open: opened, paused: isPaused, signal: c.signal, progress: tell(c) }), (saved) => mustNameWithin(c.folders ?? null, config ?? saved));
   return { domid: domain.domid };
 }
 
@@ -131,10 +132,10 @@ export async function migrateTo(residents: Residents, p: MigrateParams, c: TaskC
   }
 }
 /** Take a domain in. */
-export const receiveStream = (residents: Residents, tasks: Tasks): StreamOpener => async (params) => {
+export const receiveStream = (residents: Residents, tasks: Tasks): StreamOpener => async (params, folders) => {
   const { isPaused, name } = params as { isPaused?: boolean; name?: string };
   return overConnection(tasks, "migrate.receive", async (connection, c) => {
-    const domain = await residents.adopt((opened) => receiveOrGiveBack(residents.house.machine, linkOf(connection), { open: opened, signal: c.signal, progress: tell(c) }), name === undefined ? undefined : (config) => ({ ...config, c_info: { ...config.c_info, name } }));
+    const domain = await residents.adopt((opened) => receiveOrGiveBack(residents.house.machine, linkOf(connection), { open: opened, signal: c.signal, progress: tell(c) }), async (config) => ({ ...await mustNameWithin(folders, config), ...(name === undefined ? {} : { c_info: { ...config.c_info, name } }) }));
     if (isPaused) await domain.pause();
     return { domid: domain.domid, name: domain.name };
   });

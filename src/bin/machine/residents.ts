@@ -217,11 +217,11 @@ export class Residents {
     });
   }
   /** Take in a domain that comes with its memory: restored, or from another host. @param change what is to be otherwise here than it was there */
-  async adopt(make: (open: (configJson: string) => Promise<DomainConfig>) => Promise<Domain>, change: (config: LibxlConfig) => LibxlConfig = (c) => c): Promise<Domain> {
+  async adopt(make: (open: (configJson: string) => Promise<DomainConfig>) => Promise<Domain>, change: (config: LibxlConfig) => LibxlConfig | Promise<LibxlConfig> = (c) => c): Promise<Domain> {
     let config: LibxlConfig | null = null, loaded: CheckedConfig | null = null;
     try {
       const domain = await make(async (json) => {
-        config = change(configOfJson(json));
+        config = await change(configOfJson(json));
         this.#mustBeFree(config);
         loaded = await loadConfig(config, { isBuilt: true, missing: (why) => this.house.messages.say(why) });
         const { ramdisk, ...rest } = loaded;
