@@ -13,6 +13,8 @@ import type { TaskContext, TaskInfo, Tasks } from "./tasks.ts";
 
 /** Bytes of a request: no configuration is longer. */
 const MAX_BODY_BYTES = 4 << 20;
+/** So much of what was asked for is logged: anybody may ask for anything. */
+const MAX_TOLD_CHARS = 128;
 /** An event reader that lets so much pile up is dropped. */
 const MAX_BEHIND_BYTES = 1 << 20;
 
@@ -149,7 +151,7 @@ export function apiListener(s: Served): { request: RequestListener; upgrade(req:
       const begun = performance.now();
       res.on("error", () => {});
       void serve(req, res).catch((e) => { refuse(res, e); return faultOf(e).message; })
-        .then((error) => s.log?.({ action: `${req.method} ${(req.url ?? "").split("?")[0]}`, ms: Math.round(performance.now() - begun), status: res.statusCode, ...(typeof error === "string" ? { error } : {}) }));
+        .then((error) => s.log?.({ action: `${req.method} ${(req.url ?? "").split("?")[0]!.slice(0, MAX_TOLD_CHARS)}`, ms: Math.round(performance.now() - begun), status: res.statusCode, ...(typeof error === "string" ? { error } : {}) }));
     },
     upgrade: (req, socket, head) => {
       socket.on("error", () => {});

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
-import { mkdtempSync, rmSync, statSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -49,6 +49,20 @@ test("a log has all that a console said", async () => {
   views.close();
   assert.deepEqual(warnings, []);
   process.off("warning", warned);
+  rmSync(dir, { recursive: true });
+});
+
+test("a console's log does not grow without bound: what is older goes into a second file, and then away", { timeout: 60_000 }, async () => {
+  const dir = folder(), views = new ConsoleViews(), path = join(dir, "a.log"), text = (file: string): string => { try { return readFileSync(file, "latin1"); } catch { return ""; } };
+  writeFileSync(path, "left by an earlier life");
+  logConsole(dir, "a", views, assert.fail, 100);
+  for (const letter of "abcde") {
+    views.push(new TextEncoder().encode(letter.repeat(90)));
+    while (text(path) !== letter.repeat(90)) await turn();
+  }
+  assert.equal(text(`${path}.1`), "d".repeat(90));
+  assert.deepEqual(readdirSync(dir).sort(), ["a.log", "a.log.1"]);
+  views.close();
   rmSync(dir, { recursive: true });
 });
 

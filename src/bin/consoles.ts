@@ -1,5 +1,5 @@
 /** Consoles beside the terminal: a log per domain, and sockets for a domain's channels: many look, the first who types may type. */
-import { createWriteStream, mkdirSync, rmSync } from "node:fs";
+import { createWriteStream, mkdirSync, renameSync, rmSync, statSync, type WriteStream } from "node:fs";
 import { createServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
 import type { Duplex, Writable } from "node:stream";
@@ -8,6 +8,8 @@ import type { ConsoleViews } from "../drivers/console/views.ts";
 
 /** What one viewer may have typed that the guest has not read yet. Less is held, not waited for: a connection that is not read does not tell of its end. */
 const TYPED_AHEAD_BYTES = 64 << 10;
+/** A console's log: when it is so long it becomes NAME.log.1, in the place of an earlier one. A guest can write for ever. */
+const LOG_BYTES = 16 << 20;
 
 /** Wait until a stream takes more or takes nothing any more. */
 const roomIn = (stream: Writable): Promise<void> => new Promise((go) => {
@@ -21,19 +23,27 @@ const roomIn = (stream: Writable): Promise<void> => new Promise((go) => {
   stream.on("close", done);
 });
 
-/** Append what a console says to DIR/NAME.log, as it comes. A disk that is full costs the log, not the guest. */
-export function logConsole(folder: string, name: string, views: ConsoleViews, told: (sentence: string) => void): void {
+/** Append what a console says to DIR/NAME.log, as it comes; the last `maxBytes` at least are there, in it and in NAME.log.1. A disk that is full costs the log, not the guest. */
+export function logConsole(folder: string, name: string, views: ConsoleViews, told: (sentence: string) => void, maxBytes = LOG_BYTES): void {
   const path = join(folder, `${name}.log`);
   try { mkdirSync(folder, { recursive: true }); } catch (e) { throw new UserError(`The folder ${folder} for console logs cannot be made: ${(e as Error).message}`); }
-  const file = createWriteStream(path, { flags: "a", mode: 0o600 });
   let isLost = false;
-  file.on("error", (e) => {
+  const lost = (e: Error): void => {
     if (!isLost) told(`The console log ${path} cannot be written: ${e.message}`);
     isLost = true;
-  });
+  };
+  const begin = (): WriteStream => createWriteStream(path, { flags: "a", mode: 0o600 }).on("error", lost);
+  let file = begin(), sizeBytes = statSync(path, { throwIfNoEntry: false })?.size ?? 0;
   void (async () => {
     for await (const bytes of views.view()) {
+      if (sizeBytes > 0 && sizeBytes + bytes.length > maxBytes && !isLost) {
+        await new Promise<void>((closed) => { file.once("close", closed).end(); });
+        try { renameSync(path, `${path}.1`); } catch (e) { lost(e as Error); }
+        file = begin();
+        sizeBytes = 0;
+      }
       if (isLost) break;
+      sizeBytes += bytes.length;
       if (!file.write(bytes)) await roomIn(file);
     }
     file.end();

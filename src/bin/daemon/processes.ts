@@ -4,6 +4,7 @@ import { closeSync, mkdirSync, openSync, readFileSync, writeSync } from "node:fs
 import { dirname } from "node:path";
 import { fileURLToPath } from "node:url";
 import { UserError } from "../../base/errors.ts";
+import { LOG_FILE } from "../log.ts";
 
 /** Set for a program that is started by `startProgram`: it says on that descriptor that it is ready, or why it cannot be. Others have descriptors of that number for other things. */
 const READY_FD = "DOMUS_READY_FD";
@@ -35,7 +36,7 @@ export type Started = { readonly pid: number; readonly pidStart: string; /** res
 export async function startProgram(file: string, args: readonly string[], log: string, spawned: (pid: number, pidStart: string) => void = () => {}): Promise<Started> {
   mkdirSync(dirname(log), { recursive: true, mode: 0o700 });
   const out = openSync(log, "a", 0o600);
-  const child = spawn(process.execPath, [...process.execArgv, fileURLToPath(new URL(`../${file}`, import.meta.url)), ...args], { detached: true, stdio: ["ignore", out, out, "pipe"], cwd: "/", env: { ...process.env, [READY_FD]: "3" } });
+  const child = spawn(process.execPath, [...process.execArgv, fileURLToPath(new URL(`../${file}`, import.meta.url)), ...args], { detached: true, stdio: ["ignore", out, out, "pipe"], cwd: "/", env: { ...process.env, [READY_FD]: "3", [LOG_FILE]: log } });
   closeSync(out);
   const pidStart = child.pid === undefined ? "" : startOf(child.pid) ?? "";
   if (child.pid !== undefined) spawned(child.pid, pidStart);
