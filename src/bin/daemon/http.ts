@@ -30,6 +30,9 @@ export const HTTP_OPTIONS: Readonly<Record<string, Option>> = {
 /** Who is trying tokens waits; who tries more at once is turned away. */
 const WRONG_MS = 300, MAX_CONNECTIONS = 512, MAX_MESSAGE_BYTES = 1 << 20;
 
+/** Who has said nothing for so long is asked whether he is there, and is let go when the next turn comes without an answer: he may hold a keyboard. */
+const KEEP_ALIVE = { keepAlive: true, keepAliveInitialDelay: 60_000 }, PING_MS = 30_000;
+
 /** Where and how to serve. */
 export type HttpChoice = { readonly host: string; readonly port: number; readonly cert?: string; readonly key?: string; readonly ca?: string };
 
@@ -73,16 +76,16 @@ export function parseFolders(text: string, paths: HostPaths): string[] {
     return folder;
   });
 }
-/** Serve. @returns the server @throws UserError where the address or a file cannot be had */
-export async function serveHttp(host: Host, state: HostState, choice: HttpChoice): Promise<Server> {
+/** Serve. @param pingMs how often the other end of a WebSocket is asked @returns the server @throws UserError where the address or a file cannot be had */
+export async function serveHttp(host: Host, state: HostState, choice: HttpChoice, pingMs = PING_MS): Promise<Server> {
   const role = async (req: IncomingMessage): Promise<Role | null> => {
     const found = roleOf(state, req);
     if (found === null && (req.headers.authorization || req.headers["sec-websocket-protocol"])) await new Promise((go) => setTimeout(go, WRONG_MS));
     return found;
   };
   const { request, upgrade } = apiListener(host.served(role));
-  const server = choice.cert === undefined ? createServer(request)
-    : (createTlsServer({ cert: pem(choice.cert, "--tls-cert"), key: pem(choice.key!, "--tls-key"), minVersion: "TLSv1.2", ...(choice.ca === undefined ? {} : { ca: pem(choice.ca, "--tls-ca"), requestCert: true, rejectUnauthorized: false }) }, request) as unknown as Server);
+  const server = choice.cert === undefined ? createServer(KEEP_ALIVE, request)
+    : (createTlsServer({ ...KEEP_ALIVE, cert: pem(choice.cert, "--tls-cert"), key: pem(choice.key!, "--tls-key"), minVersion: "TLSv1.2", ...(choice.ca === undefined ? {} : { ca: pem(choice.ca, "--tls-ca"), requestCert: true, rejectUnauthorized: false }) }, request) as unknown as Server);
   server.maxConnections = MAX_CONNECTIONS;
   const sockets = new WebSocketServer({ noServer: true, maxPayload: MAX_MESSAGE_BYTES, handleProtocols: (protocols) => [...protocols].find((p) => !p.startsWith("token.")) ?? [...protocols][0] ?? false });
   server.on("upgrade", (req: IncomingMessage, socket: Duplex, head: Buffer) => {
@@ -95,6 +98,7 @@ export async function serveHttp(host: Host, state: HostState, choice: HttpChoice
       if (may === null || ROLES.indexOf(may) < ROLES.indexOf(needed)) return socket.end(`HTTP/1.1 ${may === null ? "401 Unauthorized" : "403 Forbidden"}\r\nConnection: close\r\n\r\n`);
       sockets.handleUpgrade(req, socket, head, (ws) => {
         ws.on("error", () => {});
+        keepAsking(ws, pingMs);
         if (isEvents) tellEvents(host, ws, url.searchParams.get("since"));
         else void joinStream(host, ws, name as StreamName, url.searchParams, may);
       });
@@ -109,6 +113,17 @@ export async function serveHttp(host: Host, state: HostState, choice: HttpChoice
   return server;
 }
 
+/** Ask now and then whether the other end is there; end the connection when it is not. */
+function keepAsking(ws: WebSocket, pingMs: number): void {
+  let isThere = true;
+  ws.on("pong", () => { isThere = true; });
+  const asking = setInterval(() => {
+    if (!isThere) { ws.terminate(); return; }
+    isThere = false;
+    ws.ping();
+  }, pingMs);
+  ws.on("close", () => clearInterval(asking));
+}
 /** Events, a message each. Who does not read them is let go. */
 function tellEvents(host: Host, ws: WebSocket, since: string | null): void {
   const stop = host.events.listen((e) => { if (ws.bufferedAmount > MAX_MESSAGE_BYTES) ws.terminate(); else ws.send(JSON.stringify(e)); }, since !== null && /^\d{1,15}$/.test(since) ? Number(since) : undefined);
