@@ -2,6 +2,7 @@
 import { createHash, randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { type IncomingMessage, request as httpRequest, type ServerResponse } from "node:http";
+import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import type { ActionName, Params, Role, StreamName } from "../../api/actions.ts";
 import { EventLog } from "../../api/events.ts";
@@ -22,6 +23,24 @@ export const VERSION: string = (JSON.parse(readFileSync(new URL("../../../packag
 /** A token's secret is not kept: this is. */
 export const tokenHash = (token: string): string => createHash("sha256").update(token).digest("hex");
 const TOKEN_BYTES = 32;
+/** An answer leaves before its connection is ended. */
+const ANSWER_MS = 50;
+
+/** Connections by the token that was shown on them: they end with it. */
+class TokenSockets {
+  readonly #sockets = new Map<string, Set<Socket>>();
+  add(hash: string, socket: Socket): void {
+    const known = this.#sockets.get(hash) ?? new Set();
+    this.#sockets.set(hash, known);
+    if (known.has(socket) || socket.destroyed) return;
+    known.add(socket);
+    socket.once("close", () => {
+      known.delete(socket);
+      if (known.size === 0 && this.#sockets.get(hash) === known) this.#sockets.delete(hash);
+    });
+  }
+  end(hash: string): void { for (const socket of [...this.#sockets.get(hash) ?? []]) socket.destroy(); }
+}
 
 /** The daemon's whole: its state, its machine, its events and figures. */
 export class Host {
@@ -29,6 +48,7 @@ export class Host {
   readonly tasks = new Tasks();
   readonly machine: MachineKeeper;
   readonly metrics = new Metrics();
+  readonly sockets = new TokenSockets();
   readonly #state: HostState;
   readonly #paths: HostPaths;
   readonly #log: Log;
@@ -82,7 +102,7 @@ export class Host {
           if (domains.length) throw new ApiFault("busy", `${domains.map((d) => d.name).join(", ")} would end with the machine; shut ${domains.length > 1 ? "them" : "it"} down first, or say that you mean it`);
         }
         if (!keepMachine) await this.machine.end();
-        setTimeout(() => this.onStop(), 50);       // the answer leaves first
+        setTimeout(() => this.onStop(), ANSWER_MS);
         return {};
       },
       "token.create": ({ name, role }) => {
@@ -91,7 +111,12 @@ export class Host {
         return { token };
       },
       "token.list": () => state.tokens().map(({ name, role, createdMs }) => ({ name, role, createdMs })),
-      "token.remove": ({ name }) => { if (!state.dropToken(name)) throw new ApiFault("notfound", `There is no token named "${name}"`); return {}; },
+      "token.remove": ({ name }) => {
+        const token = state.tokens().find((t) => t.name === name);
+        if (!token || !state.dropToken(name)) throw new ApiFault("notfound", `There is no token named "${name}"`);
+        setTimeout(() => this.sockets.end(token.hash), ANSWER_MS);
+        return {};
+      },
     };
   }
 

@@ -47,3 +47,14 @@ test("the other end of a WebSocket that sleeps is let go, one that is there stay
   awake.terminate();
   end();
 });
+
+test("a token's connections end with it, those of others stay", { timeout: 60_000 }, async () => {
+  const { host, port, end } = await served(30_000, { first: "read", second: "read" }), [first, second] = [await mute(port, secret("first")), await mute(port, secret("second"))];
+  const lines = await fetch(`http://127.0.0.1:${port}/v1/events`, { headers: { authorization: `Bearer ${secret("first")}` } });
+  assert.equal(host.events.nrListeners, 3);
+  await host.served().handlers["token.remove"]!({ name: "first" }, { signal: new AbortController().signal, progress: () => {} });
+  await Promise.all([once(first, "close"), assert.rejects(lines.text())]);
+  assert.equal(second.closed, false);
+  second.destroy();
+  end();
+});

@@ -56,12 +56,14 @@ function isForeign({ headers: { origin, host } }: IncomingMessage): boolean {
   try { return new URL(origin).host !== host; } catch { return true; }
 }
 /** The role of a client: its certificate's, or its token's. */
-function roleOf(state: HostState, req: IncomingMessage): Role | null {
+function roleOf(host: Host, state: HostState, req: IncomingMessage): Role | null {
   const socket = req.socket as Partial<TLSSocket>, peer = socket.authorized ? socket.getPeerCertificate?.() : undefined;
   if (peer?.subject && !isForeign(req)) { const unit = peer.subject.OU, name = Array.isArray(unit) ? unit[0] : unit; return ROLES.find((r) => r === name) ?? "read"; }
   // a browser's WebSocket can send no header: there the token comes as a protocol's name
   const token = /^Bearer ([\w-]{20,128})$/.exec(req.headers.authorization ?? "")?.[1] ?? /(?:^|,)\s*token\.([\w-]{20,128})\s*(?:,|$)/.exec(String(req.headers["sec-websocket-protocol"] ?? ""))?.[1];
-  return token === undefined ? null : state.roleOfHash(tokenHash(token));
+  const hash = token === undefined ? null : tokenHash(token), role = hash === null ? null : state.roleOfHash(hash);
+  if (hash !== null && role !== null) host.sockets.add(hash, req.socket);
+  return role;
 }
 
 /**
@@ -79,7 +81,7 @@ export function parseFolders(text: string, paths: HostPaths): string[] {
 /** Serve. @param pingMs how often the other end of a WebSocket is asked @returns the server @throws UserError where the address or a file cannot be had */
 export async function serveHttp(host: Host, state: HostState, choice: HttpChoice, pingMs = PING_MS): Promise<Server> {
   const role = async (req: IncomingMessage): Promise<Role | null> => {
-    const found = roleOf(state, req);
+    const found = roleOf(host, state, req);
     if (found === null && (req.headers.authorization || req.headers["sec-websocket-protocol"])) await new Promise((go) => setTimeout(go, WRONG_MS));
     return found;
   };
