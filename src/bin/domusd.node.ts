@@ -47,7 +47,7 @@ async function run(parsed: ReturnType<typeof parseArgs>): Promise<number> {
   if (await findDaemon(paths)) throw new UserError(`A domusd runs on ${paths.state} already`);
   const state = await HostState.open(paths.database), host = new Host(state, paths, log), ended = Promise.withResolvers<number>();
   const machine = Object.keys(MACHINE_OPTIONS).flatMap((name) => { const value = parsed.options.get(name); return value === undefined ? [] : [value === "" ? `--${name}` : `--${name}=${value}`]; });
-  if (machine.length) state.putSetting("machine", JSON.stringify(machine));
+  if (machine.length) host.machine.wish(machine);
   const given = Object.keys(HTTP_OPTIONS).flatMap((name) => { const value = parsed.options.get(name); return value === undefined ? [] : [[name, wholeValue(name, value)] as const]; });
   const options = new Map(given.length ? given : JSON.parse(state.setting("http") ?? "[]") as [string, string][]), choice = parseHttp(options);
   const folders = parsed.options.has("folders") ? wholeValue("folders", parsed.options.get("folders")!) : state.setting("folders") ?? "none";

@@ -13,6 +13,8 @@ import type { HostState, MachineRow } from "./state.ts";
 
 /** The one machine that a host has. */
 export const MACHINE = "default";
+/** The setting with options for the machine's next start. They become "machine", those of every start, when a machine has started with them. */
+const WISHED = "machine.wished";
 /** A machine that dies sooner than this after its start, so often in a row, is not started again. */
 const SHORT_LIFE_MS = 10_000, MAX_SHORT_LIVES = 3;
 const RETRY_MS = 200;
@@ -49,6 +51,8 @@ export class MachineKeeper {
     return this.#client;
   }
 
+  /** Options for its next start, and those after it when that succeeds. */
+  wish(options: readonly string[]): void { this.#state.putSetting(WISHED, JSON.stringify(options)); }
   /** Find the machine of an earlier daemon, or start one. */
   async begin(): Promise<void> {
     const left = this.#state.machines().find((m) => m.name === MACHINE);
@@ -63,11 +67,14 @@ export class MachineKeeper {
   async start(): Promise<void> {
     this.#isStarting = true;
     try {
-      const { run, state } = this.#paths, socket = join(run, `machine-${MACHINE}.sock`), xenstore = join(run, "xenstore"), given = JSON.parse(this.#state.setting("machine") ?? "[]") as string[];
+      const { run, state } = this.#paths, socket = join(run, `machine-${MACHINE}.sock`), xenstore = join(run, "xenstore"), wished = this.#state.setting(WISHED) || null;
+      const given = JSON.parse(wished ?? this.#state.setting("machine") ?? "[]") as string[];
+      this.#state.putSetting(WISHED, "");        // tried once
       const rowOf = (pid: number, pidStart: string): MachineRow => ({ name: MACHINE, pid, pidStart, socket, xenstore, startedMs: Date.now() });
       const { pid, pidStart, ended } = await startProgram("machined.node.ts", ["--state", state, "--socket", socket, "--xenstore", xenstore, ...given], join(state, `machine-${MACHINE}.log`),
         (pid, pidStart) => this.#state.putMachine(rowOf(pid, pidStart)));       // before it is ready: we may be gone by then
       const row = rowOf(pid, pidStart);
+      if (wished !== null) this.#state.putSetting("machine", wished);
       this.#log("info", `A machine was started, process ${pid}`);
       this.#events.emit({ kind: "machine.started", name: MACHINE, text: `process ${pid}` });
       void ended.then((how) => this.#died(row, how));
