@@ -5,7 +5,7 @@ import { MachineMemory } from "../memory/machine.ts";
 import type { Engine } from "../x86/engine.ts";
 import { Domain } from "./domain.ts";
 import { Hypervisor } from "./hypervisor.ts";
-import { PCPU, PCPU_REQUEST, VCPU } from "./objects.ts";
+import { DOMAIN, PCPU, PCPU_REQUEST, VCPU } from "./objects.ts";
 import { PvhPlatform } from "./platform-pvh.ts";
 
 /** Two pCPUs with a vCPU each of one domain; `writable`: frames their TLBs let the guest write to unseen. */
@@ -18,9 +18,10 @@ function machine() {
     p.guest = { flushTlb: () => { flushed[i]!++; }, forbidWrites: (isForbidden: (frame: number) => boolean) => [...writable[i]!].filter((f) => isForbidden(f) && writable[i]!.delete(f)) } as unknown as Engine;
     p.load(hv.domain(d.domid)!.vcpu(i)!);
     hv.store(VCPU.onPcpu, d.vcpu(i)!.at, i + 1);
+    hv.store(PCPU.vcpu, hv.pcpuAt(i), d.vcpu(i)!.at | 0);
     return p;
   });
-  return { mm, mfn, a: pcpus[0]!, b: pcpus[1]!, writable, flushed, asked: (i: number): number => hvs[0].load(PCPU.request, hvs[0].pcpuAt(i)) };
+  return { mm, mfn, d, a: pcpus[0]!, b: pcpus[1]!, writable, flushed, asked: (i: number): number => hvs[0].load(PCPU.request, hvs[0].pcpuAt(i)) };
 }
 test("a store to a frame is told, once made, to whoever decoded from it, and to nobody else", () => {
   const { mm, mfn, a, b, asked } = machine();
@@ -36,6 +37,12 @@ test("a store to a frame is told, once made, to whoever decoded from it, and to 
   b.code.wrote(mfn);
   b.code.settle();
   assert.equal(mm.frames.codeGen(mfn), before + 1, "nobody has decoded since");
+});
+test("a pCPU without a vCPU, which decodes ahead, touches the domain it served last no more", () => {
+  const { mm, mfn, a, d, asked } = machine(), { hv } = a, marks = hv.load(DOMAIN.codeMarks, d.at);
+  hv.store(PCPU.vcpu, hv.pcpuAt(0), 0);
+  a.code.mark(mfn);
+  assert.deepEqual([mm.frames.codeCpus(mfn), hv.load(DOMAIN.codeMarks, d.at), asked(1)], [1, marks, 0]);
 });
 test("a mark that is set anew while the write is told of stays", () => {
   const { mm, mfn, a, b } = machine(), { kick } = b.hv;

@@ -86,7 +86,7 @@ export class PvhPlatform implements Platform, Call {
   /** What the engine tells of frames with decoded code; see FRAME.codeCpus. */
   readonly code = {
     mark: (mfn: number): void => {
-      if (Atomics.or(this.#u32, this.#codeWord(mfn), 1 << this.pcpu) !== 0 || !this.d || this.d.nrVcpus === 1) return;
+      if (Atomics.or(this.#u32, this.#codeWord(mfn), 1 << this.pcpu) !== 0 || !this.#isServing || this.d.nrVcpus === 1) return;
       /* the TLBs of the domain's other pCPUs may take it for plain, writable memory: those that run look when they leave the guest, which is soon; the others before they enter it */
       const { hv } = this, marks = hv.add(DOMAIN.codeMarks, this.d.at, 1) + 1, at = hv.pcpuAt(this.pcpu);
       Atomics.compareExchange(hv.views.i32, (at + PCPU.codeMarks.at) >>> 2, marks - 1 | 0, marks | 0);
@@ -113,9 +113,11 @@ export class PvhPlatform implements Platform, Call {
   };
   /** frames with code that this pCPU is writing to */
   readonly #written: number[] = [];
+  /** Is a vCPU on this pCPU? Without one, code is decoded ahead (warm.ts), and `d` may be a domain that is gone, its struct another's page. */
+  get #isServing(): boolean { return this.hv.load(PCPU.vcpu, this.hv.pcpuAt(this.pcpu)) !== 0; }
   #codeWord(mfn: number): number { return this.#frameTable + mfn * (FRAME.sizeof >>> 2) + (FRAME.codeCpus.at >>> 2); }
   #others(request: number): void {
-    if (!this.d || this.d.nrVcpus === 1) return;
+    if (!this.#isServing || this.d.nrVcpus === 1) return;
     for (const v of this.d.vcpus()) {
       const pcpu = v.onPcpu;
       if (pcpu >= 0 && pcpu !== this.pcpu) this.hv.kick(pcpu, request);
