@@ -40,14 +40,7 @@ entry32:
   mov %cr4, %eax
   or $0x620, %eax                /* PAE OSFXSR OSXMMEXCPT */
   mov %eax, %cr4
-  mov $pml4, %eax
-  mov %eax, %cr3
-  mov $0xc0000080, %ecx
-  rdmsr
-  or $0x900, %eax                /* LME NXE */
-  wrmsr
-  mov $0x80010033, %eax          /* PG WP NE ET MP PE */
-  mov %eax, %cr0
+  LONG_MODE
   lgdt gdt_pointer
   ljmp $KERNEL_CS, $1f
   .code64

@@ -13,7 +13,19 @@
 #define DATA16 0x50
 #define SPARE_SELECTOR 0x58
 
-#ifndef __ASSEMBLY__
+#ifdef __ASSEMBLY__
+/* From 32 bits with PAE to long mode, by the tables at pml4; a far jump to a 64-bit segment follows. */
+.macro LONG_MODE
+  mov $pml4, %eax
+  mov %eax, %cr3
+  mov $0xc0000080, %ecx
+  rdmsr
+  or $0x900, %eax                /* LME NXE */
+  wrmsr
+  mov $0x80010033, %eax          /* PG WP NE ET MP PE */
+  mov %eax, %cr0
+.endm
+#else
 typedef unsigned char u8;
 typedef unsigned short u16;
 typedef unsigned int u32;

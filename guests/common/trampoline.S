@@ -23,14 +23,7 @@ protected:
   mov %eax, %ss
   mov $0x620, %eax               /* PAE OSFXSR OSXMMEXCPT */
   mov %eax, %cr4
-  mov $pml4, %eax
-  mov %eax, %cr3
-  mov $0xc0000080, %ecx
-  rdmsr
-  or $0x900, %eax                /* LME NXE */
-  wrmsr
-  mov $0x80010033, %eax          /* PG WP NE ET MP PE */
-  mov %eax, %cr0
+  LONG_MODE
   ljmp $KERNEL_CS, $smp_entry
 pointer:
   .word 0x57

@@ -22,7 +22,6 @@ export class EventLog {
   readonly #kept: HostEvent[] = [];
   readonly #listeners = new Set<(e: HostEvent) => void>();
 
-  get lastSeq(): number { return this.#seq; }
   get nrListeners(): number { return this.#listeners.size; }
   /** It happened. */
   emit(e: Omit<HostEvent, "seq" | "timeMs"> & { readonly timeMs?: number }): HostEvent {

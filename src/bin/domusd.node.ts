@@ -12,7 +12,7 @@ import { reportReady, startOf } from "./daemon/processes.ts";
 import { HostState } from "./daemon/state.ts";
 import { jsonLog } from "./log.ts";
 import { MACHINE_OPTIONS } from "./machine/options.ts";
-import { hostPaths, makeOwnFolder } from "./paths.ts";
+import { type HostPaths, hostPaths, makeOwnFolder } from "./paths.ts";
 import { serveUnix } from "./unix-server.ts";
 
 const OPTIONS: Readonly<Record<string, Option>> = {
@@ -83,6 +83,12 @@ async function run(parsed: ReturnType<typeof parseArgs>): Promise<number> {
   return code;
 }
 
+/** Say so. @returns the exit code */
+function noneRuns({ state }: HostPaths): number {
+  process.stderr.write(`domusd: none runs on ${state}\n`);
+  return 1;
+}
+
 async function main(args: string[]): Promise<number> {
   const parsed = parseArgs(args, OPTIONS, "domusd"), word = parsed.words[0] ?? "help", given = parsed.options.get("state"), paths = hostPaths(given);
   if (word === "help" || parsed.options.has("help")) { process.stdout.write(HELP); return word === "help" && !args.length ? 2 : 0; }
@@ -95,7 +101,7 @@ async function main(args: string[]): Promise<number> {
     }
     case "stop": {
       const daemon = await findDaemon(paths);
-      if (!daemon) { process.stderr.write(`domusd: none runs on ${paths.state}\n`); return 1; }
+      if (!daemon) return noneRuns(paths);
       const { pid } = await daemon.call("host.status", {}), start = startOf(pid);
       await daemon.call("host.stop", { isForced: parsed.options.has("force"), keepMachine: parsed.options.has("keep-machine") });
       while (start !== null && startOf(pid) === start) await new Promise((done) => setTimeout(done, 50));       // then its folder is nobody's
@@ -103,13 +109,13 @@ async function main(args: string[]): Promise<number> {
     }
     case "status": {
       const daemon = await findDaemon(paths);
-      if (!daemon) { process.stderr.write(`domusd: none runs on ${paths.state}\n`); return 1; }
+      if (!daemon) return noneRuns(paths);
       process.stdout.write(`${JSON.stringify(await daemon.call("host.status", {}), null, 2)}\n`);
       return 0;
     }
     case "token": case "tokens": case "untoken": {
       const [, name, role] = parsed.words, daemon = await findDaemon(paths);
-      if (!daemon) { process.stderr.write(`domusd: none runs on ${paths.state}\n`); return 1; }
+      if (!daemon) return noneRuns(paths);
       if (word === "tokens") for (const t of await daemon.call("token.list", {})) process.stdout.write(`${t.name.padEnd(24)} ${t.role.padEnd(8)} ${new Date(t.createdMs).toISOString()}\n`);
       else if (name === undefined) throw new UserError(`domusd ${word} wants a name`);
       else if (word === "untoken") await daemon.call("token.remove", { name });

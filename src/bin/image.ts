@@ -11,6 +11,7 @@ import { checkHostname, checkKeys, checkUser } from "./image-seed.ts";
 import { debianSources, parseSources, type Source, sourcesText } from "./image-sources.ts";
 import { needPrograms, Programs } from "./programs.ts";
 import { readWhole } from "./run.ts";
+import { tableText } from "./table.ts";
 import { type Ending, endings, printLine } from "./terminal.ts";
 
 const OPTIONS: Readonly<Record<string, Option>> = {
@@ -163,8 +164,7 @@ function list(parsed: Parsed): number {
   const images = listed().map(({ place, stamp }) => ({ ...stamp, folder: place, usedBytes: usedBytes(join(place, FILES.disk)) }));
   if (parsed.options.has("json")) { process.stdout.write(`${JSON.stringify(images)}\n`); return 0; }
   const rows = [["NAME", "SUITE", "SIZE", "USED", "KERNEL", "USER", "BUILT"], ...images.map((i) => [basename(i.folder), i.suite, sizeText(i.sizeBytes), sizeText(i.usedBytes), i.kernelRelease, i.user, i.built.slice(0, 10)])];
-  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((r) => r[column]!.length)));
-  process.stdout.write(images.length ? rows.map((r) => `${r.map((cell, i) => cell.padEnd(widths[i]!)).join("  ").trimEnd()}\n`).join("") : "no images; domus image build debian makes one\n");
+  process.stdout.write(images.length ? tableText(rows) : "no images; domus image build debian makes one\n");
   return 0;
 }
 

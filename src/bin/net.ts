@@ -8,6 +8,7 @@ import { UserError } from "../base/errors.ts";
 import { numberOption, type Option, optionsHelp, parseArgs } from "./args.ts";
 import { findDaemon } from "./daemon/launch.ts";
 import { hostPaths } from "./paths.ts";
+import { tableText } from "./table.ts";
 import { endings, printLine } from "./terminal.ts";
 
 const OPTIONS: Readonly<Record<string, Option>> = {
@@ -29,8 +30,7 @@ Ends with 0, also by ^C; with 2 where there is no such bridge or no daemon.
 /** The bridges as text. */
 export function bridgesText(bridges: Result<"net.list">): string {
   const rows = bridges.flatMap((b) => b.ports.map((p) => [b.name, p.name, p.vlan, p.macs.join(","), p.state, String(p.rxFrames), String(p.rxBytes), String(p.txFrames), String(p.txBytes), String(p.dropped)]));
-  const all = [["Bridge", "Port", "VLAN", "Addresses", "State", "rx frames", "rx bytes", "tx frames", "tx bytes", "dropped"], ...rows], widths = all[0]!.map((_, c) => Math.max(...all.map((row) => row[c]!.length)));
-  return all.map((row) => `${row.map((cell, c) => (c < 5 ? cell.padEnd(widths[c]!) : cell.padStart(widths[c]!))).join("  ").trimEnd()}\n`).join("");
+  return tableText([["Bridge", "Port", "VLAN", "Addresses", "State", "rx frames", "rx bytes", "tx frames", "tx bytes", "dropped"], ...rows], 5);
 }
 
 /** The command. @returns its exit code */

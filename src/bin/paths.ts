@@ -6,11 +6,10 @@ import { UserError } from "../base/errors.ts";
 
 /** A path that somebody wrote in that folder, as one that holds anywhere. */
 export const pathFrom = (folder: string, path: string): string => (isAbsolute(path) ? path : resolve(folder, path));
-/** A path of a configuration file, made absolute: from the current folder, as xl has it, else from the file's own. */
-export function pathInFile(file: string, path: string): string {
-  if (isAbsolute(path)) return path;
-  const here = resolve(path), beside = resolve(dirname(file), path);
-  return existsSync(here) || !existsSync(beside) ? here : beside;
+/** A path of a configuration: from the current folder, as xl has it, else from the file's own. */
+export function pathOf(path: string, file: string): string {
+  const beside = join(dirname(file), path);
+  return isAbsolute(path) || existsSync(path) || !existsSync(beside) ? path : beside;
 }
 
 /** Where a daemon keeps what outlives it, and where its sockets are. */

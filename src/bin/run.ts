@@ -6,6 +6,7 @@ import { parseSystemMap, SymbolTable } from "../builder/symbols.ts";
 import { checkConfig, type CheckedConfig, type DomainFile, fromXl } from "../toolstack/config.ts";
 import { type CrashReport, crashText } from "../toolstack/crash.ts";
 import { planDomain } from "../toolstack/create.ts";
+import { closeDisks } from "../toolstack/disks.ts";
 import type { Domain, DomainEnd } from "../toolstack/domain.ts";
 import { parseForward } from "../network/nat/forward.ts";
 import { nodeHost } from "../toolstack/host.node.ts";
@@ -19,7 +20,8 @@ import { applySetting, isSetting, type Place, parseXlCfg, placeText } from "../t
 import { numberOption, type Option, optionsHelp, type Parsed, parseArgs, wordOption } from "./args.ts";
 import { logConsole, serveChannel } from "./consoles.ts";
 import { openCodeCache } from "./code-cache.ts";
-import { closeDisks, openDisks, pathOf } from "./disks.ts";
+import { openDisks } from "./disks.ts";
+import { pathOf } from "./paths.ts";
 import { TRANSLATE_AFTER } from "../x86/engine.ts";
 import { attachConsole, copyOut, type Ending, endings, flush, linePrefixer, printLine } from "./terminal.ts";
 import { Captures, Links, natUplinks, type NetChoice, parseLink, parseNet, tapUplinks } from "./uplink.ts";

@@ -2,6 +2,7 @@
  * Writes tar archives in the "ustar" format, for what is laid over a root file system. The same entries give the same bytes.
  * @see IEEE Std 1003.1, pax, "ustar Interchange Format"
  */
+import { concat } from "../base/bytes.ts";
 import { UserError } from "../base/errors.ts";
 
 const TYPE = { file: "0", symlink: "2", dir: "5" } as const, DEFAULT_MODE = { file: 0o644, symlink: 0o777, dir: 0o755 } as const;
@@ -28,10 +29,7 @@ export function tar(entries: Iterable<TarEntry>, mtime: number): Uint8Array<Arra
     parts.push(header(entry, content.length, mtime), content, new Uint8Array(-content.length & (BLOCK - 1)));
   }
   parts.push(new Uint8Array(2 * BLOCK));
-  const archive = new Uint8Array(parts.reduce((sum, p) => sum + p.length, 0));
-  let at = 0;
-  for (const part of parts) { archive.set(part, at); at += part.length; }
-  return archive;
+  return concat(parts);
 }
 
 function header(entry: TarEntry, size: number, mtime: number): Uint8Array {

@@ -8,6 +8,7 @@
  * @see public/io/xenbus.h, and docs/misc/xenstore-paths.pandoc for the paths
  */
 import { XenbusState } from "../abi/io/xenbus.ts";
+import { within } from "../base/wait.ts";
 import type { Client } from "../xenstore/client.ts";
 import { backPath, type DeviceName, frontPath } from "../xenstore/device-entries.ts";
 import { FrontRefusal } from "./ring.ts";
@@ -68,7 +69,6 @@ export class XenbusBack {
   #nrDetaching = 0;
   #gone = Promise.withResolvers<void>();
   #endLinger: (() => Promise<void>) | null = null;
-  #wakeLinger: (() => void) | null = null;
 
   /** The nodes of both ends exist already, see `deviceEntries`. Begins at once. */
   constructor(xs: Client, domid: number, devid: number, driver: BackDriver, log: (sentence: string) => void) {
@@ -215,10 +215,7 @@ export class XenbusBack {
       else this.#gone.resolve();
       void this.poll();
     }
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const late = new Promise<false>((done) => { timer = setTimeout(done, timeoutMs, false); });
-    const done = await Promise.race([this.#gone.promise.then(() => true), late]);
-    clearTimeout(timer);
+    const done = await within(this.#gone.promise, timeoutMs);
     if (--this.#nrDetaching === 0 && !done && !this.#isClosed) {
       this.#isLeaving = false;
       this.#xs.write(`${this.path}/online`, "1");
@@ -249,20 +246,15 @@ export class XenbusBack {
     await this.#leave();
     if (this.#isConnected) await this.driver.refuse?.();
     const untilMs = performance.now() + LINGER_MS;
-    let isEnded = false;
+    const stop = Promise.withResolvers<void>();
     const gone = (async () => {
-      while (!isEnded && this.#isConnected && this.driver.nudge?.() && performance.now() < untilMs) {
-        await new Promise<void>((resume) => {
-          const timer = setTimeout(resume, LINGER_LOOK_MS);
-          this.#wakeLinger = () => { clearTimeout(timer); resume(); };
-        });
-      }
+      let isEnded = false;
+      while (!isEnded && this.#isConnected && this.driver.nudge?.() && performance.now() < untilMs) isEnded = await within(stop.promise, LINGER_LOOK_MS);
       await this.#disconnect();
       this.#gone.resolve();
     })();
     this.#endLinger = async () => {
-      isEnded = true;
-      this.#wakeLinger?.();
+      stop.resolve();
       await gone;
     };
     return { gone };

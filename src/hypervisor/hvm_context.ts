@@ -7,6 +7,7 @@ import {
   HVM_FILE_MAGIC, HVM_FILE_VERSION, HVM_SAVE_CODE as CODE, HvmHwCpu as HW, HvmHwCpuXsave, HvmHwLapic, HvmHwLapicRegs, HvmHwMtrr, HvmSaveDescriptor, HvmSaveHeader, HvmTscAdjust,
   XEN_X86_FPU_INITIALISED,
 } from "../abi/hvm/save.ts";
+import { concat } from "../base/bytes.ts";
 import { UserError } from "../base/errors.ts";
 import type { Cpu } from "../x86/cpu.ts";
 import { getFlags, setFlags } from "../x86/flags.ts";
@@ -124,10 +125,7 @@ export function getHvmContext(d: Domain): Uint8Array<ArrayBuffer> {
     add(CODE.TSC_ADJUST, v.id, new Uint8Array(body.buffer));
   }
   add(CODE.END, 0, new Uint8Array(0));
-  const bytes = new Uint8Array(parts.reduce((sum, p) => sum + p.length, 0));
-  let at = 0;
-  for (const p of parts) { bytes.set(p, at); at += p.length; }
-  return bytes;
+  return concat(parts);
 }
 
 // Taking -----------------------------------------------------------------------

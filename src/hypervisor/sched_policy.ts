@@ -7,8 +7,6 @@
 export type SchedName = "credit" | "credit2" | "rtds" | "null";
 /** XEN_SCHEDULER_* of public/domctl.h. */
 export const SCHED_ID: Readonly<Record<SchedName, number>> = { credit: 5, credit2: 6, rtds: 8, null: 9 };
-/** By number, or null for one that is not built. */
-export const schedName = (id: number): SchedName | null => (Object.keys(SCHED_ID) as SchedName[]).find((name) => SCHED_ID[name] === id) ?? null;
 /** What a domain and a vCPU have before anybody says otherwise; xl's own values. */
 export const DEFAULT_WEIGHT = 256, DEFAULT_RATELIMIT_NS = 1_000_000, DEFAULT_TSLICE_NS = 30_000_000, DEFAULT_PERIOD_NS = 10_000_000, DEFAULT_BUDGET_NS = 4_000_000;
 

@@ -71,9 +71,8 @@ export class Scheduler {
     const hv = this.#hv;
     if (v.domain.domid === 0) return;
     let target = -1, isKicked = false;
-    hv.lock(ROOT.runLock, hv.root);
-    const queue = v.mayRun && hv.get(VCPU.queued, v.at) === 0 && v.onPcpu < 0;
-    if (queue) {
+    const isQueued = this.locked(() => {
+      if (!v.mayRun || hv.get(VCPU.queued, v.at) !== 0 || v.onPcpu >= 0) return false;
       const pool = this.poolOf(v.domain), u = this.unit(v.at), now = hv.clock.now();
       pool.policy.woken(u, pool, now);
       pool.append(v.at);
@@ -83,9 +82,9 @@ export class Scheduler {
         target = this.#runningPcpuFor(u, pool, now);
         isKicked = target >= 0;
       }
-    }
-    hv.unlock(ROOT.runLock, hv.root);
-    if (!queue) return;
+      return true;
+    });
+    if (!isQueued) return;
     if (hv.trace.on & TRACE_CLASS.sched) hv.trace.emit(TRACE.vcpuWake, v.domain.domid, v.id);
     if (isKicked) hv.kick(target, PCPU_REQUEST.reschedule);
     else if (target >= 0) this.#rouse(target);
@@ -294,12 +293,16 @@ export class Scheduler {
   /** Ns a vCPU has spent in each RUNSTATE, and the state it is in now since when. */
   runstateOf(v: Vcpu): { state: number; entry: number; time: [number, number, number, number] } {
     const hv = this.#hv;
-    return hv.withLock(ROOT.runLock, hv.root, () => {
+    return this.locked(() => {
       const state = hv.get(VCPU.runstate, v.at), entry = hv.get(VCPU.runstateEntry, v.at), at = (v.at + VCPU.runstateTime.at) >>> 3, t = hv.views.f64;
       return { state, entry, time: [t[at] as number, t[at + 1] as number, t[at + 2] as number, t[at + 3] as number] };
     });
   }
-
+  /** Ns for which a vCPU has run, up to now. */
+  cpuTimeNs(v: Vcpu): number {
+    const { state, entry, time } = this.runstateOf(v);
+    return time[RUNSTATE.running] + (state === RUNSTATE.running ? Math.max(0, this.#hv.clock.now() - entry) : 0);
+  }
 
   // Timers ---------------------------------------------------------------------
   /** Some timer is now due at `ns`: the pCPUs' next look is not to be later. */

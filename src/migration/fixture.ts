@@ -1,4 +1,5 @@
 /** For tests: streams in memory, and a stream without what only Domus reads. */
+import { concat } from "../base/bytes.ts";
 import { envelopeEnd } from "./envelope.ts";
 import { REC, REC_OPTIONAL } from "./libxc.ts";
 
@@ -7,12 +8,7 @@ export function collector(): { stream: WritableStream<Uint8Array>; bytes(): Uint
   const chunks: Uint8Array[] = [];
   return {
     stream: new WritableStream({ write: (chunk) => { chunks.push(chunk.slice()); } }),
-    bytes: () => {
-      const all = new Uint8Array(chunks.reduce((n, c) => n + c.length, 0));
-      let at = 0;
-      for (const c of chunks) { all.set(c, at); at += c.length; }
-      return all;
-    },
+    bytes: () => concat(chunks),
   };
 }
 /** Gives bytes out, so many at a time. */
@@ -40,9 +36,5 @@ export function recordsOf(bytes: Uint8Array): { type: number; at: number; end: n
 export const startOfRecords = (bytes: Uint8Array): number => 48 + new DataView(bytes.buffer, bytes.byteOffset, bytes.length).getUint32(44, true) + 16 + 8 + 24 + 16;
 /** The stream as a tool reads it that passes optional records over. */
 export function withoutOptional(bytes: Uint8Array): Uint8Array {
-  const parts = [bytes.subarray(0, startOfRecords(bytes)), ...recordsOf(bytes).filter((r) => r.type < REC_OPTIONAL).map((r) => bytes.subarray(r.at, r.end)), envelopeEnd()];
-  const all = new Uint8Array(parts.reduce((n, p) => n + p.length, 0));
-  let at = 0;
-  for (const p of parts) { all.set(p, at); at += p.length; }
-  return all;
+  return concat([bytes.subarray(0, startOfRecords(bytes)), ...recordsOf(bytes).filter((r) => r.type < REC_OPTIONAL).map((r) => bytes.subarray(r.at, r.end)), envelopeEnd()]);
 }

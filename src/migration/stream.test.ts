@@ -3,6 +3,7 @@ import { execFileSync, spawnSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { test } from "node:test";
 import { gunzipSync } from "node:zlib";
+import { concat } from "../base/bytes.ts";
 import { Fixture } from "../hypervisor/fixture.ts";
 import { getHvmContext, setHvmContext } from "../hypervisor/hvm_context.ts";
 import { Domain } from "../hypervisor/domain.ts";
@@ -228,9 +229,8 @@ test("a set of gfns finds what was put into it", () => {
 });
 
 test("messages are xl's sentences, and a report of failure has its reason", async () => {
-  const parts = [messageBytes("banner"), messageBytes("ready"), messageBytes("go"), messageBytes("report"), messageBytes("report", "No disk\nxvda")], all = new Uint8Array(parts.reduce((n, p) => n + p.length, 0));
-  parts.reduce((at, p) => { all.set(p, at); return at + p.length; }, 0);
-  const from = new Source(streamOf(all, 7));
+  const parts = [messageBytes("banner"), messageBytes("ready"), messageBytes("go"), messageBytes("report"), messageBytes("report", "No disk\nxvda")];
+  const from = new Source(streamOf(concat(parts), 7));
   for (const message of Object.keys(MESSAGE)) assert.deepEqual(await readMessage(from), { message, failure: null });
   assert.deepEqual(await readMessage(from), { message: "report", failure: "No disk?xvda" });
   await assert.rejects(readMessage(from), /it was cut short/);

@@ -1,5 +1,6 @@
 /** The bytes of a saved or moving domain: pieces of known length out of a stream, with the place in it for messages; bytes into a stream, as fast as it takes them. */
 import { UserError } from "../base/errors.ts";
+import { unlessAborted } from "../base/wait.ts";
 
 /** The stream is no stream of a domain, is damaged, or ended before its end. The message names the place. */
 export class StreamError extends UserError {
@@ -76,7 +77,7 @@ export class Sink {
     this.#signal?.throwIfAborted();
     this.nrBytes += bytes.length;
     this.#writer.write(bytes).catch(() => {});       // `ready` and `closed` tell of it
-    await this.#unlessAborted(this.#writer.ready);
+    await unlessAborted(this.#signal, this.#writer.ready);
     if (this.#bytesPerSecond !== Number.POSITIVE_INFINITY) await this.#hold(bytes.length);
   }
   /** Hand a few bytes over without waiting for anything: who waits for what the other end says to them waits there. */
@@ -89,20 +90,12 @@ export class Sink {
     if (credit > this.#paidBytes + this.#bytesPerSecond / 10) { this.#startMs = now; this.#paidBytes = 0; }       // what was not used is not saved up
     this.#paidBytes += nrBytes;
     const waitMs = this.#paidBytes / this.#bytesPerSecond * 1000 - (now - this.#startMs);
-    if (waitMs > 1) await this.#unlessAborted(new Promise<void>((resolve) => { setTimeout(resolve, waitMs); }));
-  }
-  async #unlessAborted<T>(waited: Promise<T>): Promise<T> {
-    const signal = this.#signal;
-    if (!signal) return waited;
-    signal.throwIfAborted();
-    const { promise, reject } = Promise.withResolvers<never>(), abort = (): void => reject(signal.reason);
-    signal.addEventListener("abort", abort, { once: true });
-    try { return await Promise.race([waited, promise]); } finally { signal.removeEventListener("abort", abort); }
+    if (waitMs > 1) await unlessAborted(this.#signal, new Promise<void>((resolve) => { setTimeout(resolve, waitMs); }));
   }
   /** All written and taken, the stream closed. @throws the stream's error */
-  async close(): Promise<void> { await this.#unlessAborted(this.#writer.close()); }
+  async close(): Promise<void> { await unlessAborted(this.#signal, this.#writer.close()); }
   /** All written and taken by the stream, whose other end reads on. */
-  async flush(): Promise<void> { await this.#unlessAborted(this.#writer.write(new Uint8Array(0))); }
+  async flush(): Promise<void> { await unlessAborted(this.#signal, this.#writer.write(new Uint8Array(0))); }
   async abort(why: unknown): Promise<void> { await this.#writer.abort(why).catch(() => {}); }
   release(): void { this.#writer.releaseLock(); }
 }

@@ -253,5 +253,6 @@ export class NodeStore implements FileStore {
   }
 }
 const real = (path: string): Promise<string> => promisify(realpath.native)(path).catch((e) => { throw wrap(path, "opened", e); });
-const isBelow = (path: string, folder: string): boolean => path.startsWith(folder.endsWith(sep) ? folder : folder + sep);
+/** Is it in that folder? Both without symbolic links. */
+export const isBelow = (path: string, folder: string): boolean => path.startsWith(folder.endsWith(sep) ? folder : folder + sep);
 

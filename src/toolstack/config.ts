@@ -89,6 +89,8 @@ export type VifConfig = {
 
 /** A configuration that passed `checkConfig`: every field filled in. */
 export type CheckedConfig = Required<Omit<DomainConfig, "ramdisk">> & { readonly ramdisk: Uint8Array | null };
+/** A checked configuration as it can be given once more. */
+export const asGiven = ({ ramdisk, ...rest }: DomainConfig | CheckedConfig): DomainConfig => (ramdisk ? { ...rest, ramdisk } : rest);
 
 /** libxl's max_memkb where a configuration names no memory: 32 MiB. libxl_create.c libxl__domain_build_info_setdefault */
 export const DEFAULT_MEMORY_MIB = 32;

@@ -1,5 +1,4 @@
 /** A machine's processors as its administrator sees them: vCPUs and where they run, schedulers' parameters, cpupools. What `xl vcpu-*`, `sched-*` and `cpupool-*` are made of. */
-import { RUNSTATE } from "../abi/vcpu.ts";
 import { UserError } from "../base/errors.ts";
 import { createPool, destroyPool, moveDomain, movePcpu, pcpusOf } from "../hypervisor/cpupool.ts";
 import type { Domain as HvDomain } from "../hypervisor/domain.ts";
@@ -70,7 +69,10 @@ export class Cpus {
     if (!pool?.isUsed) throw new UserError(`There is no cpupool ${id}`);
     return pool;
   }
-  #affinity(mask: number): Affinity { return pcpusOf(mask).filter((i) => i < this.#nrPcpus).length === this.#nrPcpus ? "all" : pcpusOf(mask).filter((i) => i < this.#nrPcpus); }
+  #affinity(mask: number): Affinity {
+    const there = pcpusOf(mask).filter((i) => i < this.#nrPcpus);
+    return there.length === this.#nrPcpus ? "all" : there;
+  }
   #mask(a: Affinity): number {
     if (a === "all") return ALL;
     if (a.length === 0) throw new UserError("An affinity names at least one pCPU");
@@ -81,17 +83,12 @@ export class Cpus {
   #unit(v: Vcpu): VcpuUnit { return this.#hv.scheduler.unit(v.at); }
 
   // vCPUs ------------------------------------------------------------------------
-  /** Ns for which a vCPU has run, up to now. */
-  #timeNs(v: Vcpu): number {
-    const { state, entry, time } = this.#hv.scheduler.runstateOf(v);
-    return time[RUNSTATE.running] + (state === RUNSTATE.running ? Math.max(0, this.#hv.clock.now() - entry) : 0);
-  }
   /** All vCPUs, or a domain's. */
   vcpus(domid?: number): VcpuInfo[] {
     return (domid === undefined ? this.#guests() : [this.#domain(domid)]).flatMap((d) => Array.from(d.vcpus(), (v) => {
       const on = v.onPcpu, u = this.#unit(v), isPaused = !v.isUp || !d.mayRun;
       return {
-        domid: d.domid, name: this.#name(d.domid), vcpu: v.id, pcpu: on < 0 ? null : on, timeNs: this.#timeNs(v), hard: this.#affinity(u.hard), soft: this.#affinity(u.soft), isOnline: v.isUp,
+        domid: d.domid, name: this.#name(d.domid), vcpu: v.id, pcpu: on < 0 ? null : on, timeNs: this.#hv.scheduler.cpuTimeNs(v), hard: this.#affinity(u.hard), soft: this.#affinity(u.soft), isOnline: v.isUp,
         state: v.isUp ? `${on < 0 ? "-" : "r"}${v.pauseFlags & VPF.blocked ? "b" : "-"}${isPaused ? "p" : "-"}` : "--p",
       };
     }));

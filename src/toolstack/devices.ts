@@ -1,5 +1,6 @@
 /** The split devices of one domain: made with their nodes, taken away with them; all at the domain's end, one at a time while it runs. */
 import { UserError } from "../base/errors.ts";
+import { within } from "../base/wait.ts";
 import { type BackDriver, XenbusBack } from "../drivers/xenbus.ts";
 import type { Client } from "../xenstore/client.ts";
 import { deviceEntries, deviceRoots } from "../xenstore/device-entries.ts";
@@ -86,9 +87,7 @@ export class Devices {
         this.#taken.add(device.back);
         void gone.then(() => this.#taken.delete(device.back));
         // a number that has a new device before the guest has seen the old one go would be the old one to it
-        let timer: ReturnType<typeof setTimeout> | undefined;
-        await Promise.race([gone, new Promise((late) => { timer = setTimeout(late, DETACH_MS); })]);
-        clearTimeout(timer);
+        await within(gone, DETACH_MS);
       } finally {
         this.#all.delete(key);
       }

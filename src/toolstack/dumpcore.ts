@@ -5,6 +5,7 @@
 import { CpuUserRegs, HYPERVISOR_VIRT_START, VcpuGuestContext } from "../abi/arch-x86/xen.ts";
 import { XEN_ELFNOTE } from "../abi/elfnote.ts";
 import { XEN_CAPABILITIES_INFO_LEN, XEN_CHANGESET_INFO_LEN, XEN_EXTRAVERSION_LEN, XenCompileInfo } from "../abi/version.ts";
+import { concat } from "../base/bytes.ts";
 import type { Domain as HvDomain } from "../hypervisor/domain.ts";
 import { fxImage } from "../hypervisor/hvm_context.ts";
 import type { Vcpu } from "../hypervisor/vcpu.ts";
@@ -55,21 +56,20 @@ function note(type: number, desc: Uint8Array): Uint8Array {
 }
 const words = (...values: readonly bigint[]): Uint8Array => { const out = new DataView(new ArrayBuffer(8 * values.length)); values.forEach((v, i) => { out.setBigUint64(8 * i, v, true); }); return new Uint8Array(out.buffer); };
 const padded = (text: string, length: number): Uint8Array => { const bytes = new Uint8Array(length); bytes.set(new TextEncoder().encode(text).subarray(0, length - 1)); return bytes; };
-const join = (...parts: readonly Uint8Array[]): Uint8Array => { const all = new Uint8Array(parts.reduce((n, p) => n + p.length, 0)); let at = 0; for (const p of parts) { all.set(p, at); at += p.length; } return all; };
-const notesOf = (nrVcpus: number, nrPages: number): Uint8Array => join(
+const notesOf = (nrVcpus: number, nrPages: number): Uint8Array => concat([
   note(XEN_ELFNOTE.DUMPCORE_NONE, new Uint8Array(0)),
   note(XEN_ELFNOTE.DUMPCORE_HEADER, words(MAGIC_HVM, BigInt(nrVcpus), BigInt(nrPages), BigInt(PAGE))),
-  note(XEN_ELFNOTE.DUMPCORE_XEN_VERSION, join(words(BigInt(XEN_MAJOR), BigInt(XEN_MINOR)), padded(EXTRAVERSION, XEN_EXTRAVERSION_LEN), new Uint8Array(XenCompileInfo.sizeof), padded("hvm-3.0-x86_64 ", XEN_CAPABILITIES_INFO_LEN),
-    padded("unavailable", XEN_CHANGESET_INFO_LEN), words(HYPERVISOR_VIRT_START, BigInt(PAGE)))),
+  note(XEN_ELFNOTE.DUMPCORE_XEN_VERSION, concat([words(BigInt(XEN_MAJOR), BigInt(XEN_MINOR)), padded(EXTRAVERSION, XEN_EXTRAVERSION_LEN), new Uint8Array(XenCompileInfo.sizeof), padded("hvm-3.0-x86_64 ", XEN_CAPABILITIES_INFO_LEN),
+    padded("unavailable", XEN_CHANGESET_INFO_LEN), words(HYPERVISOR_VIRT_START, BigInt(PAGE))])),
   note(XEN_ELFNOTE.DUMPCORE_FORMAT_VERSION, words(FORMAT_VERSION)),
-);
+]);
 
 type Section = { readonly name: string; readonly type: number; readonly sizeBytes: number; readonly entryBytes: number; readonly align: number; bytes(): Iterable<Uint8Array> };
 function sectionsOf(hd: HvDomain): Section[] {
   const vcpus = [...hd.vcpus()].map(vcpuContext), pages = [...ownPages(hd)], notes = notesOf(vcpus.length, pages.length), { u8 } = hd.hv.views;
   const whole = (name: string, type: number, bytes: Uint8Array, entryBytes = 0, align = 8): Section => ({ name, type, sizeBytes: bytes.length, entryBytes, align, bytes: () => [bytes] });
   return [
-    whole(".note.Xen", SHT.NOTE, notes), whole(".xen_prstatus", SHT.PROGBITS, join(...vcpus), VcpuGuestContext.sizeof), whole(".xen_shared_info", SHT.PROGBITS, u8.slice(hd.sharedInfo, hd.sharedInfo + PAGE)),
+    whole(".note.Xen", SHT.NOTE, notes), whole(".xen_prstatus", SHT.PROGBITS, concat(vcpus), VcpuGuestContext.sizeof), whole(".xen_shared_info", SHT.PROGBITS, u8.slice(hd.sharedInfo, hd.sharedInfo + PAGE)),
     whole(".xen_pfn", SHT.PROGBITS, new Uint8Array(BigUint64Array.from(pages, (p) => BigInt(p.gfn)).buffer), 8),
     {
       name: ".xen_pages", type: SHT.PROGBITS, sizeBytes: pages.length * PAGE, entryBytes: PAGE, align: PAGE,

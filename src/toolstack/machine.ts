@@ -11,7 +11,7 @@ import { Client } from "../xenstore/client.ts";
 import { hostEntries, vmPath } from "../xenstore/domain-entries.ts";
 import { domainPath } from "../xenstore/path.ts";
 import { Store } from "../xenstore/store.ts";
-import { type CheckedConfig, checkConfig, checkName, type DomainConfig } from "./config.ts";
+import { asGiven, type CheckedConfig, checkConfig, checkName, type DomainConfig } from "./config.ts";
 import { buildDomain, DOMAIN_OVERHEAD_MIB } from "./create.ts";
 import { Cpus } from "./cpus.ts";
 import type { Domain, DomainReport } from "./domain.ts";
@@ -163,7 +163,7 @@ export class Machine implements AsyncDisposable {
    */
   async createDomain(config: DomainConfig | CheckedConfig, options: CreateOptions = {}): Promise<Domain> {
     options.signal?.throwIfAborted();
-    const { ramdisk, ...rest } = config, checked = checkConfig(ramdisk ? { ...rest, ramdisk } : rest);
+    const checked = checkConfig(asGiven(config));
     return this.addDomain(checked.name, () => buildDomain(this, checked), options);
   }
   /** Have a domain built that will be called so, and let it run. @throws UserError where the name is taken, and what `build` throws */

@@ -63,8 +63,8 @@ export class Meter {
     const { hv } = this.#machine, d = hv.domain(domain.domid), { domid, name } = domain, report = domain.report();
     let cpuNs = 0, activity: DomainActivity = "offline";
     for (const v of d?.vcpus() ?? []) {
-      const state = hv.load(VCPU.runstate, v.at), ran = hv.views.f64[((v.at + VCPU.runstateTime.at) >>> 3) + RUNSTATE.running] as number;
-      cpuNs += ran + (state === RUNSTATE.running ? Math.max(0, hv.clock.now() - hv.get(VCPU.runstateEntry, v.at)) : 0);
+      const state = hv.load(VCPU.runstate, v.at);
+      cpuNs += hv.scheduler.cpuTimeNs(v);
       activity = ORDER.find(([s, a]) => s === state || a === activity)?.[1] ?? activity;
     }
     const before = this.#cpuNs.get(domid);

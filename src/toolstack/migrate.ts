@@ -3,6 +3,7 @@
  * goes, and the other end starts it. Who has it when something dies is src/migration/commit.ts's business.
  */
 import { UserError } from "../base/errors.ts";
+import { unlessAborted } from "../base/wait.ts";
 import { countDirtyFrames, emptyTlbs, pinnedFrames, startDirtyLog, stopDirtyLog, takeDirtyFrames } from "../hypervisor/dirty_log.ts";
 import { P2M_TYPE } from "../memory/p2m.ts";
 import { envelopeEnd, envelopeStart, readEnvelopeEnd, readEnvelopeStart } from "../migration/envelope.ts";
@@ -185,7 +186,7 @@ async function sendAlone(domain: Domain, link: Link, o: SendOptions): Promise<Mi
   /** The next message, or what the link's end has to say. */
   const heard = (): Promise<{ readonly message: string | null; readonly failure: string | null }> => readMessage(answers).catch((e: unknown) => ({ message: null, failure: (e as Error).message }));
   try {
-    const hello = await unless(stop.signal, heard());
+    const hello = await unlessAborted(stop.signal, heard());
     if (hello.message !== "banner") throw new UserError(`The other end is not ready to receive: ${hello.failure ?? `it says "${hello.message}"`}`);
     const answer = heard();        // READY, or at any time why not
     void answer.then((a) => { if (a.message !== "ready") stop.abort(new UserError(a.failure ?? "The other end refuses the domain")); });
@@ -218,7 +219,7 @@ async function sendAlone(domain: Domain, link: Link, o: SendOptions): Promise<Mi
     mustBeThere(domain);
     await sink.write(envelopeEnd());
     o.progress?.({ phase: "commit", donePages: 0, totalPages: 0, bytes: sink.nrBytes });
-    await unless(stop.signal, answer);
+    await unlessAborted(stop.signal, answer);
     stop.signal.throwIfAborted();
     mustBeThere(domain);
     o.signal?.removeEventListener("abort", cancel);
@@ -263,13 +264,6 @@ async function sendAlone(domain: Domain, link: Link, o: SendOptions): Promise<Mi
   sink.release();
   answers.release();
   return { migration, bytes: sink.nrBytes, pages: writer.nrPages, zeroPages: writer.nrZeros, rounds, totalMs: endMs - begunMs, suspendMs, downtimeMs: endMs - stillMs };
-}
-async function unless<T>(signal: AbortSignal | undefined, waited: Promise<T>): Promise<T> {
-  if (!signal) return waited;
-  signal.throwIfAborted();
-  const { promise, reject } = Promise.withResolvers<never>(), abort = (): void => reject(signal.reason);
-  signal.addEventListener("abort", abort, { once: true });
-  try { return await Promise.race([waited, promise]); } finally { signal.removeEventListener("abort", abort); }
 }
 
 // Receiving --------------------------------------------------------------------

@@ -3,8 +3,9 @@ import { signal } from "@preact/signals";
 import { UserError } from "../base/errors.ts";
 import { parseMac } from "../network/address.ts";
 import { DiskError } from "../storage/disk.ts";
-import { type CheckedConfig, fromXl, type FromXl } from "../toolstack/config.ts";
+import { asGiven, type CheckedConfig, fromXl, type FromXl } from "../toolstack/config.ts";
 import { planDomain } from "../toolstack/create.ts";
+import { closeDisks } from "../toolstack/disks.ts";
 import type { DomainEnd } from "../toolstack/domain.ts";
 import { webHost } from "../toolstack/host.web.ts";
 import { createMachine, type Machine } from "../toolstack/machine.ts";
@@ -100,7 +101,7 @@ export class Computer {
     if (this.sessions.value.some((s) => s.name === name && s.state.value !== "ended")) throw new UserError(`There is a domain named "${name}" already; give another name`);
     const config = await this.shelf.load(domain);
     try { await planDomain(config); } catch (e) {
-      for (const { disk } of config.disks) await disk.close();
+      await closeDisks(config.disks);
       throw e;
     }
     for (const w of warnings) this.say(w);
@@ -141,15 +142,14 @@ export class Computer {
           text = saved.text;
           const loaded = await this.shelf.load(this.read(text).domain);
           config = { ...loaded, uuid: saved.uuid, vifs: loaded.vifs.map((v, i) => ({ ...v, mac: saved.macs[i] ?? v.mac })) };
-          const { ramdisk, ...rest } = config;
-          return ramdisk ? { ...rest, ramdisk } : rest;
+          return asGiven(config);
         },
       });
       const session = new Session(machine, domain.name, text);
       void this.#run(session, session.run(config!, domain)).catch(() => {});
       return session;
     } catch (e) {
-      for (const { disk } of (config as CheckedConfig | null)?.disks ?? []) await disk.close();
+      if (config) await closeDisks((config as CheckedConfig).disks);
       throw e;
     }
   }

@@ -6,6 +6,7 @@ import { Terminal } from "@xterm/xterm";
 import { UserError } from "../base/errors.ts";
 import type { CheckedConfig } from "../toolstack/config.ts";
 import { type CrashReport, crashText } from "../toolstack/crash.ts";
+import { closeDisks } from "../toolstack/disks.ts";
 import type { Domain, DomainEnd } from "../toolstack/domain.ts";
 import type { Machine } from "../toolstack/machine.ts";
 import { type Progress, saveDomain, type SaveReport } from "../toolstack/save.ts";
@@ -84,7 +85,7 @@ export class Session {
     } finally {
       this.domain.value = null;
       this.#typeTo = null;
-      for (const { disk } of config.disks) await disk.close().catch((e) => this.#note(`${disk.name}: ${(e as Error).message}`));
+      await closeDisks(config.disks, (text) => this.#note(text));
       this.#note(`${this.name}: ${this.ending.value || "destroyed"}`);
       this.state.value = "ended";
     }

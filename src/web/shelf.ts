@@ -1,13 +1,13 @@
 /** Where a configuration's files come from in a page: what its user has put into the browser, then what lies beside the page. */
 import { UserError } from "../base/errors.ts";
 import { unzstd } from "../builder/decompress/zstd.ts";
-import { type Disk, DiskError } from "../storage/disk.ts";
-import { type ByteFile, type FileStore } from "../storage/disk.ts";
+import { type ByteFile, DiskError, type FileStore } from "../storage/disk.ts";
 import { MemoryStore } from "../storage/file_memory.ts";
 import { openDisk } from "../storage/open.ts";
 import { OpfsStore } from "../storage/opfs.ts";
 import type { StoredFile } from "../storage/opfs-messages.ts";
-import { checkConfig, type CheckedConfig, type DiskConfig, type DomainFile } from "../toolstack/config.ts";
+import { checkConfig, type CheckedConfig, type DomainFile } from "../toolstack/config.ts";
+import { closeDisks, openEach } from "../toolstack/disks.ts";
 import { faultAt, type Place } from "../toolstack/xlcfg.ts";
 import type { ImageEntry } from "./images.ts";
 
@@ -108,18 +108,12 @@ export class Shelf {
     };
     if (domain.channels.length > 0) throw faultAt(domain.channels[0]!.place, "channel: A page has no Unix sockets; leave channels out");
     checkConfig({ ...domain.config, ...images });
-    const disks: DiskConfig[] = [];
-    try {
-      for (const spec of domain.disks) {
-        const isReadonly = spec.access === "r" || spec.devtype === "cdrom";
-        if (spec.target.includes("://")) throw faultAt(spec.place, `${spec.vdev}: A page has no sockets to reach ${spec.target}; add the image under Files`);
-        const disk: Disk = await openDisk({ path: spec.target, format: spec.format, store: this.store, isReadonly, unzstd: (frame, options) => unzstd(frame, options) })
-          .catch((e) => { throw e instanceof DiskError ? faultAt(spec.place, `${spec.vdev}: ${e.message}`) : e; });
-        disks.push({ vdev: spec.vdev, disk, isReadonly, isCdrom: spec.devtype === "cdrom", discards: spec.discard });
-      }
-      return checkConfig({ ...domain.config, ...images, disks });
-    } catch (e) {
-      for (const { disk } of disks) await disk.close();
+    const disks = await openEach(domain.disks, async (spec, isReadonly) => {
+      if (spec.target.includes("://")) throw faultAt(spec.place, `${spec.vdev}: A page has no sockets to reach ${spec.target}; add the image under Files`);
+      return openDisk({ path: spec.target, format: spec.format, store: this.store, isReadonly, unzstd: (frame, options) => unzstd(frame, options) });
+    });
+    try { return checkConfig({ ...domain.config, ...images, disks }); } catch (e) {
+      await closeDisks(disks);
       throw e;
     }
   }

@@ -1,7 +1,8 @@
 /** A client in the same process, for dom0's drivers and toolstack. It speaks the packets that everyone speaks, without a ring. */
 import { XENSTORE_PAYLOAD_MAX, XS, type XsdError } from "../abi/io/xs_wire.ts";
+import { concat } from "../base/bytes.ts";
 import type { Connection, Store } from "./store.ts";
-import { fromBytes, joined, type Packet, parseStrings, strings, toBytes, XsRefusal } from "./wire.ts";
+import { fromBytes, type Packet, parseStrings, strings, toBytes, XsRefusal } from "./wire.ts";
 
 /** Nothing else runs between a transaction's start and end here, so only its own body can spoil it every time. */
 const TRIES_MAX = 10;
@@ -10,7 +11,7 @@ const TRIES_MAX = 10;
 export type Entry = { path: string; value?: string; perms?: readonly string[] };
 
 /** The payload of XS_WRITE. */
-export const payloadOfWrite = (path: string, value: string | Uint8Array): Uint8Array => joined(strings(path), typeof value === "string" ? new TextEncoder().encode(value) : value);
+export const payloadOfWrite = (path: string, value: string | Uint8Array): Uint8Array => concat([strings(path), typeof value === "string" ? new TextEncoder().encode(value) : value]);
 
 /** A long list of children: yields payloads of XS_DIRECTORY_PART, takes the replies' payloads, returns the names. */
 export function* listInParts(path: string): Generator<Uint8Array, string[], Uint8Array> {

@@ -1,10 +1,11 @@
 /** For tests: a store whose clients keep what they are sent, and a guest's end of a ring. */
 import { XENSTORE_RING_SIZE as RING, XenstoreDomainInterface as PAGE, XS } from "../abi/io/xs_wire.ts";
+import { concat } from "../base/bytes.ts";
 import { assert } from "../base/errors.ts";
 import { Client } from "./client.ts";
 import { StoreRing } from "./ring.ts";
 import { type Connection, Store } from "./store.ts";
-import { encodePacket, fromBytes, joined, type Packet, PacketReader, strings, toBytes } from "./wire.ts";
+import { encodePacket, fromBytes, type Packet, PacketReader, strings, toBytes } from "./wire.ts";
 
 /** A store with /local/domain/N for some domains, and a connection of each that collects what it is sent. */
 export class Bench {
@@ -79,7 +80,7 @@ export class GuestRing {
   }
   /** Send a request; what has no room while the server does not take more goes with the next call. */
   send(type: number, payload: Uint8Array, req_id = 7, tx_id = 0): void {
-    this.#unsent = joined(this.#unsent, encodePacket({ type, req_id, tx_id, payload }));
+    this.#unsent = concat([this.#unsent, encodePacket({ type, req_id, tx_id, payload })]);
     this.pump();
   }
   /** Put what is unsent, as far as the server takes it. */

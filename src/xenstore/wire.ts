@@ -71,13 +71,6 @@ export function fromBytes(b: Uint8Array, start = 0, end = b.length): string {
   for (let at = start; at < end; at += 4096) s += String.fromCharCode(...b.subarray(at, Math.min(end, at + 4096)));
   return s;
 }
-/** `a` and `b` in one. */
-export function joined(a: Uint8Array, b: Uint8Array): Uint8Array<ArrayBuffer> {
-  const out = new Uint8Array(a.length + b.length);
-  out.set(a);
-  out.set(b, a.length);
-  return out;
-}
 /** Strings with a zero byte after each. */
 export const strings = (...list: readonly string[]): Uint8Array => toBytes(list.map((s) => `${s}\0`).join(""));
 /** The payload as strings, each of which must have its zero byte. @throws EINVAL */

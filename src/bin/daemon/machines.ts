@@ -1,5 +1,4 @@
 /** The host's machine: found again or started, followed through its events, and mourned when it dies. */
-import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { ApiClient } from "../../api/client.node.ts";
@@ -187,5 +186,4 @@ export class MachineKeeper {
   }
   /** Look away; the machine goes on. */
   close(): void { this.#stop.abort(); }
-  get hasSocket(): boolean { return this.#row !== null && existsSync(this.#row.socket); }
 }

@@ -1,14 +1,15 @@
 /** Which files of the host a client may name: all, or those in some folders. */
 import { realpath } from "node:fs/promises";
-import { basename, dirname, join, resolve, sep } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { ApiFault } from "../../api/fault.ts";
 import type { Folders } from "../../api/folders.ts";
+import { isBelow } from "../../storage/file.node.ts";
 import { parseNbdUri } from "../../storage/nbd/uri.ts";
 import { diskFromLibxl, type LibxlConfig, type LibxlDisk } from "../../toolstack/libxl-json.ts";
 import { peerOf } from "../disks.ts";
 
 /** Is it in that folder, or the folder itself? Both without symbolic links. */
-export const isWithin = (path: string, folder: string): boolean => path === folder || path.startsWith(folder.endsWith(sep) ? folder : folder + sep);
+export const isWithin = (path: string, folder: string): boolean => path === folder || isBelow(path, folder);
 
 /** Where a path leads: of what is to be made, its folder without symbolic links; null where that is not known. */
 async function truePath(path: string, isMade: boolean): Promise<string | null> {

@@ -2,8 +2,9 @@
 import { type Disk, DiskError } from "../../storage/disk.ts";
 import { LiveDisk } from "../../storage/online.ts";
 import type { DiskConfig } from "../../toolstack/config.ts";
+import { closeDisks } from "../../toolstack/disks.ts";
 import type { DiskSpec } from "../../toolstack/xldisk.ts";
-import { closeDisks, openDisks } from "../disks.ts";
+import { openDisks } from "../disks.ts";
 
 /** A drive without a disc: no sectors. */
 export class NoDisc implements Disk {

@@ -1,7 +1,6 @@
 /** What a machine's process tells of itself and its domains. */
 import { cpus as hostCpus } from "node:os";
 import { SHUTDOWN } from "../../abi/sched.ts";
-import { RUNSTATE } from "../../abi/vcpu.ts";
 import type { Result } from "../../api/actions.ts";
 import { cpusOf } from "../../api/cpus.ts";
 import { DOMAIN, VPF } from "../../hypervisor/objects.ts";
@@ -19,8 +18,7 @@ function stateOf(machine: Machine, domain: Domain): { state: string; shutdownRea
   if (!hd) return { state: "-----d", shutdownReason: null, cpuTimeNs: 0, onlineVcpus: 0 };
   let isRunning = false, isBlocked = true, cpuTimeNs = 0, onlineVcpus = 0;
   for (const v of hd.vcpus()) {
-    const { state, entry, time } = machine.hv.scheduler.runstateOf(v);
-    cpuTimeNs += time[RUNSTATE.running] + (state === RUNSTATE.running ? Math.max(0, machine.hv.clock.now() - entry) : 0);
+    cpuTimeNs += machine.hv.scheduler.cpuTimeNs(v);
     if (!v.isUp) continue;
     onlineVcpus++;
     if (v.onPcpu >= 0) isRunning = true;
@@ -48,7 +46,6 @@ export function domain0(machine: Machine): Result<"domain.list">[number] {
 }
 /** What the process has beyond the guests' frames. */
 const ownMemoryMiB = (machine: Machine): number => Math.max(1, Math.round((process.memoryUsage().rss - (machine.hv.mm.frames.nrFrames - machine.hv.mm.frames.nrFree) * 4096) / 2 ** 20));
-/** The process's time less its guests'. */
 /** The main thread's time. */
 function ownCpuTimeNs(): number {
   const { user, system } = process.threadCpuUsage();

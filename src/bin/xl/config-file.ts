@@ -3,7 +3,7 @@ import { UserError } from "../../base/errors.ts";
 import { fromXl } from "../../toolstack/config.ts";
 import { type LibxlConfig, toLibxl } from "../../toolstack/libxl-json.ts";
 import { applySetting, isSetting, parseXlCfg, type Setting } from "../../toolstack/xlcfg.ts";
-import { pathInFile } from "../paths.ts";
+import { pathFrom, pathOf } from "../paths.ts";
 import { readWhole } from "../run.ts";
 import { Leave, type Line, RC, type Xl } from "./verb.ts";
 
@@ -18,8 +18,7 @@ export function fileOf(line: Line): { file: string | undefined; settings: readon
 function applyWord(settings: Map<string, Setting>, word: string): void {
   let several: Map<string, Setting>;
   try { several = parseXlCfg(word, "command line"); } catch { return applySetting(settings, word); }       // quotes that the shell has eaten
-  if (several.size === 1 && !/^\s*\w+\s*\+=/.test(word)) for (const [key, value] of several) settings.set(key, value);
-  else if (several.size > 1) for (const [key, value] of several) settings.set(key, value);
+  if (several.size > 1 || (several.size === 1 && !/^\s*\w+\s*\+=/.test(word))) for (const [key, value] of several) settings.set(key, value);
   else applySetting(settings, word);
 }
 
@@ -40,7 +39,7 @@ export function readConfig(xl: Xl, file: string, words: readonly string[], o: { 
     for (const word of words) applyWord(settings, word);
     const { domain, warnings } = fromXl(settings, file);
     if (!o.isQuiet) for (const w of warnings) xl.say(`${w}`);
-    return toLibxl(domain, settings, o.isComplete ? { path: (p) => pathInFile(file, p), isComplete: true } : {});
+    return toLibxl(domain, settings, o.isComplete ? { path: (p) => pathFrom(process.cwd(), pathOf(p, file)), isComplete: true } : {});
   } catch (e) {
     if (!(e instanceof UserError)) throw e;
     throw new Leave(1, `${e.message}\nFailed to parse config: Invalid argument`);

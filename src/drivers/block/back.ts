@@ -3,6 +3,7 @@
  * queues' business.
  */
 import { BLKIF_SLOT_BYTES, VDISK } from "../../abi/io/blkif.ts";
+import { within } from "../../base/wait.ts";
 import { type Disk, SECTOR_BYTES } from "../../storage/disk.ts";
 import type { Bind, Doorbell } from "../dom0.ts";
 import type { GrantAccess, MappedPage } from "../grants.ts";
@@ -102,9 +103,7 @@ export class BlockBack implements BackDriver {
   }
 
   async refuse(): Promise<void> {
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    await Promise.race([this.#connected?.device.refuse(), new Promise((late) => { timer = setTimeout(late, DRAIN_MS); })]);
-    clearTimeout(timer);
+    if (this.#connected) await within(this.#connected.device.refuse(), DRAIN_MS);
   }
   nudge(): boolean {
     const held = this.#connected?.queues.filter(({ bell }) => bell.isHeld()) ?? [];
@@ -118,9 +117,7 @@ export class BlockBack implements BackDriver {
     this.#connected = null;
     const { device, queues } = connected;
     device.giveUp();
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    await Promise.race([Promise.all(queues.map(({ queue }) => queue.close())), new Promise((late) => { timer = setTimeout(late, DRAIN_MS); })]);
-    clearTimeout(timer);
+    await within(Promise.all(queues.map(({ queue }) => queue.close())), DRAIN_MS);
     for (const { queue, bell } of queues) {
       queue.abandon();
       bell.close();       // not before the last answer's event

@@ -3,6 +3,7 @@ import {
   NETIF_RSP, NETIF_RX_SLOT_BYTES, NETIF_TX_SLOT_BYTES, NETRXF, NetifExtraInfo as EXTRA, NetifRxRequest as RXREQ, NetifRxResponse as RXRSP, NetifTxRequest as TXREQ,
   NetifTxResponse as TXRSP, NETTXF, XEN_NETIF_EXTRA_FLAG_MORE, XEN_NETIF_EXTRA_TYPE, XEN_NETIF_GSO_TYPE,
 } from "../../abi/io/netif.ts";
+import { concat } from "../../base/bytes.ts";
 import { connect, type Frame, type Gso, type Port } from "../../network/port.ts";
 import { FrontRing, GuestPages } from "../fixture.ts";
 import { NetBack, type NetBackOptions, type NetFront } from "./back.ts";
@@ -181,14 +182,8 @@ class FrontQueue {
     if (!this.#more && !this.#wantsExtra) this.#finish();
   }
   #finish(): void {
-    const bytes = new Uint8Array(this.#parts.reduce((sum, p) => sum + p.length, 0));
-    let at = 0;
-    for (const p of this.#parts) {
-      bytes.set(p, at);
-      at += p.length;
-    }
     if (this.#isBad) this.nrRxErrors++;
-    else this.received.push({ bytes, ...this.#first! });
+    else this.received.push({ bytes: concat(this.#parts), ...this.#first! });
     this.#parts = [];
     this.#first = null;
     this.#isBad = false;

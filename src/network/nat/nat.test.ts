@@ -4,12 +4,13 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
+import { concat } from "../../base/bytes.ts";
 import { segment } from "../offload.ts";
 import type { Frame } from "../port.ts";
 import { parseIpv4 } from "../address.ts";
 import { BROADCAST_MAC, formatIpv4 } from "./address.ts";
 import { type GuestOptions, SimGuest } from "./fixture.ts";
-import { joined, randomBytes, seeded, VirtualClock } from "./fixture-clock.ts";
+import { randomBytes, seeded, VirtualClock } from "./fixture-clock.ts";
 import { FakeOutside, type FakeStream } from "./fixture-outside.ts";
 import { NatNetwork, type NatOptions } from "./nat.ts";
 
@@ -63,7 +64,7 @@ test("fragments are put together in any order, and large answers are cut; overla
   await clock.run(10);
   const parts = sim.others.map((b) => [(((b[20]! << 8) | b[21]!) & 0x1fff) * 8, b[20]! & 0x20, b.subarray(34)] as const);
   assert.deepEqual(parts.map((p) => [p[0], p[1]]), [[0, 0x20], [1480, 0x20], [2960, 0]]);
-  assert.equal(hex(joined(parts.map((p) => p[2])).subarray(8)), hex(data));
+  assert.equal(hex(concat(parts.map((p) => p[2])).subarray(8)), hex(data));
   assert.equal(nat.stats.now.nrReassembling, 0);
   for (const [from, to] of [[0, 1480], [1472, 2960], [1480, 2960], [2960, 4008]] as const) sim.send(piece(from, to, 8));
   for (let id = 100; id < 400; id++) sim.send(piece(0, 1480, id));
@@ -252,7 +253,7 @@ test("names of the network are answered here, over UDP and TCP, forwards and bac
   const tcp = sim.connectTcp(nat.gateway, 53), q = query(77, "host.domus.internal"), framed = Uint8Array.from([0, q.length, ...q]);
   for (const b of [...framed, ...framed]) tcp.write(Uint8Array.of(b));
   await clock.run(1000);
-  const reply = joined(tcp.received);
+  const reply = concat(tcp.received);
   assert.equal(reply.length, 2 * (2 + q.length + 16));
   assert.equal(hex(reply.subarray(-4)), "0a000202");
   tcp.close();
@@ -309,7 +310,7 @@ test("other names go to the host's resolvers under a number of the router's; a w
   const tcp = sim.connectTcp(nat.gateway, 53), q = query(5, "example.org");
   tcp.write(Uint8Array.from([0, q.length, ...q]));
   await clock.run(100);
-  assert.deepEqual([upstream!.address, hex(joined(tcp.received).subarray(-4))], ["192.0.2.1", "08080808"]);
+  assert.deepEqual([upstream!.address, hex(concat(tcp.received).subarray(-4))], ["192.0.2.1", "08080808"]);
   tcp.close();
   await clock.run(30_000);
   assert.deepEqual([tcp.end, nat.stats.now.nrTcp], ["closed", 0]);
@@ -328,7 +329,7 @@ function pcap(frames: readonly Frame[]): Uint8Array {
     head.setUint32(12, bytes.length, true);
     parts.push(new Uint8Array(head.buffer), bytes);
   });
-  return joined(parts);
+  return concat(parts);
 }
 /** A guest's life: DHCP, ARP, echoes, names, datagrams, connections. @returns all frames */
 async function life(guest: GuestOptions = {}): Promise<Frame[]> {

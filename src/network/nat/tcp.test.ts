@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
 import test from "node:test";
+import { concat } from "../../base/bytes.ts";
 import { parseIpv4 } from "../address.ts";
 import { type GuestOptions, SimGuest } from "./fixture.ts";
-import { joined, randomBytes, seeded, VirtualClock } from "./fixture-clock.ts";
+import { randomBytes, seeded, VirtualClock } from "./fixture-clock.ts";
 import { FakeOutside, type FakeStream } from "./fixture-outside.ts";
 import type { SimTcp } from "./fixture-tcp.ts";
 import { NatNetwork, type NatOptions } from "./nat.ts";
@@ -39,12 +40,12 @@ test("bytes go both ways, each side ends on its own, and nothing is left", async
   tcp.write(Uint8Array.of(1, 2, 3));
   tcp.close();
   await clock.run(100);
-  assert.deepEqual([...joined(stream!.received)], [1, 2, 3]);
+  assert.deepEqual([...concat(stream!.received)], [1, 2, 3]);
   assert.ok(stream!.hasEnded, "the guest's FIN ends the far side's reading");
   assert.equal(tcp.state, "open");
   stream!.say(Uint8Array.of(4, 5));
   await clock.run(100);
-  assert.deepEqual([...joined(tcp.received)], [4, 5], "half closed, the other half goes on");
+  assert.deepEqual([...concat(tcp.received)], [4, 5], "half closed, the other half goes on");
   stream!.finish();
   await clock.run(5000);
   assert.equal(tcp.end, "closed");
@@ -71,7 +72,7 @@ test("the far side may end first; the connection waits in TIME-WAIT and a new SY
     again = sim.connectTcp(SERVER, 80, 1234);
     await clock.run(700);
   } while (again.state === "opening" && clock.nowMs() < 20_000);
-  assert.equal(joined(again.received)[0], 9);
+  assert.equal(concat(again.received)[0], 9);
   again.close();
   await clock.run(30_000);
   assertEmpty(nat);
@@ -130,7 +131,7 @@ for (const [name, guest] of [
     tcp.close();
     await clock.run(600_000, () => tcp.end !== null);
     assert.equal(tcp.receivedBytes, payload.length);
-    assert.ok(joined(tcp.received).every((b, i) => b === payload[i]));
+    assert.ok(concat(tcp.received).every((b, i) => b === payload[i]));
     assert.equal(tcp.end, "closed");
     assert.deepEqual(sim.broken, []);
     if (guest.gso) assert.ok(sim.nrBigFrames > 5);
@@ -152,7 +153,7 @@ test("single losses are mended by fast retransmission, not by the timer", async 
   };
   const tcp = sim.connectTcp(SERVER, 80);
   await clock.run(60_000, () => tcp.hasPeerEnded);
-  assert.ok(joined(tcp.received).every((b, i) => b === payload[i]) && tcp.receivedBytes === payload.length);
+  assert.ok(concat(tcp.received).every((b, i) => b === payload[i]) && tcp.receivedBytes === payload.length);
   assert.ok(nat.stats.tcp.nrFastRetransmits >= 7, `${nat.stats.tcp.nrFastRetransmits} fast retransmissions`);
   assert.equal(nat.stats.tcp.nrTimeouts, 0);
 });
@@ -200,7 +201,7 @@ test("a far side that does not read holds the guest up within the window, and go
   assert.ok(stream!.unsentBytes <= 256 << 10);
   stream!.read(true);
   await clock.run(60_000, () => stream!.hasEnded && stream!.unsentBytes === 0);
-  assert.ok(joined(stream!.received).every((b, i) => b === payload[i]) && stream!.receivedBytes === payload.length);
+  assert.ok(concat(stream!.received).every((b, i) => b === payload[i]) && stream!.receivedBytes === payload.length);
   stream!.finish();
   await clock.run(30_000);
   assertEmpty(nat);
@@ -223,7 +224,7 @@ test("tiny segments to a far side that does not read are let fall when keeping t
   assert.ok(stream!.nrWrites < 2 * 65536 / 512 + 2 && stream!.nrWrites > 100, `${stream!.nrWrites} writes are kept`);
   stream!.read(true);
   await clock.run(60_000, () => stream!.hasEnded && stream!.unsentBytes === 0);
-  assert.deepEqual(joined(stream!.received), payload);
+  assert.deepEqual(concat(stream!.received), payload);
   stream!.finish();
   await clock.run(30_000);
   assertEmpty(nat);
@@ -235,7 +236,7 @@ test("frames of 64 KiB MTU carry 64 KiB segments", async () => {
   tcp.write(payload);
   tcp.close();
   await clock.run(60_000, () => tcp.end !== null);
-  assert.deepEqual(joined(tcp.received), payload);
+  assert.deepEqual(concat(tcp.received), payload);
   await clock.run(30_000);
   assertEmpty(nat);
 });
@@ -347,7 +348,7 @@ test("a forward's connection reaches the guest, from the gateway's address, and 
   const client = outside.come("127.0.0.1:2222"), payload = randomBytes(2, 200_000);
   client.say(payload);
   await clock.run(5000, () => client.receivedBytes >= payload.length);
-  assert.ok(joined(client.received).every((b, i) => b === payload[i]));
+  assert.ok(concat(client.received).every((b, i) => b === payload[i]));
   assert.equal(taken[0]!.remote, nat.gateway);
   client.finish();
   await clock.run(100);
@@ -394,7 +395,7 @@ test("ten thousand connections open, carry bytes and close, and not one object i
   }
   await clock.run(2000);
   assert.equal(nat.stats.now.nrTcp, 10_000);
-  assert.ok(tcps.every((t, i) => t.receivedBytes === 2 && joined(t.received)[0] === (i & 255)));
+  assert.ok(tcps.every((t, i) => t.receivedBytes === 2 && concat(t.received)[0] === (i & 255)));
   assert.ok(nat.stats.now.tcpGrantedBytes <= 256 << 20, `${nat.stats.now.tcpGrantedBytes} bytes granted`);
   tcps.forEach((t, i) => {
     if (i % 3 === 0) t.abort();
