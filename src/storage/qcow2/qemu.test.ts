@@ -160,7 +160,8 @@ test("images made here are copied into and read back by qemu-img", async () => {
 
 test("what is discarded is given back to the file system, but not what a snapshot still has", async () => {
   qemuImg("create", "-q", "-f", "qcow2", "holes", "8M");
-  const fill = new Uint8Array(4 << 20).fill(7), blocks = (): number => statSync(at("holes")).blocks * 512, open = () => openDisk({ path: at("holes"), format: "qcow2", store });
+  // a file of many pieces has blocks that say where they are: they count too, and come with the holes
+  const fill = new Uint8Array(4 << 20).fill(7), least = (4 << 20) - (64 << 10), blocks = (): number => statSync(at("holes")).blocks * 512, open = () => openDisk({ path: at("holes"), format: "qcow2", store });
   const fillAndDiscard = async (): Promise<number> => {
     const disk = await open();
     await disk.write(0, fill);
@@ -171,13 +172,14 @@ test("what is discarded is given back to the file system, but not what a snapsho
     return full;
   };
   const canPunch = spawnSync("sh", ["-c", "dd if=/dev/zero of=probe bs=64k count=1 2>/dev/null && fallocate -p -l 65536 probe"], { cwd: folder }).status === 0, full = await fillAndDiscard();
-  assert.ok(canPunch ? blocks() <= full - (4 << 20) : blocks() === full, `${full} bytes, then ${blocks()}`);
+  const afterFirst = blocks();
+  assert.ok(canPunch ? afterFirst <= full - least : afterFirst === full, `${full} bytes, then ${afterFirst}`);
   const disk = await open();
   await disk.write(0, fill);
   await disk.close();
   qemuImg("snapshot", "-c", "s", "holes");
   const kept = await fillAndDiscard();
-  assert.ok(!canPunch || blocks() <= kept - (4 << 20));
+  assert.ok(!canPunch || blocks() <= kept - least, `${kept} bytes, then ${blocks()}`);
   same((await content("holes", { snapshot: "s" })).subarray(0, fill.length), fill, "the snapshot");
   assertWhole("holes");
 });
