@@ -55,7 +55,7 @@ for (const engine of ENGINES) for (const [name, what] of Object.entries(JUDGES))
 /** vCPUs, pCPUs, engine: as many of both, and two for each. */
 for (const [vcpus, pcpus, ...engine] of [[2, 2, "interpreter"], [4, 2, "translator"], [4, 4, "translator", "--translate-after", "0"]] as const) {
   test(`${vcpus} processors on ${pcpus} keep x86's memory order, lock, and execute the code that others write (guest smp, ${engine.join(" ")})`, { skip }, async () => {
-    const r = await run("smp", 300, `vcpus = ${vcpus}\nextra = "cpus=${vcpus} rounds=160 seed=${vcpus * pcpus}"\n`, ["--quiet", "--pcpus", String(pcpus), "--engine", ...engine]);
+    const r = await run("smp", 300, `vcpus = ${vcpus}\nextra = "cpus=${vcpus} rounds=160 restarts=20 pages=6 seed=${vcpus * pcpus}"\n`, ["--quiet", "--pcpus", String(pcpus), "--engine", ...engine]);
     assert.match(r.console, /Test result: SUCCESS/, r.console + r.stderr);
     assert.equal(r.code, 0, r.stderr);
   });

@@ -1,11 +1,12 @@
 /*
  * Processors that share memory: they start, stop and start again; x86's memory order holds (litmus tests of SDM Vol. 3A 8.2.3: stores in order, loads in order, no processor sees
  * two others' stores in another order than a third, a load passes an older store unless a fence or a locked instruction stands between); locked accesses are atomic, aligned or not,
- * CMPXCHG16B too; what one processor writes into code another executes it after it has heard of it; page table changes are seen after INVLPG. cpus=N rounds=N seed=N
+ * CMPXCHG16B too; what one processor writes into code another executes it after it has heard of it; page table changes are seen after INVLPG. cpus=N rounds=N seed=N; restarts=N: of each
+ * processor but the first; pages=N: of code that is patched, one after the other
  */
 #include "../common/smp.h"
 
-static u32 cpus, rounds;
+static u32 cpus, rounds, restarts, pages;
 static volatile u64 seed;
 static u32 random(u32 cpu, u32 n) {          /* delays: they need not be good, and are each processor's own */
   static u64 state[MAX_CPUS][8];
@@ -87,11 +88,12 @@ static void wide_exchange(u32 cpu) {
 
 /*
  * Linux's way to change code that others execute: INT3 over the first byte, the rest, the first byte; after each an interrupt to all others, whose IRET serialises, and their answer waited
- * for. They call all the time and get the old value, the new one or the trap: never a mixture, and nothing older than what they answered for.
+ * for. They call all the time and get the old value, the new one or the trap: never a mixture, nothing older than what they answered for, and nothing newer than what was begun. Step 3 n + 2
+ * is the value n, the two before it are the trap.
  */
 static u8 *code;
 typedef u32 (*Returns)(void);
-static volatile u32 step, answered[MAX_CPUS], told, heard;
+static volatile u32 begun, step, answered[MAX_CPUS], told, heard;
 static u32 traps, wrong, wrong_at;
 static void over_int3(struct frame *f) { traps++; f->rip += 4; f->rax = 0xffffffff; }        /* as if the instruction had been executed */
 static void answer(u32 cpu) { answered[cpu] = step; }
@@ -99,10 +101,11 @@ static void patched_code(u32 cpu) {
   u32 n = rounds / 16;
   if (cpu == 0) {
     for (u32 i = 1; i <= n; i++) for (u32 part = 0; part < 3; part++) {
+      begun = i * 3 + part;
       if (part == 0) code[1024] = 0xcc;
       if (part == 1) *(volatile u32 *)(code + 1025) = i;
       if (part == 2) code[1024] = 0xb8;
-      step = i * 3 + part;
+      step = begun;
       for (u32 c = 1; c < cpus; c++) smp_send_ipi(c);
       for (u32 c = 1; c < cpus; c++) while (answered[c] != step) pause();
     }
@@ -111,9 +114,9 @@ static void patched_code(u32 cpu) {
   } else {
     sti();
     while (step != ~0u) {
-      u32 last = answered[cpu], got = ((Returns)(code + 1024))(), now = step, least = last / 3 - (last % 3 < 2), most = now / 3;
-      if (last < 3 || now == ~0u) continue;
-      if (got == 0xffffffff ? last == now && last % 3 == 2 : got < least || got > most || (last == now && last % 3 < 2)) wrong++, wrong_at = last;
+      u32 last = answered[cpu], got = ((Returns)(code + 1024))(), most = begun;
+      if (last < 3 || last == ~0u) continue;
+      if (got == 0xffffffff ? last == most && last % 3 == 2 : got * 3 + 2 < last || got * 3 + 2 > most) wrong++, wrong_at = last;
     }
     cli();
   }
@@ -142,12 +145,17 @@ static void remapping(u32 cpu) {
 static void stage(const char *name) { static u64 last; u64 now = rdtsc(); if (option("verbose", 0)) print("%lu ms, then %s\n", last ? (now - last) / 1000000 : 0, name); last = now; }
 
 void guest_main(void) {
-  cpus = option("cpus", 0), rounds = option("rounds", 4000), seed = option("seed", 1);
+  cpus = option("cpus", 0), rounds = option("rounds", 4000), seed = option("seed", 1), restarts = option("restarts", 1), pages = option("pages", 1);
   if (cpus < 2) skip("give the number of processors: cpus=N");
   u32 there = smp_start(cpus);
   check(there == cpus, "%u of %u processors started", there, cpus);
   if (there != cpus) return;
-  check(smp_restart(cpus - 1), "a processor that runs did not start anew after INIT and SIPI");
+  for (u32 i = 0; i < restarts * (cpus - 1); i++) {
+    u32 cpu = 1 + i % (cpus - 1);
+    bool is_there = smp_restart(cpu);
+    check(is_there, "processor %u, which ran, did not start anew after INIT and SIPI (%u)", cpu, i);
+    if (!is_there) return;
+  }
 
   stage("store buffering");
   static const char *const names[] = { "nothing", "MFENCE", "a locked instruction", "XCHG" };
@@ -183,12 +191,17 @@ void guest_main(void) {
   check(wide.low == cpus * (rounds / 4) && wide.high == 3 * wide.low && !torn, "CMPXCHG16B: %lu, %lu after %u, halves apart %u times", wide.low, wide.high, cpus * (rounds / 4), torn);
 
   stage("patched code");
-  code = (u8 *)new_page();
   on_interrupt(BP, over_int3);
-  code[1024] = 0xb8, *(u32 *)(code + 1025) = 0, code[1029] = 0xc3;
   smp_on_ipi(answer);
-  smp_run(cpus, patched_code);
-  check(wrong == 0, "code patched by way of INT3: %u times neither old, new nor the trap, last at %u (%u traps)", wrong, wrong_at, traps);
+  for (u32 page = 0; page < pages; page++) {
+    code = (u8 *)new_page();
+    code[1024] = 0xb8, *(u32 *)(code + 1025) = 0, code[1029] = 0xc3;
+    step = begun = 0;
+    for (u32 cpu = 1; cpu < cpus; cpu++) answered[cpu] = 0;
+    smp_run(cpus, patched_code);
+    check(wrong == 0, "code patched by way of INT3: %u times neither old, new nor the trap, last at %u of page %u (%u traps)", wrong, wrong_at, page, traps);
+    wrong = 0;
+  }
 
   stage("remapping");
   frames[0] = new_page(), frames[1] = new_page();

@@ -19,11 +19,11 @@ function machine(script: (p: Pcpu, v: Vcpu, slice: number) => number) {
   const mm = MachineMemory.create({ bytes: 16 << 20, nrPcpus: 2, pcpuBytes: 1 << 20 });
   const p: Pcpu = new Pcpu(mm, 0, () => ({
     run: () => { const { v } = p.platform; diary.push(`run d${v.domain.domid}v${v.id}`); return script(p, v, slice++); },
-    contextChanged: () => { diary.push("switch"); }, flushTlb: () => { diary.push("flush"); },
+    contextChanged: () => { diary.push("switch"); }, flushTlb: () => { diary.push("flush"); }, forbidWrites: () => { diary.push("look"); return []; },
     readLinear: () => false, writeLinear: () => false, counters: {}, onDeliver: null, onStep: null,
   }) as unknown as Engine);
-  const start = (flags: number = EFLAGS.IF): Domain => {
-    const d = Domain.create(p.hv, { maxVcpus: 1, maxPages: 10 });
+  const start = (maxVcpus = 1, flags: number = EFLAGS.IF): Domain => {
+    const d = Domain.create(p.hv, { maxVcpus, maxPages: 10 });
     d.vcpu(0)!.setContext((dv, at) => { pvhContext(0x1000, 0x2000)(dv, at); CPU.eflags.set(dv, at, flags | EFLAGS.fixed); });
     d.unpause();
     return d;
@@ -56,7 +56,7 @@ test("a vCPU that comes back to registers still in place costs no switch, one th
   assert.deepEqual(diary.slice(3), ["switch", "run d1v0"]);
 });
 test("HLT with interrupts off on the last vCPU switches the domain off; with them on it sleeps until an event", () => {
-  const { p, hv, start } = machine(() => EXIT.halt), d = start(0);
+  const { p, hv, start } = machine(() => EXIT.halt), d = start(1, 0);
   p.turn();
   assert.equal(d.end?.code, SHUTDOWN.poweroff);
   const e = start(), v = e.vcpu(0)!;
@@ -84,6 +84,33 @@ test("a paused domain leaves the pCPU at the next look and stays off it", () => 
   assert.equal(hv.scheduler.pick(0), null);
   d.unpause();
   assert.equal(hv.scheduler.pick(0)?.domain, d);
+});
+test("a vCPU that is stopped while a pCPU takes it does not run", (t) => {
+  const { p, hv, diary, start } = machine(() => EXIT.yield), d = start(), { store } = hv;
+  const stop = t.mock.method(hv, "store", (...args: Parameters<typeof store>) => {
+    if (args[0] === VCPU.onPcpu && args[2] !== 0 && stop.mock.callCount() < 9) {
+      d.pauseNoWait();
+      assert.ok(d.isQuiet, "whoever paused it goes on as if it stood still");
+      stop.mock.restore();
+    }
+    store.apply(hv, args);
+  });
+  p.turn();
+  assert.deepEqual([diary, d.isQuiet, hv.get(PCPU.given, hv.pcpuAt(0))], [[], true, 0]);
+  d.unpause();
+  p.turn();
+  assert.deepEqual(diary, ["switch", "run d1v0"]);
+});
+test("a pCPU that changes vCPUs looks first whether the last one wrote to what became code, in domains of several", () => {
+  for (const maxVcpus of [1, 2]) {
+    const { p, hv, diary, start } = machine((pcpu, v, slice) => { if (slice === 0) pcpu.hv.add(DOMAIN.codeMarks, v.domain.at, 1); return EXIT.yield; });
+    start(maxVcpus);
+    start();
+    p.turn();
+    p.turn();
+    assert.deepEqual(diary, ["switch", "run d1v0", ...maxVcpus > 1 ? ["look"] : [], "switch", "run d2v0"]);
+    assert.equal(hv.get(PCPU.loadedSerial, hv.pcpuAt(0)), hv.domain(2)!.vcpu(0)!.serial);
+  }
 });
 test("a pCPU that one guest never leaves still shows that it moves on, so that other domains can be destroyed", () => {
   const seen: number[] = [], { p, start } = machine((pcpu, v, slice) => {

@@ -198,7 +198,10 @@ export class Scheduler {
       return v;
     });
     for (const i of left) this.#rouse(i);
-    return v;
+    if (v === null || v.mayRun) return v;
+    /* it was stopped (INIT, a pause) while it was taken: whoever did that saw it off its pCPU and relies on that it stays so, or saw it here and waits until it leaves */
+    this.leave(v, pcpu);
+    return null;
   }
   /** Until when a queued vCPU is left to another pCPU; 0: it is not. */
   #leftUntilNs(u: VcpuUnit, pool: Pool, pcpu: number): number {
