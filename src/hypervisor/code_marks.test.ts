@@ -15,7 +15,7 @@ function machine() {
   const mfn = d.p2m.mfn(0), writable = [new Set<number>(), new Set<number>()] as const, flushed = [0, 0];
   const pcpus = hvs.map((hv, i) => {
     const p = new PvhPlatform(hv, i);
-    p.guest = { flushTlb: () => { flushed[i]!++; }, forbidWrites: (isForbidden: (frame: number) => boolean) => [...writable[i]!].filter((f) => isForbidden(f) && writable[i]!.delete(f)) } as unknown as Engine;
+    p.guest = { flushTlb: () => { flushed[i]!++; writable[i]!.clear(); }, forbidWrites: (isForbidden: (frame: number) => boolean) => [...writable[i]!].filter((f) => isForbidden(f) && writable[i]!.delete(f)) } as unknown as Engine;
     p.load(hv.domain(d.domid)!.vcpu(i)!);
     hv.store(VCPU.onPcpu, d.vcpu(i)!.at, i + 1);
     hv.store(PCPU.vcpu, hv.pcpuAt(i), d.vcpu(i)!.at | 0);
@@ -62,4 +62,22 @@ test("a pCPU that could write to a frame before it became code counts as having 
   b.obey();
   assert.deepEqual([[...writable[1]], mm.frames.codeGen(mfn)], [[], before + 1]);
   assert.ok(asked(0) & PCPU_REQUEST.flushTlb);
+});
+test("what was written unseen is told of though the TLB that knows of it is to be flushed", () => {
+  const { mm, mfn, a, b, writable, flushed } = machine();
+  writable[1].add(mfn);
+  a.code.mark(mfn);
+  const before = mm.frames.codeGen(mfn);
+  b.hv.kick(1, PCPU_REQUEST.flushTlb);
+  b.obey();
+  assert.deepEqual([flushed[1], mm.frames.codeGen(mfn)], [1, before + 1]);
+});
+test("what was written unseen is told of before others hear of anything, whether the request to look has come or not", (t) => {
+  const { mm, mfn, a, b, writable } = machine();
+  writable[1].add(mfn);
+  t.mock.method(a.hv, "kick", () => {});
+  a.code.mark(mfn);
+  const before = mm.frames.codeGen(mfn);
+  b.mmioWrite(0x1000, 4, 0n);
+  assert.equal(mm.frames.codeGen(mfn), before + 1);
 });

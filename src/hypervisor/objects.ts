@@ -102,6 +102,8 @@ export const DOMAIN = struct(4096, {
   p2mGen: u32(0x20),
   /** grows when a frame becomes code, which stores must come and tell of: TLBs older than it are to be looked through [Atomics] */
   codeMarks: u32(0xf00),
+  /** held while a frame is marked and codeMarks grows for it: who finds the mark of another pCPU there may rely on both */
+  codeLock: i32(0xf20),
   /** under runLock: its cpupool; see Share of sched_policy.ts */
   pool: u32(0xf04), weight: u32(0xf08), capPct: u32(0xf0c), capLeftNs: f64(0xf10), capNextNs: f64(0xf18),
   totPages: u32(0x24), maxPages: u32(0x28), maxVcpus: u32(0x2c),

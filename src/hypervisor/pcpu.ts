@@ -146,6 +146,7 @@ export class Pcpu {
   }
   #save(v: Vcpu, yields: boolean): void {
     const { hv } = this;
+    this.platform.code.lookBack();
     writeRunstate(v, this.engine, hv.scheduler.offState(v));
     hv.views.u8.copyWithin(v.context, this.#cpu, this.#cpu + CPU.sizeof);
     hv.store(PCPU.vcpu, this.#at, 0);

@@ -86,10 +86,12 @@ export class PvhPlatform implements Platform, Call {
   /** What the engine tells of frames with decoded code; see FRAME.codeCpus. */
   readonly code = {
     mark: (mfn: number): void => {
-      if (Atomics.or(this.#u32, this.#codeWord(mfn), 1 << this.pcpu) !== 0 || !this.#isServing || this.d.nrVcpus === 1) return;
+      const { hv } = this, set = (): number => Atomics.or(this.#u32, this.#codeWord(mfn), 1 << this.pcpu);
+      if (!this.#isShared) { set(); return; }
       /* the TLBs of the domain's other pCPUs may take it for plain, writable memory: those that run look when they leave the guest, which is soon; the others before they enter it */
-      const { hv } = this, marks = hv.add(DOMAIN.codeMarks, this.d.at, 1) + 1, at = hv.pcpuAt(this.pcpu);
-      Atomics.compareExchange(hv.views.i32, (at + PCPU.codeMarks.at) >>> 2, marks - 1 | 0, marks | 0);
+      const marks = hv.withLock(DOMAIN.codeLock, this.d.at, () => (set() === 0 ? hv.add(DOMAIN.codeMarks, this.d.at, 1) + 1 : null));
+      if (marks === null) return;
+      Atomics.compareExchange(hv.views.i32, (hv.pcpuAt(this.pcpu) + PCPU.codeMarks.at) >>> 2, marks - 1 | 0, marks | 0);
       this.#others(PCPU_REQUEST.reschedule);
     },
     unmark: (mfn: number): void => { Atomics.and(this.#u32, this.#codeWord(mfn), ~(1 << this.pcpu)); },
@@ -101,23 +103,35 @@ export class PvhPlatform implements Platform, Call {
     /* after the store: who decodes later finds the new bytes, and who decoded before has his mark there. The exchange is the fence between the store and the look */
     settle: (): void => {
       if (this.#written.length === 0) return;
-      for (const mfn of this.#written) {
-        // the new generation makes their records void: with their marks gone, the next store need not come this way. The marks go first: one that is set after the new generation stands stays
-        const others = Atomics.and(this.#u32, this.#codeWord(mfn), 1 << this.pcpu) & ~(1 << this.pcpu);
-        if (others === 0) continue;
-        this.hv.mm.frames.newCode(mfn);
-        this.hv.codeWritten(mfn, others);
-      }
+      for (const mfn of this.#written) this.#tell(mfn);
       this.#written.length = 0;
     },
+    lookBack: (): void => {
+      if (!this.#isShared) return;
+      const { hv } = this, at = hv.pcpuAt(this.pcpu), own = 1 << this.pcpu;
+      Atomics.or(hv.views.i32, (at + PCPU.request.at) >>> 2, 0); /* a fence: whose mark is not seen here reads, to decode, what was stored before */
+      const marks = hv.load(DOMAIN.codeMarks, this.d.at);
+      if (hv.load(PCPU.codeMarks, at) === marks) return;
+      hv.store(PCPU.codeMarks, at, marks);
+      for (const mfn of this.guest.forbidWrites((frame) => (Atomics.load(this.#u32, this.#codeWord(frame)) & ~own) !== 0)) this.#tell(mfn);
+    },
   };
+  /** This pCPU has written to the frame, or may have: whoever has decoded from it looks again. */
+  #tell(mfn: number): void {
+    // the new generation makes their records void: with their marks gone, the next store need not come this way. The marks go first: one that is set after the new generation stands stays
+    const others = Atomics.and(this.#u32, this.#codeWord(mfn), 1 << this.pcpu) & ~(1 << this.pcpu);
+    if (others === 0) return;
+    this.hv.mm.frames.newCode(mfn);
+    this.hv.codeWritten(mfn, others);
+  }
   /** frames with code that this pCPU is writing to */
   readonly #written: number[] = [];
   /** Is a vCPU on this pCPU? Without one, code is decoded ahead (warm.ts), and `d` may be a domain that is gone, its struct another's page. */
   get #isServing(): boolean { return this.hv.load(PCPU.vcpu, this.hv.pcpuAt(this.pcpu)) !== 0; }
+  /** Is there one, and may others of its domain run elsewhere? */
+  get #isShared(): boolean { return this.#isServing && this.d.nrVcpus > 1; }
   #codeWord(mfn: number): number { return this.#frameTable + mfn * (FRAME.sizeof >>> 2) + (FRAME.codeCpus.at >>> 2); }
   #others(request: number): void {
-    if (!this.#isServing || this.d.nrVcpus === 1) return;
     for (const v of this.d.vcpus()) {
       const pcpu = v.onPcpu;
       if (pcpu >= 0 && pcpu !== this.pcpu) this.hv.kick(pcpu, request);
@@ -245,21 +259,19 @@ export class PvhPlatform implements Platform, Call {
   /** Before the guest goes on: what others asked of this pCPU. */
   obey(): void {
     const { hv } = this, at = hv.pcpuAt(this.pcpu);
+    this.code.lookBack();
     if (hv.load(PCPU.request, at) !== 0) {
       const request = Atomics.exchange(hv.views.i32, (at + PCPU.request.at) >>> 2, 0);
       if (request & PCPU_REQUEST.flushTlb) this.guest.flushTlb();
     }
     this.#checkTlbs();
-    const marks = hv.load(DOMAIN.codeMarks, this.d.at);
-    if (hv.load(PCPU.codeMarks, at) === marks) return;
-    hv.store(PCPU.codeMarks, at, marks);
-    const own = 1 << this.pcpu;
-    for (const mfn of this.guest.forbidWrites((frame) => (Atomics.load(this.#u32, this.#codeWord(frame)) & ~own) !== 0)) this.code.wrote(mfn);
-    this.code.settle();
   }
   entered(): void { this.obey(); }
   /** Before another pCPU may hear of anything: what this one wrote into code without knowing that it was code comes first. */
-  #obeyFirst(): void { if (this.hv.load(PCPU.request, this.hv.pcpuAt(this.pcpu)) !== 0) this.obey(); }
+  #obeyFirst(): void {
+    this.code.lookBack();
+    if (this.hv.load(PCPU.request, this.hv.pcpuAt(this.pcpu)) !== 0) this.obey();
+  }
   paused(): void { if (this.hv.scheduler.isCrowded(this.d)) this.leave(EXIT.yield); }
 
   // Time and interrupts ----------------------------------------------------------

@@ -30,6 +30,8 @@ export class Cpu {
   readonly mmu: Mmu;
   /** Called before a frame with decoded code is written; the interpreter forgets that code. */
   onCodeWrite: (machine: number, size: number) => void = () => {};
+  /** Called before TLB entries go that let stores through (CodeFrames.lookBack). */
+  beforeForget: () => void = () => {};
   /** The last fault was an address that is not canonical: the run loop finds out whether it was the stack's (#SS). */
   isNonCanonical = false;
   /** Copies as if by way of a buffer; the engine puts WebAssembly's own in its place: a view of shared memory does it byte by byte. */

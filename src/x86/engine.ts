@@ -34,6 +34,11 @@ export interface CodeFrames {
   wrote(frame: number): void;
   /** Whatever `wrote` was called for has been written: pCPUs that decoded meanwhile must look again. Called after every helper that stores. */
   settle?(): void;
+  /**
+   * Before an entry of the TLB goes that let stores to a frame through: those made through it since the frame became code elsewhere are told of now, as nobody could later.
+   * Calls Engine.forbidWrites when frames have become code since the last time.
+   */
+  lookBack?(): void;
   /** Changes with every write by someone else; compared before decoded code is used again. */
   generation(frame: number): number;
 }

@@ -105,6 +105,7 @@ export class Interpreter implements Engine {
       freeSlot,
       instantiate: bytes => { new WebAssembly.Instance(new WebAssembly.Module(bytes), { e: this.imports }); },
     });
+    if (code?.lookBack) cpu.beforeForget = () => code.lookBack!();
     cpu.onCodeWrite = (machine, size) => {
       options.code?.wrote(Math.floor(machine / 4096));
       // a region cannot notice that it has been overwritten: the store is undone, and made again by the interpreter

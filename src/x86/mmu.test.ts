@@ -184,3 +184,17 @@ test("the first write to a clean frame is told of, also one of the walker's, and
   x.cpu.write8(A + 1, 1);
   assert.deepEqual(told(), ["dirty 200"]);
 });
+test("before an entry goes that let stores through, whoever counts them is asked while it stands", () => {
+  const ways: [what: string, forget: (x: Fixture) => void][] = [
+    ["evicted", (x) => { x.cpu.read8(A + (1 << TLB_BITS) * 4096); }], ["flushAll", (x) => x.cpu.mmu.flushAll()], ["flushLocal", (x) => x.cpu.mmu.flushLocal()],
+    ["INVLPG", (x) => x.cpu.mmu.invlpg(A)], ["its frame is code here too", (x) => x.cpu.mmu.protectFrame(x.machine(0x6000) / 4096)],
+  ];
+  for (const [what, forget] of ways) {
+    const x = long(0x6007n), asked: number[][] = [];
+    for (let n = 0; n < 1 << TLB_BITS - 9; n++) x.p64(0x3000 + (3 + n) * 8, 0x5007n); // all the same 512 pages
+    x.cpu.write8(A, 1);
+    x.cpu.beforeForget = () => { asked.push(x.cpu.mmu.forbidFrames(() => true).map((f) => f * 4096 - x.machine(0))); };
+    forget(x);
+    assert.deepEqual(asked[0], [0x6000], what);
+  }
+});

@@ -255,11 +255,14 @@ export class Mmu {
     const packed = this.cpu.platform.frameOf(this.gfn), rights = this.rights = packed & 0xfff, machine = this.machine = (packed - rights) >>> 0;
     if (packed === 0) return -1;
     const { i32, flags } = this, e = this.entryOf(context, linear), page = linear & ~0xfff, hi = Math.floor(linear / 4294967296) | 0;
-    if (this.watch.length !== 0 && this.watch.some(b => b.from <= linear - (linear & 0xfff) + 4095 && b.to > linear - (linear & 0xfff))) return -1;
+    if (this.watch.length !== 0 && this.watch.some(b => b.from <= linear - (linear & 0xfff) + 4095 && b.to > linear - (linear & 0xfff))) {
+      this.rights |= P2M_CODE;                         // it may be code in a moment, and no entry says that it was written
+      return -1;
+    }
     const isClean = (rights & P2M_CLEAN) !== 0;
     if (isClean && write) this.cpu.platform.dirtied(machine >>> 12);
     const canWrite = this.writable && this.dirty && (!isClean || write !== 0) && (rights & (P2M_WRITE | P2M_CODE)) === P2M_WRITE;
-    this.forbidWrites(e);
+    if (this.letsWrite(e)) { this.cpu.beforeForget(); this.forbidWrites(e); }
     if (canWrite) this.writers[machine >>> 12]!++;
     i32[e] = page; i32[e + 1] = hi;
     if (canWrite) { i32[e + 2] = page; i32[e + 3] = hi; }
@@ -609,12 +612,13 @@ export class Mmu {
     this.i32[e] = noTag(index); this.i32[e + 1] = 0;
   }
   private noTagFor(e: number): number { return noTag((e - this.tlb) / (TLBE.size >> 2) & TLB_MASK); }
+  private letsWrite(e: number): boolean { return this.i32[e + 2] !== this.noTagFor(e) || this.i32[e + 3] !== 0; }
   /** Clear an entry's write tag. */
   private forbidWrites(e: number): void {
-    const { i32 } = this, none = this.noTagFor(e);
-    if (i32[e + 2] === none && i32[e + 3] === 0) return;
+    if (!this.letsWrite(e)) return;
+    const { i32 } = this;
     this.writers[i32[e + (TLBE.frame >> 2)]!]!--;
-    i32[e + 2] = none; i32[e + 3] = 0;
+    i32[e + 2] = this.noTagFor(e); i32[e + 3] = 0;
   }
   private flagsOf(context: number, index: number): number {
     return context === TLB_CONTEXTS ? this.itlbFlags[index]! : this.i32[this.tlb + ((context * TLB_BYTES + index * TLBE.size + TLBE.flags) >>> 2)]!;
@@ -630,6 +634,7 @@ export class Mmu {
   }
   /** Forget everything: another vCPU, another p2m, or a control bit that changes what the tables mean. */
   flushAll(): void {
+    this.cpu.beforeForget();
     this.nrFlushes++; this.nrLocalFlushes++;
     for (let c = 0; c <= TLB_CONTEXTS; c++) for (const log of this.logs[c]!) {
       for (let n = 0; n < log.nr; n++) this.drop(c, log.entries[n]!);
@@ -639,6 +644,7 @@ export class Mmu {
   }
   /** CR3 was loaded: forget all but global pages. */
   flushLocal(): void {
+    this.cpu.beforeForget();
     this.nrLocalFlushes++;
     for (let c = 0; c <= TLB_CONTEXTS; c++) {
       const log = this.logs[c]![0];
@@ -654,6 +660,7 @@ export class Mmu {
   /** INVLPG: the page of `linear`, in every context, and all pieces of a large page around it. */
   invlpg(linear: number): void {
     const page = linear & ~0xfff, hi = Math.floor(linear / 4294967296) | 0;
+    this.cpu.beforeForget();
     this.forgetTables();
     for (let c = 0; c < TLB_CONTEXTS; c++) {
       const e = this.entryOf(c, linear);
@@ -680,7 +687,7 @@ export class Mmu {
     const { i32 } = this, found: number[] = [];
     for (let c = 0; c < TLB_CONTEXTS; c++) for (const log of this.logs[c]!) for (let n = 0; n < log.nr; n++) {
       const index = log.entries[n]!, e = this.tlb + ((c * TLB_BYTES + index * TLBE.size) >>> 2), frame = i32[e + (TLBE.frame >> 2)]!;
-      if ((i32[e + 2] === noTag(index) && i32[e + 3] === 0) || !isForbidden(frame)) continue;
+      if (!this.letsWrite(e) || !isForbidden(frame)) continue;
       this.forbidWrites(e);
       found.push(frame);
     }
@@ -691,6 +698,7 @@ export class Mmu {
     this.forgetTables();                               // one of them may have become code
     const { i32, writers } = this, isIt = (e: number): void => { if (i32[e + (TLBE.frame >> 2)] === frame) this.forbidWrites(e); };
     if (writers[frame] === 0) return;
+    this.cpu.beforeForget();
     for (let c = 0; c < TLB_CONTEXTS; c++) isIt(this.entryOf(c, this.fetched));
     if (writers[frame] === 0) return;
     for (let c = 0; c < TLB_CONTEXTS; c++) for (const log of this.logs[c]!) for (let n = 0; n < log.nr; n++) isIt(this.tlb + ((c * TLB_BYTES + log.entries[n]! * TLBE.size) >>> 2));
