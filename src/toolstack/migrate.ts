@@ -302,6 +302,7 @@ export async function receiveDomain(machine: Machine, link: Link, o: ReceiveOpti
     be(next);
     for (const action of actions) {
       switch (action) {
+        case "noteReady": await o.journal?.note(migration, "ready"); break;
         case "sendReady": answers.post(messageBytes("ready")); break;
         case "noteRunning": {
           const isDoubtful = event.kind === "answer", why = domain!.isGone ? new UserError(`${domain!.name} was destroyed meanwhile`) : await noteRunning(isDoubtful ? "ready" : "dropped");

@@ -126,7 +126,7 @@ test("what is written down is written before what follows from it, and a sender 
   gone = receiveDomain(two, b, { open, journal: journal("receiver") });
   await send(domain, a, { journal: journal("sender") });
   await gone;
-  assert.deepEqual(notes, ["sender given false", "receiver running false"]);
+  assert.deepEqual(notes, ["receiver ready false", "sender given false", "receiver running false"]);
 });
 
 test("a frame that the guest gave back while it moves is not read any more: it may be another's", async () => {
@@ -186,7 +186,7 @@ test("a receiver that cannot write down that the domain runs, or has lost it, sa
   gone.catch(() => {});
   await assert.rejects(send(domain, a), /tiny is not moved and runs on here: The other end could not start it: tiny cannot be started: it cannot be written down that it runs here: ENOSPC/);
   await assert.rejects(gone, /ENOSPC/);
-  assert.deepEqual([notes, two.domains, one.hv.domain(domain.domid)!.mayRun], [["running", "dropped"], [], true]);
+  assert.deepEqual([notes, two.domains, one.hv.domain(domain.domid)!.mayRun], [["ready", "running", "dropped"], [], true]);
   [a, b] = links();
   gone = receiveDomain(two, b, { open });
   gone.catch(() => {});
