@@ -13,7 +13,7 @@ import { dumpCore } from "../../toolstack/dumpcore.ts";
 import { diskFromLibxl, type LibxlConfig } from "../../toolstack/libxl-json.ts";
 import type { Standing } from "../../migration/commit.ts";
 import type { Domain } from "../../toolstack/domain.ts";
-import { type Link, MigrationInDoubt, type MigrateReport, receiveOrGiveBack, sendDomain } from "../../toolstack/migrate.ts";
+import { type Link, MigrationInDoubt, type MigrateReport, receiveOrGiveBack, sendDomain, standingOf } from "../../toolstack/migrate.ts";
 import { type Progress as Step, restoreDomain, saveDomain } from "../../toolstack/save.ts";
 import { handOver } from "./drives.ts";
 import type { Resident, Residents } from "./residents.ts";
@@ -87,7 +87,7 @@ type SendParams = { readonly live?: boolean; readonly postcopy?: boolean; readon
 async function send(residents: Residents, r: Resident & { domain: Domain }, connection: Duplex, params: SendParams, c: TaskContext): Promise<MigrateReport> {
   const { live, postcopy, maxBytesPerSecond } = params;
   const report = await sendDomain(r.domain, linkOf(connection), {
-    configJson: configJson(r), live: live ?? true, signal: c.signal, progress: tell(c), handOver: handOver(r.disks, (r.config.disks ?? []).map(diskFromLibxl)),
+    configJson: configJson(r), live: live ?? true, journal: residents.house.journal, signal: c.signal, progress: tell(c), handOver: handOver(r.disks, (r.config.disks ?? []).map(diskFromLibxl)),
     ...(postcopy === undefined ? {} : { postcopy }), ...(maxBytesPerSecond === undefined ? {} : { maxBytesPerSecond }),
   });
   await r.gone;
@@ -100,6 +100,11 @@ export const sendStream = (residents: Residents, tasks: Tasks): StreamOpener => 
   return overConnection(tasks, "migrate.send", (connection, c) => send(residents, r, connection, rest, c));
 };
 
+/** What this host says of a migration: its process, or, where that does not know it, what the processes before it have noted. */
+export function standingIn(residents: Residents, migration: string): Standing {
+  const { machine, journal } = residents.house, known = standingOf(machine, migration);
+  return known === "unknown" ? journal.before(migration) ?? known : known;
+}
 /** What domain.migrate takes. */
 export type MigrateParams = SendParams & { readonly domain: number | string; readonly to: string; readonly token?: string; readonly isPaused?: boolean; readonly tls?: { readonly ca?: string; readonly cert?: string; readonly key?: string } };
 /** How long the other end is asked what became of a domain that both ends hold still. */
@@ -134,7 +139,7 @@ export async function migrateTo(residents: Residents, p: MigrateParams, c: TaskC
 export const receiveStream = (residents: Residents, tasks: Tasks): StreamOpener => async (params) => {
   const { isPaused, name } = params as { isPaused?: boolean; name?: string };
   return overConnection(tasks, "migrate.receive", async (connection, c) => {
-    const domain = await residents.adopt((opened) => receiveOrGiveBack(residents.house.machine, linkOf(connection), { open: opened, signal: c.signal, progress: tell(c) }), name === undefined ? undefined : (config) => ({ ...config, c_info: { ...config.c_info, name } }));
+    const domain = await residents.adopt((opened) => receiveOrGiveBack(residents.house.machine, linkOf(connection), { open: opened, journal: residents.house.journal, signal: c.signal, progress: tell(c) }), name === undefined ? undefined : (config) => ({ ...config, c_info: { ...config.c_info, name } }));
     if (isPaused) await domain.pause();
     return { domid: domain.domid, name: domain.name };
   });

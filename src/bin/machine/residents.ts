@@ -19,6 +19,7 @@ import { checkVdevs } from "../../toolstack/xldisk.ts";
 import { logConsole, serveChannel } from "../consoles.ts";
 import { closeDisks } from "../disks.ts";
 import { openDrives } from "./drives.ts";
+import type { MigrationJournal } from "./journal.ts";
 import type { Messages } from "./messages.ts";
 import { dumpToFile } from "./moves.ts";
 
@@ -32,7 +33,7 @@ function configOfJson(text: string): LibxlConfig {
 }
 
 /** What residents have of their machine. */
-export type House = { readonly machine: Machine; readonly events: EventLog; readonly messages: Messages; /** where consoles are logged and cores are dumped */ readonly folder: string };
+export type House = { readonly machine: Machine; readonly events: EventLog; readonly messages: Messages; /** where consoles are logged and cores are dumped */ readonly folder: string; /** of the domains that are handed over */ readonly journal: MigrationJournal };
 
 /** Read an image without holding up the domains that run here: a pipe would for ever. @throws UserError */
 async function readImage(path: string, what: string): Promise<Uint8Array> {
