@@ -16,7 +16,7 @@ import { bridgeList } from "./capture.ts";
 import { debugKeys } from "./debug-keys.ts";
 import { attachBlock, attachNic, blockList, changeCd, channelList, detachBlock, detachNic, nicList } from "./devices.ts";
 import { domain0, domainInfo, machineInfo } from "./info.ts";
-import { dumpToFile, type MigrateParams, migrateTo, restoreFromFile, saveToFile, standingIn } from "./moves.ts";
+import { dumpToFile, type MigrateParams, migrateTo, restoreFromFile, saveToFile, settleMigration, standingIn } from "./moves.ts";
 import type { Residents } from "./residents.ts";
 
 const BUSY_NOTICE = "\r\n[somebody else types on this console; you only look]\r\n";
@@ -73,6 +73,7 @@ export function machineHandlers(residents: Residents, tasks: Tasks): Handlers {
     "domain.dumpCore": ({ domain, path }, c) => dumpToFile(residents.find(domain), absolute(path), c),
     "domain.migrate": (params, c) => migrateTo(residents, defined(params) as MigrateParams, c),
     "migration.standing": ({ migration }) => ({ standing: standingIn(residents, migration) }),
+    "migration.settle": ({ migration, standing }) => settleMigration(residents, migration, standing),
     "domain.sysrq": ({ domain, key }) => { residents.find(domain).control.sysrq(key); return {}; },
 
     "block.list": ({ domain }) => blockList(machine, residents.find(domain)),

@@ -15,6 +15,7 @@ import type { Standing } from "../../migration/commit.ts";
 import type { Domain } from "../../toolstack/domain.ts";
 import { type Link, MigrationInDoubt, type MigrateReport, receiveOrGiveBack, sendDomain, standingOf } from "../../toolstack/migrate.ts";
 import { type Progress as Step, restoreDomain, saveDomain } from "../../toolstack/save.ts";
+import { remedyOf } from "./doubts.ts";
 import { handOver } from "./drives.ts";
 import type { Resident, Residents } from "./residents.ts";
 
@@ -89,6 +90,9 @@ async function send(residents: Residents, r: Resident & { domain: Domain }, conn
   const report = await sendDomain(r.domain, linkOf(connection), {
     configJson: configJson(r), live: live ?? true, journal: residents.house.journal, signal: c.signal, progress: tell(c), handOver: handOver(r.disks, (r.config.disks ?? []).map(diskFromLibxl)),
     ...(postcopy === undefined ? {} : { postcopy }), ...(maxBytesPerSecond === undefined ? {} : { maxBytesPerSecond }),
+  }).catch((e: unknown) => {
+    if (e instanceof MigrationInDoubt) residents.doubts.hold(e, r.gone);
+    throw e;
   });
   await r.gone;
   residents.house.messages.say(`${r.name} went to another host: ${report.bytes} bytes in ${Math.round(report.totalMs)} ms, still for ${Math.round(report.downtimeMs)} ms`);
@@ -97,13 +101,19 @@ async function send(residents: Residents, r: Resident & { domain: Domain }, conn
 /** Give a domain away: the connection leads to a peer's migrate.receive, or to xl migrate-receive. */
 export const sendStream = (residents: Residents, tasks: Tasks): StreamOpener => async (params) => {
   const { domain, ...rest } = params as { domain: number | string } & SendParams, r = residents.keeper(domain);
-  return overConnection(tasks, "migrate.send", (connection, c) => send(residents, r, connection, rest, c));
+  return overConnection(tasks, "migrate.send", (connection, c) => send(residents, r, connection, rest, c).catch((e: unknown) => { throw e instanceof MigrationInDoubt ? remedyOf(e) : e; }));
 };
 
 /** What this host says of a migration: its process, or, where that does not know it, what the processes before it have noted. */
 export function standingIn(residents: Residents, migration: string): Standing {
   const { machine, journal } = residents.house, known = standingOf(machine, migration);
   return known === "unknown" ? journal.before(migration) ?? known : known;
+}
+/** A person says which end has a domain that stands still here. */
+export async function settleMigration(residents: Residents, migration: string, standing: "running" | "dropped"): Promise<Result<"migration.settle">> {
+  const settled = await residents.doubts.settle(migration, standing);
+  residents.house.messages.say(`Migration ${migration} is settled by hand: ${settled ? `${settled.name} runs on here` : "the other host has the domain"}`);
+  return { isHere: Boolean(settled) };
 }
 /** What domain.migrate takes. */
 export type MigrateParams = SendParams & { readonly domain: number | string; readonly to: string; readonly token?: string; readonly isPaused?: boolean; readonly tls?: { readonly ca?: string; readonly cert?: string; readonly key?: string } };
@@ -125,12 +135,15 @@ export async function migrateTo(residents: Residents, p: MigrateParams, c: TaskC
   } catch (e) {
     if (!(e instanceof MigrationInDoubt)) throw e;
     residents.house.messages.say(`${e.message}; ${p.to} is asked`);
-    for (const begun = performance.now(); performance.now() - begun < DOUBT_MS; await sleep(ASK_MS)) {
-      const said = await peer.call("migration.standing", { migration: e.migration }).catch(() => null), settled = said ? await e.settle(said.standing as Standing) : undefined;
+    const { doubts } = residents, over = doubts.over(e.migration);
+    for (const begun = performance.now(); performance.now() - begun < DOUBT_MS;) {
+      const said = await peer.call("migration.standing", { migration: e.migration }).catch(() => null);
+      if (said) await doubts.settle(e.migration, said.standing as Standing).catch(() => {});        // `over` throws it; or a person was faster
+      const settled = await Promise.race([over, sleep(ASK_MS).then(() => undefined)]);
       if (settled === null) { await r.gone; return { migration: e.migration }; }
       if (settled) throw new ApiFault("failed", `${r.name} is not moved and runs on here: the link broke, and ${p.to} has it not`);
     }
-    throw e;
+    throw remedyOf(e);
   } finally {
     connection.destroy();
   }

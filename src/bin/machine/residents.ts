@@ -19,6 +19,7 @@ import { checkVdevs } from "../../toolstack/xldisk.ts";
 import { logConsole, serveChannel } from "../consoles.ts";
 import { closeDisks } from "../disks.ts";
 import { openDrives } from "./drives.ts";
+import { Doubts } from "./doubts.ts";
 import type { MigrationJournal } from "./journal.ts";
 import type { Messages } from "./messages.ts";
 import { dumpToFile } from "./moves.ts";
@@ -196,6 +197,8 @@ export class Resident {
 /** All domains of the process: made, taken in, found, ended. Names are theirs from the moment they are asked for. */
 export class Residents {
   readonly house: House;
+  /** domains that stand still until it is said which end of a migration has them */
+  readonly doubts = new Doubts();
   readonly #all = new Set<Resident>();
   /** names of those that are being made */
   readonly #names = new Set<string>();
