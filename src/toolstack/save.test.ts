@@ -255,6 +255,22 @@ test("what is remembered of a migration for the other end keeps nothing of the d
   assert.equal(gone.deref(), undefined);
 });
 
+test("a request to suspend that the guest took up and never followed does not stand in the way of the next, which it may follow late", async () => {
+  await using one = await make();
+  const domain = await one.createDomain({ ...shape, kernel: tinyKernel() }), hd = one.hv.domain(domain.domid)!, path = `${domainPath(domain.domid)}/control/shutdown`;
+  const given = new AbortController(), save = (signal?: AbortSignal) => saveDomain(domain, collector().stream, { configJson: "{}", leaveRunning: true, ...(signal ? { signal } : {}) });
+  let nrAsked = 0;
+  using _watch = one.xs.watch(path, () => {
+    if (one.xs.read(path) !== "suspend") return;
+    nrAsked++;
+    if (nrAsked === 1) { one.xs.write(path, ""); setImmediate(() => given.abort(new Error("never mind"))); }
+    else hd.shutdown(SHUTDOWN.suspend);        // what the first asked for
+  });
+  await assert.rejects(save(given.signal), /never mind/);
+  await save();
+  assert.deepEqual([nrAsked, one.xs.read(path), hd.isShutDown, domain.suspension], [2, "", false, null]);
+});
+
 test("a domain that can neither be saved nor go on is said to stand still, and the file is given up", async () => {
   await using one = await make();
   const domain = await obedient(one);
