@@ -71,9 +71,8 @@ export class Scheduler {
     const hv = this.#hv;
     if (v.domain.domid === 0) return;
     let target = -1, isKicked = false;
-    hv.lock(ROOT.runLock, hv.root);
-    const queue = v.mayRun && hv.get(VCPU.queued, v.at) === 0 && v.onPcpu < 0;
-    if (queue) {
+    const isQueued = this.locked(() => {
+      if (!v.mayRun || hv.get(VCPU.queued, v.at) !== 0 || v.onPcpu >= 0) return false;
       const pool = this.poolOf(v.domain), u = this.unit(v.at), now = hv.clock.now();
       pool.policy.woken(u, pool, now);
       pool.append(v.at);
@@ -83,12 +82,25 @@ export class Scheduler {
         target = this.#runningPcpuFor(u, pool, now);
         isKicked = target >= 0;
       }
-    }
-    hv.unlock(ROOT.runLock, hv.root);
-    if (!queue) return;
+      return true;
+    });
+    if (!isQueued) return;
     if (hv.trace.on & TRACE_CLASS.sched) hv.trace.emit(TRACE.vcpuWake, v.domain.domid, v.id);
     if (isKicked) hv.kick(target, PCPU_REQUEST.reschedule);
     else if (target >= 0) this.#rouse(target);
+  }
+  /** Put a vCPU down. Who runs it lets it go; else it leaves the queue here, and needs no pCPU of its own. */
+  putDown(v: Vcpu): void {
+    const hv = this.#hv;
+    hv.or(VCPU.pauseFlags, v.at, VPF.down);
+    this.locked(() => {
+      if (v.onPcpu >= 0 || v.isUp) return;
+      const pool = this.poolOf(v.domain);
+      pool.remove(v.at);
+      this.#runstate(v.at, this.offState(v));
+      this.unassign(this.unit(v.at), pool);
+    });
+    v.kickIfRunning();
   }
   /** An idle pCPU that may take it, or -1: the one it ran on, one it would rather run on, any. */
   #idlePcpuFor(u: VcpuUnit, pool: Pool): number {
@@ -164,7 +176,9 @@ export class Scheduler {
       const v = this.vcpuAt(at);
       if (v?.mayRun) continue;
       pool.remove(at);
-      if (v) this.#runstate(at, this.offState(v));
+      if (!v) continue;
+      this.#runstate(at, this.offState(v));
+      if (!v.isUp) this.unassign(this.unit(at), pool);
     }
     return choose(Array.from(pool.queue(), (at) => this.unit(at)), pool.policy, pool, pcpu, now, (u) => this.#leftUntilNs(u, pool, pcpu));
   }
