@@ -6,6 +6,7 @@ import { tinyKernel } from "../../test/tiny-kernel.ts";
 import { SHUTDOWN } from "../abi/sched.ts";
 import { UserError } from "../base/errors.ts";
 import { DOMAIN } from "../hypervisor/objects.ts";
+import { P2M_RW, P2M_TYPE } from "../memory/p2m.ts";
 import { collector, streamOf } from "../migration/fixture.ts";
 import { domainPath } from "../xenstore/path.ts";
 import type { DomainConfig } from "./config.ts";
@@ -154,6 +155,22 @@ test("a frame that the guest gave back while it moves is not read any more: it m
   assert.equal(isGiven, true);
   assert.equal(two.hv.domain((await gone).domid)!.p2m.lookup(last), 0);
   assert.equal(seen.some((s) => s.includes(secret)), false);
+});
+
+test("where Xen lent a frame in place of one that was sent, that one is said to be gone", async () => {
+  await using one = await make();
+  await using two = await make();
+  const domain = await obedient(one), hd = one.hv.domain(domain.domid)!, { frames } = one.hv.mm, gfn = 0x480, [a, b] = links(), gone = receiveDomain(two, b, { open });
+  let isLent = false;
+  hd.memory.write(gfn * 4096, Uint8Array.of(1));
+  await send(domain, a, { progress: (p) => {
+    if (p.phase !== "suspend" || isLent) return;
+    isLent = true;
+    frames.put(hd.takePage(gfn) >>> 12);
+    frames.get(hd.sharedInfo >>> 12, hd.domid);
+    hd.p2m.set(gfn, hd.sharedInfo >>> 12, P2M_RW | P2M_TYPE.xen);
+  } });
+  assert.deepEqual([isLent, two.hv.domain((await gone).domid)!.p2m.lookup(gfn)], [true, 0]);
 });
 
 test("a domain that is destroyed while it moves is read and written no more", async () => {
