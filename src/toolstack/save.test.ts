@@ -8,6 +8,7 @@ import { UserError } from "../base/errors.ts";
 import { DOMAIN } from "../hypervisor/objects.ts";
 import { P2M_RW, P2M_TYPE } from "../memory/p2m.ts";
 import { collector, streamOf } from "../migration/fixture.ts";
+import { CPU } from "../x86/state.ts";
 import { domainPath } from "../xenstore/path.ts";
 import type { DomainConfig } from "./config.ts";
 import type { Domain } from "./domain.ts";
@@ -286,6 +287,17 @@ test("a request to suspend that the guest took up and never followed does not st
   await assert.rejects(save(given.signal), /never mind/);
   await save();
   assert.deepEqual([nrAsked, one.xs.read(path), hd.isShutDown, domain.suspension], [2, "", false, null]);
+});
+
+test("vCPUs on line that are not the first ones are said to be those, where it is restored", async () => {
+  await using one = await make();
+  const domain = await one.createDomain({ ...shape, maxvcpus: 3, kernel: tinyKernel() }), out = collector();
+  obey(one, domain, `${domainPath(domain.domid)}/control/shutdown`);
+  const hd = one.hv.domain(domain.domid)!, { context } = hd.vcpu(0)!;
+  hd.vcpu(2)!.setContext((_dv, at) => { one.hv.views.u8.copyWithin(at, context, context + CPU.sizeof); });
+  await saveDomain(domain, out.stream, { configJson: "{}" });
+  const again = await restoreDomain(one, streamOf(out.bytes()), { open, paused: true });
+  assert.deepEqual([0, 1, 2].map((i) => one.xs.read(`${domainPath(again.domid)}/cpu/${i}/availability`)), ["online", "offline", "online"]);
 });
 
 test("a domain that can neither be saved nor go on is said to stand still, and the file is given up", async () => {
