@@ -12,27 +12,11 @@ import { CPU } from "../x86/state.ts";
 import { domainPath } from "../xenstore/path.ts";
 import type { DomainConfig } from "./config.ts";
 import type { Domain } from "./domain.ts";
-import type { Host, HostWorker } from "./host.ts";
+import { idleHost, obey } from "./fixture.ts";
 import { createMachine, type Machine } from "./machine.ts";
 import { type Link, MigrationInDoubt, receiveDomain, receiveOrGiveBack, sendDomain, type SendOptions, standingOf } from "./migrate.ts";
 import { restoreDomain, saveDomain } from "./save.ts";
 
-/** A thread that never runs anything, and ends when its machine listens for its end: the control domain's half alone is under test. */
-class IdleWorker implements HostWorker {
-  #onMessage: HostWorker["onMessage"] = () => {};
-  #nrListeners = 0;
-  onDeath: HostWorker["onDeath"] = () => {};
-  readonly #index: number;
-  constructor(index: number) { this.#index = index; }
-  get onMessage(): HostWorker["onMessage"] { return this.#onMessage; }
-  set onMessage(told) {
-    this.#onMessage = told;
-    if (++this.#nrListeners === 2) queueMicrotask(() => told({ op: "stopped", index: this.#index }));
-  }
-  post(): void { queueMicrotask(() => this.#onMessage({ op: "ready", index: this.#index, buildMs: 1 })); }
-  async terminate(): Promise<void> {}
-}
-const idleHost: Host = { name: "node", nrCpus: 2, soon: (task) => { setImmediate(task); }, spawnPcpu: (index) => new IdleWorker(index) };
 const make = (memoryMiB = 48): Promise<Machine> => createMachine({ host: idleHost, memoryMiB, nrDomains: 1, pcpus: 1 });
 const shape = { name: "tiny", memoryMiB: 16 }, open = async (): Promise<DomainConfig> => ({ ...shape, kernel: new Uint8Array(0) });
 /** A domain whose guest does as asked, by the test's hand: nothing runs it. */
@@ -40,13 +24,6 @@ async function obedient(machine: Machine): Promise<Domain> {
   const domain = await machine.createDomain({ ...shape, kernel: tinyKernel() }), path = `${domainPath(domain.domid)}/control/shutdown`;
   obey(machine, domain, path);
   return domain;
-}
-function obey(machine: Machine, domain: Domain, path: string): Disposable {
-  return machine.xs.watch(path, () => {
-    if (machine.xs.read(path) !== "suspend") return;
-    machine.xs.write(path, "");
-    machine.hv.domain(domain.domid)!.shutdown(SHUTDOWN.suspend);
-  });
 }
 function links(): [Link, Link] {
   const there = new TransformStream<Uint8Array, Uint8Array>(), back = new TransformStream<Uint8Array, Uint8Array>();

@@ -2,6 +2,7 @@
 import { createReadStream } from "node:fs";
 import { type FileHandle, open, readFile, rename, unlink } from "node:fs/promises";
 import { Socket } from "node:net";
+import { dirname } from "node:path";
 import { Duplex, Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { ApiClient, isLoopback } from "../../api/client.node.ts";
@@ -25,8 +26,13 @@ const tell = (c: TaskContext) => (s: Step): void => c.progress({ text: s.round =
 /** What goes with the stream. */
 const configJson = (r: Resident): string => JSON.stringify({ ...r.config, c_info: { ...r.config.c_info, name: r.name } });
 
-/** A file that is there whole or not at all: its name is given when all is on the disk. */
-export async function fileSink(path: string): Promise<WritableStream<Uint8Array>> {
+/** Have what a file's folder says of it stand when the host loses its power. */
+async function syncFolderOf(path: string): Promise<void> {
+  const folder = await open(dirname(path), "r");
+  try { await folder.sync(); } finally { await folder.close(); }
+}
+/** A file that is there whole or not at all: its name is given when all is on the disk. @param named told when it has its name */
+export async function fileSink(path: string, named: () => void = () => {}): Promise<WritableStream<Uint8Array>> {
   const part = `${path}.part-${crypto.randomUUID().slice(0, 8)}`;
   const file: FileHandle = await open(part, "wx", 0o600).catch((e: NodeJS.ErrnoException) => { throw new ApiFault("invalid", `${path} cannot be written: ${e.code === "ENOENT" ? "its folder does not exist" : e.message}`); });
   const drop = async (): Promise<void> => { await file.close().catch(() => {}); await unlink(part).catch(() => {}); };
@@ -40,15 +46,23 @@ export async function fileSink(path: string): Promise<WritableStream<Uint8Array>
         await file.close();
         await rename(part, path);
       } catch (e) { await drop(); throw e; }
+      try { await syncFolderOf(path); } catch (e) { await unlink(path).catch(() => {}); throw e; }
+      named();
     },
     abort: drop,
   });
 }
 
-/** xl save. Where it fails the domain runs on, and no file is left. */
+/** xl save. Where it fails the domain runs on, and no file is left: another copy of what runs. Where it cannot run on, a file that is whole stays. */
 export async function saveToFile(residents: Residents, ref: number | string, path: string, afterwards: "destroy" | "run" | "pause", c: TaskContext): Promise<Result<"domain.save">> {
-  const r = residents.keeper(ref), begun = performance.now(), out = await fileSink(path);
-  const { bytes } = await saveDomain(r.domain, out, { configJson: configJson(r), leaveRunning: afterwards === "run", leavePaused: afterwards === "pause", signal: c.signal, progress: tell(c) });
+  const r = residents.keeper(ref), { domain, name } = r, begun = performance.now();
+  let isNamed = false;
+  const out = await fileSink(path, () => { isNamed = true; });
+  const { bytes } = await saveDomain(domain, out, { configJson: configJson(r), leaveRunning: afterwards === "run", leavePaused: afterwards === "pause", signal: c.signal, progress: tell(c) }).catch(async (e: unknown) => {
+    if (isNamed && !domain.isGone && domain.suspension === null) await unlink(path).then(() => syncFolderOf(path)).catch((why: Error) => residents.house.messages.say(`${path} holds ${name}, which runs on, and is not to be restored: ${why.message}`));
+    else if (isNamed) residents.house.messages.say(`${name} is whole in ${path}, and does not run on`);
+    throw e;
+  });
   if (afterwards === "destroy") await r.gone;        // its name and disks are free when we say that it is saved
   return { bytes, ms: Math.round(performance.now() - begun) };
 }
