@@ -17,6 +17,7 @@ import { openCodeCache } from "./code-cache.ts";
 import { jsonLog } from "./log.ts";
 import { captureStream } from "./machine/capture.ts";
 import { consoleStream, machineHandlers } from "./machine/handlers.ts";
+import { MigrationJournal } from "./machine/journal.ts";
 import { receiveStream, sendStream } from "./machine/moves.ts";
 import { MACHINE_OPTIONS } from "./machine/options.ts";
 import { Messages } from "./machine/messages.ts";
@@ -45,7 +46,7 @@ async function main(args: string[]): Promise<void> {
   });
   if (link) machine.networks.bridge(link.bridge);
   messages.say(`Domus machine of ${memoryMiB} MiB, ${machine.hv.mm.nrPcpus} pCPUs, pid ${process.pid}`);
-  const residents = new Residents({ machine, events, messages, folder });
+  const residents = new Residents({ machine, events, messages, folder, journal: new MigrationJournal(join(folder, "migrations")) });
   const store = new SocketServer(machine.store, option("xenstore"), { log: say });
   await store.listen();
   const server = await serveUnix(option("socket"), { handlers: machineHandlers(residents, tasks), streams: { "net.capture": captureStream(machine), console: consoleStream(residents), "migrate.send": sendStream(residents, tasks), "migrate.receive": receiveStream(residents, tasks) }, tasks, events });

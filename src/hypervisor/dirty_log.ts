@@ -3,7 +3,8 @@
  * the toolstack) marks it too. A pCPU's TLB lets stores to a clean frame through only after it has marked it; so a frame is clean for certain once all TLBs
  * that let stores through from before are emptied, and its bytes are copied after that.
  *
- * What the hypervisor writes without marking - events into vcpu_info, control blocks and event words; the store's and the console's rings - `pinnedFrames` names.
+ * What the hypervisor writes without marking - events into vcpu_info, control blocks and event words; the store's and the console's rings - `pinnedFrames` names. No guest
+ * maps another's frames (grant_op.ts, XENMAPSPACE_gmfn_foreign); when one may, its TLB's stores are to be marked too: log off, they are not.
  */
 import { P2M_TYPE } from "../memory/p2m.ts";
 import type { Domain } from "./domain.ts";

@@ -7,6 +7,9 @@ import { MachineMemory } from "../memory/machine.ts";
 import { SHUTDOWN } from "../abi/sched.ts";
 import { Domain } from "./domain.ts";
 import { Hypervisor } from "./hypervisor.ts";
+import { HYPERVISOR_ROOT, VCPU, VPF } from "./objects.ts";
+import { SCHED_ID } from "./sched_policy.ts";
+import { Pool } from "./sched_unit.ts";
 import { pvhContext } from "./context.ts";
 
 const machine = () => new Hypervisor(MachineMemory.create({ bytes: 16 << 20, nrPcpus: 2, pcpuBytes: 1 << 20 }));
@@ -44,6 +47,27 @@ test("a vCPU is queued only when its domain is unpaused and it has registers", (
   assert.equal(hv.scheduler.pick(1), null);
   hv.scheduler.leave(v, 0);
   assert.equal(hv.scheduler.pick(1)?.id, 1);
+});
+test("under null a vCPU that is put down while it waits gives back the pCPU that was its own", () => {
+  const hv = machine(), d = Domain.create(hv, { maxVcpus: 1, maxPages: 10 }), { scheduler } = hv, pool = scheduler.pools[0]!, v = d.vcpu(0)!;
+  pool.setSched(SCHED_ID.null);
+  d.unpause();
+  for (const putDown of [() => scheduler.putDown(v), () => { hv.or(VCPU.pauseFlags, v.at, VPF.down); assert.equal(scheduler.pick(0), null); }]) {
+    v.setContext(pvhContext(0, 0));
+    scheduler.leave(scheduler.pick(0)!, 0);
+    assert.deepEqual([scheduler.unit(v.at).assigned, pool.assigned, pool.nrQueued], [0, 1, 1]);
+    putDown();
+    assert.deepEqual([scheduler.unit(v.at).assigned, pool.assigned, pool.nrQueued], [-1, 0, 0]);
+  }
+});
+test("a wake that fails does not keep the run queues for itself", () => {
+  const hv = machine(), d = Domain.create(hv, { maxVcpus: 1, maxPages: 10 }), v = d.vcpu(0)!, { scheduler } = hv, { append } = Pool.prototype;
+  d.unpause();
+  Pool.prototype.append = () => { throw new Error("broken"); };
+  try { assert.throws(() => v.setContext(pvhContext(0, 0)), /broken/); } finally { Pool.prototype.append = append; }
+  assert.equal(hv.load(HYPERVISOR_ROOT.runLock, hv.root), 0);        // or the next who wants it waits for ever
+  scheduler.wake(v);
+  assert.equal(scheduler.pick(0)?.id, 0);
 });
 test("the first reason for a domain's end stays", () => {
   const hv = machine(), d = Domain.create(hv, { maxVcpus: 1, maxPages: 10 });

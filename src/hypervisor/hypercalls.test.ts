@@ -19,6 +19,13 @@ const param = (index: number, value = 0n, domid: number = DOMID.SELF) => (dv: Da
   XenHvmParam.domid.set(dv, 0, domid); XenHvmParam.index.set(dv, 0, index); XenHvmParam.value.set(dv, 0, value);
 };
 
+test("a guest cannot map another's frames: the log of what a domain writes relies on it", () => {
+  const f = new Fixture(), foreign = f.put(XenAddToPhysmap.sizeof, (dv) => { XenAddToPhysmap.domid.set(dv, 0, DOMID.SELF); XenAddToPhysmap.space.set(dv, 0, XENMAPSPACE.gmfn_foreign); });
+  assert.equal(f.call(H.grant_table_op, GNTTABOP.map_grant_ref, foreign, 1), -ENOSYS);
+  assert.equal(f.call(H.memory_op, XENMEM.add_to_physmap, foreign), -EINVAL);
+  f.done();
+});
+
 test("a number without a row and an unknown sub-op answer ENOSYS", () => {
   const f = new Fixture();
   for (const nr of [0, 26, 63, 0xffffffff]) assert.equal(f.call(nr), -ENOSYS);

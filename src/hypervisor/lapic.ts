@@ -230,7 +230,7 @@ function sendIpi(from: Vcpu, icr: number, dest: number, isX2: boolean): void {
     const hit = shorthand === 1 ? v === from : shorthand === 2 ? true : shorthand === 3 ? v !== from : addressed(v, dest, (icr & 0x800) !== 0, isX2);
     if (!hit) continue;
     if (mode === DELIVERY.fixed || mode === DELIVERY.lowest) lapicSetIrq(v, vector);
-    else if (mode === DELIVERY.init && v !== from && (icr & DEASSERT.mask) !== DEASSERT.value) v.hv.or(VCPU.pauseFlags, v.at, VPF.down), v.kickIfRunning();
+    else if (mode === DELIVERY.init && v !== from && (icr & DEASSERT.mask) !== DEASSERT.value) v.hv.scheduler.putDown(v);
     else if (mode === DELIVERY.startup && !v.isUp) {
       v.hv.store(VCPU.startup, v.at, 1 + vector);
       lapicStart(v);

@@ -89,6 +89,19 @@ export class Scheduler {
     if (isKicked) hv.kick(target, PCPU_REQUEST.reschedule);
     else if (target >= 0) this.#rouse(target);
   }
+  /** Put a vCPU down. Who runs it lets it go; else it leaves the queue here, and needs no pCPU of its own. */
+  putDown(v: Vcpu): void {
+    const hv = this.#hv;
+    hv.or(VCPU.pauseFlags, v.at, VPF.down);
+    this.locked(() => {
+      if (v.onPcpu >= 0 || v.isUp) return;
+      const pool = this.poolOf(v.domain);
+      pool.remove(v.at);
+      this.#runstate(v.at, this.offState(v));
+      this.unassign(this.unit(v.at), pool);
+    });
+    v.kickIfRunning();
+  }
   /** An idle pCPU that may take it, or -1: the one it ran on, one it would rather run on, any. */
   #idlePcpuFor(u: VcpuUnit, pool: Pool): number {
     const hv = this.#hv, idle = hv.load(ROOT.idlePcpus, hv.root) & allowed(u, pool), mask = pool.policy.name === "null" ? idle & (u.assigned >= 0 ? 1 << u.assigned : ~pool.assigned) : idle;
@@ -163,7 +176,9 @@ export class Scheduler {
       const v = this.vcpuAt(at);
       if (v?.mayRun) continue;
       pool.remove(at);
-      if (v) this.#runstate(at, this.offState(v));
+      if (!v) continue;
+      this.#runstate(at, this.offState(v));
+      if (!v.isUp) this.unassign(this.unit(at), pool);
     }
     return choose(Array.from(pool.queue(), (at) => this.unit(at)), pool.policy, pool, pcpu, now, (u) => this.#leftUntilNs(u, pool, pcpu));
   }

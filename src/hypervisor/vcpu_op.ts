@@ -123,9 +123,8 @@ const OPS: Readonly<Record<number, Op>> = {
     return 0;
   },
   [VCPUOP.down]: (c, v) => {
-    c.hv.or(VCPU.pauseFlags, v.at, VPF.down);
+    c.hv.scheduler.putDown(v);
     if (v === c.v) c.leave(EXIT.yield);
-    else v.kickIfRunning();
     return 0;
   },
   [VCPUOP.initialise]: (c, v) => (c.hv.get(VCPU.isInitialised, v.at) ? -EEXIST : -ENOSYS),

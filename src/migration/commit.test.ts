@@ -40,7 +40,8 @@ function goOn(w: World, side: Side): void {
 }
 /** What a side says when it is asked: what it has written, or, alive, what goes before that. */
 function standing(w: World, side: Side): Standing {
-  if (w.notes[side] !== null || !w.isAlive[side]) return w.notes[side] ?? "unknown";
+  if (!w.isAlive[side] && w.notes[side] === "ready") return "dropped";        // standingNoted
+  if ((w.notes[side] !== null && w.notes[side] !== "ready") || !w.isAlive[side]) return w.notes[side] ?? "unknown";
   return side === "sender" ? "sending" : w.receiver === "receiving" || w.receiver === "dropped" ? w.receiver : "ready";
 }
 
@@ -56,6 +57,7 @@ const STEPS: Readonly<Record<string, (w: World) => boolean | void>> = {
   },
   "the receiver acts": (w) => {
     const action = w.isAlive.receiver ? w.todo.receiver.shift() : undefined;
+    if (action === "noteReady") w.notes.receiver = "ready";
     if (action === "sendReady" && w.isWhole) w.wire.sender.push("ready");
     if (action === "noteRunning") w.notes.receiver = "running";
     if (action === "start") goOn(w, "receiver");
@@ -148,6 +150,7 @@ test("what comes at a wrong time changes nothing", () => {
   assert.deepEqual(senderStep("gone", { kind: "answer", standing: "dropped" }), ["gone", []]);
   assert.deepEqual(senderStep("given", { kind: "failed" }), ["given", []]);          // a cancel that comes too late
   assert.deepEqual(senderStep("doubt", { kind: "answer", standing: "ready" }), ["doubt", []]);
+  assert.deepEqual(senderStep("doubt", { kind: "answer", standing: "unknown" }), ["doubt", []]);      // it had said READY: its notes are lost
   assert.deepEqual(receiverStep("receiving", { kind: "go" }), ["receiving", []]);
   assert.deepEqual(receiverStep("doubt", { kind: "answer", standing: "sending" }), ["doubt", []]);
   assert.deepEqual(receiverStep("running", { kind: "lost" }), ["running", []]);

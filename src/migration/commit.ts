@@ -7,7 +7,7 @@
  * it is told (`answer`), by a new connection, by the other's notes after its death, or by a person. A guest dies only with the side that has it.
  */
 
-/** What an end says it is, to the other or in its notes; never ahead of the notes: given, kept and running are said when they are written. unknown: never heard of it; its process is another than the one that the migration began with, and noted nothing. */
+/** What an end says it is, to the other or in its notes; never ahead of the notes: given, kept, ready and running are said when they are written. dropped: also of one that was noted ready by a process that is no more. unknown: never heard of it, and nothing is noted: of a receiver that had said READY it means nothing, for its notes are lost. */
 export type Standing = "sending" | "given" | "kept" | "receiving" | "ready" | "running" | "dropped" | "unknown";
 
 /** sending: the guest is ours; given: GO is on its way; doubt: given, and the link is gone; kept: ours again, or still; gone: the receiver's */
@@ -30,8 +30,8 @@ export function senderStep(state: SenderState, event: SenderEvent): [SenderState
     case "doubt":
       if (event.kind !== "answer") return [state, []];
       if (event.standing === "running") return ["gone", ["end"]];
-      // "ready" decides nothing: it will ask in its turn, hear "given", and run
-      return event.standing === "dropped" || event.standing === "unknown" ? keep : [state, []];
+      // "ready" decides nothing: it will ask in its turn, hear "given", and run. Nor does "unknown": it had said READY, and may have run since
+      return event.standing === "dropped" ? keep : [state, []];
     case "kept": case "gone": return [state, []];
     default: return state satisfies never;
   }
@@ -40,13 +40,13 @@ export function senderStep(state: SenderState, event: SenderEvent): [SenderState
 /** ready: we have all and could run it; doubt: ready, and the link is gone */
 export type ReceiverState = "receiving" | "ready" | "doubt" | "running" | "dropped";
 export type ReceiverEvent = { readonly kind: "complete" | "go" | "lost" | "failed" } | { readonly kind: "answer"; readonly standing: Standing };
-export type ReceiverAction = "sendReady" | "noteRunning" | "start" | "report" | "drop" | "ask";
+export type ReceiverAction = "noteReady" | "sendReady" | "noteRunning" | "start" | "report" | "drop" | "ask";
 
 /** A step of the receiver. `failed` after `ready` is its own inability to start what it has: it says so, and the sender resumes. */
 export function receiverStep(state: ReceiverState, event: ReceiverEvent): [ReceiverState, readonly ReceiverAction[]] {
   switch (state) {
     case "receiving":
-      if (event.kind === "complete") return ["ready", ["sendReady"]];
+      if (event.kind === "complete") return ["ready", ["noteReady", "sendReady"]];
       return event.kind === "lost" || event.kind === "failed" ? ["dropped", ["drop"]] : [state, []];
     case "ready":
       if (event.kind === "go") return ["running", ["noteRunning", "start", "report"]];

@@ -42,15 +42,13 @@ function cpuidRecord(v: Vcpu): Uint8Array {
   leaves.forEach((l, i) => { for (const key of ["leaf", "subleaf", "a", "b", "c", "d"] as const) CpuidLeaf[key].set(dv, i * CpuidLeaf.sizeof, l[key]); });
   return covered(REC.X86_CPUID_POLICY, new Uint8Array(dv.buffer));
 }
+/** Records that were all made before the first wait: the domain may be destroyed meanwhile, and its registers be another's memory. */
+async function writeAll(sink: Sink, records: readonly Uint8Array[]): Promise<void> { for (const bytes of records) await sink.write(bytes); }
 /** What precedes the pages: headers, what the domain is, what its processor is. */
 export async function writeImageStart(sink: Sink, d: Domain, about: About): Promise<void> {
   const msr = new DataView(new ArrayBuffer(MsrEntry.sizeof));
   MsrEntry.idx.set(msr, 0, MSR_PLATFORM_INFO);
-  await sink.write(headers({ major: XEN_MAJOR, minor: XEN_MINOR }));
-  await sink.write(covered(REC.DOMUS_DOMAIN, encodeAbout(about)));
-  await sink.write(cpuidRecord(d.vcpu(0)!));
-  await sink.write(covered(REC.X86_MSR_POLICY, new Uint8Array(msr.buffer)));
-  await sink.write(covered(REC.STATIC_DATA_END));
+  await writeAll(sink, [headers({ major: XEN_MAJOR, minor: XEN_MINOR }), covered(REC.DOMUS_DOMAIN, encodeAbout(about)), cpuidRecord(d.vcpu(0)!), covered(REC.X86_MSR_POLICY, new Uint8Array(msr.buffer)), covered(REC.STATIC_DATA_END)]);
 }
 /** Where the domain's code has been met, so that the other end decodes it while the rest comes. Behind the pages that hold it. */
 export async function writeCodePlaces(sink: Sink, d: Domain): Promise<void> { await sink.write(covered(REC.DOMUS_CODE, encodePlaces(codePlaces(d)))); }
@@ -59,11 +57,8 @@ export async function writeImageEnd(sink: Sink, d: Domain, pairs: StorePairs): P
   const tsc = new DataView(new ArrayBuffer(TscInfo.sizeof));
   TscInfo.khz.set(tsc, 0, TSC_KHZ);
   TscInfo.nsec.set(tsc, 0, BigInt(d.hv.clock.now()));
-  await sink.write(covered(REC.X86_TSC_INFO, new Uint8Array(tsc.buffer)));
-  await sink.write(covered(REC.HVM_PARAMS, hvmParams(SAVED_PARAMS.map((name) => [HVM_PARAM[name], d.param(HVM_PARAM[name])] as const).filter(([, value]) => value !== 0n))));
-  await sink.write(covered(REC.DOMUS_STORE, encodePairs(pairs)));
-  await sink.write(covered(REC.HVM_CONTEXT, getHvmContext(d)));
-  await sink.write(record(REC.END));
+  const params = SAVED_PARAMS.map((name) => [HVM_PARAM[name], d.param(HVM_PARAM[name])] as const).filter(([, value]) => value !== 0n);
+  await writeAll(sink, [covered(REC.X86_TSC_INFO, new Uint8Array(tsc.buffer)), covered(REC.HVM_PARAMS, hvmParams(params)), covered(REC.DOMUS_STORE, encodePairs(pairs)), covered(REC.HVM_CONTEXT, getHvmContext(d)), record(REC.END)]);
 }
 
 /** What a stream had beside the pages, all of it whole. */

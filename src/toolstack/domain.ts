@@ -64,8 +64,8 @@ export class Domain implements AsyncDisposable {
   #release: Promise<void> | null = null;
   #bootMs: number | null = null;
   #firstOutputMs: number | null = null;
-  /** while the toolstack saves or moves it: told, in place of those who `wait`, when the guest has suspended itself; suspend.ts */
-  suspension: { told(): void } | null = null;
+  /** while the toolstack saves or moves it: told, in place of those who `wait`, when the guest has suspended itself; `isLate`: nobody waits for it any more, and a new request may; suspend.ts */
+  suspension: { told(): void; readonly isLate?: boolean } | null = null;
   static { partsOfDomain = (domain) => domain.#parts; }
   /** while it is on its way into a file or to another machine, with the devices that its configuration named when that began; suspend.ts */
   isLeaving = false;

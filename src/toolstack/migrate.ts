@@ -127,7 +127,8 @@ function* asTheyAre(domain: Domain, pages: Iterable<Page>): Generator<Page> {
 function lastPages(domain: Domain, writer: PageWriter): Page[] {
   const { hv, gfns } = partsOf(domain), { frames } = hv.hv.mm;
   for (const mfn of [...pinnedFrames(hv), hv.p2m.mfn(gfns.store), hv.p2m.mfn(gfns.console)]) if (mfn) frames.markDirty(mfn);
-  return [...takeDirtyFrames(hv), ...[...writer.said].filter((gfn) => hv.p2m.lookup(gfn) === 0).map((gfn) => ({ gfn, mfn: 0 }))];
+  const isOwn = (gfn: number): boolean => { const entry = hv.p2m.lookup(gfn); return entry !== 0 && (entry & P2M_TYPE.mask) === P2M_TYPE.ram; };       // where Xen has lent a frame since, the domain's own is gone, too
+  return [...takeDirtyFrames(hv), ...[...writer.said].filter((gfn) => !isOwn(gfn)).map((gfn) => ({ gfn, mfn: 0 }))];
 }
 
 /**
@@ -296,6 +297,7 @@ export async function receiveDomain(machine: Machine, link: Link, o: ReceiveOpti
     be(next);
     for (const action of actions) {
       switch (action) {
+        case "noteReady": await o.journal?.note(migration, "ready"); break;
         case "sendReady": answers.post(messageBytes("ready")); break;
         case "noteRunning": {
           const isDoubtful = event.kind === "answer", why = domain!.isGone ? new UserError(`${domain!.name} was destroyed meanwhile`) : await noteRunning(isDoubtful ? "ready" : "dropped");

@@ -6,31 +6,17 @@ import { tinyKernel } from "../../test/tiny-kernel.ts";
 import { SHUTDOWN } from "../abi/sched.ts";
 import { UserError } from "../base/errors.ts";
 import { DOMAIN } from "../hypervisor/objects.ts";
+import { P2M_RW, P2M_TYPE } from "../memory/p2m.ts";
 import { collector, streamOf } from "../migration/fixture.ts";
+import { CPU } from "../x86/state.ts";
 import { domainPath } from "../xenstore/path.ts";
 import type { DomainConfig } from "./config.ts";
 import type { Domain } from "./domain.ts";
-import type { Host, HostWorker } from "./host.ts";
+import { idleHost, obey } from "./fixture.ts";
 import { createMachine, type Machine } from "./machine.ts";
 import { type Link, MigrationInDoubt, receiveDomain, receiveOrGiveBack, sendDomain, type SendOptions, standingOf } from "./migrate.ts";
 import { restoreDomain, saveDomain } from "./save.ts";
 
-/** A thread that never runs anything, and ends when its machine listens for its end: the control domain's half alone is under test. */
-class IdleWorker implements HostWorker {
-  #onMessage: HostWorker["onMessage"] = () => {};
-  #nrListeners = 0;
-  onDeath: HostWorker["onDeath"] = () => {};
-  readonly #index: number;
-  constructor(index: number) { this.#index = index; }
-  get onMessage(): HostWorker["onMessage"] { return this.#onMessage; }
-  set onMessage(told) {
-    this.#onMessage = told;
-    if (++this.#nrListeners === 2) queueMicrotask(() => told({ op: "stopped", index: this.#index }));
-  }
-  post(): void { queueMicrotask(() => this.#onMessage({ op: "ready", index: this.#index, buildMs: 1 })); }
-  async terminate(): Promise<void> {}
-}
-const idleHost: Host = { name: "node", nrCpus: 2, soon: (task) => { setImmediate(task); }, spawnPcpu: (index) => new IdleWorker(index) };
 const make = (memoryMiB = 48): Promise<Machine> => createMachine({ host: idleHost, memoryMiB, nrDomains: 1, pcpus: 1 });
 const shape = { name: "tiny", memoryMiB: 16 }, open = async (): Promise<DomainConfig> => ({ ...shape, kernel: new Uint8Array(0) });
 /** A domain whose guest does as asked, by the test's hand: nothing runs it. */
@@ -38,13 +24,6 @@ async function obedient(machine: Machine): Promise<Domain> {
   const domain = await machine.createDomain({ ...shape, kernel: tinyKernel() }), path = `${domainPath(domain.domid)}/control/shutdown`;
   obey(machine, domain, path);
   return domain;
-}
-function obey(machine: Machine, domain: Domain, path: string): Disposable {
-  return machine.xs.watch(path, () => {
-    if (machine.xs.read(path) !== "suspend") return;
-    machine.xs.write(path, "");
-    machine.hv.domain(domain.domid)!.shutdown(SHUTDOWN.suspend);
-  });
 }
 function links(): [Link, Link] {
   const there = new TransformStream<Uint8Array, Uint8Array>(), back = new TransformStream<Uint8Array, Uint8Array>();
@@ -126,7 +105,7 @@ test("what is written down is written before what follows from it, and a sender 
   gone = receiveDomain(two, b, { open, journal: journal("receiver") });
   await send(domain, a, { journal: journal("sender") });
   await gone;
-  assert.deepEqual(notes, ["sender given false", "receiver running false"]);
+  assert.deepEqual(notes, ["receiver ready false", "sender given false", "receiver running false"]);
 });
 
 test("a frame that the guest gave back while it moves is not read any more: it may be another's", async () => {
@@ -154,6 +133,22 @@ test("a frame that the guest gave back while it moves is not read any more: it m
   assert.equal(isGiven, true);
   assert.equal(two.hv.domain((await gone).domid)!.p2m.lookup(last), 0);
   assert.equal(seen.some((s) => s.includes(secret)), false);
+});
+
+test("where Xen lent a frame in place of one that was sent, that one is said to be gone", async () => {
+  await using one = await make();
+  await using two = await make();
+  const domain = await obedient(one), hd = one.hv.domain(domain.domid)!, { frames } = one.hv.mm, gfn = 0x480, [a, b] = links(), gone = receiveDomain(two, b, { open });
+  let isLent = false;
+  hd.memory.write(gfn * 4096, Uint8Array.of(1));
+  await send(domain, a, { progress: (p) => {
+    if (p.phase !== "suspend" || isLent) return;
+    isLent = true;
+    frames.put(hd.takePage(gfn) >>> 12);
+    frames.get(hd.sharedInfo >>> 12, hd.domid);
+    hd.p2m.set(gfn, hd.sharedInfo >>> 12, P2M_RW | P2M_TYPE.xen);
+  } });
+  assert.deepEqual([isLent, two.hv.domain((await gone).domid)!.p2m.lookup(gfn)], [true, 0]);
 });
 
 test("a domain that is destroyed while it moves is read and written no more", async () => {
@@ -186,7 +181,7 @@ test("a receiver that cannot write down that the domain runs, or has lost it, sa
   gone.catch(() => {});
   await assert.rejects(send(domain, a), /tiny is not moved and runs on here: The other end could not start it: tiny cannot be started: it cannot be written down that it runs here: ENOSPC/);
   await assert.rejects(gone, /ENOSPC/);
-  assert.deepEqual([notes, two.domains, one.hv.domain(domain.domid)!.mayRun], [["running", "dropped"], [], true]);
+  assert.deepEqual([notes, two.domains, one.hv.domain(domain.domid)!.mayRun], [["ready", "running", "dropped"], [], true]);
   [a, b] = links();
   gone = receiveDomain(two, b, { open });
   gone.catch(() => {});
@@ -253,6 +248,33 @@ test("what is remembered of a migration for the other end keeps nothing of the d
     gc();
   }
   assert.equal(gone.deref(), undefined);
+});
+
+test("a request to suspend that the guest took up and never followed does not stand in the way of the next, which it may follow late", async () => {
+  await using one = await make();
+  const domain = await one.createDomain({ ...shape, kernel: tinyKernel() }), hd = one.hv.domain(domain.domid)!, path = `${domainPath(domain.domid)}/control/shutdown`;
+  const given = new AbortController(), save = (signal?: AbortSignal) => saveDomain(domain, collector().stream, { configJson: "{}", leaveRunning: true, ...(signal ? { signal } : {}) });
+  let nrAsked = 0;
+  using _watch = one.xs.watch(path, () => {
+    if (one.xs.read(path) !== "suspend") return;
+    nrAsked++;
+    if (nrAsked === 1) { one.xs.write(path, ""); setImmediate(() => given.abort(new Error("never mind"))); }
+    else hd.shutdown(SHUTDOWN.suspend);        // what the first asked for
+  });
+  await assert.rejects(save(given.signal), /never mind/);
+  await save();
+  assert.deepEqual([nrAsked, one.xs.read(path), hd.isShutDown, domain.suspension], [2, "", false, null]);
+});
+
+test("vCPUs on line that are not the first ones are said to be those, where it is restored", async () => {
+  await using one = await make();
+  const domain = await one.createDomain({ ...shape, maxvcpus: 3, kernel: tinyKernel() }), out = collector();
+  obey(one, domain, `${domainPath(domain.domid)}/control/shutdown`);
+  const hd = one.hv.domain(domain.domid)!, { context } = hd.vcpu(0)!;
+  hd.vcpu(2)!.setContext((_dv, at) => { one.hv.views.u8.copyWithin(at, context, context + CPU.sizeof); });
+  await saveDomain(domain, out.stream, { configJson: "{}" });
+  const again = await restoreDomain(one, streamOf(out.bytes()), { open, paused: true });
+  assert.deepEqual([0, 1, 2].map((i) => one.xs.read(`${domainPath(again.domid)}/cpu/${i}/availability`)), ["online", "offline", "online"]);
 });
 
 test("a domain that can neither be saved nor go on is said to stand still, and the file is given up", async () => {

@@ -155,6 +155,7 @@ export async function connectArrived(machine: Machine, config: CheckedConfig, { 
       gfns: { store: about.storeGfn, console: about.consoleGfn }, overheadPages: about.overheadPages, targetKiB: about.targetKiB, staticMaxKiB: about.staticMaxKiB, onlineVcpus,
     }, undo);
     const base = domainPath(hd.domid);
+    machine.xs.transaction((t) => t.writeAll([...hd.vcpus()].map((v) => ({ path: `${base}/cpu/${v.id}/availability`, value: v.isUp ? "online" : "offline" }))));       // not always the first ones
     machine.xs.transaction((t) => { for (const [path, value] of image.pairs) t.writeAll([{ path: `${base}/${path}`, value, perms: [`n${hd.domid}`] }]); });
     return new Domain(config, parts);
   } catch (e) {

@@ -3,6 +3,7 @@
  * with SHUTDOWN_suspend, which returns 0 in a domain built from its image and 1 where nothing came of it (XEN_ELFNOTE_SUSPEND_CANCEL).
  * @see tools/libs/light/libxl_dom_suspend.c domain_suspend_callback_common; docs/misc/xenstore-paths.pandoc "control/shutdown"
  */
+import { SHUTDOWN } from "../abi/sched.ts";
 import { XenbusState } from "../abi/io/xenbus.ts";
 import { UserError } from "../base/errors.ts";
 import { domainPath } from "../xenstore/path.ts";
@@ -19,9 +20,11 @@ const AGAIN_MS = 500;
  */
 const CONNECT_MS = 60_000, LOOK_MS = 10;
 
+/** Does somebody wait for the guest's suspending itself, or bring it back from there? A request that it took up and never followed does not count: the next takes its place. */
+const isAwaited = (domain: Domain): boolean => domain.suspension !== null && (!domain.suspension.isLate || partsOf(domain).hv.end?.code === SHUTDOWN.suspend);
 /** One way out at a time: there is one log of what a domain writes, in which each page is told once, and it goes with the devices that it began with. @throws UserError where it is on one */
 export async function leaving<T>(domain: Domain, go: () => Promise<T>): Promise<T> {
-  if (domain.isLeaving || domain.suspension) throw new UserError(`${domain.name} is being saved or moved already`);
+  if (domain.isLeaving || isAwaited(domain)) throw new UserError(`${domain.name} is being saved or moved already`);
   const { control } = partsOf(domain);
   domain.isLeaving = control.isFixed = true;
   try { return await go(); } finally { domain.isLeaving = control.isFixed = false; }
@@ -44,17 +47,19 @@ export async function resumeInPlace(domain: Domain): Promise<void> {
 export async function suspendDomain(domain: Domain, signal?: AbortSignal): Promise<void> {
   const { hv, machine: { xs } } = partsOf(domain), request = `${domainPath(domain.domid)}/control/shutdown`;
   signal?.throwIfAborted();
-  if (domain.suspension) throw new UserError(`${domain.name} is being saved or moved already`);
+  if (isAwaited(domain)) throw new UserError(`${domain.name} is being saved or moved already`);
   if (hv.end) throw new UserError(`${domain.name} has shut down; only a running domain can be saved or moved`);
   if (domain.isPaused) throw new UserError(`${domain.name} is paused and cannot suspend itself; unpause it first`);
   if (domain.control.shutdownAsked) throw new UserError(`${domain.name} has been asked to go down ("${domain.control.shutdownAsked}") and has not answered yet`);
-  domain.suspension = { told: () => {} };
+  const before = domain.suspension;        // of an earlier request: who follows that now goes on at once
+  domain.suspension ??= { told: () => {} };
   try {
     await connected(domain, signal);
   } catch (e) {
-    domain.suspension = null;
+    domain.suspension = before;
     throw e;
   }
+  if (before && hv.end) throw new UserError(`${domain.name} follows an earlier request to suspend itself, and goes on from that first; try again`);
   const done = Promise.withResolvers<"suspended" | "ended" | "late">(), { promise: aborted, reject: abort } = Promise.withResolvers<never>();
   aborted.catch(() => {});
   domain.suspension = { told: () => done.resolve("suspended") };
@@ -76,15 +81,18 @@ export async function suspendDomain(domain: Domain, signal?: AbortSignal): Promi
     how = await Promise.race([done.promise, aborted]);
   } finally {
     clearTimeout(timer);
+    timer = undefined;        // the watch hears what is written below
     clearInterval(again);
     signal?.removeEventListener("abort", onAbort);
     if (how === "ended") domain.suspension = null;
-    else if (how !== "suspended") {
+    else if (how === "suspended") {
+      if (xs.read(request) === "suspend") xs.write(request, "");        // it has followed an earlier one, and is not to follow this one too
+    } else {
       // not taken up: it is taken back; taken up: who comes late goes on at once
-      domain.suspension = { told: () => { void quiet(domain).then(() => resumeInPlace(domain)).catch((e: unknown) => { if (!domain.isGone) partsOf(domain).machine.log(`${domain.name} suspended itself late and cannot go on: ${(e as Error).message}`); }); } };
+      domain.suspension = { isLate: true, told: () => { void quiet(domain).then(() => resumeInPlace(domain)).catch((e: unknown) => { if (!domain.isGone) partsOf(domain).machine.log(`${domain.name} suspended itself late and cannot go on: ${(e as Error).message}`); }); } };
       if (xs.read(request) === "suspend") {
         xs.write(request, "");
-        domain.suspension = null;
+        if (!before) domain.suspension = null;
       } else if (hv.end) domain.suspension.told();
     }
   }

@@ -9,7 +9,6 @@ import { configOf } from "../../api/schema.ts";
 import type { CallContext, Handlers, StreamOpener } from "../../api/serve.node.ts";
 import type { Tasks } from "../../api/tasks.ts";
 import type { Domain } from "../../toolstack/domain.ts";
-import { standingOf } from "../../toolstack/migrate.ts";
 import { fromLibxl } from "../../toolstack/libxl-json.ts";
 import { checkConfig } from "../../toolstack/config.ts";
 import { joinConsole } from "../consoles.ts";
@@ -18,7 +17,7 @@ import { bridgeList } from "./capture.ts";
 import { debugKeys } from "./debug-keys.ts";
 import { attachBlock, attachNic, blockList, changeCd, channelList, detachBlock, detachNic, nicList } from "./devices.ts";
 import { domain0, domainInfo, machineInfo } from "./info.ts";
-import { dumpToFile, type MigrateParams, migrateTo, restoreFromFile, saveToFile } from "./moves.ts";
+import { dumpToFile, type MigrateParams, migrateTo, restoreFromFile, saveToFile, settleMigration, standingIn } from "./moves.ts";
 import type { Residents } from "./residents.ts";
 
 const BUSY_NOTICE = "\r\n[somebody else types on this console; you only look]\r\n";
@@ -74,7 +73,8 @@ export function machineHandlers(residents: Residents, tasks: Tasks): Handlers {
     "domain.restore": async ({ path, isPaused, config }, c) => restoreFromFile(residents, await toRead(c, path), isPaused ?? false, config === undefined ? null : configOf(config), c),
     "domain.dumpCore": async ({ domain, path }, c) => dumpToFile(residents.find(domain), await toMake(c, path), c),
     "domain.migrate": (params, c) => migrateTo(residents, defined(params) as MigrateParams, c),
-    "migration.standing": ({ migration }) => ({ standing: standingOf(machine, migration) }),
+    "migration.standing": ({ migration }) => ({ standing: standingIn(residents, migration) }),
+    "migration.settle": ({ migration, standing }) => settleMigration(residents, migration, standing),
     "domain.sysrq": ({ domain, key }) => { residents.find(domain).control.sysrq(key); return {}; },
 
     "block.list": ({ domain }) => blockList(machine, residents.find(domain)),

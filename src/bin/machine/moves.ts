@@ -2,6 +2,7 @@
 import { createReadStream } from "node:fs";
 import { type FileHandle, open, readFile, rename, unlink } from "node:fs/promises";
 import { Socket } from "node:net";
+import { dirname } from "node:path";
 import { Duplex, Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { ApiClient, isLoopback } from "../../api/client.node.ts";
@@ -13,9 +14,10 @@ import { dumpCore } from "../../toolstack/dumpcore.ts";
 import { diskFromLibxl, type LibxlConfig } from "../../toolstack/libxl-json.ts";
 import type { Standing } from "../../migration/commit.ts";
 import type { Domain } from "../../toolstack/domain.ts";
-import { type Link, MigrationInDoubt, type MigrateReport, receiveOrGiveBack, sendDomain } from "../../toolstack/migrate.ts";
+import { type Link, MigrationInDoubt, type MigrateReport, receiveOrGiveBack, sendDomain, standingOf } from "../../toolstack/migrate.ts";
 import { type Progress as Step, restoreDomain, saveDomain } from "../../toolstack/save.ts";
 import { mustNameWithin } from "./bounds.ts";
+import { remedyOf } from "./doubts.ts";
 import { handOver } from "./drives.ts";
 import type { Resident, Residents } from "./residents.ts";
 
@@ -25,8 +27,13 @@ const tell = (c: TaskContext) => (s: Step): void => c.progress({ text: s.round =
 /** What goes with the stream. */
 const configJson = (r: Resident): string => JSON.stringify({ ...r.config, c_info: { ...r.config.c_info, name: r.name } });
 
-/** A file that is there whole or not at all: its name is given when all is on the disk. */
-export async function fileSink(path: string): Promise<WritableStream<Uint8Array>> {
+/** Have what a file's folder says of it stand when the host loses its power. */
+async function syncFolderOf(path: string): Promise<void> {
+  const folder = await open(dirname(path), "r");
+  try { await folder.sync(); } finally { await folder.close(); }
+}
+/** A file that is there whole or not at all: its name is given when all is on the disk. @param named told when it has its name */
+export async function fileSink(path: string, named: () => void = () => {}): Promise<WritableStream<Uint8Array>> {
   const part = `${path}.part-${crypto.randomUUID().slice(0, 8)}`;
   const file: FileHandle = await open(part, "wx", 0o600).catch((e: NodeJS.ErrnoException) => { throw new ApiFault("invalid", `${path} cannot be written: ${e.code === "ENOENT" ? "its folder does not exist" : e.message}`); });
   const drop = async (): Promise<void> => { await file.close().catch(() => {}); await unlink(part).catch(() => {}); };
@@ -40,15 +47,23 @@ export async function fileSink(path: string): Promise<WritableStream<Uint8Array>
         await file.close();
         await rename(part, path);
       } catch (e) { await drop(); throw e; }
+      try { await syncFolderOf(path); } catch (e) { await unlink(path).catch(() => {}); throw e; }
+      named();
     },
     abort: drop,
   });
 }
 
-/** xl save. Where it fails the domain runs on, and no file is left. */
+/** xl save. Where it fails the domain runs on, and no file is left: another copy of what runs. Where it cannot run on, a file that is whole stays. */
 export async function saveToFile(residents: Residents, ref: number | string, path: string, afterwards: "destroy" | "run" | "pause", c: TaskContext): Promise<Result<"domain.save">> {
-  const r = residents.keeper(ref), begun = performance.now(), out = await fileSink(path);
-  const { bytes } = await saveDomain(r.domain, out, { configJson: configJson(r), leaveRunning: afterwards === "run", leavePaused: afterwards === "pause", signal: c.signal, progress: tell(c) });
+  const r = residents.keeper(ref), { domain, name } = r, begun = performance.now();
+  let isNamed = false;
+  const out = await fileSink(path, () => { isNamed = true; });
+  const { bytes } = await saveDomain(domain, out, { configJson: configJson(r), leaveRunning: afterwards === "run", leavePaused: afterwards === "pause", signal: c.signal, progress: tell(c) }).catch(async (e: unknown) => {
+    if (isNamed && !domain.isGone && domain.suspension === null) await unlink(path).then(() => syncFolderOf(path)).catch((why: Error) => residents.house.messages.say(`${path} holds ${name}, which runs on, and is not to be restored: ${why.message}`));
+    else if (isNamed) residents.house.messages.say(`${name} is whole in ${path}, and does not run on`);
+    throw e;
+  });
   if (afterwards === "destroy") await r.gone;        // its name and disks are free when we say that it is saved
   return { bytes, ms: Math.round(performance.now() - begun) };
 }
@@ -88,8 +103,11 @@ type SendParams = { readonly live?: boolean; readonly postcopy?: boolean; readon
 async function send(residents: Residents, r: Resident & { domain: Domain }, connection: Duplex, params: SendParams, c: TaskContext): Promise<MigrateReport> {
   const { live, postcopy, maxBytesPerSecond } = params;
   const report = await sendDomain(r.domain, linkOf(connection), {
-    configJson: configJson(r), live: live ?? true, signal: c.signal, progress: tell(c), handOver: handOver(r.disks, (r.config.disks ?? []).map(diskFromLibxl)),
+    configJson: configJson(r), live: live ?? true, journal: residents.house.journal, signal: c.signal, progress: tell(c), handOver: handOver(r.disks, (r.config.disks ?? []).map(diskFromLibxl)),
     ...(postcopy === undefined ? {} : { postcopy }), ...(maxBytesPerSecond === undefined ? {} : { maxBytesPerSecond }),
+  }).catch((e: unknown) => {
+    if (e instanceof MigrationInDoubt) residents.doubts.hold(e, r.gone);
+    throw e;
   });
   await r.gone;
   residents.house.messages.say(`${r.name} went to another host: ${report.bytes} bytes in ${Math.round(report.totalMs)} ms, still for ${Math.round(report.downtimeMs)} ms`);
@@ -98,9 +116,20 @@ async function send(residents: Residents, r: Resident & { domain: Domain }, conn
 /** Give a domain away: the connection leads to a peer's migrate.receive, or to xl migrate-receive. */
 export const sendStream = (residents: Residents, tasks: Tasks): StreamOpener => async (params) => {
   const { domain, ...rest } = params as { domain: number | string } & SendParams, r = residents.keeper(domain);
-  return overConnection(tasks, "migrate.send", (connection, c) => send(residents, r, connection, rest, c));
+  return overConnection(tasks, "migrate.send", (connection, c) => send(residents, r, connection, rest, c).catch((e: unknown) => { throw e instanceof MigrationInDoubt ? remedyOf(e) : e; }));
 };
 
+/** What this host says of a migration: its process, or, where that does not know it, what the processes before it have noted. */
+export function standingIn(residents: Residents, migration: string): Standing {
+  const { machine, journal } = residents.house, known = standingOf(machine, migration);
+  return known === "unknown" ? journal.before(migration) ?? known : known;
+}
+/** A person says which end has a domain that stands still here. */
+export async function settleMigration(residents: Residents, migration: string, standing: "running" | "dropped"): Promise<Result<"migration.settle">> {
+  const settled = await residents.doubts.settle(migration, standing);
+  residents.house.messages.say(`Migration ${migration} is settled by hand: ${settled ? `${settled.name} runs on here` : "the other host has the domain"}`);
+  return { isHere: Boolean(settled) };
+}
 /** What domain.migrate takes. */
 export type MigrateParams = SendParams & { readonly domain: number | string; readonly to: string; readonly token?: string; readonly isPaused?: boolean; readonly tls?: { readonly ca?: string; readonly cert?: string; readonly key?: string } };
 /** How long the other end is asked what became of a domain that both ends hold still. */
@@ -121,12 +150,15 @@ export async function migrateTo(residents: Residents, p: MigrateParams, c: TaskC
   } catch (e) {
     if (!(e instanceof MigrationInDoubt)) throw e;
     residents.house.messages.say(`${e.message}; ${p.to} is asked`);
-    for (const begun = performance.now(); performance.now() - begun < DOUBT_MS; await sleep(ASK_MS)) {
-      const said = await peer.call("migration.standing", { migration: e.migration }).catch(() => null), settled = said ? await e.settle(said.standing as Standing) : undefined;
+    const { doubts } = residents, over = doubts.over(e.migration);
+    for (const begun = performance.now(); performance.now() - begun < DOUBT_MS;) {
+      const said = await peer.call("migration.standing", { migration: e.migration }).catch(() => null);
+      if (said) await doubts.settle(e.migration, said.standing as Standing).catch(() => {});        // `over` throws it; or a person was faster
+      const settled = await Promise.race([over, sleep(ASK_MS).then(() => undefined)]);
       if (settled === null) { await r.gone; return { migration: e.migration }; }
       if (settled) throw new ApiFault("failed", `${r.name} is not moved and runs on here: the link broke, and ${p.to} has it not`);
     }
-    throw e;
+    throw remedyOf(e);
   } finally {
     connection.destroy();
   }
@@ -135,7 +167,7 @@ export async function migrateTo(residents: Residents, p: MigrateParams, c: TaskC
 export const receiveStream = (residents: Residents, tasks: Tasks): StreamOpener => async (params, folders) => {
   const { isPaused, name } = params as { isPaused?: boolean; name?: string };
   return overConnection(tasks, "migrate.receive", async (connection, c) => {
-    const domain = await residents.adopt((opened) => receiveOrGiveBack(residents.house.machine, linkOf(connection), { open: opened, signal: c.signal, progress: tell(c) }), async (config) => ({ ...await mustNameWithin(folders, config), ...(name === undefined ? {} : { c_info: { ...config.c_info, name } }) }));
+    const domain = await residents.adopt((opened) => receiveOrGiveBack(residents.house.machine, linkOf(connection), { open: opened, journal: residents.house.journal, signal: c.signal, progress: tell(c) }), async (config) => ({ ...await mustNameWithin(folders, config), ...(name === undefined ? {} : { c_info: { ...config.c_info, name } }) }));
     if (isPaused) await domain.pause();
     return { domid: domain.domid, name: domain.name };
   });

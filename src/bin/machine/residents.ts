@@ -19,6 +19,8 @@ import { reviewDisk } from "../../toolstack/xldevices.ts";
 import { checkVdevs } from "../../toolstack/xldisk.ts";
 import { logConsole, serveChannel } from "../consoles.ts";
 import { openDrives } from "./drives.ts";
+import { Doubts } from "./doubts.ts";
+import type { MigrationJournal } from "./journal.ts";
 import type { Messages } from "./messages.ts";
 import { dumpToFile } from "./moves.ts";
 
@@ -32,7 +34,7 @@ function configOfJson(text: string): LibxlConfig {
 }
 
 /** What residents have of their machine. */
-export type House = { readonly machine: Machine; readonly events: EventLog; readonly messages: Messages; /** where consoles are logged and cores are dumped */ readonly folder: string };
+export type House = { readonly machine: Machine; readonly events: EventLog; readonly messages: Messages; /** where consoles are logged and cores are dumped */ readonly folder: string; /** of the domains that are handed over */ readonly journal: MigrationJournal };
 
 /** Read an image without holding up the domains that run here: a pipe would for ever. @throws UserError */
 async function readImage(path: string, what: string): Promise<Uint8Array> {
@@ -195,6 +197,8 @@ export class Resident {
 /** All domains of the process: made, taken in, found, ended. Names are theirs from the moment they are asked for. */
 export class Residents {
   readonly house: House;
+  /** domains that stand still until it is said which end of a migration has them */
+  readonly doubts = new Doubts();
   readonly #all = new Set<Resident>();
   /** names of those that are being made */
   readonly #names = new Set<string>();

@@ -94,6 +94,13 @@ async function migrateReceive(xl: Xl, { options }: Line): Promise<number> {
     connection.destroy();
   }
 }
+async function migrateSettle(xl: Xl, { words }: Line): Promise<number> {
+  const [migration, standing] = words as [string, string];
+  if (standing !== "running" && standing !== "dropped") throw new Leave(2, `xl: "${standing}" is neither "running" (the other host has the domain) nor "dropped" (it has it not)`);
+  const daemon = await xl.daemon(), { isHere } = await orLeave(1, daemon.call("migration.settle", { migration, standing }));
+  xl.say(isHere ? "The domain goes on here." : "The copy here has ended.");
+  return 0;
+}
 
 /** The verbs. */
 export const SAVE_VERBS: readonly Verb[] = [
@@ -102,4 +109,5 @@ export const SAVE_VERBS: readonly Verb[] = [
   { name: "migrate", help: "Move a domain to another host while it runs", args: "[options] <Domain> <host>", minWords: 2, modifies: true, run: migrate, note: "a host written HOST:PORT is one whose domusd serves HTTP there: the daemons speak TLS with each other, without ssh; --bandwidth is ours",
     options: [help, { short: "s", value: true, arg: "COMMAND", help: "in place of ssh; empty: run <host> as the command" }, ignored("e"), { short: "p", help: "leave it paused there" }, { short: "C", value: true, arg: "CONFIG", help: "taken, without meaning" }, ignored("D"), { long: "live", help: "what is done anyway" }, { long: "debug", help: "tell how it went" }, { long: "bandwidth", value: true, arg: "BYTES", help: "at most so many bytes a second, as 10m" }] },
   { name: "migrate-receive", help: "Take a domain in, from stdin", args: "- for internal use only", modifies: true, run: migrateReceive, options: [help, ignored("e"), { short: "p", help: "leave it paused" }, ignored("d"), { long: "debug", help: "taken, without meaning" }] },
+  { name: "migrate-settle", help: "Say which host has a domain that stands still because the link broke while it was handed over", args: "<Migration> running|dropped", minWords: 2, modifies: true, run: migrateSettle, note: "ours; running: the other host has it, and the copy here ends; dropped: it has it not, and it goes on here", options: [help] },
 ];

@@ -17,7 +17,7 @@ const NOT_BUILT: Readonly<Record<string, string>> = {
   "usbctrl-attach": "Give a domain a USB controller", "usbctrl-detach": "Take a USB controller away", "usbdev-attach": "Give a domain a USB device", "usbdev-detach": "Take a USB device away", "usb-list": "List USB controllers and devices", "qemu-monitor-command": "Command a domain's QEMU",
   suspend: "Suspend a guest to its memory", resume: "Let a suspended guest go on",
 };
-const ORDER = `create config-update list destroy shutdown reboot pci-attach pci-detach pci-list pci-assignable-add pci-assignable-remove pci-assignable-list pause unpause console vncviewer save migrate restore migrate-receive dump-core
+const ORDER = `create config-update list destroy shutdown reboot pci-attach pci-detach pci-list pci-assignable-add pci-assignable-remove pci-assignable-list pause unpause console vncviewer save migrate restore migrate-receive migrate-settle dump-core
   cd-insert cd-eject mem-max mem-set button-press vcpu-list vcpu-pin vcpu-set vm-list info sharing sched-credit sched-credit2 sched-rtds domid domname rename trigger sysrq debug-keys set-parameters dmesg top network-attach network-list
   network-detach channel-list block-attach block-list block-detach vtpm-attach vtpm-list vtpm-detach vkb-attach vkb-list vkb-detach vdispl-attach vdispl-list vdispl-detach vsnd-attach vsnd-list vsnd-detach uptime claims cpupool-create
   cpupool-list cpupool-destroy cpupool-rename cpupool-cpu-add cpupool-cpu-remove cpupool-migrate cpupool-numa-split getenforce setenforce loadpolicy remus devd psr-hwinfo psr-cmt-attach psr-cmt-detach psr-cmt-show psr-cat-set
