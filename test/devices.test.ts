@@ -70,7 +70,7 @@ class Meddled implements Disk {
   close(): Promise<void> { return this.disk.close(); }
 }
 
-describe("a Debian guest's disks", { skip: imagesMissing() }, () => {
+describe("a Debian guest's disks", { skip: imagesMissing(), timeout: 600_000 }, () => {
   let machine: Machine, guest: Talk;
   const disks: Disk[] = [], told: string[] = [], FILE_BYTES = 3 * MIB, content = randomBytes(FILE_BYTES);
   let raw: Meddled, qcow2: Meddled;

@@ -26,7 +26,7 @@ const sum = (text: string): string => text.split(" ")[0]!;
 /** An address of guest `g`'s interface `devid`. */
 const macOf = (g: number, devid: number): string => `00:16:3e:00:0${g}:0${devid}`;
 
-describe("Debian guests' networks", { skip: imagesMissing() }, () => {
+describe("Debian guests' networks", { skip: imagesMissing(), timeout: 600_000 }, () => {
   let machine: Machine, a: Talk, b: Talk, server: Server, url: string;
   const told: string[] = [];
   const attach = (guest: Talk, devid: number, config: Partial<VifConfig>): Promise<void> =>

@@ -44,7 +44,7 @@ function linkPair(): [a: Link & { break(): void }, b: Link] {
   return [{ readable: back.readable.pipeThrough(b), writable: there.writable, break: () => { breakThere(new Error("the wire is cut")); breakBack(new Error("the wire is cut")); } }, { readable: there.readable.pipeThrough(t), writable: back.writable }];
 }
 
-describe("a Debian guest that is saved, restored and moved", { skip: imagesMissing() }, () => {
+describe("a Debian guest that is saved, restored and moved", { skip: imagesMissing(), timeout: 300_000 }, () => {
   let one: Machine, two: Machine, guest: Talk, server: Server, socket: Socket, disk: TestDisk, isFirst = true, heard = "";
   const told: string[] = [], content = randomBytes(MIB / 2), uplinks = natUplinks({ hostAccess: true, rules: [], log: (s) => told.push(s) });
   /** What the guest is called and has, wherever it is. */
@@ -151,8 +151,9 @@ describe("a Debian guest that is saved, restored and moved", { skip: imagesMissi
 
   test("every page arrives as it is at the end, though the guest writes all the while; refused at the last moment, it runs on here", async () => {
     await guest.ok("(while test ! -e /tmp/stop; do dd if=/dev/urandom of=/tmp/busy bs=64k count=16 2>/dev/null; cp /tmp/busy /mnt/busy; usleep 5000; done; echo > /tmp/stopped) & true");
+    await guest.until("test -s /mnt/busy");
     const [a, b] = linkPair(), from = new Source(b.readable), answers = new Sink(b.writable), rounds = new Set<number>();
-    const sent = sendDomain(guest.domain, a, { configJson, live: true, downtimeMs: 1, maxRounds: 6, progress: (p) => { if (p.round !== undefined) rounds.add(p.round); } });
+    const sent = sendDomain(guest.domain, a, { configJson, live: true, downtimeMs: 0.01, maxRounds: 6, progress: (p) => { if (p.round !== undefined) rounds.add(p.round); } });
     answers.post(messageBytes("banner"));
     const arrived = await readImage(one, from, await readEnvelopeStart(from), () => {});
     await readEnvelopeEnd(from);
