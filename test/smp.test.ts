@@ -45,6 +45,8 @@ test("a stock Debian has its vCPUs on line as the toolstack says, and works on a
   const before = machine.cpus.vcpus(domain.domid).map((v) => v.timeNs);
   const sums = await run("seq 8 | xargs -P 4 -n 1 sh -c 'head -c 100000 /bin/busybox | gzip | sha256sum' | sort -u | wc -l");
   assert.equal(sums.trim(), "1", "all of them computed the same");
+  await run("echo l > /proc/sysrq-trigger");
+  assert.equal((await run("dmesg | grep -o 'NMI backtrace for cpu [0-9]*' | sort -u | wc -l")).trim(), "4", "an NMI finds each of them, whatever it does");
   for (const [i, v] of machine.cpus.vcpus(domain.domid).entries()) assert.ok(v.isOnline && v.timeNs > before[i]! + 1e6, `vCPU ${i} ran for ${v.timeNs - before[i]!} ns of it`);
 
   machine.cpus.setOnline(domain.domid, 1);

@@ -101,6 +101,9 @@ disk = [ ",empty,hdc,r,devtype=cdrom" ]; vif = [ "mac=00:16:3e:00:00:07" ]`));
   await host.refuses(1, /has no drive hdd/, "cd-insert", "debian", "hdd", disc("two.iso", "x"));
   await host.done("mem-set", "debian", "90");
   await host.until("the balloon has it", async () => (await host.client.call("domain.list", { domain: "debian" }))[0]!.memoryKiB < 92 * 1024);
+  await host.done("trigger", "debian", "nmi");
+  await shell.run("until dmesg | grep -q 'NMI.* on CPU 0'; do sleep 0.2; done");
+  await host.refuses(1, /debian has no vCPU 3 that is on line/, "trigger", "debian", "nmi", "3");
   await host.done("block-detach", "debian", "xvdb");
   assert.doesNotMatch(await host.done("block-list", "debian"), /51728/);
   await second.expect(/@@e\d+ 0/);       // it has seen all of it

@@ -1,6 +1,6 @@
 /*
  * Time: pvclock, the singleshot timer by VIRQ_TIMER, and the local APIC's timer (which QEMU has too). An interrupt comes once, not before
- * its time, waits for IF and TPR, and wakes a halted processor. public/vcpu.h, public/xen.h vcpu_time_info; SDM Vol. 3A 10.5.4, 10.8.
+ * its time, waits for IF and TPR, and wakes a halted processor; an NMI waits for nothing but the end of the last one. public/vcpu.h, public/xen.h vcpu_time_info; SDM Vol. 3A 10.5.4, 10.8.
  */
 #include "../events/events.h"
 
@@ -149,8 +149,42 @@ static void apic_timer(void) {
   check(ticks == 1, "hlt returned after %u interrupts", ticks);
 }
 
+static volatile u32 nmis, nmi_depth, nmi_deepest;
+static u32 nmi_more;
+static void send_nmi(void) { APIC(0x310) = APIC(0x20) & 0xff000000; APIC(0x300) = 0x4400; }
+static void wait_nmis(u32 n) {
+  for (u32 i = 0; i < 50000000 && nmis < n; i++) __asm__ volatile("pause");
+  for (u32 i = 0; i < 100000; i++) __asm__ volatile("pause");
+}
+static void nmi(struct frame *f) {
+  (void)f;
+  nmis++;
+  if (++nmi_depth > nmi_deepest) nmi_deepest = nmi_depth;
+  if (nmi_more) {
+    nmi_more--;
+    u32 before = nmis;
+    send_nmi();
+    for (u32 i = 0; i < 100000; i++) __asm__ volatile("pause");
+    check(nmis == before, "an NMI within an NMI");
+  }
+  nmi_depth--;
+}
+static void non_maskable(void) {
+  on_interrupt(2, nmi);
+  cli();
+  send_nmi();
+  wait_nmis(1);
+  check(nmis == 1, "one NMI with interrupts off: %u", nmis);
+  nmi_more = 2;
+  send_nmi();
+  wait_nmis(4);
+  check(nmis == 4 && nmi_deepest == 1, "an NMI with two more, each out of the last: %u, %u deep", nmis - 1, nmi_deepest);
+}
+
 void guest_main(void) {
   if (xen_base) { print("Xen's time\n"); xen_time(); }
   print("local APIC timer\n");
   apic_timer();
+  print("NMI\n");
+  non_maskable();
 }

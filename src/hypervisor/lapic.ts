@@ -230,6 +230,7 @@ function sendIpi(from: Vcpu, icr: number, dest: number, isX2: boolean): void {
     const hit = shorthand === 1 ? v === from : shorthand === 2 ? true : shorthand === 3 ? v !== from : addressed(v, dest, (icr & 0x800) !== 0, isX2);
     if (!hit) continue;
     if (mode === DELIVERY.fixed || mode === DELIVERY.lowest) lapicSetIrq(v, vector);
+    else if (mode === DELIVERY.nmi) v.sendNmi();
     else if (mode === DELIVERY.init && v !== from && (icr & DEASSERT.mask) !== DEASSERT.value) v.hv.scheduler.putDown(v);
     else if (mode === DELIVERY.startup && !v.isUp) {
       v.hv.store(VCPU.startup, v.at, 1 + vector);
@@ -244,6 +245,7 @@ export function lapicStart(v: Vcpu): void {
   const startup = Atomics.exchange(v.hv.views.i32, (v.at + VCPU.startup.at) >>> 2, 0);
   if (startup === 0 || v.isUp) return;
   v.setDeadline("lapicDeadline", 0);
+  v.hv.store(VCPU.nmiPending, v.at, 0);
   lapicReset(v.hv, v.at, v.id);
   v.setContext((dv, at) => startupContext(dv, at, startup - 1));
 }

@@ -198,6 +198,8 @@ export const VCPU = struct(4096, {
   startup: i32(0xc00),
   /** it is to leave its pCPU at the next look: its pool or affinity changed [Atomics] */
   mustLeave: i32(0xc04),
+  /** an NMI waits; several are one [Atomics] */
+  nmiPending: i32(0xc74),
   /** under runLock: see Unit of sched_policy.ts and VcpuUnit of sched_unit.ts; homePcpu: 1 + where it ran last */
   creditNs: f64(0xc08), chargedNs: f64(0xc10), startedNs: f64(0xc18), sliceEndNs: f64(0xc20), periodNs: f64(0xc28), budgetNs: f64(0xc30), leftNs: f64(0xc38), deadlineNs: f64(0xc40), ranNs: f64(0xc48),
   epoch: u32(0xc50), hard: u32(0xc54), soft: u32(0xc58), level: u32(0xc5c), isExtratime: u32(0xc60), assigned: u32(0xc64), yielded: u32(0xc68), isBoosted: u32(0xc6c), homePcpu: u32(0xc70),

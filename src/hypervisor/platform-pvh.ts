@@ -18,7 +18,7 @@ import {
   APIC_BASE, APIC_PAGE, isX2apic, lapicAcknowledge, lapicMmioRead, lapicMmioWrite, lapicPending, lapicTpr, MSR_TSC_DEADLINE, setLapicTpr, setTscDeadline,
   tscDeadline, X2APIC_MSRS, x2apicRead, x2apicWrite,
 } from "./lapic.ts";
-import { DOMAIN, HYPERVISOR_ROOT as ROOT, PCPU, PCPU_REQUEST } from "./objects.ts";
+import { DOMAIN, HYPERVISOR_ROOT as ROOT, PCPU, PCPU_REQUEST, VCPU } from "./objects.ts";
 import type { Profiler } from "./profile.ts";
 import type { Vcpu } from "./vcpu.ts";
 
@@ -291,7 +291,11 @@ export class PvhPlatform implements Platform, Call {
     if (vector === this.hv.load(DOMAIN.callbackVector, this.d.at) && this.v.upcallVector === 0 && this.v.isUpcallPending) return;
     lapicAcknowledge(this.v, vector);
   }
-  hasDeliverable(): boolean { return (this.#reg(CPU.eflags) & EFLAGS.IF) !== 0 && this.pendingVector() >= 0; }
+  takeNmi(): boolean {
+    const word = (this.v.at + VCPU.nmiPending.at) >>> 2;
+    return Atomics.load(this.#u32, word) !== 0 && Atomics.exchange(this.#u32, word, 0) !== 0;
+  }
+  hasDeliverable(): boolean { return (this.hv.load(VCPU.nmiPending, this.v.at) !== 0 && this.#reg(CPU.nmiMasked) === 0) || (this.#reg(CPU.eflags) & EFLAGS.IF) !== 0 && this.pendingVector() >= 0; }
   setTpr(tpr: number): void { setLapicTpr(this.v, tpr); }
   getTpr(): number { return lapicTpr(this.v); }
 }

@@ -73,6 +73,12 @@ export class Vcpu {
     else this.hv.scheduler.wake(this);
   }
 
+  /** Let it have an NMI, from any thread. */
+  sendNmi(): void {
+    this.hv.store(VCPU.nmiPending, this.at, 1);
+    this.kick();
+  }
+
   // Events ---------------------------------------------------------------------
   get vcpuInfo(): number { return this.hv.load(VCPU.vcpuInfo, this.at) >>> 0; }
   get upcallVector(): number { return this.hv.load(VCPU.upcallVector, this.at); }

@@ -128,6 +128,11 @@ const OPS: Readonly<Record<number, Op>> = {
     return 0;
   },
   [VCPUOP.initialise]: (c, v) => (c.hv.get(VCPU.isInitialised, v.at) ? -EEXIST : -ENOSYS),
+  [VCPUOP.send_nmi]: (_c, v, arg) => {
+    if (arg !== 0n) return -EINVAL;
+    v.sendNmi();
+    return 0;
+  },
   [VCPUOP.get_physid]: () => -EINVAL, /* for vCPUs pinned to a pCPU */
 };
 /** HYPERVISOR_vcpu_op(cmd, vcpu, arg). */

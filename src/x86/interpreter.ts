@@ -176,7 +176,7 @@ export class Interpreter implements Engine {
 
   run(budgetJumps: number): number {
     const { cpu, v } = this, w = this.at >>> 2, FAULT = w + (CPU.fault.at >> 2), EXIT_ = w + (CPU.exit.at >> 2), BUDGET = w + (CPU.budget.at >> 2), SHADOW = w + (CPU.shadow.at >> 2), LINK = w + (CPU.link.at >> 2),
-      EFL = w + (CPU.eflags.at >> 2), DR7 = w + ((CPU.dr.at + 7 * 8) >> 2), HOT = w + (CPU.hot.at >> 2), STAYED = w + (CPU.stayed.at >> 2), IRQ = w + (CPU.irqPending.at >> 2), { i32 } = v, { platform } = cpu, ASKED = platform.requestWord ? platform.requestWord >>> 2 : w + (CPU.zero.at >> 2);
+      EFL = w + (CPU.eflags.at >> 2), DR7 = w + ((CPU.dr.at + 7 * 8) >> 2), HOT = w + (CPU.hot.at >> 2), STAYED = w + (CPU.stayed.at >> 2), IRQ = w + (CPU.irqPending.at >> 2), NMI_MASKED = w + (CPU.nmiMasked.at >> 2), { i32 } = v, { platform } = cpu, ASKED = platform.requestWord ? platform.requestWord >>> 2 : w + (CPU.zero.at >> 2);
     this.regions.tick();
     // records are this pCPU's own: what another one left in the context names nothing here
     i32[EXIT_] = EXIT.none; Atomics.store(i32, BUDGET, budgetJumps); i32[LINK] = 0; i32[HOT] = 0; i32[STAYED] = 0;
@@ -194,6 +194,12 @@ export class Interpreter implements Engine {
         deliver(cpu, vector, error, "exception");
       }
       if (i32[EXIT_]) return i32[EXIT_]!;
+      if (i32[NMI_MASKED] === 0 && i32[SHADOW] === 0 && platform.takeNmi?.()) {
+        i32[NMI_MASKED] = 1; i32[LINK] = 0; this.counts.interrupts++;
+        this.onDeliver?.(VECTOR.NMI, -1, true);
+        deliver(cpu, VECTOR.NMI, -1, "external");
+        continue;
+      }
       const waiting = platform.pendingVector();
       i32[IRQ] = waiting >= 0 ? 1 : 0;
       if (waiting >= 0 && i32[SHADOW] === 0 && i32[EFL]! & EFLAGS.IF) {

@@ -38,6 +38,8 @@ export interface Platform {
   pendingVector(): number;
   /** The processor takes that vector (acknowledge: IRR to ISR, or clear the upcall's latch). */
   acknowledge(vector: number): void;
+  /** Take the NMI that waits, if one does: it will be delivered now. Absent: there are none. */
+  takeNmi?(): boolean;
   /** MOV to CR8 / TPR. */
   setTpr(tpr: number): void;
   getTpr(): number;

@@ -182,6 +182,7 @@ export function flagMask(cpu: Cpu, width: number, isIret: boolean): number {
 }
 export function iret(cpu: Cpu, width: number): void {
   const size = width >> 3, f = cpu.eflags;
+  cpu.set(CPU.nmiMasked, 0);                           // even where it faults (SDM Vol. 3A 6.7.1)
   if (cpu.isVm86 && cpu.iopl < 3) throw gp(0);
   if (isRealStyle(cpu)) return iretReal(cpu, size, width);
   if (f & EFLAGS.NT) {

@@ -24,7 +24,12 @@ test("every verb of Debian's xl is in the table, built or said not to be", async
 
 test("usage lines are xl's", () => {
   const line = (text: string): string => text.split("\n")[0]!.trimEnd().replace(/ -n, --numa .*/, " [options]");
-  for (const v of VERBS.filter((v) => v.run)) assert.equal(line(helpText(v.name)!), line(runXl("help", v.name).out), v.name);
+  const own: string[] = [];
+  for (const v of VERBS.filter((v) => v.run)) {
+    const { out, err } = runXl("help", v.name);
+    if (/not implemented/.test(out + err)) own.push(v.name); else assert.equal(line(helpText(v.name)!), line(out), v.name);
+  }
+  assert.deepEqual(own, ["migrate-settle"]);
 });
 
 test("wrong lines end with xl's codes and words", async () => {

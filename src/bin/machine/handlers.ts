@@ -63,10 +63,14 @@ export function machineHandlers(residents: Residents, tasks: Tasks): Handlers {
       changed(r.domain);
       return {};
     },
-    "domain.trigger": ({ domain, trigger }) => {
+    "domain.trigger": ({ domain, trigger, vcpu = 0 }) => {
       const d = residents.find(domain), hd = machine.hv.domain(d.domid);
-      if (trigger !== "reset") throw new ApiFault("notbuilt", `The trigger "${trigger}" is not built yet; "reset" is`);
-      hd?.shutdown(SHUTDOWN.reboot);
+      if (trigger === "reset") hd?.shutdown(SHUTDOWN.reboot);
+      else if (trigger === "nmi") {
+        const v = hd?.vcpu(vcpu);
+        if (hd && !v?.isUp) throw new ApiFault("invalid", `${d.name} has no vCPU ${vcpu} that is on line`);
+        v?.sendNmi();
+      } else throw new ApiFault("notbuilt", `The trigger "${trigger}" is not built yet; "reset" and "nmi" are`);
       return {};
     },
     "domain.save": async ({ domain, path, afterwards }, c) => saveToFile(residents, domain, await toMake(c, path), afterwards ?? "destroy", c),

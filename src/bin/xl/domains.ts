@@ -199,7 +199,7 @@ export const DOMAIN_VERBS: readonly Verb[] = [
     await orLeave(1, (await xl.daemon()).call("domain.rename", { domain: domid, name: words[1]! }), `Can't rename domain '${words[0]}'.`);
     return 0;
   } },
-  { name: "trigger", help: "Send a trigger to a domain", args: "<Domain> <nmi|reset|init|power|sleep|s3resume> [<VCPU>]", minWords: 2, modifies: true, options: [help], note: "reset is built; the others are for HVM guests or not yet", run: async (xl, { words }) => {
+  { name: "trigger", help: "Send a trigger to a domain", args: "<Domain> <nmi|reset|init|power|sleep|s3resume> [<VCPU>]", minWords: 2, modifies: true, options: [help], note: "nmi and reset are built; the others are for HVM guests or not yet", run: async (xl, { words }) => {
     const [word, trigger, vcpu] = words, { domid } = await findGuest(xl, word!);
     if (!/^(?:nmi|reset|init|power|sleep|s3resume)$/.test(trigger!)) throw new Leave(1, `Invalid trigger "${trigger}"`);
     if (vcpu !== undefined && !/^\d{1,3}$/.test(vcpu)) xl.say("Invalid vcpuid, using default vcpuid=0.");
