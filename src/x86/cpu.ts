@@ -14,7 +14,7 @@ import { ATTR, CPU, CR0, CR4, CS, EFER, EFLAGS, MODE, SEG, SS, VECTOR } from "./
 
 const I = (f: { at: number }): number => f.at >> 2;
 const CR0_I = I(CPU.cr0), CR3_I = I(CPU.cr3), CR4_I = I(CPU.cr4), EFER_I = I(CPU.efer), EFLAGS_I = I(CPU.eflags), FAULT_I = I(CPU.fault), ERROR_I = I(CPU.errorCode),
-  MODE_I = I(CPU.mode), CPL_I = I(CPU.cpl), TLB_I = I(CPU.tlb), SEG_I = CPU.seg.at >> 2, EXIT_I = I(CPU.exit);
+  RIP_I = I(CPU.rip), NEXT_RIP_I = I(CPU.nextRip), GDTR_I = I(CPU.gdtrBase), IDTR_I = I(CPU.idtrBase), MODE_I = I(CPU.mode), CPL_I = I(CPU.cpl), TLB_I = I(CPU.tlb), SEG_I = CPU.seg.at >> 2, EXIT_I = I(CPU.exit);
 
 /** A 64-bit value as the linear address it is, or null when it is not canonical (SDM Vol. 1 3.3.7.1). */
 export const canonical = (x: bigint): number | null => {
@@ -64,6 +64,13 @@ export class Cpu {
   set rip(x: bigint) { this.set(CPU.rip, x); }
   get nextRip(): bigint { return this.get(CPU.nextRip); }
   set nextRip(x: bigint) { this.set(CPU.nextRip, x); }
+  /** Where execution goes on, as a number: a linear address or an offset below 2^32. */
+  goTo(rip: number): void { this.setNextRip(rip); this.v.i32[this.w + RIP_I] = this.v.i32[this.w + NEXT_RIP_I]!; this.v.i32[this.w + RIP_I + 1] = this.v.i32[this.w + NEXT_RIP_I + 1]!; }
+  setNextRip(rip: number): void { this.v.i32[this.w + NEXT_RIP_I] = rip | 0; this.v.i32[this.w + NEXT_RIP_I + 1] = Math.floor(rip / 4294967296) | 0; }
+  private signed(i: number): number { return this.v.i32[this.w + i + 1]! * 4294967296 + this.v.u32[this.w + i]!; }
+  /** Linear addresses of the tables. */
+  get gdtrBase(): number { return this.signed(GDTR_I); }
+  get idtrBase(): number { return this.signed(IDTR_I); }
   get eflags(): number { return this.v.i32[this.w + EFLAGS_I]!; }
   set eflags(x: number) { this.v.i32[this.w + EFLAGS_I] = x; }
   /** The low half; the upper one is reserved and zero. */

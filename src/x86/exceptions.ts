@@ -9,7 +9,7 @@ import { getFlags, setFlags } from "./flags.ts";
 import { CONTEXT } from "./layout.ts";
 import { codeDescriptor, type Descriptor, dplOf, gp, isConforming, isNull, isPresent, nullSegment, putSegment, realSegment, selFault, stackDescriptor, SYSTEM, touch, wrap } from "./segments.ts";
 import { putStackPointer, Stack } from "./stack.ts";
-import { ATTR, CPU, CS, DS, EFLAGS, ES, EXIT, FS, GS, RSP, SS, TR, VECTOR } from "./state.ts";
+import { ATTR, CPU, CS, DS, EFLAGS, ES, EXIT, FS, GS, gprAt, RSP, SS, TR, VECTOR } from "./state.ts";
 import { taskDescriptor, taskSwitch } from "./task.ts";
 
 /** Why a vector is raised. `int`: INT n; `int3` also stands for INTO; `int1` is the instruction (privileged like an exception). */
@@ -48,12 +48,13 @@ export function deliver(cpu: Cpu, vector: number, errorCode: number, cause: Caus
 
 /** One attempt. @throws GuestFault with nothing changed (but after a task switch: then rip is in the new task) */
 export function enter(cpu: Cpu, vector: number, errorCode: number, cause: Cause): void {
-  const isSoftware = cause !== "exception" && cause !== "external", rip = isSoftware ? cpu.nextRip : cpu.rip;
+  const isSoftware = cause !== "exception" && cause !== "external";
+  if (cpu.isProtected && cpu.isLong) { enterLong(cpu, vector, errorCode, cause, isSoftware ? CPU.nextRip.at : CPU.rip.at); return; }
+  const rip = isSoftware ? cpu.nextRip : cpu.rip;
   if (!cpu.isProtected) enterReal(cpu, vector, rip);
-  else if (cpu.isLong) enterLong(cpu, vector, errorCode, cause, rip);
   else enterProtected(cpu, vector, errorCode, cause, rip);
 }
-function go(cpu: Cpu, rip: bigint): void { cpu.rip = rip; cpu.nextRip = rip; cpu.set(CPU.halted, 0); }
+function go(cpu: Cpu, rip: number): void { cpu.goTo(rip); cpu.set(CPU.halted, 0); }
 /** EFLAGS for the frame: faults are resumed with RF set. */
 const savedFlags = (cpu: Cpu, vector: number, cause: Cause): number => getFlags(cpu) | (cause === "exception" && !NOT_FAULTS.includes(vector) ? EFLAGS.RF : 0);
 const CLEARED = EFLAGS.TF | EFLAGS.NT | EFLAGS.RF | EFLAGS.VM;
@@ -66,7 +67,7 @@ function enterReal(cpu: Cpu, vector: number, rip: bigint): void {
   setFlags(cpu, 0, EFLAGS.IF | EFLAGS.TF | EFLAGS.AC | EFLAGS.RF);
   realSegment(cpu, CS, entry >>> 16);
   cpu.setMode();
-  go(cpu, BigInt(entry & 0xffff));
+  go(cpu, entry & 0xffff);
 }
 
 type Gate = { type: number; dpl: number; sel: number; offset: number; offsetHigh: number; ist: number };
@@ -74,12 +75,12 @@ type Gate = { type: number; dpl: number; sel: number; offset: number; offsetHigh
 function readGate(cpu: Cpu, vector: number, cause: Cause, ext: number): Gate {
   const long = cpu.isLong, size = long ? 16 : 8, named = vector * 8 + 2 + ext;
   if (vector * size + size - 1 > cpu.get(CPU.idtrLimit)) throw gp(named);
-  const at = wrap(cpu, Number(BigInt.asIntN(64, cpu.get(CPU.idtrBase))) + vector * size);
-  const lo = cpu.mmu.load(at, 4, CONTEXT.kernel), hi = cpu.mmu.load(at + 4, 4, CONTEXT.kernel), type = hi >>> 8 & 0x1f, dpl = hi >>> 13 & 3;
+  const at = wrap(cpu, cpu.idtrBase + vector * size), w = cpu.mmu.words(at, size, CONTEXT.kernel), word = (i: number): number => (w >= 0 ? cpu.v.u32[w + i]! : cpu.mmu.load(at + i * 4, 4, CONTEXT.kernel));
+  const lo = word(0), hi = word(1), type = hi >>> 8 & 0x1f, dpl = hi >>> 13 & 3;
   const isGate = type === SYSTEM.interruptGate32 || type === SYSTEM.trapGate32 || !long && (type === SYSTEM.taskGate || type === SYSTEM.interruptGate16 || type === SYSTEM.trapGate16);
   if (!isGate || (cause === "int" || cause === "int3") && dpl < cpu.cpl) throw gp(named);
   if (!(hi & 0x8000)) throw new GuestFault(VECTOR.NP, named);
-  return { type, dpl, sel: lo >>> 16, offset: ((hi & 0xffff0000 | lo & 0xffff) >>> 0), offsetHigh: long ? cpu.mmu.load(at + 8, 4, CONTEXT.kernel) | 0 : 0, ist: long ? hi & 7 : 0 };
+  return { type, dpl, sel: lo >>> 16, offset: ((hi & 0xffff0000 | lo & 0xffff) >>> 0), offsetHigh: long ? word(2) | 0 : 0, ist: long ? hi & 7 : 0 };
 }
 /** The handler's code segment, and whether it runs at the present privilege. */
 function handlerSegment(cpu: Cpu, gate: Gate, ext: number): Descriptor {
@@ -95,29 +96,33 @@ const extOf = (cause: Cause): number => cause === "int" || cause === "int3" ? 0 
 export function tssStack(cpu: Cpu, slot: number, ext = 0): number {
   const at = 4 + slot * 8;
   if (at + 7 > cpu.segLimit(TR)) throw selFault(VECTOR.TS, cpu.segSel(TR), ext);
-  const a = cpu.segBase(TR) + at, sp = (cpu.mmu.load(a + 4, 4, CONTEXT.kernel) | 0) * 4294967296 + cpu.mmu.load(a, 4, CONTEXT.kernel);
+  const a = cpu.segBase(TR) + at, w = cpu.mmu.words(a, 8, CONTEXT.kernel);
+  const sp = w >= 0 ? cpu.v.i32[w + 1]! * 4294967296 + cpu.v.u32[w]! : (cpu.mmu.load(a + 4, 4, CONTEXT.kernel) | 0) * 4294967296 + cpu.mmu.load(a, 4, CONTEXT.kernel);
   if (sp >= 2 ** 47 || sp < -(2 ** 47)) throw new GuestFault(VECTOR.SS, ext);
   return sp;
 }
 
-function enterLong(cpu: Cpu, vector: number, errorCode: number, cause: Cause, rip: bigint): void {
+/** A frame of 64-bit mode as it lies in memory: error code, RIP, CS, RFLAGS, RSP, SS, two words each. */
+const frame = new Int32Array(12);
+/** @param rip offset in the CPU struct of the address to return to */
+function enterLong(cpu: Cpu, vector: number, errorCode: number, cause: Cause, rip: number): void {
   const ext = extOf(cause), gate = readGate(cpu, vector, cause, ext), cs = handlerSegment(cpu, gate, ext);
   const cpl = isConforming(cs) ? cpu.cpl : dplOf(cs), isInner = cpl < cpu.cpl;
   let sp = gate.ist ? tssStack(cpu, 3 + gate.ist, ext) : isInner ? tssStack(cpu, cpl, ext) : cpu.gprNumber(RSP);
   sp -= sp & 15;
-  const frame: (number | bigint)[] = [cpu.segSel(SS), cpu.gpr(RSP), savedFlags(cpu, vector, cause), cpu.segSel(CS), rip];
-  if (errorCode >= 0) frame.push(errorCode);
+  const { i32 } = cpu.v, ripAt = (cpu.at + rip) >>> 2, rspAt = (cpu.at + gprAt(RSP)) >>> 2;
+  frame[0] = errorCode; frame[2] = i32[ripAt]!; frame[3] = i32[ripAt + 1]!; frame[4] = cpu.segSel(CS); frame[6] = savedFlags(cpu, vector, cause); frame[8] = i32[rspAt]!; frame[9] = i32[rspAt + 1]!; frame[10] = cpu.segSel(SS);
   const handler = gate.offsetHigh * 4294967296 + gate.offset;
   if (handler >= 2 ** 47 || handler < -(2 ** 47)) throw gp(ext);
   const stack = new Stack(cpu, null, sp, cpl, ext);
   touch(cpu, cs);
-  stack.push(8, frame);
+  stack.pushWords(frame, errorCode >= 0 ? 0 : 2);
   stack.commit();
   if (isInner) nullSegment(cpu, SS, cpl, cpl);
   putSegment(cpu, CS, cs, gate.sel & 0xfffc | cpl);
   setFlags(cpu, 0, CLEARED | (gate.type === SYSTEM.interruptGate32 ? EFLAGS.IF : 0));
   cpu.setMode();
-  go(cpu, BigInt(handler));
+  go(cpu, handler);
 }
 
 /** SS:SP of privilege `cpl` in the TSS in use, checked. SDM Vol. 2 INT "inter-privilege-level". */
@@ -159,7 +164,7 @@ function enterProtected(cpu: Cpu, vector: number, errorCode: number, cause: Caus
   putSegment(cpu, CS, cs, gate.sel & 0xfffc | cpl);
   setFlags(cpu, 0, CLEARED | (gate.type & 1 ? 0 : EFLAGS.IF));
   cpu.setMode();
-  go(cpu, BigInt(size === 2 ? gate.offset & 0xffff : gate.offset));
+  go(cpu, size === 2 ? gate.offset & 0xffff : gate.offset);
 }
 const cut = (size: number) => (x: number | bigint): number => size === 2 ? Number(x) & 0xffff : Number(BigInt.asUintN(32, BigInt(x)));
 

@@ -344,6 +344,12 @@ export class Mmu {
     if (n === 2 ** 47) throw new GuestFault(VECTOR.GP, 0);
     return n === 4294967296 && !this.cpu.is64 ? 0 : n;
   }
+  /** Index in `i32` of the word at a linear address where it and what follows, `bytes` in all, can be read as plain memory; -1: by `load`. @throws GuestFault */
+  words(a: number, bytes: number, context: number): number {
+    if ((a & 3) !== 0 || (a & 0xfff) + bytes > 4096) return -1;
+    const h = this.host(a, 0, context);
+    return h < 0 ? -1 : h >>> 2;
+  }
   load(a: number, size: number, context: number): number {
     if ((a & 0xfff) + size > 4096) return Number(this.loadCrossing(a, size, context));
     const h = this.host(a, 0, context);

@@ -35,8 +35,8 @@ export function descriptor(cpu: Cpu, sel: number): Descriptor | null {
   const index = sel & 0xfff8, local = (sel & 4) !== 0;
   if (local && cpu.segAttr(LDTR) & ATTR.unusable) return null;
   if (index + 7 > (local ? cpu.segLimit(LDTR) : cpu.get(CPU.gdtrLimit))) return null;
-  const at = wrap(cpu, (local ? cpu.segBase(LDTR) : Number(BigInt.asIntN(64, cpu.get(CPU.gdtrBase)))) + index);
-  return unpack(sel, at, cpu.mmu.load(at, 4, CONTEXT.kernel), cpu.mmu.load(at + 4, 4, CONTEXT.kernel));
+  const at = wrap(cpu, (local ? cpu.segBase(LDTR) : cpu.gdtrBase) + index), w = cpu.mmu.words(at, 8, CONTEXT.kernel), { u32 } = cpu.v;
+  return w >= 0 ? unpack(sel, at, u32[w]!, u32[w + 1]!) : unpack(sel, at, cpu.mmu.load(at, 4, CONTEXT.kernel), cpu.mmu.load(at + 4, 4, CONTEXT.kernel));
 }
 function unpack(sel: number, at: number, lo: number, hi: number): Descriptor {
   const attr = hi >>> 8 & 0xff | hi >>> 12 & 0xf00, limit = lo & 0xffff | hi & 0xf0000;

@@ -36,20 +36,7 @@ export class Stack {
   }
   /** Push `values` in order, each `size` bytes (2, 4, 8). Commit the new sp with `commit` once nothing can fail. */
   push(size: number, values: readonly (number | bigint)[]): void {
-    const { mmu } = this.cpu, total = size * values.length;
-    // the usual case by one look: a 64-bit frame within a page of plain memory
-    if (size === 8 && !this.ss && (this.sp & 0xfff) >= total) {
-      const top = mmu.plain(this.linear(this.sp - 8, 8), true, this.context), { dv } = this.cpu.v;
-      if (top >= 0) {
-        values.forEach((x, n) => {
-          const at = top - n * 8;
-          if (typeof x === "bigint") dv.setBigUint64(at, BigInt.asUintN(64, x), true);
-          else { dv.setInt32(at, x | 0, true); dv.setInt32(at + 4, Math.floor(x / 4294967296) | 0, true); }
-        });
-        this.sp -= total;
-        return;
-      }
-    }
+    const { mmu } = this.cpu;
     this.probe(size, values.length);
     for (const x of values) {
       this.sp -= size;
@@ -58,6 +45,21 @@ export class Stack {
       else mmu.store(a, Number(x), size, this.context);
     }
     if (this.ss) this.sp = this.cut(this.sp);
+  }
+  /** Push a frame of 64-bit values as it lies in memory, two words each, from word `first` on: by one look where it stays within a page of plain memory. */
+  pushWords(frame: Int32Array, first: number): void {
+    const { mmu, v: { i32 } } = this.cpu, bytes = (frame.length - first) * 4;
+    if (!this.ss && (this.sp - bytes & 0xfff) + bytes <= 4096 && (this.sp & 3) === 0) {
+      const h = mmu.plain(this.linear(this.sp - 8, 8), true, this.context), at = (h - bytes + 8) >>> 2;        // the first value pushed is the one that faults
+      if (h >= 0) {
+        for (let i = first; i < frame.length; i++) i32[at + i - first] = frame[i]!;
+        this.sp -= bytes;
+        return;
+      }
+    }
+    const values: bigint[] = [];
+    for (let i = frame.length - 2; i >= first; i -= 2) values.push(BigInt(frame[i + 1]!) << 32n | BigInt(frame[i]! >>> 0));
+    this.push(8, values);
   }
   /** Could `n` values be pushed? */
   probe(size: number, n: number): void { for (let i = 1; i <= n; i++) this.cpu.mmu.checkWrite(this.linear(this.sp - i * size, size), size, this.context); }
@@ -68,6 +70,8 @@ export class Stack {
     const lo = this.cpu.mmu.load(a, 4, this.context), hi = this.cpu.mmu.load(a + 4, 4, this.context) | 0;
     return hi * 4294967296 + lo;
   }
+  /** Index in `i32` of the topmost `n` values of eight bytes where they lie in a page of plain memory; -1: by `peek`. @throws GuestFault */
+  words(n: number): number { return this.ss ? -1 : this.cpu.mmu.words(this.linear(this.sp, 8), n * 8, this.context); }
   /** The same with all 64 bits: for values that need not be addresses. */
   peekWide(size: number, i: number, skip = 0): bigint {
     return size === 8 ? this.cpu.mmu.load64(this.linear(this.sp + i * size + skip, size), this.context) : BigInt(this.peek(size, i, skip));
