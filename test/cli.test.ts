@@ -109,7 +109,7 @@ test("small guests end with the codes that scripts rely on, their console on std
     await run(["run", cfg("a", 'kernel = "halts"'), cfg("b", 'kernel = "faults"'), "--pcpus=1"])];
   assert.deepEqual([halts.code, halts.out], [0, ""], halts.err);
   const report = JSON.parse(halts.err);
-  assert.deepEqual(report.ends, ["poweroff"]);
+  assert.deepEqual([report.ends, report.pcpus], [["poweroff"], 1]);
   assert.equal(report.domains[0].name, "halts");
   assert.deepEqual([faults.code, faults.out], [3, ""], faults.err);
   assert.match(faults.err, /^domus: faults crashed: Triple fault at 0x100000 \(vCPU 0\)\n/);

@@ -31,7 +31,7 @@ import { serveStore } from "./xenstore.ts";
 export const RUN_OPTIONS: Readonly<Record<string, Option>> = {
   strict: { help: "unknown keys are errors" },
   engine: { value: "NAME", help: `${ENGINES.join(", ")}: how guest code is executed` },
-  pcpus: { value: "N", help: "physical CPUs, a thread each (default: this computer's)" },
+  pcpus: { value: "N", help: "physical CPUs, a thread each (default: as many as the domains have vCPUs, but no more than this computer has)" },
   "translate-after": { value: "N", help: `arrivals at code until it is translated (default: ${TRANSLATE_AFTER}); 0: at once` },
   "code-cache": { value: "DIR", help: "keep translated code in DIR, and begin with what is there (at most 64 MiB a version)" },
   "console-log": { value: "DIR", help: "append what each console says to DIR/NAME.log" },
@@ -149,14 +149,15 @@ export async function runDomains(given: readonly CheckedConfig[], options: RunOp
   const links = options.link === undefined ? null : new Links([parseLink(options.link)], told);
   const routers = options.net === "none" ? null : natUplinks({ hostAccess: options.hostAccess, rules: options.netRules, log: told });
   const makeUplink = routers && typeof options.net === "object" ? tapUplinks(options.net, routers, told) : routers;
+  const host = nodeHost();
   await using machine = await createMachine({
-    host: nodeHost(), engine: options.engine, trace: options.trace, profile: symbols !== null, memoryMiB: configs.reduce((sum, c) => sum + c.maxmemMiB, 0), nrDomains: configs.length,
+    host, engine: options.engine, trace: options.trace, profile: symbols !== null, memoryMiB: configs.reduce((sum, c) => sum + c.maxmemMiB, 0), nrDomains: configs.length,
     uplink: (bridge) => {
       captures?.begin(bridge);
       links?.begin(bridge);
       return makeUplink?.(bridge) ?? null;
     },
-    ...(options.pcpus === undefined ? {} : { pcpus: options.pcpus }), ...(options.translateAfter === undefined ? {} : { translateAfter: options.translateAfter }), ...(options.codeCache === undefined ? {} : { codeCache: openCodeCache(options.codeCache) }), ...(options.quiet ? {} : { log: printLine }),
+    pcpus: options.pcpus ?? Math.min(host.nrCpus, 32, pcpusFor(configs)), ...(options.translateAfter === undefined ? {} : { translateAfter: options.translateAfter }), ...(options.codeCache === undefined ? {} : { codeCache: openCodeCache(options.codeCache) }), ...(options.quiet ? {} : { log: printLine }),
   });
   await using _served = options.xenstore === undefined ? null : await serveStore(machine.store, options.xenstore, options.quiet ? undefined : printLine);
   await using _outside = { [Symbol.asyncDispose]: async () => {       // also when a domain cannot be made: what was captured until then is worth reading
@@ -188,6 +189,11 @@ export async function runDomains(given: readonly CheckedConfig[], options: RunOp
   return ends.some((e) => e.reason === "crash" || e.reason === "watchdog" || e.gaveUp) ? 3 : 0;
 }
 
+/** So many as they can use, and those that they name: with one more, a vCPU is now and then on a pCPU that has none of its code translated, and 40 MB go. */
+function pcpusFor(configs: readonly CheckedConfig[]): number {
+  const named = configs.flatMap((c) => [...c.cpus, ...c.cpusSoft]).flatMap((a) => (a === "all" ? [] : a));
+  return Math.max(configs.reduce((sum, c) => sum + c.maxvcpus, 0), ...named.map((i) => i + 1));
+}
 /** Give the forwards of the command line to the only domain's first interface. */
 function withForwards(configs: readonly CheckedConfig[], forwards: readonly string[]): readonly CheckedConfig[] {
   if (forwards.length === 0) return configs;
