@@ -5,11 +5,12 @@
 import type { Views } from "../base/views.ts";
 import { ADDR, type Insn, KIND, TRAP_ROWS, Undecodable, decode, jmpRow, trapInsn, blank } from "./decode.ts";
 import { CODEE, CODE_AT, CODE_BITS, LENGTH_SHIFT, RECS_AT, RECS_BYTES, REC } from "./layout.ts";
+import { RecordMap } from "./record-map.ts";
 import { STALE, STRADDLE, codeSlot } from "./runtime.ts";
 import { CPU, MODE, gprAt, segAt, xmmAt } from "./state.ts";
 
 /** Code of one frame in one mode: the machine page and mode (key), records by offset, all records made, 64-byte pieces that hold decoded bytes (a bit each: low and high half). */
-export type Page = { readonly key: number; readonly at: Map<number, number>; readonly recs: number[]; piecesLo: number; piecesHi: number; readonly generation: number;
+export type Page = { readonly key: number; readonly at: RecordMap; readonly recs: number[]; piecesLo: number; piecesHi: number; readonly generation: number;
   /** regions with code from it */
   regions: Set<PlacedRegion> | null };
 /** A region in its place: table slot, the records that enter it, the pages it has code from. */
@@ -61,7 +62,7 @@ export class CodeCache {
     let p = this.pages.get(key);
     if (p && p.generation !== generation) { this.drop(machine / 4096, p); p = null; }
     if (!p) {
-      p = { key, at: new Map(), recs: [], piecesLo: 0, piecesHi: 0, generation, regions: null };
+      p = { key, at: new RecordMap(this.base + RECS_AT), recs: [], piecesLo: 0, piecesHi: 0, generation, regions: null };
       this.pages.set(key, p); this.counters.pages++;
       this.own(machine, p);
     }
@@ -198,7 +199,7 @@ export class CodeCache {
     for (const rec of p.recs) { this.v.i32[rec >>> 2] = this.v.i32[(rec + REC.stub) >>> 2] = STALE; this.v.u16[(rec + REC.block) >>> 1] = 0; }
     for (const r of p.regions ?? []) this.endRegion(r);
     const machine = p.key % 2 ** 32;
-    for (const off of p.at.keys()) {
+    for (const off of p.at.offsets()) {
       const e = (this.base + CODE_AT + codeSlot(machine + off | 0) * CODEE.size) >>> 3;
       this.v.i64[e] = -1n;
     }

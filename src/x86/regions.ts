@@ -161,7 +161,7 @@ export class Regions {
         const rec = recAt(pos);
         return !isMerging && rec !== undefined && this.isEntry(rec);
       },
-      entries: (page) => [...pageAt(page)?.at.keys() ?? []].map(off => page * 4096 + off),
+      entries: (page) => (pageAt(page)?.at.offsets() ?? []).map(off => page * 4096 + off),
     };
   }
 
