@@ -54,6 +54,23 @@ test("code that a domain will run is decoded while a pCPU has nothing else to do
   assert.equal(mm.frames.nrFree, before);
 });
 
+test("decoding ahead goes on by small steps, and who wakes up meanwhile does not wait for the last", () => {
+  const mm = MachineMemory.create({ bytes: 128 << 20, nrPcpus: 1, pcpuBytes: PCPU_BYTES }), p = new Pcpu(mm, 0, makeInterpreter), { hv } = p, d = Domain.create(hv, { maxVcpus: 1, maxPages: 32 });
+  d.populate(0, 16);
+  d.memory.write(0x1000, program(40));
+  const before = mm.frames.nrFree;
+  prepareCode(d, Array.from({ length: 1000 }, (_, i) => ({ gfn: 2, offset: i, mode: MODE.code64 })));
+  assert.equal(mm.frames.nrFree, before - 2);
+  p.turn();
+  d.vcpu(0)!.setContext(pvhContext(0x1000, 0x2000));
+  d.unpause();
+  p.turn();
+  assert.ok(d.end, "it ran to its end in the second turn");
+  let turns = 2;
+  for (; mm.frames.nrFree < before && turns < 1000; turns++) p.turn();
+  assert.ok(turns > 20 && turns < 60, `${turns} turns`);
+});
+
 test("a mode that no code is decoded for is none", () => {
   assert.deepEqual([0, 1, 2, 3, MODE.user, MODE.code64 | MODE.ts, 0x100, -1].map(isCodeMode), [true, true, true, false, false, true, false, false]);
 });

@@ -14,8 +14,10 @@ import { PCPU } from "./objects.ts";
 
 /** Where an instruction begins, and the MODE bits it is decoded for. */
 export type CodePlace = { readonly gfn: number; readonly offset: number; readonly mode: number };
-/** A page of places: machine address and mode each. */
-const BATCH = struct(8, { next: u32(0), count: u32(4) }), PER_BATCH = (4096 - BATCH.sizeof) / 8;
+/** A page of places: machine address and mode each; `done` of them are decoded. */
+const BATCH = struct(16, { next: u32(0), count: u32(4), done: u32(8) }), PER_BATCH = (4096 - BATCH.sizeof) / 8;
+/** So many at a time: the domain may be here, and wake up meanwhile. Some ms while the engine is new. */
+const STEP = 32;
 /** More than a kernel and its daemons run. */
 export const CODE_PLACES_MAX = 65536;
 const MODES = MODE.sizeMask | MODE.ts | MODE.em | MODE.noFxsr;
@@ -57,6 +59,7 @@ export function prepareCode(d: Domain, places: readonly CodePlace[]): void {
         }
         hv.set(BATCH.next, at, first);
         hv.set(BATCH.count, at, n);
+        hv.set(BATCH.done, at, 0);
         first = at;
       }
     } catch (e) {
@@ -75,16 +78,21 @@ function freeBatches(hv: Hypervisor, first: number): void {
     at = next;
   }
 }
-/** On a pCPU that has nothing to run: decode a page of places. @returns whether there was one @param pcpu address of its PCPU struct */
+/** On a pCPU that has nothing to run: decode some of the places that it was handed. @returns whether there was one @param pcpu address of its PCPU struct */
 export function prepareNext(hv: Hypervisor, pcpu: number, engine: Engine): boolean {
   const word = (pcpu + PCPU.warm.at) >>> 2, { i32, u32: words } = hv.views;
   if (Atomics.load(i32, word) === 0) return false;
   const at = Atomics.exchange(i32, word, 0) >>> 0;       // ours alone now
   if (at === 0) return false;
-  const n = Math.min(hv.get(BATCH.count, at), PER_BATCH), next = hv.get(BATCH.next, at);
-  engine.prepare(Array.from({ length: n }, (_, i) => [words[(at + BATCH.sizeof + i * 8) >>> 2]!, words[(at + BATCH.sizeof + i * 8 + 4) >>> 2]!] as const));
-  hv.freePage(at);
+  const n = Math.min(hv.get(BATCH.count, at), PER_BATCH), from = hv.get(BATCH.done, at), to = Math.min(n, from + STEP);
+  let rest = at;
+  engine.prepare(Array.from({ length: to - from }, (_, i) => [words[(at + BATCH.sizeof + (from + i) * 8) >>> 2]!, words[(at + BATCH.sizeof + (from + i) * 8 + 4) >>> 2]!] as const));
+  if (to < n) hv.set(BATCH.done, at, to);
+  else {
+    rest = hv.get(BATCH.next, at);
+    hv.freePage(at);
+  }
   // unless there is another list meanwhile
-  if (next !== 0 && Atomics.compareExchange(i32, word, 0, next | 0) !== 0) freeBatches(hv, next);
+  if (rest !== 0 && Atomics.compareExchange(i32, word, 0, rest | 0) !== 0) freeBatches(hv, rest);
   return true;
 }

@@ -50,8 +50,12 @@ export async function writeImageStart(sink: Sink, d: Domain, about: About): Prom
   MsrEntry.idx.set(msr, 0, MSR_PLATFORM_INFO);
   await writeAll(sink, [headers({ major: XEN_MAJOR, minor: XEN_MINOR }), covered(REC.DOMUS_DOMAIN, encodeAbout(about)), cpuidRecord(d.vcpu(0)!), covered(REC.X86_MSR_POLICY, new Uint8Array(msr.buffer)), covered(REC.STATIC_DATA_END)]);
 }
-/** Where the domain's code has been met, so that the other end decodes it while the rest comes. Behind the pages that hold it. */
-export async function writeCodePlaces(sink: Sink, d: Domain): Promise<void> { await sink.write(covered(REC.DOMUS_CODE, encodePlaces(codePlaces(d)))); }
+/** Where the domain's code has been met, so that the other end decodes it while the rest comes. Behind the pages that hold it. @returns how many places */
+export async function writeCodePlaces(sink: Sink, d: Domain): Promise<number> {
+  const places = codePlaces(d);
+  await sink.write(covered(REC.DOMUS_CODE, encodePlaces(places)));
+  return places.length;
+}
 /** What follows the pages, when the domain runs no more. */
 export async function writeImageEnd(sink: Sink, d: Domain, pairs: StorePairs): Promise<void> {
   const tsc = new DataView(new ArrayBuffer(TscInfo.sizeof));

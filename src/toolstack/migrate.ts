@@ -56,6 +56,8 @@ export type ReceiveOptions = {
 };
 
 const DOWNTIME_MS = 20, MAX_ROUNDS = 30, BATCH = 256, MAX_TIMES = 4;
+/** How long the other end, whose engine may be new, takes to decode a place of code, and how long it is given for all: decoding goes on beside the guest, but the guest is the slower for it. */
+const DECODE_MS = { aPlace: 0.015, most: 500 } as const;
 /** Rounds that leave nearly as much as the one before, until it is given up to be faster than the guest. */
 const STUBBORN = 3;
 
@@ -87,7 +89,7 @@ const newId = (): string => Array.from(crypto.getRandomValues(new Uint8Array(16)
 
 // Sending ----------------------------------------------------------------------
 /** Pages in rounds until what is left is soon sent, or there is no hope. @returns whether the log is on */
-async function preCopy(domain: Domain, writer: PageWriter, sink: Sink, o: SendOptions, rounds: Round[]): Promise<void> {
+async function preCopy(domain: Domain, writer: PageWriter, sink: Sink, o: SendOptions, rounds: Round[], signal: AbortSignal): Promise<void> {
   const { hv } = partsOf(domain), aimMs = o.downtimeMs ?? DOWNTIME_MS;
   const send = async (pages: Iterable<Page>, totalPages: number): Promise<Round> => {
     mustBeThere(domain);
@@ -104,9 +106,17 @@ async function preCopy(domain: Domain, writer: PageWriter, sink: Sink, o: SendOp
   };
   await startDirtyLog(hv);
   let last = await send(ownPages(hv), hv.totPages);
+  const decodedMs = Math.min(DECODE_MS.most, await writeCodePlaces(sink, hv) * DECODE_MS.aPlace) + performance.now();
   for (let left = countDirtyFrames(hv), stubborn = 0; rounds.length < (o.maxRounds ?? MAX_ROUNDS);) {
     const bytesPerMs = Math.max(last.bytes, 1) / Math.max(last.ms, 0.01);
-    if (left * 4096 / bytesPerMs <= aimMs || stubborn === STUBBORN || sink.nrBytes > MAX_TIMES * hv.totPages * 4096) return;
+    if (left * 4096 / bytesPerMs <= aimMs || stubborn === STUBBORN || sink.nrBytes > MAX_TIMES * hv.totPages * 4096) {
+      const waitMs = decodedMs - performance.now();
+      if (waitMs <= 0) return;
+      await unlessAborted(signal, new Promise((resolve) => { setTimeout(resolve, waitMs); }));
+      mustBeThere(domain);
+      left = countDirtyFrames(hv);
+      continue;
+    }
     const dirty = takeDirtyFrames(hv);
     await emptyTlbs(hv);
     last = await send(asTheyAre(domain, dirty), dirty.length);
@@ -195,8 +205,7 @@ async function sendAlone(domain: Domain, link: Link, o: SendOptions): Promise<Mi
     await writeImageStart(sink, hv, describeDomain(domain, o.configJson, migration));
     mustBeThere(domain);
     if (o.live) {
-      await preCopy(domain, writer, sink, o, rounds);
-      await writeCodePlaces(sink, hv);
+      await preCopy(domain, writer, sink, o, rounds, stop.signal);
     }
     o.progress?.({ phase: "suspend", donePages: 0, totalPages: 0, bytes: sink.nrBytes });
     const askedMs = performance.now();
