@@ -199,10 +199,7 @@ export class CodeCache {
     for (const rec of p.recs) { this.v.i32[rec >>> 2] = this.v.i32[(rec + REC.stub) >>> 2] = STALE; this.v.u16[(rec + REC.block) >>> 1] = 0; }
     for (const r of p.regions ?? []) this.endRegion(r);
     const machine = p.key % 2 ** 32;
-    for (const off of p.at.offsets()) {
-      const e = (this.base + CODE_AT + codeSlot(machine + off | 0) * CODEE.size) >>> 3;
-      this.v.i64[e] = -1n;
-    }
+    p.at.forEach((off) => { this.v.i64[(this.base + CODE_AT + codeSlot(machine + off | 0) * CODEE.size) >>> 3] = -1n; });
     this.pages.set(p.key, null);
   }
 }

@@ -48,11 +48,10 @@ export function deliver(cpu: Cpu, vector: number, errorCode: number, cause: Caus
 
 /** One attempt. @throws GuestFault with nothing changed (but after a task switch: then rip is in the new task) */
 export function enter(cpu: Cpu, vector: number, errorCode: number, cause: Cause): void {
-  const isSoftware = cause !== "exception" && cause !== "external";
-  if (cpu.isProtected && cpu.isLong) { enterLong(cpu, vector, errorCode, cause, isSoftware ? CPU.nextRip.at : CPU.rip.at); return; }
-  const rip = isSoftware ? cpu.nextRip : cpu.rip;
-  if (!cpu.isProtected) enterReal(cpu, vector, rip);
-  else enterProtected(cpu, vector, errorCode, cause, rip);
+  const rip = cause === "exception" || cause === "external" ? CPU.rip : CPU.nextRip;
+  if (!cpu.isProtected) enterReal(cpu, vector, cpu.get(rip));
+  else if (cpu.isLong) enterLong(cpu, vector, errorCode, cause, rip.at);
+  else enterProtected(cpu, vector, errorCode, cause, cpu.get(rip));
 }
 function go(cpu: Cpu, rip: number): void { cpu.goTo(rip); cpu.set(CPU.halted, 0); }
 /** EFLAGS for the frame: faults are resumed with RF set. */
@@ -96,8 +95,7 @@ const extOf = (cause: Cause): number => cause === "int" || cause === "int3" ? 0 
 export function tssStack(cpu: Cpu, slot: number, ext = 0): number {
   const at = 4 + slot * 8;
   if (at + 7 > cpu.segLimit(TR)) throw selFault(VECTOR.TS, cpu.segSel(TR), ext);
-  const a = cpu.segBase(TR) + at, w = cpu.mmu.words(a, 8, CONTEXT.kernel);
-  const sp = w >= 0 ? cpu.v.i32[w + 1]! * 4294967296 + cpu.v.u32[w]! : (cpu.mmu.load(a + 4, 4, CONTEXT.kernel) | 0) * 4294967296 + cpu.mmu.load(a, 4, CONTEXT.kernel);
+  const sp = cpu.mmu.loadNumber(cpu.segBase(TR) + at, CONTEXT.kernel);
   if (sp >= 2 ** 47 || sp < -(2 ** 47)) throw new GuestFault(VECTOR.SS, ext);
   return sp;
 }

@@ -350,6 +350,13 @@ export class Mmu {
     const h = this.host(a, 0, context);
     return h < 0 ? -1 : h >>> 2;
   }
+  /** Eight bytes as a signed number: exact below 2^53, which is enough for addresses. @throws GuestFault */
+  loadNumber(a: number, context: number): number {
+    const w = this.words(a, 8, context);
+    if (w >= 0) return this.i32[w + 1]! * 4294967296 + (this.i32[w]! >>> 0);
+    const lo = this.load(a, 4, context);
+    return (this.load(a + 4, 4, context) | 0) * 4294967296 + lo;
+  }
   load(a: number, size: number, context: number): number {
     if ((a & 0xfff) + size > 4096) return Number(this.loadCrossing(a, size, context));
     const h = this.host(a, 0, context);
@@ -618,13 +625,13 @@ export class Mmu {
     this.i32[e] = noTag(index); this.i32[e + 1] = 0;
   }
   private noTagFor(e: number): number { return noTag((e - this.tlb) / (TLBE.size >> 2) & TLB_MASK); }
-  private letsWrite(e: number): boolean { return this.i32[e + 2] !== this.noTagFor(e) || this.i32[e + 3] !== 0; }
+  private letsWrite(e: number, none = this.noTagFor(e)): boolean { return this.i32[e + 2] !== none || this.i32[e + 3] !== 0; }
   /** Clear an entry's write tag. */
   private forbidWrites(e: number): void {
-    if (!this.letsWrite(e)) return;
-    const { i32 } = this;
+    const { i32 } = this, none = this.noTagFor(e);
+    if (!this.letsWrite(e, none)) return;
     this.writers[i32[e + (TLBE.frame >> 2)]!]!--;
-    i32[e + 2] = this.noTagFor(e); i32[e + 3] = 0;
+    i32[e + 2] = none; i32[e + 3] = 0;
   }
   private flagsOf(context: number, index: number): number {
     return context === TLB_CONTEXTS ? this.itlbFlags[index]! : this.i32[this.tlb + ((context * TLB_BYTES + index * TLBE.size + TLBE.flags) >>> 2)]!;
@@ -693,7 +700,7 @@ export class Mmu {
     const { i32 } = this, found: number[] = [];
     for (let c = 0; c < TLB_CONTEXTS; c++) for (const log of this.logs[c]!) for (let n = 0; n < log.nr; n++) {
       const index = log.entries[n]!, e = this.tlb + ((c * TLB_BYTES + index * TLBE.size) >>> 2), frame = i32[e + (TLBE.frame >> 2)]!;
-      if (!this.letsWrite(e) || !isForbidden(frame)) continue;
+      if (!this.letsWrite(e, noTag(index)) || !isForbidden(frame)) continue;
       this.forbidWrites(e);
       found.push(frame);
     }

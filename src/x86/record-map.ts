@@ -39,10 +39,12 @@ export class RecordMap {
     if (this.#slots[at] === FREE) this.#size++;
     this.#slots[at] = offset | (record - this.#base) / REC.size << OFFSET_BITS;
   }
+  /** All offsets, in no order. */
+  forEach(f: (offset: number) => void): void { for (const entry of this.#slots) if (entry !== FREE) f(entry & 4095); }
   /** All offsets, ascending. */
   offsets(): number[] {
     const found: number[] = [];
-    for (const entry of this.#slots) if (entry !== FREE) found.push(entry & 4095);
+    this.forEach((offset) => { found.push(offset); });
     return found.sort((a, b) => a - b);
   }
 }

@@ -66,12 +66,8 @@ export class Stack {
   /** Value number `i` from the top; nothing is popped. */
   peek(size: number, i: number, skip = 0): number {
     const a = this.linear(this.sp + i * size + skip, size);
-    if (size !== 8) return this.cpu.mmu.load(a, size, this.context);
-    const lo = this.cpu.mmu.load(a, 4, this.context), hi = this.cpu.mmu.load(a + 4, 4, this.context) | 0;
-    return hi * 4294967296 + lo;
+    return size === 8 ? this.cpu.mmu.loadNumber(a, this.context) : this.cpu.mmu.load(a, size, this.context);
   }
-  /** Index in `i32` of the topmost `n` values of eight bytes where they lie in a page of plain memory; -1: by `peek`. @throws GuestFault */
-  words(n: number): number { return this.ss ? -1 : this.cpu.mmu.words(this.linear(this.sp, 8), n * 8, this.context); }
   /** The same with all 64 bits: for values that need not be addresses. */
   peekWide(size: number, i: number, skip = 0): bigint {
     return size === 8 ? this.cpu.mmu.load64(this.linear(this.sp + i * size + skip, size), this.context) : BigInt(this.peek(size, i, skip));

@@ -92,7 +92,7 @@ export const CPU = struct(0x600, {
   tscHidden: u64(0x538),
   /** 1 from an NMI's delivery to the next IRET: no other one meanwhile */
   nmiMasked: u32(0x540),
-  spare: bytes(0x544, 0xbc),
+  spare: bytes(0x550, 0xb0),
 });
 
 /** A segment register with its hidden part. `attr`: bits 0-7 the descriptor's access byte, 8 AVL, 9 L, 10 D/B, 11 G, as in public/arch-x86/hvm/save.h; bit 12: unusable. `limit` is in bytes, expanded. */

@@ -190,12 +190,7 @@ export function iret(cpu: Cpu, width: number): void {
     const link = cpu.mmu.load(cpu.segBase(TR) >>> 0, 2, CONTEXT.kernel), tss = taskDescriptor(cpu, link, VECTOR.TS, 0, true);
     return taskSwitch(cpu, tss, "iret", cpu.nextRip, getFlags(cpu));
   }
-  const stack = Stack.current(cpu), narrow = size === 8 ? 4 : size, w = size === 8 && cpu.is64 ? stack.words(5) : -1, { i32, u32 } = cpu.v;
-  if (w >= 0) {
-    const rip = i32[w + 1]! * 4294967296 + u32[w]!, sel = i32[w + 2]! & 0xffff, flags = i32[w + 4]!, sp = BigInt(i32[w + 7]!) << 32n | BigInt(u32[w + 6]!), ssSel = i32[w + 8]! & 0xffff, d = returnCode(cpu, sel);
-    checkTarget(cpu, d, rip);
-    return returnOuter(cpu, d, rip, sp, ssSel, 0, () => setFlags(cpu, flags, flagMask(cpu, width, true)));
-  }
+  const stack = Stack.current(cpu), narrow = size === 8 ? 4 : size;
   const rip = stack.peek(size, 0), sel = stack.peek(narrow, 0, size) & 0xffff, flags = stack.peek(narrow, 0, 2 * size);
   if (flags & EFLAGS.VM && width === 32 && cpu.cpl === 0 && !cpu.isLong) return iretToVm86(cpu, stack, rip, sel, flags);
   const d = returnCode(cpu, sel), mask = flagMask(cpu, width, true);
