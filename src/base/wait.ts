@@ -6,6 +6,11 @@ export async function within(waited: Promise<unknown>, timeoutMs: number): Promi
   const late = new Promise<false>((done) => { timer = setTimeout(done, timeoutMs, false); });
   try { return await Promise.race([waited.then(() => true), late]); } finally { clearTimeout(timer); }
 }
+/** Wait so long, unless the signal comes first. @throws the signal's reason */
+export async function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  try { await unlessAborted(signal, new Promise<void>((done) => { timer = setTimeout(done, ms); })); } finally { clearTimeout(timer); }
+}
 /** Wait for it, unless the signal comes first. @throws the signal's reason */
 export async function unlessAborted<T>(signal: AbortSignal | undefined, waited: Promise<T>): Promise<T> {
   if (!signal) return waited;

@@ -1,6 +1,6 @@
 /** The bytes of a saved or moving domain: pieces of known length out of a stream, with the place in it for messages; bytes into a stream, as fast as it takes them. */
 import { UserError } from "../base/errors.ts";
-import { unlessAborted } from "../base/wait.ts";
+import { pause, unlessAborted } from "../base/wait.ts";
 
 /** The stream is no stream of a domain, is damaged, or ended before its end. The message names the place. */
 export class StreamError extends UserError {
@@ -90,7 +90,7 @@ export class Sink {
     if (credit > this.#paidBytes + this.#bytesPerSecond / 10) { this.#startMs = now; this.#paidBytes = 0; }       // what was not used is not saved up
     this.#paidBytes += nrBytes;
     const waitMs = this.#paidBytes / this.#bytesPerSecond * 1000 - (now - this.#startMs);
-    if (waitMs > 1) await unlessAborted(this.#signal, new Promise<void>((resolve) => { setTimeout(resolve, waitMs); }));
+    if (waitMs > 1) await pause(waitMs, this.#signal);
   }
   /** All written and taken, the stream closed. @throws the stream's error */
   async close(): Promise<void> { await unlessAborted(this.#signal, this.#writer.close()); }

@@ -3,7 +3,7 @@
  * goes, and the other end starts it. Who has it when something dies is src/migration/commit.ts's business.
  */
 import { UserError } from "../base/errors.ts";
-import { unlessAborted } from "../base/wait.ts";
+import { pause, unlessAborted } from "../base/wait.ts";
 import { countDirtyFrames, emptyTlbs, pinnedFrames, startDirtyLog, stopDirtyLog, takeDirtyFrames } from "../hypervisor/dirty_log.ts";
 import { P2M_TYPE } from "../memory/p2m.ts";
 import { envelopeEnd, envelopeStart, readEnvelopeEnd, readEnvelopeStart } from "../migration/envelope.ts";
@@ -88,7 +88,7 @@ function declare(machine: Machine, migration: string, word: Word): void {
 const newId = (): string => Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, "0")).join("");
 
 // Sending ----------------------------------------------------------------------
-/** Pages in rounds until what is left is soon sent, or there is no hope. @returns whether the log is on */
+/** Pages in rounds until what is left is soon sent, or there is no hope; the other end is given time to decode its code. */
 async function preCopy(domain: Domain, writer: PageWriter, sink: Sink, o: SendOptions, rounds: Round[], signal: AbortSignal): Promise<void> {
   const { hv } = partsOf(domain), aimMs = o.downtimeMs ?? DOWNTIME_MS;
   const send = async (pages: Iterable<Page>, totalPages: number): Promise<Round> => {
@@ -112,7 +112,7 @@ async function preCopy(domain: Domain, writer: PageWriter, sink: Sink, o: SendOp
     if (left * 4096 / bytesPerMs <= aimMs || stubborn === STUBBORN || sink.nrBytes > MAX_TIMES * hv.totPages * 4096) {
       const waitMs = decodedMs - performance.now();
       if (waitMs <= 0) return;
-      await unlessAborted(signal, new Promise((resolve) => { setTimeout(resolve, waitMs); }));
+      await pause(waitMs, signal);
       mustBeThere(domain);
       left = countDirtyFrames(hv);
       continue;
@@ -204,9 +204,7 @@ async function sendAlone(domain: Domain, link: Link, o: SendOptions): Promise<Mi
     await sink.write(envelopeStart(o.configJson));
     await writeImageStart(sink, hv, describeDomain(domain, o.configJson, migration));
     mustBeThere(domain);
-    if (o.live) {
-      await preCopy(domain, writer, sink, o, rounds, stop.signal);
-    }
+    if (o.live) await preCopy(domain, writer, sink, o, rounds, stop.signal);
     o.progress?.({ phase: "suspend", donePages: 0, totalPages: 0, bytes: sink.nrBytes });
     const askedMs = performance.now();
     await suspendDomain(domain, stop.signal);
