@@ -52,6 +52,18 @@ test("a file that is no kernel is refused in words", async () => {
   assert.equal(await page.evaluate(() => globalThis.domus.sessions.length), 0);
 });
 
+test("a kernel of one's own is picked for the configuration", async () => {
+  await editor().fill('name = "own"\ntype = "pvh"\nkernel = "none"   # mine\nmemory = 64\n');
+  for (const [button, name] of [["Kernel…", "my-kernel"], ["Ramdisk…", "my-ramdisk.cpio"]] as const) {
+    const chooser = page.waitForEvent("filechooser");
+    await page.getByRole("button", { name: button }).click();
+    await (await chooser).setFiles({ name, mimeType: "application/octet-stream", buffer: Buffer.from(name) });
+    await page.waitForFunction((n) => document.querySelector("textarea")!.value.includes(n), name);
+  }
+  assert.equal(await editor().inputValue(), 'name = "own"\ntype = "pvh"\nkernel = "my-kernel"   # mine\nmemory = 64\nramdisk = "my-ramdisk.cpio"\n');
+  assert.equal(await page.evaluate(async () => new TextDecoder().decode(await globalThis.domus.files.whole("my-kernel"))), "my-kernel");
+});
+
 test("Debian's kernel boots to a shell that is typed into, with a disk of its own and HTTP by the browser", async () => {
   await page.evaluate(async () => {
     const { store } = globalThis.domus.files, base = await store.open("base.img", "create");

@@ -2,28 +2,11 @@
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { ConfigError, type Place } from "../toolstack/xlcfg.ts";
 import { CONFIG_NAME, type Computer, isInputFault, wordsOf } from "./computer.ts";
+import { BLANK, configOf, withKey } from "./config-text.ts";
 import type { ImageEntry } from "./images.ts";
 import { announced, consoleTab, draft, open } from "./ui.ts";
 
 type Fault = { readonly text: string; readonly place: Place | null };
-
-/** An xl.cfg for an image of the page's list. */
-export const configOf = (name: string, i: ImageEntry): string => `# ${i.title}
-name    = "${name}"
-type    = "pvh"
-kernel  = "${i.kernel}"
-ramdisk = "${i.ramdisk}"
-extra   = "${i.extra}"
-memory  = ${i.memoryMiB}
-vif     = [ "bridge=xenbr0" ]
-`;
-const BLANK = `name    = "guest"
-type    = "pvh"
-kernel  = "vmlinuz"       # a file of yours: add it under Files
-ramdisk = "initrd"
-extra   = "console=hvc0"
-memory  = 256
-`;
 
 const faultOf = (e: unknown): Fault => (e instanceof ConfigError ? { text: e.what, place: e.place } : { text: wordsOf(e).replace(new RegExp(`^${CONFIG_NAME}: `), ""), place: null });
 
@@ -41,7 +24,8 @@ function Words({ row }: { readonly row: string }) {
 /** The panel `New domain`. */
 export function Editor({ computer, isShown }: { readonly computer: Computer; readonly isShown: boolean }) {
   const area = useRef<HTMLTextAreaElement>(null), back = useRef<HTMLPreElement>(null);
-  const [images, setImages] = useState<readonly ImageEntry[]>([]), [text, setText] = useState(""), [refused, setRefused] = useState<{ readonly of: string; readonly fault: Fault } | null>(null), [busy, setBusy] = useState(false);
+  const picker = useRef<HTMLInputElement>(null), picks = useRef<"kernel" | "ramdisk">("kernel");
+  const [images, setImages] = useState<readonly ImageEntry[]>([]), [adding, setAdding] = useState(""), [text, setText] = useState(""), [refused, setRefused] = useState<{ readonly of: string; readonly fault: Fault } | null>(null), [busy, setBusy] = useState(false);
   const touched = useRef(false);
   useEffect(() => {
     if (!isShown) return;
@@ -82,6 +66,17 @@ export function Editor({ computer, isShown }: { readonly computer: Computer; rea
       if (found.place) goTo(found.place);
     } finally { setBusy(false); }
   };
+  /** A file of the user's computer becomes one of this browser's, and the configuration names it. */
+  const take = async (file: File): Promise<void> => {
+    const key = picks.current;
+    try {
+      await computer.shelf.add(file.name, file, (done) => setAdding(`${file.name}: ${Math.floor((100 * done) / Math.max(1, file.size))} %`));
+      touched.current = true;
+      setText((now) => withKey(now, key, file.name));
+      announced.value = `${file.name} is the ${key}`;
+    } catch (e) { announced.value = wordsOf(e); } finally { setAdding(""); }
+  };
+  const pick = (key: "kernel" | "ramdisk"): void => { picks.current = key; picker.current!.click(); };
   return (
     <div class="editor">
       <div class="tools">
@@ -89,7 +84,11 @@ export function Editor({ computer, isShown }: { readonly computer: Computer; rea
           {images.map((i) => <option key={i.name} value={i.name}>{i.title}</option>)}
           <option value="">files of your own</option>
         </select></label>
+        <button type="button" onClick={() => pick("kernel")}>Kernel…</button>
+        <button type="button" onClick={() => pick("ramdisk")}>Ramdisk…</button>
+        <input ref={picker} type="file" hidden aria-label="A file for the new domain" onChange={(e) => { const file = e.currentTarget.files?.[0]; if (file) void take(file); e.currentTarget.value = ""; }} />
         <span class="gap" />
+        <span role="status" class="num">{adding}</span>
         <button type="button" class="primary" disabled={busy || checked.fault !== null || computer.machine.value === null} onClick={() => void make()}>{busy ? "Making it…" : "Create domain"} <kbd>Ctrl ⏎</kbd></button>
       </div>
       <div class="code">

@@ -18,6 +18,8 @@ export interface DomusLibrary {
   readonly sessions: readonly Session[];
   /** files in the browser, and those beside the page */
   readonly files: Shelf;
+  /** The library's own call, with bytes in place of files' names; its domain has no terminal in the page. @throws UserError */
+  readonly createDomain: Machine["createDomain"];
   /** Make a domain from the text of an xl.cfg, with a console in the page. @throws UserError */
   create(config: string): Promise<Session>;
   /** Type into a console and wait until the guest has said something. @returns all it said until then, without what was typed before */
@@ -38,6 +40,7 @@ export function domusOf(computer: Computer): DomusLibrary {
     get domains() { return Object.fromEntries(computer.machine.value!.domains.map((d) => [d.name, d])); },
     get sessions() { return computer.sessions.value; },
     files: computer.shelf,
+    createDomain: (config, options) => computer.machine.value!.createDomain(config, options),
     create: (config) => computer.create(config),
     expect: (name, typed, until, timeoutMs = 60_000) => expectOf(computer, name, typed, until, timeoutMs),
     save: (name) => {

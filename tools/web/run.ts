@@ -4,7 +4,7 @@
  * Builds the page and serves it on 127.0.0.1 with the headers that shared memory needs; prints the address. With --export it writes a folder that any host of
  * static files can serve, kernel and initramfs with it, and ends. --no-build serves what was built before.
  */
-import { existsSync, readdirSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { UserError } from "../../src/base/errors.ts";
@@ -30,6 +30,7 @@ await runTool(import.meta.filename, async () => {
   if (values.export !== undefined) {
     const folder = resolve(values.export);
     if (existsSync(folder) && readdirSync(folder).length > 0 && !existsSync(join(folder, "sw.js"))) throw new UserError(`${folder} holds other things; give a new folder, or one that was exported before`);
+    try { mkdirSync(folder, { recursive: true }); } catch (e) { throw new UserError(`${folder} cannot be made: ${(e as Error).message}`); }
     await buildPage(folder);
     exportImages(folder);
     console.log(`${folder} can be served by any host of static files (over https, or on localhost)`);
