@@ -212,6 +212,17 @@ test("a page's bridge is linked with a machine's outside by WebSocket", async ()
   await listener.close();
 });
 
+test("a guest whose disk outgrows what the browser gives waits, says so, and goes on when there is room", async () => {
+  const devtools = await browser.context.newCDPSession(page), origin = new URL(browser.server.url).origin;
+  const { usage } = await devtools.send("Storage.getUsageAndQuota", { origin });
+  await devtools.send("Storage.overrideQuotaForOrigin", { origin, quotaSize: Math.ceil(usage) + (1 << 20) });
+  await page.getByRole("tab", { name: "debian" }).click();
+  await type("debian", "dd if=/dev/zero bs=1M count=4 2>/dev/null | tr '\\0' x | dd of=/dev/xvda bs=1M seek=2 conv=fsync 2>/dev/null; echo grown=$?; dd if=/dev/xvda bs=1M skip=2 count=4 2>/dev/null | tr -d x | wc -c\n");
+  await page.locator("aside").getByText(/no more room|full/).first().waitFor();
+  await devtools.send("Storage.overrideQuotaForOrigin", { origin });
+  await consoleSays(page, "debian", /\ngrown=0\s+0\s/);
+});
+
 test("a domain that is saved goes on after a reload, in its terminal and on its disk", async () => {
   await page.getByRole("tab", { name: "debian" }).click();
   await type("debian", "mark=kept; sleep 1000 &\n");

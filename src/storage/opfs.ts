@@ -58,8 +58,9 @@ export class OpfsStore implements FileStore {
       if (changes && isReadonly) throw new DiskError("readonly", `${name} was opened for reading`);
     };
     const write = async (at: number, bytes: Uint8Array<ArrayBuffer>): Promise<void> => {
+      const end = at + bytes.length;      // the worker has the bytes then
       await this.#ask({ op: "write", file, at, bytes }, [bytes.buffer]);
-      sizeBytes = Math.max(sizeBytes, at + bytes.length);
+      sizeBytes = Math.max(sizeBytes, end);
     };
     return {
       name, isReadonly, get sizeBytes() { return sizeBytes; },
