@@ -320,46 +320,44 @@ export abstract class Gen {
     c.i32(w / 8).call(helperIndex("slowStore")); this.faultIf();
   }
   /** State of the read-modify-write that is open. */
-  private open: { w: W; addr: Val; host: number; atomic: number; loop: number; old: Val } | null = null;
-  /** Read for a later `storeBack`: checked for writing first. Locked: repeated until nobody else wrote between; what is not
-   *  aligned goes the slow way (Mmu.slowCas). */
+  private open: { w: W; addr: Val; host: number; loop: number; old: Val } | null = null;
+  /** Read for a later `storeBack`: checked for writing first. Its machine address is 0 for what goes the slow way. Locked: repeated until nobody else wrote
+   *  between; what is not aligned goes the slow way (Mmu.slowCas). */
   protected loadForWrite(w: W, addr: Val, lock: boolean): Val {
-    const c = this.code, a = this.let(addr), host = this.temp(I32), out = this.temp(tyOf(w)), atomic = this.temp(I32), done = c.block(), slow = c.block(), at = this.reach(a, w / 8, true, slow);
+    const c = this.code, a = this.let(addr), host = this.temp(I32), out = this.temp(tyOf(w)), done = c.block(), slow = c.block(), at = this.reach(a, w / 8, true, slow);
     if (at) c.i32(at).op(Op.i32_add);
     c.set(host).br(done).end();
     this.mayFault(); this.emit(a); c.i32(w / 8).call(helperIndex("probeWrite")); this.faultIf(); this.missed(); this.cpu().mem(Op.i32_load, CPU.probed.at).set(host); c.end();
     let loop = 0;
     if (lock && w !== 128) {
-      c.get(host).i32(0).op(Op.i32_ne).get(host).i32(w / 8 - 1).op(Op.i32_and).op(Op.i32_eqz).op(Op.i32_and).set(atomic);
-      c.get(host).i32(0).get(atomic).op(Op.i32_sub).op(Op.i32_and).set(host);
+      if (w > 8) c.i32(0).get(host).i32(w / 8 - 1).op(Op.i32_and).op(Op.i32_eqz).op(Op.i32_sub).get(host).op(Op.i32_and).set(host);
       loop = c.loop();
-      c.get(atomic).if_(); c.get(host).mem(ATOMIC_LOADS[w], 0, Math.log2(w / 8)).set(out).else_();
     }
-    c.get(host).if_(); c.get(host).mem(LOADS[w], 0).set(out).else_();
-    this.mayFault(); this.emit(a); this.slowLoad(w, out); c.end();
-    if (loop) c.end();
+    c.get(host).op(Op.i32_eqz).unlikely().if_(); this.mayFault(); this.emit(a); this.slowLoad(w, out);
+    c.else_().get(host);
+    if (loop && w !== 128) c.mem(ATOMIC_LOADS[w], 0, Math.log2(w / 8)); else c.mem(LOADS[w], 0);
+    c.set(out).end();
     const old = local(out, tyOf(w));
-    this.open = { w, addr: a, host, atomic, loop, old };
+    this.open = { w, addr: a, host, loop, old };
     return old;
   }
   /** Check that bytes may be written, before anything else happens. */
   writable(addr: Val, size: number): void { this.mayFault(); this.emit(addr); this.code.i32(size).call(helperIndex("probeWrite")); this.faultIf(); }
   /** Write what loadForWrite read. */
   protected storeBack(v: Val): void {
-    const { w, addr, host, atomic, loop, old } = this.open!, c = this.code, x = this.let(v);
+    const { w, addr, host, loop, old } = this.open!, c = this.code, x = this.let(v);
     this.open = null;
-    if (loop && w !== 128) {
-      c.get(atomic).if_(); c.get(host); this.emit(old); this.emit(x); c.mem(ATOMIC_CMPXCHGS[w], 0, Math.log2(w / 8));
-      this.emit(old); c.op(w === 64 ? Op.i64_ne : Op.i32_ne).unlikely().brIf(loop).else_();
-    }
-    c.get(host).if_(); c.get(host); this.emit(x); c.mem(STORES[w], 0).else_();
+    c.get(host).op(Op.i32_eqz).unlikely().if_();
     if (loop && w !== 128) {
       const r = this.temp(I32), wide = (y: Val): void => { this.emit(y); if (w < 64) c.op(Op.i64_extend_i32_u); };
       this.mayFault(); this.emit(addr); wide(old); wide(x); c.i32(w / 8).call(helperIndex("slowCas")).tee(r).i32(1).op(Op.i32_eq); this.faultIf();
-      c.get(r).brIf(loop);
-    } else this.slowStore(w, addr, x);
-    c.end();
-    if (loop) c.end().end();
+      c.get(r).brIf(loop).else_();
+      c.get(host); this.emit(old); this.emit(x); c.mem(ATOMIC_CMPXCHGS[w], 0, Math.log2(w / 8));
+      this.emit(old); c.op(w === 64 ? Op.i64_ne : Op.i32_ne).unlikely().brIf(loop).end().end();
+      return;
+    }
+    this.slowStore(w, addr, x);
+    c.else_().get(host); this.emit(x); c.mem(STORES[w], 0).end();
   }
   /** A 16-byte SSE operand in memory must be aligned, unless the row's form says otherwise (u for x). */
   protected aligned(row: Row, at: Val, w: W): void { if (w === 128 && row.unit === "sse" && /[WM]x/.test(row.form)) this.trapIf(this.cast(64, 32, this.and(64, at, this.k(64, 15))), VECTOR.GP, 0); }

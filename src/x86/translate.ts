@@ -42,6 +42,11 @@ type Reached = Term & { readonly canWrite: boolean; readonly off: number; readon
 const NO_OFFSET = 2 ** 40;
 /** Pages that a block remembers at a time: each takes two registers of the host. */
 const MAX_REACHED = 3;
+/** Some instructions of a block in a row: where their faults go, what is out of date there by the first of these faults and by any of them (`gprs`, `xmms`); null: there are none. */
+type Part = { readonly label: number; first: Dirty | null; all: Dirty };
+type Dirty = { readonly gprs: number; readonly xmms: number };
+/** Parts of a block at most. The more, the fewer registers are loaded for the sake of a fault that comes before they are written. */
+const MAX_PARTS = 8;
 type Item = { first: number; last: number; loop: Loop | null };
 type Seq = { items: Item[]; labels: number[]; at: number; top: number; first: number; last: number; dispatch: boolean };
 
@@ -76,7 +81,8 @@ export function regionModule(images: readonly RegionImage[], slots: readonly num
 }
 /** The XMM register whose place in the CPU struct that is, or null. */
 const xmmOf = (at: number): number | null => (at >= CPU.xmm.at && at < CPU.xmm.at + 256 ? (at - CPU.xmm.at) / 16 : null);
-const isDynamic = (flow: string): boolean => flow === "ret" || flow === "ind" || flow === "callind";
+/** Does it call what is a part of it, as far as one sees? */
+const hasInnerCalls = (r: Region): boolean => r.blocks.some(b => { const i = b.insns.at(-1)!, { flow } = i.row; return flow === "callind" || flow === "call" && r.index.has(b.end + i.imm); });
 /** The most a site's jump table may have; larger regions go by the dispatcher. */
 const MAX_SPREAD = 64;
 
@@ -97,14 +103,16 @@ export class RegionGen extends Gen {
   private toRecord = 0;
   private toStub = 0;
   private toLoop = 0;
-  /** where this block's faults go with LPOS set; how many do */
-  private faultLabel = 0;
-  private nrFaults = 0;
-  /** registers that the block writes: what a fault must bring up to date, wherever it is */
+  /** where this block's faults go with LPOS set, by the part of the block that they are in; instructions in a part */
+  private parts: Part[] = [];
+  private partSize = 1;
+  /** registers that the block has written so far */
   private everDirty = 0;
   private everDirtyX = 0;
   private liveAfter = 0;
   private seqs: Seq[] = [];
+  /** something goes back to the region's dispatcher */
+  private comesBack = false;
   /** registers that are read somewhere; those of this block whose place in the CPU struct is out of date */
   private used = 0;
   private usedX = 0;
@@ -124,6 +132,10 @@ export class RegionGen extends Gen {
   private readonly reachLocals: { off: number; host: number }[] = [];
   private usesMxcsr = false;
   private dynFlags = 0;
+  /** lean: the budget is looked at. It is a local only then */
+  private usesBudget = false;
+  /** it has calls that come back to it, so that a return may find its block here */
+  private hasInnerCalls = false;
   private pending: Flags | null = null;
   /** carry (and overflow) as something has set them since, over what is pending or in the locals */
   private over: { cf: Val; of: Val | null } | null = null;
@@ -145,7 +157,7 @@ export class RegionGen extends Gen {
   translate(r: Region, shape: Shape): RegionImage {
     const c = this.code = new Code(2), entries = r.blocks.flatMap((b, block) => (b.isEntry ? [{ pos: b.start, block }] : []));
     this.isLean = shape === "lean";
-    this.r = r; this.used = this.usedX = 0; this.usesMxcsr = false; this.reachLocals.length = 0; this.resetTemps(); this.seqs = []; this.exits = []; this.needed = new Set();
+    this.r = r; this.used = this.usedX = 0; this.usesMxcsr = this.usesBudget = this.comesBack = false; this.hasInnerCalls = hasInnerCalls(r); this.reachLocals.length = 0; this.resetTemps(); this.seqs = []; this.exits = []; this.needed = new Set();
     this.table = entryTable(entries.map(e => e.pos)); this.data = dataLayout(r.pages.length, this.table, 0);
     c.local(I32);
     for (let i = 0; i < 16; i++) c.local(I64);
@@ -154,13 +166,18 @@ export class RegionGen extends Gen {
     for (let i = 0; i < 16; i++) c.local(V128);
     this.dynFlags = 0; for (const b of r.blocks) if (b.isEntry) this.dynFlags |= b.flagsIn;
     this.toLoop = c.block(); this.toStub = c.block(); this.toRecord = c.block();
+    const top = c.n;
     this.seq(r.loops);
+    if (!this.comesBack) c.buf[top] = Op.block;      // a loop's head looks for V8's interrupts
     this.epilogue();
     // the prologue, now that we know what is used
     const p = new Code(2);
-    p.get(REC_).mem(Op.i32_load16_u, REC.block).set(SEL).get(REC_).mem(Op.i32_load, REC.data).set(LDATA);
-    if (!this.isLean) { this.loadRegisters(p, this.used, this.usedX); this.loadFlags(p); }
-    p.get(CPU_).mem(Op.i64_load, CPU.ripBase.at).set(LBASE).get(CPU_).mem(Op.i32_load, CPU.budget.at).set(LBUD).get(CPU_).mem(Op.i32_load, CPU.tlb.at).set(LTLB).i32(1).set(LOK);
+    p.get(REC_).mem(Op.i32_load16_u, REC.block).set(SEL).i32(1).set(LOK);
+    if (!this.isLean) {
+      this.loadRegisters(p, this.used, this.usedX); this.loadFlags(p);
+      p.get(REC_).mem(Op.i32_load, REC.data).set(LDATA).get(CPU_).mem(Op.i64_load, CPU.ripBase.at).set(LBASE).get(CPU_).mem(Op.i32_load, CPU.tlb.at).set(LTLB);
+    }
+    if (this.usesBudget || !this.isLean) p.get(CPU_).mem(Op.i32_load, CPU.budget.at).set(LBUD);
     if (this.usesMxcsr) this.lookAtMxcsr(p);
     const all = new Code(2);
     all.types.push(...c.types); all.bytes(p.buf.subarray(0, p.n)).bytes(c.buf.subarray(0, c.n)); all.hints = c.hints.map(([at, v]) => [at + p.n, v]);
@@ -186,17 +203,27 @@ export class RegionGen extends Gen {
     const goodbye = (h: "leaveTo" | "leaveToStub" | "leave") => {
       c.end();
       if (!this.isLean) this.storeFlags();
-      c.get(LCNT).i32(STAY_SHIFT).op(Op.i32_shr_u).tee(SEL).unlikely().if_();
-      c.get(REC_).get(REC_).mem(Op.i32_load, REC.stay).get(SEL).op(Op.i32_sub).tee(SEL).mem(Op.i32_store, REC.stay);
-      c.get(SEL).i32(0).op(Op.i32_le_s).if_();
-      c.get(CPU_).get(REC_).mem(Op.i32_store, CPU.stayed.at).get(CPU_).get(LBASE).mem(Op.i64_store, CPU.stayedBase.at).end().end();
+      if (this.comesBack || this.r.loops.inner.length > 0) {
+        c.get(LCNT).i32(STAY_SHIFT).op(Op.i32_shr_u).tee(SEL).unlikely().if_();
+        c.get(REC_).get(REC_).mem(Op.i32_load, REC.stay).get(SEL).op(Op.i32_sub).tee(SEL).mem(Op.i32_store, REC.stay);
+        c.get(SEL).i32(0).op(Op.i32_le_s).if_();
+        c.get(CPU_).get(REC_).mem(Op.i32_store, CPU.stayed.at).get(CPU_); this.base(); c.mem(Op.i64_store, CPU.stayedBase.at).end().end();
+      }
       c.get(LRIP); if (h !== "leave") c.get(LREC);
-      c.get(CPU_).get(LBUD).get(LCNT).returnCall(helperIndex(h));
+      c.get(CPU_);
+      if (this.usesBudget || !this.isLean) c.get(LBUD); else c.get(CPU_).mem(Op.i32_load, CPU.budget.at);
+      c.get(LCNT).returnCall(helperIndex(h));
     };
     goodbye("leaveTo"); goodbye("leaveToStub"); goodbye("leave");
   }
   cpu(): Code { return this.code.get(CPU_); }
-  protected override tlb(): void { this.code.get(LTLB); }
+  // What stays the same throughout is a local where regions loop. Where they do not, the CPU struct and the record have it as near, and no register is taken for it.
+  protected override tlb(): void { if (this.isLean) super.tlb(); else this.code.get(LTLB); }
+  /** Emit the home page's rip. */
+  private base(): Code { return this.isLean ? this.cpu().mem(Op.i64_load, CPU.ripBase.at) : this.code.get(LBASE); }
+  private baseVal(): Val { return this.isLean ? this.field(64, CPU.ripBase.at) : local(LBASE, I64); }
+  /** Emit the address of the data block. */
+  private dataBlock(): Code { return this.isLean ? this.code.get(REC_).mem(Op.i32_load, REC.data) : this.code.get(LDATA); }
 
   // Structure --------------------------------------------------------------------
   /** A loop (or the region itself): items in address order, each reached by a forward `br`; SEL != 0 asks for block SEL - 1. */
@@ -207,12 +234,14 @@ export class RegionGen extends Gen {
       if (inner && inner.first === n) { items.push({ first: n, last: inner.last, loop: inner }); n = inner.last + 1; k++; } else { items.push({ first: n, last: n, loop: null }); n++; }
     }
     const s: Seq = { items, labels: [], at: 0, top: c.loop(), first: l.first, last: l.last, dispatch: l.dispatch };
-    if (this.isLean && this.seqs.length === 0 && this.r.blocks.some(b => isDynamic(b.insns.at(-1)!.row.flow))) {
+    if (this.isLean && this.seqs.length === 0 && this.r.blocks.some(b => this.looksHere(b.insns.at(-1)!.row.flow))) {
       c.get(SEL).i32(FIND).op(Op.i32_eq).if_(); this.find(this.toRecord); c.end();
     }
     const never = c.block();
     for (let k = items.length - 1; k >= 0; k--) s.labels[k] = c.block();
-    if (l.dispatch) {
+    const only = this.seqs.length === 0 && this.r.dispatched.size === 1 ? items.findIndex(it => this.r.dispatched.has(it.first)) : -1;
+    if (only >= 0 && !items[only]!.loop) c.br(s.labels[only]!);
+    else if (l.dispatch) {
       if (this.seqs.length > 0) { c.get(SEL).op(Op.i32_eqz).brIf(s.labels[0]!); }
       c.get(SEL).i32(l.first + 1).op(Op.i32_sub);
       const t: number[] = []; items.forEach((it, k) => { for (let n = it.first; n <= it.last; n++) t.push(this.r.dispatched.has(n) ? s.labels[k]! : never); });
@@ -235,7 +264,7 @@ export class RegionGen extends Gen {
       if (k > s.at) { if (it.loop) this.select_(it.loop, n); c.br(s.labels[k]!); return; }
       if (n === s.first && d > 0) { if (s.dispatch) c.i32(0).set(SEL); c.br(s.top); return; }
     }
-    c.i32(n + 1).set(SEL).br(this.seqs[0]!.top);
+    c.i32(n + 1).set(SEL).br(this.top());
   }
   /** Where a jump with SEL = n + 1 may go from here: straight to a later item, or to the dispatcher. */
   private labelOf(n: number): number {
@@ -243,8 +272,10 @@ export class RegionGen extends Gen {
       const s = this.seqs[d]!; if (n < s.first || n > s.last) continue;
       const k = s.items.findIndex(it => n <= it.last); if (k > s.at) return s.labels[k]!;
     }
-    return this.seqs[0]!.top;
+    return this.top();
   }
+  /** The label of the region's dispatcher. */
+  private top(): number { this.comesBack = true; return this.seqs[0]!.top; }
   private select_(l: Loop, n: number): void {
     if (n !== l.first) { this.code.i32(n + 1).set(SEL); return; }
     const any = (x: Loop): boolean => x.dispatch || x.inner.some(y => y.first === n && any(y));
@@ -255,7 +286,9 @@ export class RegionGen extends Gen {
     this.block = n; this.page = pageOf(b.start); this.pending = this.over = null; this.hold = new Map(); this.normals.clear(); this.dirty = this.dirtyX = 0;
     let l = b.exits ? ALL : 0; for (const s of b.succ) l |= this.r.blocks[s]!.flagsIn;
     for (let k = b.insns.length - 1; k >= 0; k--) { live[k] = l; l = liveBefore(b.insns[k]!, l); }
-    this.ended = false; this.nrFaults = this.everDirty = this.everDirtyX = 0; this.faultLabel = c.block();
+    this.ended = false; this.everDirty = this.everDirtyX = 0;
+    this.partSize = this.isLean ? Math.ceil(b.insns.length / MAX_PARTS) : b.insns.length;
+    this.parts = Array.from({ length: Math.ceil(b.insns.length / this.partSize) }, () => ({ label: c.block(), first: null, all: { gprs: 0, xmms: 0 } }));
     const head = c.n;
     this.blockDepth = c.depth; this.reached = []; this.termOf.clear(); this.nrRoots = 16;
     for (let i = 0; i < 16; i++) this.terms[i] = { root: i, plus: 0 };
@@ -273,19 +306,23 @@ export class RegionGen extends Gen {
       if (!this.ended) this.commit();
     });
     if (!this.ended) { this.settle(b); this.fallTo(b.end); }
-    c.end();
-    // a register that the block writes later holds at a fault what it held before: it must have been loaded
-    if (this.nrFaults > 0) { this.used |= this.everDirty; this.usedX |= this.everDirtyX; }
+    // a register that the part writes later holds at a fault what it held before: it must have been loaded
+    for (const { first, all } of this.parts) if (first) { this.used |= all.gprs & ~first.gprs; this.usedX |= all.xmms & ~first.xmms; }
     if (this.isLean) {
       const loads = new Code(2);
       this.loadRegisters(loads, this.used, this.usedX);
       if (this.usesFlags) this.loadFlags(loads);
       c.insert(head, loads);
     }
-    if (this.nrFaults === 0) return;
-    this.dirty = this.everDirty; this.dirtyX = this.everDirtyX;
-    this.writeBack();
-    this.emit(this.add(64, local(LBASE, I64), this.cast(32, 64, local(LPOS, I32), true))); c.set(LRIP).br(this.toLoop);
+    const isFaulting = this.parts.some(p => p.first !== null);
+    // the last part's faults store what they have beyond the part before, and so on
+    for (let n = this.parts.length - 1; n >= 0; n--) {
+      const { all } = this.parts[n]!, before = this.parts.slice(0, n).findLast(p => p.first !== null)?.all ?? { gprs: 0, xmms: 0 };
+      c.end();
+      this.dirty = all.gprs & ~before.gprs; this.dirtyX = all.xmms & ~before.xmms;
+      this.writeBack();
+    }
+    if (isFaulting) { this.emit(this.add(64, this.baseVal(), this.cast(32, 64, local(LPOS, I32), true))); c.set(LRIP).br(this.toLoop); }
   }
   // Operands -----------------------------------------------------------------------
   protected emitReg(v: Val): void { this.code.get(R0 + v.k); }
@@ -352,7 +389,7 @@ export class RegionGen extends Gen {
     let v: Val | null = null;
     if (i.index >= 0) { v = this.reg(64, i.index); if (i.scale) v = this.shl(64, v, this.k(64, i.scale)); }
     if (i.base >= 0) v = v ? this.add(64, this.reg(64, i.base), v) : this.reg(64, i.base);
-    if (i.ripRel) v = local(LBASE, I64);
+    if (i.ripRel) v = this.baseVal();
     const disp = i.disp + (i.ripRel ? this.at + i.len : 0), d = i.bigDisp === null ? this.k(64, disp) : this.kbig(i.bigDisp);
     v = v ? this.add(64, v, d) : d;
     return i.aw === 64 ? v : this.and(64, v, this.k(64, 0xffffffff));
@@ -539,7 +576,7 @@ export class RegionGen extends Gen {
     for (const { at, w, v } of this.stores) {
       c.get(CPU_); this.emit(v); c.mem(STORES[w], at);
       if (at === CPU.mxcsr.at) this.lookAtMxcsr(c);
-      if (at === CPU.tlb.at) { this.emit(v); c.set(LTLB); this.reached = []; }      // other rights
+      if (at === CPU.tlb.at) { if (!this.isLean) { this.emit(v); c.set(LTLB); } this.reached = []; }      // other rights
     }
     const i = this.insn, copied = i.row.sem === movx && i.sk === KIND.xmm ? this.normals.get(i.sn) : undefined;
     for (const w of ws) this.emit(w.v);
@@ -557,19 +594,19 @@ export class RegionGen extends Gen {
   /** Before leaving the block: registers into the CPU struct, flags into the locals, if a block of ours wants them. */
   private settle(b: Block): void { this.flush(); for (const s of b.succ) if (this.r.blocks[s]!.flagsIn) { this.stash(); this.pending = this.over = null; return; } }
   // Control ----------------------------------------------------------------------------
-  private atPos(pos: number): Val { return this.add(64, local(LBASE, I64), this.k(64, pos)); }
+  private atPos(pos: number): Val { return this.add(64, this.baseVal(), this.k(64, pos)); }
   private readonly TARGET: Val = { op: X.konst, ty: I64, a: null, b: null, c: null, k: 0 };
   here(): Val { return this.atPos(this.at); }
   next(): Val { return this.atPos(this.at + this.insn.len); }
   target(): Val { return this.TARGET; }
   /** Emit whether the budget is spent, with this jump. */
-  private spend(): void { this.code.get(LBUD).i32(1).op(Op.i32_sub).tee(LBUD).i32(0).op(Op.i32_lt_s).unlikely(); }
+  private spend(): void { this.usesBudget = true; this.code.get(LBUD).i32(1).op(Op.i32_sub).tee(LBUD).i32(0).op(Op.i32_lt_s).unlikely(); }
   private exitNumber(pos: number): number { const n = this.exits.indexOf(pos); return n < 0 ? this.exits.push(pos) - 1 : n; }
   /** Out to a position: by its record where its page is known to be mapped (and the record to somebody), else by lookup. */
   private exitAt(pos: number): void {
     const c = this.code, page = pageOf(pos);
     this.writeBack(); this.stash(); this.emit(this.atPos(pos)); c.set(LRIP);
-    if (page !== 0 && page !== this.page) c.i32(0); else c.get(LDATA).mem(Op.i32_load, this.data.exits + this.exitNumber(pos) * 4);
+    if (page !== 0 && page !== this.page) c.i32(0); else this.dataBlock().mem(Op.i32_load, this.data.exits + this.exitNumber(pos) * 4);
     c.set(LREC).br(this.toRecord);
   }
   /** Out to the stub of the instruction at a position, which has been decoded; on the present page. */
@@ -577,13 +614,13 @@ export class RegionGen extends Gen {
     const c = this.code, n = this.exitNumber(pos);
     this.needed.add(pos);
     this.writeBack(); this.stash(); this.emit(this.atPos(pos)); c.set(LRIP);
-    c.get(LDATA).mem(Op.i32_load, this.data.exits + n * 4).set(LREC).br(this.toStub);
+    this.dataBlock().mem(Op.i32_load, this.data.exits + n * 4).set(LREC).br(this.toStub);
   }
   /** Make sure that a page is still mapped where it was, or leave for whoever enters it into the instruction TLB: the run loop by way of `leave`. */
   private guard(page: number, leave: () => void): void {
     const n = this.r.pages.indexOf(page), c = this.code;
     c.get(LOK).i32(1 << n).op(Op.i32_and).op(Op.i32_eqz).unlikely().if_();
-    this.emit(this.atPos(page * 4096)); c.get(CPU_).get(LDATA).mem(Op.i32_load, n * 4).call(helperIndex("isMapped")).op(Op.i32_eqz).if_(); leave(); c.end();
+    this.emit(this.atPos(page * 4096)); c.get(CPU_); this.dataBlock().mem(Op.i32_load, n * 4).call(helperIndex("isMapped")).op(Op.i32_eqz).if_(); leave(); c.end();
     c.get(LOK).i32(1 << n).op(Op.i32_or).set(LOK).end();
   }
   /** To a block of ours. */
@@ -610,18 +647,23 @@ export class RegionGen extends Gen {
     this.ended = true;
     if (to === this.TARGET) { this.commit(); this.settle(b); this.go(this.at + this.insn.len + this.insn.imm); return; }
     this.emit(to); c.set(LRIP); this.commit(); this.flush();
-    if (this.isLean) { this.stash(); c.i32(FIND).set(SEL).br(this.seqs[0]!.top); return; }
-    if (this.dynFlags) { this.stash(); this.pending = this.over = null; }
-    this.dispatch();
+    const isHere = this.looksHere(this.insn.row.flow);
+    if (this.isLean && isHere) { this.stash(); c.i32(FIND).set(SEL).br(this.top()); return; }
+    if (isHere) {
+      if (this.dynFlags) { this.stash(); this.pending = this.over = null; }
+      this.dispatch();
+    }
     this.stash(); c.i32(0).set(LREC).br(this.toRecord);
   }
+  /** May a jump of that kind, whose target is not known, lead to a block of this region? */
+  private looksHere(flow: string): boolean { return flow === "ind" || flow === "callind" || flow === "ret" && this.hasInnerCalls; }
   /** To the block at LRIP, if the region has it; falls through if not. */
   private dispatch(): void {
     const c = this.code, nrEntries = this.table.slots.length;
     if (nrEntries === 0) return;
     const none = c.block();
     this.find(none);
-    if (nrEntries > MAX_SPREAD && this.insn.row.flow === "ret") c.br(this.seqs[0]!.top);
+    if (nrEntries > MAX_SPREAD && this.insn.row.flow === "ret") c.br(this.top());
     else c.get(SEL).brTable([none, ...this.r.blocks.map((x, n) => (x.isEntry ? this.labelOf(n) : none))], none);
     c.end();
   }
@@ -631,7 +673,8 @@ export class RegionGen extends Gen {
     c.i32(0).set(LREC);
     if (t.slots.length === 0) { c.br(none); return; }
     this.spend(); c.brIf(none);
-    c.get(LRIP).get(LBASE).op(Op.i64_sub).tee(pos).op(Op.i32_wrap_i64).tee(e);
+    if (this.isLean) this.dataBlock().set(LDATA);
+    c.get(LRIP); this.base().op(Op.i64_sub).tee(pos).op(Op.i32_wrap_i64).tee(e);
     c.i32(t.mult).op(Op.i32_mul).i32(t.shift).op(Op.i32_shr_u);
     c.get(e).i32(t.displacements.length - 1).op(Op.i32_and).get(LDATA).op(Op.i32_add).mem(Op.i32_load8_u, this.data.displacements);
     c.op(Op.i32_xor).i32(t.nrSlots - 1).op(Op.i32_and).i32(Math.log2(SLOT.size)).op(Op.i32_shl).get(LDATA).op(Op.i32_add).tee(e);
@@ -649,9 +692,14 @@ export class RegionGen extends Gen {
     this.emit(v); c.if_(); this.go(this.at + this.insn.len + this.insn.imm); c.end(); this.fallTo(this.at + this.insn.len);
   }
   private count(n: number): void { if (n) this.code.get(LCNT).i32(n).op(Op.i32_add).set(LCNT); }
-  override mayFault(): void { this.nrFaults++; this.stash(); this.code.i32(this.at).set(LPOS); }
-  fault(): void { this.mayFault(); this.code.br(this.faultLabel); }
-  override faultIf(): void { this.code.unlikely().brIf(this.faultLabel); }
+  private part(): Part { return this.parts[Math.floor(this.place / this.partSize)]!; }
+  override mayFault(): void {
+    const p = this.part(), { dirty: gprs, dirtyX: xmms } = this;
+    p.first ??= { gprs, xmms }; p.all = { gprs, xmms };
+    this.stash(); this.code.i32(this.at).set(LPOS);
+  }
+  fault(): void { this.mayFault(); this.code.br(this.part().label); }
+  override faultIf(): void { this.code.unlikely().brIf(this.part().label); }
   byHand(): boolean { this.count(this.isLast ? -1 : this.place); this.exitStub(this.at); return true; }
   rare(cond: Val, _arm: () => void): void { this.emit(cond); this.code.unlikely().if_(); this.byHand(); this.code.end(); }
   end(): void { this.ended = true; this.commit(); this.flush(); this.stash(); this.emit(this.next()); this.code.set(LRIP).br(this.toLoop); }
