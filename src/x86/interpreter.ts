@@ -85,7 +85,7 @@ export class Interpreter implements Engine {
       sys: (index: number, a: bigint, b: bigint) => { const r = callSys(cpu, index, a, b); this.settle(); return r; },
       bulk: (kind: number, w: number) => (kind === 1 ? bulkMovs(cpu, w) : bulkStos(cpu, w)),
     } as Record<string, WebAssembly.ImportValue>;
-    const freeSlot = (slot: number): void => { this.table.set(slot, null); this.freeSlots.push(slot); };
+    const freeSlot = (slot: number): void => { this.table.set(slot, null); this.freeSlots.push(slot); mmu.forgetAllJumps(); };
     this.isTranslating = options.translateAfter !== undefined;
     this.isEager = options.translateAfter === 0;
     const hooks: CodeHooks = {

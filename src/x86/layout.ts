@@ -16,10 +16,14 @@ export const ITLB_AT = TLB_END, ITLB_BITS = 12, ITLBE = { size: 16, tag: 0, key:
 /** Its index mixes higher bits in, of other 16 MiB: a kernel's text, which is less, has no two pages in one entry. The same in wasm: runtime.ts. */
 export const ITLB_MIX = 12;
 export const itlbIndex = (linear: number): number => (linear >>> 12 ^ linear >>> 12 + ITLB_MIX) & (1 << ITLB_BITS) - 1;
-/** Where jumps went: hash of a linear address to the record there. Entry: address i64, record u32, tag u32: CPU.jumpTags[address < 0] | CPU.mode. Forgetting all of a half is another tag. */
-export const JUMPS_AT = ITLB_AT + (ITLBE.size << ITLB_BITS), JUMP_BITS = 13, JUMPE = { size: 16, linear: 0, rec: 8, tag: 12 } as const;
-/** The tags' step: what CPU.mode has room in. */
-export const JUMP_TAG_STEP = 256;
+/**
+ * Where jumps went: hash of a linear address to the record there. Entry: key i64, the address' low 48 bits under a tag of 16, CPU.jumpTags[address < 0] | CPU.mode; record u32; table slot
+ * of the region that begins there, so that it is entered without waiting for the record, or 0, u16; arrivals until the record counts them, JUMP_CHUNK at a time, u16.
+ * Forgetting all of a half is another tag.
+ */
+export const JUMPS_AT = ITLB_AT + (ITLBE.size << ITLB_BITS), JUMP_BITS = 13, JUMPE = { size: 16, key: 0, rec: 8, region: 12, count: 14 } as const, JUMP_CHUNK = 64;
+/** A tag: CPU.mode, whether the address is below 0, and a number that grows. */
+export const JUMP_TAG = { half: 1 << 6, step: 1 << 8, steps: 1 << 8 } as const;
 /** Code cache index: key of an instruction (machine address + code size << 32) to its record. Entry: key i64, record u32. */
 export const CODE_AT = JUMPS_AT + (JUMPE.size << JUMP_BITS), CODE_BITS = 18, CODEE = { size: 16, key: 0, rec: 8 } as const;
 export const RECS_AT = CODE_AT + (CODEE.size << CODE_BITS);

@@ -11,7 +11,7 @@
 import { lock, unlock } from "../memory/lock.ts";
 import { canonical, type Cpu } from "./cpu.ts";
 import { GuestFault } from "./fault.ts";
-import { CONTEXT, ITLB_AT, ITLB_BITS, ITLBE, itlbIndex, JUMP_BITS, JUMP_TAG_STEP, JUMPE, JUMPS_AT, noTag, TLB_AT, TLB_BITS, TLB_BYTES, TLB_CONTEXTS, TLBE } from "./layout.ts";
+import { CONTEXT, ITLB_AT, ITLB_BITS, ITLBE, itlbIndex, JUMP_BITS, JUMP_TAG, JUMPE, JUMPS_AT, noTag, TLB_AT, TLB_BITS, TLB_BYTES, TLB_CONTEXTS, TLBE } from "./layout.ts";
 import { P2M_CLEAN, P2M_CODE, P2M_WRITE } from "./platform.ts";
 import { CPU, CR0, CR4, EFER, MODE, PFERR, VECTOR } from "./state.ts";
 
@@ -231,15 +231,19 @@ export class Mmu {
   /** Forget the jumps of one half of the addresses (0 lower, 1 upper). */
   private forgetJumps(half: 0 | 1): void {
     // counted here: the register file is another vCPU's now and then
-    if (++this.nrForgotten === 2 ** 31 / JUMP_TAG_STEP) { this.nrForgotten = 1; this.i32.fill(0, this.jumps, this.jumps + (JUMPE.size << JUMP_BITS >> 2)); }
-    this.i32[this.jumpTags + half] = this.nrForgotten * JUMP_TAG_STEP;
+    if (++this.nrForgotten === JUMP_TAG.steps) {
+      this.nrForgotten = 1;
+      this.i32.fill(0, this.jumps, this.jumps + (JUMPE.size << JUMP_BITS >> 2));
+      this.i32[this.jumpTags + 1 - half] = (1 - half) * JUMP_TAG.half;      // a number that is not given
+    }
+    this.i32[this.jumpTags + half] = this.nrForgotten * JUMP_TAG.step | half * JUMP_TAG.half;
   }
-  /** The record at a linear address is another than a jump remembers, if one does. */
+  /** The record at a linear address is another than a jump remembers, if one does; no region begins there. */
   correctJump(linear: number, rec: number): void {
     const { i32 } = this, lo = linear | 0, e = this.jumps + ((lo ^ lo >>> JUMP_BITS) & (1 << JUMP_BITS) - 1) * (JUMPE.size >> 2);
-    if (i32[e] === lo && i32[e + 1] === (Math.floor(linear / 4294967296) | 0)) i32[e + (JUMPE.rec >> 2)] = rec;
+    if (i32[e] === lo && (i32[e + 1]! & 0xffff) === (Math.floor(linear / 4294967296) & 0xffff)) { i32[e + (JUMPE.rec >> 2)] = rec; i32[e + (JUMPE.region >> 2)] = 0; }
   }
-  /** Addresses of records mean nothing any more, or addresses of code: forget all jumps. */
+  /** Addresses of records mean nothing any more, or addresses of code, or regions have come or gone: forget all jumps. */
   forgetAllJumps(): void { this.forgetJumps(0); this.forgetJumps(1); }
   private noteLarge(linear: number, flags: number): void {
     const region = regionOf(linear, flags);

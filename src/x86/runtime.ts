@@ -1,7 +1,7 @@
 /** The fixed wasm part of a pCPU's engine: TLB slow paths, high multiply, jump lookup, segment checks and the dispatch loop. The pCPU's base is baked in. */
 import { Op } from "../wasm/opcodes.ts";
 import { Code, F64, I32, I64, type MemorySpec, Module } from "../wasm/writer.ts";
-import { CODEE, CODE_AT, CODE_BITS, JUMPE, JUMPS_AT, JUMP_BITS, ITLBE, ITLB_AT, ITLB_BITS, ITLB_MIX, REC, TLBE, TLB_BITS } from "./layout.ts";
+import { CODEE, CODE_AT, CODE_BITS, JUMPE, JUMPS_AT, JUMP_BITS, JUMP_CHUNK, ITLBE, ITLB_AT, ITLB_BITS, ITLB_MIX, REC, TLBE, TLB_BITS } from "./layout.ts";
 import { STUB_TYPE, StubGen, heat } from "./stubs.ts";
 import { ATTR, CPU, SEG } from "./state.ts";
 
@@ -97,30 +97,44 @@ export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number
     mulhu(c);
     for (const [x, y] of [[0, 1], [1, 0]] as const) c.get(x).i64(63).op(Op.i64_shr_s).get(y).op(Op.i64_and).op(Op.i64_sub);
   });
-  /** Into local `out` the record at the rip in local `rip`, with ripBase moved; 0 (rip stored) when the budget is spent or the run loop must find it. In line: V8 is told not to do that (bin/fit-node.mjs). */
-  const find = (c: Code, rip: number, cpu: number, out: number) => {
-    const lin = c.local(I64), e = c.local(I32), key = c.local(I64), t = c.local(I32), jump = c.local(I32), tag = c.local(I32), done = c.block(), miss = c.block(), found = c.block();
-    c.get(cpu).get(cpu).mem(Op.i32_load, CPU.budget.at).i32(1).op(Op.i32_sub).tee(t).mem(Op.i32_store, CPU.budget.at).get(t).i32(0).op(Op.i32_lt_s).unlikely().brIf(miss);
+  /** Emit the table slot of the region that begins at the record in local `rec`, or 0. */
+  const regionOf = (c: Code, rec: number) => c.get(rec).mem(Op.i32_load, REC.handler).i32(0).get(rec).mem(Op.i32_load16_u, REC.block).op(Op.select);
+  /**
+   * Into local `out` the record at the rip in local `rip`, with ripBase moved, into `region` the slot of the region there or 0; record 0 (rip stored) when the run loop must find it, or the
+   * budget, which is spent by one if `spends`, is at its end. In line: V8 is told not to do that (bin/fit-node.mjs).
+   */
+  const find = (c: Code, rip: number, cpu: number, out: number, region: number, spends: boolean) => {
+    const lin = c.local(I64), e = c.local(I32), key = c.local(I64), t = c.local(I32), jump = c.local(I32), tag = c.local(I64), done = c.block(), miss = c.block(), found = c.block(), far = c.block();
+    const moveRip = () => c.get(cpu).get(rip).get(lin).i64(4095).op(Op.i64_and).op(Op.i64_sub).mem(Op.i64_store, CPU.ripBase.at);
+    if (spends) c.get(cpu).get(cpu).mem(Op.i32_load, CPU.budget.at).i32(1).op(Op.i32_sub).tee(t).mem(Op.i32_store, CPU.budget.at).get(t).i32(0).op(Op.i32_lt_s).unlikely().brIf(miss);
     c.get(rip).get(cpu).mem(Op.i64_load, CPU.csBase.at).op(Op.i64_add).tee(lin).i64(63).op(Op.i64_shr_u).op(Op.i32_wrap_i64).i32(2).op(Op.i32_shl).get(cpu).op(Op.i32_add).mem(Op.i32_load, CPU.jumpTags.at);
-    c.get(cpu).mem(Op.i32_load, CPU.mode.at).op(Op.i32_or).set(tag);
+    c.get(cpu).mem(Op.i32_load, CPU.mode.at).op(Op.i32_or).op(Op.i64_extend_i32_u).i64(48).op(Op.i64_shl).get(lin).i64(2 ** 48 - 1).op(Op.i64_and).op(Op.i64_or).set(tag);
     c.get(lin).op(Op.i32_wrap_i64).tee(t).get(t).i32(JUMP_BITS).op(Op.i32_shr_u).op(Op.i32_xor).i32((1 << JUMP_BITS) - 1).op(Op.i32_and).i32(Math.log2(JUMPE.size)).op(Op.i32_shl).get(cpu).op(Op.i32_add).tee(jump);
-    c.mem(Op.i64_load, JUMPS_AT + JUMPE.linear).get(lin).op(Op.i64_eq).get(jump).mem(Op.i32_load, JUMPS_AT + JUMPE.tag).get(tag).op(Op.i32_eq).op(Op.i32_and).if_();
-    c.get(jump).mem(Op.i32_load, JUMPS_AT + JUMPE.rec).set(out).br(found).end();
+    c.mem(Op.i64_load, JUMPS_AT + JUMPE.key).get(tag).op(Op.i64_ne).unlikely().brIf(far);
+    c.get(jump).mem(Op.i32_load, JUMPS_AT + JUMPE.rec).set(out).get(jump).mem(Op.i32_load16_u, JUMPS_AT + JUMPE.region).tee(region).op(Op.i32_eqz).brIf(found);
+    // the record itself is not needed: it hears of arrivals now and then
+    c.get(jump).get(jump).mem(Op.i32_load16_u, JUMPS_AT + JUMPE.count).i32(1).op(Op.i32_sub).tee(t).mem(Op.i32_store16, JUMPS_AT + JUMPE.count);
+    c.get(t).op(Op.i32_eqz).unlikely().if_();
+    c.get(jump).i32(JUMP_CHUNK).mem(Op.i32_store16, JUMPS_AT + JUMPE.count);
+    c.get(out).get(out).mem(Op.i32_load, REC.heat).i32(JUMP_CHUNK).op(Op.i32_sub).tee(t).mem(Op.i32_store, REC.heat);
+    c.get(t).i32(0).op(Op.i32_le_s).if_(); c.get(cpu).get(out).mem(Op.i32_store, CPU.hot.at).br(miss).end().end();
+    moveRip(); c.br(done).end();
     itlbEntry(c, lin, t).get(cpu).op(Op.i32_add).tee(e).mem(Op.i64_load, ITLB_AT + ITLBE.tag);
     c.get(lin).i64(-4096).op(Op.i64_and).get(cpu).mem(Op.i64_load32_u, CPU.mode.at).op(Op.i64_or).op(Op.i64_ne).unlikely().brIf(miss);
     c.get(e).mem(Op.i64_load, ITLB_AT + ITLBE.key).get(lin).i64(4095).op(Op.i64_and).op(Op.i64_or).tee(key);
     c.op(Op.i32_wrap_i64).tee(t).get(t).i32(CODE_MIX).op(Op.i32_shr_u).op(Op.i32_xor).i32((1 << CODE_BITS) - 1).op(Op.i32_and).i32(4).op(Op.i32_shl).get(cpu).op(Op.i32_add).tee(e).mem(Op.i64_load, CODE_AT + CODEE.key);
     c.get(key).op(Op.i64_ne).unlikely().brIf(miss);
-    c.get(e).mem(Op.i32_load, CODE_AT + CODEE.rec).set(out);
-    c.get(jump).get(lin).mem(Op.i64_store, JUMPS_AT + JUMPE.linear).get(jump).get(out).mem(Op.i32_store, JUMPS_AT + JUMPE.rec).get(jump).get(tag).mem(Op.i32_store, JUMPS_AT + JUMPE.tag);
+    c.get(e).mem(Op.i32_load, CODE_AT + CODEE.rec).set(out); regionOf(c, out).set(region);
+    c.get(jump).get(tag).mem(Op.i64_store, JUMPS_AT + JUMPE.key).get(jump).get(out).mem(Op.i32_store, JUMPS_AT + JUMPE.rec);
+    c.get(jump).get(region).i32(0).get(region).i32(1 << 16).op(Op.i32_lt_u).op(Op.select).mem(Op.i32_store16, JUMPS_AT + JUMPE.region).get(jump).i32(JUMP_CHUNK).mem(Op.i32_store16, JUMPS_AT + JUMPE.count);
     c.end();
-    c.get(cpu).get(rip).get(lin).i64(4095).op(Op.i64_and).op(Op.i64_sub).mem(Op.i64_store, CPU.ripBase.at);
+    moveRip();
     heat(c, out, cpu, e, () => c.br(miss));
     c.br(done).end();
     c.get(cpu).get(rip).mem(Op.i64_store, CPU.rip.at).get(cpu).i32(0).mem(Op.i32_store, CPU.link.at).i32(0).set(out).end();
   };
   /** lookup(rip, cpu): the record at rip, or 0. */
-  define("lookup", [I64, I32], [I32], c => { const rec = c.local(I32); find(c, 0, 1, rec); c.get(rec); });
+  define("lookup", [I64, I32], [I32], c => { const rec = c.local(I32), region = c.local(I32); find(c, 0, 1, rec, region, true); c.get(rec); });
   /** isMapped(linear address, cpu, machine page): does the instruction TLB say so, for the present mode? */
   define("isMapped", [I64, I32, I32], [I32], c => {
     const e = c.local(I32);
@@ -192,19 +206,17 @@ export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number
   });
   /** leaveTo(rip, record or 0, cpu, budget, done): to whatever executes the instruction at rip; a region goes on with the flags as they are. */
   define("leaveTo", [I64, I32, I32, I32, I32], [I32], c => {
-    const t = c.local(I32), leave = () => { c.get(0).get(2).get(3).get(4).returnCall(own("leave")); };
-    c.get(1).if_(); {
-      c.get(3).i32(1).op(Op.i32_sub).tee(3).i32(0).op(Op.i32_lt_s).unlikely().if_(); leave(); c.end();
-      heat(c, 1, 2, t, leave);
-      keepBudget(c, 3); moveBase(c);
-      c.else_();
-      keepBudget(c, 3);
-      find(c, 0, 2, 1);
-      c.get(1).op(Op.i32_eqz).if_(); retire(c, 4, 1); settle(c); c.i32(0).op(Op.return).end();
-    } c.end();
-    c.get(1).mem(Op.i32_load16_u, REC.block).if_();
-    retire(c, 4, 0); c.get(1).get(2).get(1).mem(Op.i32_load, REC.handler).returnCallIndirect(stub).end();
-    retire(c, 4, 1); settle(c); c.get(1);
+    const t = c.local(I32), region = c.local(I32), leave = () => { c.get(0).get(2).get(3).get(4).returnCall(own("leave")); };
+    c.get(3).i32(1).op(Op.i32_sub).tee(3).i32(0).op(Op.i32_lt_s).unlikely().if_(); leave(); c.end();
+    // somebody may want this pCPU's attention
+    c.get(2).mem(Op.i32_load, CPU.budget.at).i32(0).op(Op.i32_lt_s).unlikely().if_(); leave(); c.end();
+    c.get(2).get(3).mem(Op.i32_store, CPU.budget.at);
+    c.get(1).if_(); heat(c, 1, 2, t, leave); moveBase(c); regionOf(c, 1).set(region);
+    c.else_(); find(c, 0, 2, 1, region, false);
+    c.get(1).op(Op.i32_eqz).unlikely().if_(); retire(c, 4, 1); settle(c); c.i32(0).op(Op.return).end();
+    c.end();
+    c.get(region).op(Op.i32_eqz).unlikely().if_(); retire(c, 4, 1); settle(c); c.get(1).op(Op.return).end();
+    retire(c, 4, 0); c.get(1).get(2).get(region).returnCallIndirect(stub);
   });
   /** leaveToStub(rip, record, cpu, budget, done): let the interpreter's stub do this instruction. */
   define("leaveToStub", [I64, I32, I32, I32, I32], [I32], c => {
