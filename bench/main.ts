@@ -17,9 +17,10 @@ import { memory } from "./memory.ts";
 import { migrate } from "./migrate.ts";
 import { parallel } from "./parallel.ts";
 import { sched } from "./sched.ts";
+import { spread } from "./spread.ts";
 import { web } from "./web.ts";
 
-const BENCHES: readonly Bench[] = [cpu, io, boot, integer, memory, migrate, parallel, sched, web];
+const BENCHES: readonly Bench[] = [cpu, io, boot, integer, memory, migrate, parallel, sched, spread, web];
 /** Those with a chart, whose works have names. */
 const CHARTED: readonly Bench[] = [cpu, io, sched];
 const HELP = `npm run bench -- [NAME...] [--quick] [--rounds N] [--engine NAME] [--json FILE] [--only WORK,...] [--svg FILE] [--doc FILE]
