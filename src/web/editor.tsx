@@ -4,7 +4,7 @@ import { ConfigError, type Place } from "../toolstack/xlcfg.ts";
 import { CONFIG_NAME, type Computer, isInputFault, wordsOf } from "./computer.ts";
 import { BLANK, configOf, withKey } from "./config-text.ts";
 import type { ImageEntry } from "./images.ts";
-import { announced, consoleTab, draft, open } from "./ui.ts";
+import { announced, consoleTab, draft, open, share } from "./ui.ts";
 
 type Fault = { readonly text: string; readonly place: Place | null };
 
@@ -70,7 +70,7 @@ export function Editor({ computer, isShown }: { readonly computer: Computer; rea
   const take = async (file: File): Promise<void> => {
     const key = picks.current;
     try {
-      await computer.shelf.add(file.name, file, (done) => setAdding(`${file.name}: ${Math.floor((100 * done) / Math.max(1, file.size))} %`));
+      await computer.shelf.add(file.name, file, (done) => setAdding(share(file, done)));
       touched.current = true;
       setText((now) => withKey(now, key, file.name));
       announced.value = `${file.name} is the ${key}`;

@@ -5,7 +5,7 @@ import { createDisk, openDisk } from "../storage/open.ts";
 import { unzstd } from "../builder/decompress/zstd.ts";
 import { type Computer, SAVED_SUFFIX, wordsOf } from "./computer.ts";
 import type { ImageEntry } from "./images.ts";
-import { announced, consoleTab, open, size } from "./ui.ts";
+import { announced, consoleTab, open, share, size } from "./ui.ts";
 
 /** Give the user a file. */
 export function download(name: string, bytes: Uint8Array<ArrayBuffer>): void {
@@ -36,7 +36,7 @@ export function FilesPane({ computer, isShown }: { readonly computer: Computer; 
   useEffect(() => { void shelf.images().then(setImages); }, []);
   useEffect(() => { if (isShown) void list().catch((e) => setFault(wordsOf(e))); }, [isShown]);
   const add = (picked: Iterable<File>): Promise<void> => act("adding", async () => {
-    for (const f of picked) await shelf.add(f.name, f, (done) => setDoing(`${f.name}: ${Math.floor((100 * done) / Math.max(1, f.size))} %`));
+    for (const f of picked) await shelf.add(f.name, f, (done) => setDoing(share(f, done)));
   });
   return (
     // biome-ignore lint/a11y/noStaticElementInteractions: dropping is a second way beside the button

@@ -70,6 +70,8 @@ export function span(ms: number): string {
 }
 /** Bytes in the unit that suits them. */
 export const size = (bytes: number): string => (bytes < 1 << 20 ? `${(bytes / 1024).toFixed(0)} KiB` : bytes < 2 ** 30 ? `${(bytes / 2 ** 20).toFixed(1)} MiB` : `${(bytes / 2 ** 30).toFixed(2)} GiB`);
+/** How far a file has come. */
+export const share = (file: File, doneBytes: number): string => `${file.name}: ${Math.floor((100 * doneBytes) / Math.max(1, file.size))} %`;
 
 /** Open a tab; a console that is opened has the keyboard. */
 export function open(to: Tab): void {

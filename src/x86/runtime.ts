@@ -116,8 +116,7 @@ export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number
     c.get(jump).get(jump).mem(Op.i32_load16_u, JUMPS_AT + JUMPE.count).i32(1).op(Op.i32_sub).tee(t).mem(Op.i32_store16, JUMPS_AT + JUMPE.count);
     c.get(t).op(Op.i32_eqz).unlikely().if_();
     c.get(jump).i32(JUMP_CHUNK).mem(Op.i32_store16, JUMPS_AT + JUMPE.count);
-    c.get(out).get(out).mem(Op.i32_load, REC.heat).i32(JUMP_CHUNK).op(Op.i32_sub).tee(t).mem(Op.i32_store, REC.heat);
-    c.get(t).i32(0).op(Op.i32_le_s).if_(); c.get(cpu).get(out).mem(Op.i32_store, CPU.hot.at).br(miss).end().end();
+    heat(c, out, cpu, t, () => c.br(miss), JUMP_CHUNK); c.end();
     moveRip(); c.br(done).end();
     itlbEntry(c, lin, t).get(cpu).op(Op.i32_add).tee(e).mem(Op.i64_load, ITLB_AT + ITLBE.tag);
     c.get(lin).i64(-4096).op(Op.i64_and).get(cpu).mem(Op.i64_load32_u, CPU.mode.at).op(Op.i64_or).op(Op.i64_ne).unlikely().brIf(miss);

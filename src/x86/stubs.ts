@@ -29,10 +29,11 @@ export const formKey = (f: Form): number => {
 const OPERAND_AT = CPU.spare.at;
 
 const REC_ = 0, CPU_ = 1;
-/** Count an arrival at the record in local `rec`; `isHot` is emitted for the one that makes it worth translating, with CPU.hot naming it. */
-export const heat = (c: Code, rec: number, cpu: number, scratch: number, isHot: () => void): void => {
-  c.get(rec).get(rec).mem(Op.i32_load, REC.heat).i32(1).op(Op.i32_sub).tee(scratch).mem(Op.i32_store, REC.heat);
-  c.get(scratch).op(Op.i32_eqz).unlikely().if_(); c.get(cpu).get(rec).mem(Op.i32_store, CPU.hot.at); isHot(); c.end();
+/** Count arrivals, `by` at once, at the record in local `rec`; `isHot` is emitted for those that make it worth translating, with CPU.hot naming it. */
+export const heat = (c: Code, rec: number, cpu: number, scratch: number, isHot: () => void, by = 1): void => {
+  c.get(rec).get(rec).mem(Op.i32_load, REC.heat).i32(by).op(Op.i32_sub).tee(scratch).mem(Op.i32_store, REC.heat);
+  if (by === 1) c.get(scratch).op(Op.i32_eqz); else c.i32(0).get(scratch).op(Op.i32_sub).i32(by).op(Op.i32_lt_u);      // just now it was above 0
+  c.unlikely().if_(); c.get(cpu).get(rec).mem(Op.i32_store, CPU.hot.at); isHot(); c.end();
 };
 export class StubGen extends Gen {
   private form!: Form;

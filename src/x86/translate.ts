@@ -132,7 +132,7 @@ export class RegionGen extends Gen {
   private readonly reachLocals: { off: number; host: number }[] = [];
   private usesMxcsr = false;
   private dynFlags = 0;
-  /** lean: the budget is looked at. It is a local only then */
+  /** the budget is looked at, so that it is a local; in wide regions it always is */
   private usesBudget = false;
   /** it has calls that come back to it, so that a return may find its block here */
   private hasInnerCalls = false;
@@ -156,8 +156,8 @@ export class RegionGen extends Gen {
 
   translate(r: Region, shape: Shape): RegionImage {
     const c = this.code = new Code(2), entries = r.blocks.flatMap((b, block) => (b.isEntry ? [{ pos: b.start, block }] : []));
-    this.isLean = shape === "lean";
-    this.r = r; this.used = this.usedX = 0; this.usesMxcsr = this.usesBudget = this.comesBack = false; this.hasInnerCalls = hasInnerCalls(r); this.reachLocals.length = 0; this.resetTemps(); this.seqs = []; this.exits = []; this.needed = new Set();
+    this.isLean = shape === "lean"; this.usesBudget = !this.isLean;
+    this.r = r; this.used = this.usedX = 0; this.usesMxcsr = this.comesBack = false; this.hasInnerCalls = hasInnerCalls(r); this.reachLocals.length = 0; this.resetTemps(); this.seqs = []; this.exits = []; this.needed = new Set();
     this.table = entryTable(entries.map(e => e.pos)); this.data = dataLayout(r.pages.length, this.table, 0);
     c.local(I32);
     for (let i = 0; i < 16; i++) c.local(I64);
@@ -177,7 +177,7 @@ export class RegionGen extends Gen {
       this.loadRegisters(p, this.used, this.usedX); this.loadFlags(p);
       p.get(REC_).mem(Op.i32_load, REC.data).set(LDATA).get(CPU_).mem(Op.i64_load, CPU.ripBase.at).set(LBASE).get(CPU_).mem(Op.i32_load, CPU.tlb.at).set(LTLB);
     }
-    if (this.usesBudget || !this.isLean) p.get(CPU_).mem(Op.i32_load, CPU.budget.at).set(LBUD);
+    if (this.usesBudget) p.get(CPU_).mem(Op.i32_load, CPU.budget.at).set(LBUD);
     if (this.usesMxcsr) this.lookAtMxcsr(p);
     const all = new Code(2);
     all.types.push(...c.types); all.bytes(p.buf.subarray(0, p.n)).bytes(c.buf.subarray(0, c.n)); all.hints = c.hints.map(([at, v]) => [at + p.n, v]);
@@ -211,7 +211,7 @@ export class RegionGen extends Gen {
       }
       c.get(LRIP); if (h !== "leave") c.get(LREC);
       c.get(CPU_);
-      if (this.usesBudget || !this.isLean) c.get(LBUD); else c.get(CPU_).mem(Op.i32_load, CPU.budget.at);
+      if (this.usesBudget) c.get(LBUD); else c.get(CPU_).mem(Op.i32_load, CPU.budget.at);
       c.get(LCNT).returnCall(helperIndex(h));
     };
     goodbye("leaveTo"); goodbye("leaveToStub"); goodbye("leave");
