@@ -1,7 +1,7 @@
 /** The page in Chromium, as its user has it. One browser and one boot serve all that can share them; the tests stand in their order. */
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { readFileSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import type { Page } from "playwright-core";
@@ -137,6 +137,20 @@ test("a second domain runs beside the first and is destroyed", async () => {
   await panel.getByRole("button", { name: "Close" }).click();
 });
 
+test("a third domain is rebooted and shut down by its kernel", async () => {
+  await page.getByRole("tab", { name: "New domain" }).click();
+  await editor().fill(config("third"));
+  await page.getByRole("button", { name: /Create domain/ }).click();
+  await consoleSays(page, "third", /ends it[\s\S]*# /);
+  const panel = page.getByRole("tabpanel").filter({ has: page.getByRole("toolbar", { name: "Domain third" }) });
+  const before = await page.evaluate(() => globalThis.domus.domains["third"]!.domid);
+  await panel.getByRole("button", { name: "Reboot" }).click();
+  await page.waitForFunction((domid) => (globalThis.domus.domains["third"]?.domid ?? domid) !== domid, before);
+  await consoleSays(page, "third", /ends it[\s\S]*# /);
+  await panel.getByRole("button", { name: "Shut down" }).click();
+  await panel.getByRole("button", { name: "Close" }).click();
+});
+
 test("a console that floods leaves the page its frames, and the guest answers afterwards", async () => {
   await page.getByRole("tab", { name: "debian" }).click();
   await type("debian", "yes 0123456789012345678901234567890123456789 | head -c 60000; echo flooded=$?\n");
@@ -223,6 +237,29 @@ test("a guest whose disk outgrows what the browser gives waits, says so, and goe
   await consoleSays(page, "debian", /\ngrown=0\s+0\s/);
 });
 
+test("what a console says is found, copied and pasted, and the guest is told its size", async () => {
+  await browser.context.grantPermissions(["clipboard-read", "clipboard-write"], { origin: new URL(browser.server.url).origin });
+  await page.getByRole("tab", { name: "debian" }).click();
+  await type("debian", "echo needle$((6*7))\n");
+  await consoleSays(page, "debian", /\nneedle42/);
+  await page.keyboard.press("Control+Shift+F");
+  await page.getByRole("searchbox", { name: "Find in the console" }).fill("needle42");
+  await page.getByRole("button", { name: "Copy", exact: true }).click();
+  await page.waitForFunction(async () => await navigator.clipboard.readText() === "needle42");
+  await page.getByRole("searchbox", { name: "Find in the console" }).fill("no such words");
+  await page.getByText("not found").waitFor();
+  await page.keyboard.press("Escape");
+  await type("debian", "echo pasted-");
+  await page.getByRole("button", { name: "Paste", exact: true }).click();
+  await consoleSays(page, "debian", /pasted-needle42/);
+  await page.keyboard.press("Enter");
+  await consoleSays(page, "debian", /\npasted-needle42/);
+  const [columns, rows] = await page.evaluate(() => { const { terminal } = globalThis.domus.sessions[0]!; return [terminal.cols, terminal.rows]; });
+  await page.getByRole("button", { name: "Tell size" }).click();
+  await type("debian", "stty size\n");
+  await consoleSays(page, "debian", new RegExp(`\\n${rows} ${columns}\\s`));
+});
+
 test("a domain that is saved goes on after a reload, in its terminal and on its disk", async () => {
   await page.getByRole("tab", { name: "debian" }).click();
   await type("debian", "mark=kept; sleep 1000 &\n");
@@ -232,6 +269,9 @@ test("a domain that is saved goes on after a reload, in its terminal and on its 
   await page.reload();
   await ready(page);
   await page.getByRole("tab", { name: "Files" }).click();
+  const download = page.waitForEvent("download");
+  await page.getByRole("button", { name: "Download debian.saved" }).click();
+  assert.equal(statSync(await (await download).path()).size, await page.evaluate(async () => (await globalThis.domus.files.whole("debian.saved")).length));
   await page.getByRole("button", { name: "Resume debian.saved" }).click();
   await page.getByRole("tab", { name: "debian" }).and(page.locator("[aria-selected=true]")).waitFor();
   await type("debian", "echo $mark $(pidof sleep | wc -w); dd if=/dev/xvda bs=512 skip=8 count=1 iflag=direct 2>&1 | head -c 7; echo; udhcpc -i eth0 -s /etc/dhcp -n -q 2>&1 | tail -1\n");
