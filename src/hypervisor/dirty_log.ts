@@ -21,14 +21,15 @@ export async function startDirtyLog(d: Domain): Promise<void> {
 /** The domain's own frames that were written since the last time, marked clean again. Before they are copied: `emptyTlbs`, or the domain must not run. */
 export function takeDirtyFrames(d: Domain): { gfn: number; mfn: number }[] {
   const { frames } = d.hv.mm, dirty: { gfn: number; mfn: number }[] = [];
-  for (const [gfn, entry] of d.p2m.entries()) if ((entry & P2M_TYPE.mask) === P2M_TYPE.ram && frames.takeDirty(entry >>> 12)) dirty.push({ gfn, mfn: entry >>> 12 });
+  // most are clean; one that becomes dirty behind the look is found the next time
+  d.p2m.each((gfn, entry) => { if ((entry & P2M_TYPE.mask) === P2M_TYPE.ram && frames.isDirty(entry >>> 12) && frames.takeDirty(entry >>> 12)) dirty.push({ gfn, mfn: entry >>> 12 }); });
   return dirty;
 }
 /** How many there are now; they stay dirty. */
 export function countDirtyFrames(d: Domain): number {
   const { frames } = d.hv.mm;
   let n = 0;
-  for (const [, entry] of d.p2m.entries()) if ((entry & P2M_TYPE.mask) === P2M_TYPE.ram && frames.isDirty(entry >>> 12)) n++;
+  d.p2m.each((_, entry) => { if ((entry & P2M_TYPE.mask) === P2M_TYPE.ram && frames.isDirty(entry >>> 12)) n++; });
   return n;
 }
 /** End it: stores are not marked any more. */
