@@ -175,7 +175,7 @@ async function run({ rounds, quick, say }: Effort): Promise<Table[]> {
   return [
     {
       title: "Downtime", columns: [...columns, RATIO], rows: gap.rows(), digits: 1, unit: `ms: the longest silence of a guest that sends a datagram a millisecond through the router to the host, from the move's beginning on. ${guest}`,
-      notes: ["What is asked: a ratio of at most 1.", "The guest of Domus suspends itself, as under Xen, and connects its disk and network anew where it comes to: that is in the figure. QEMU stops its guest from outside, for at most 300 ms as it expects (its default)."],
+      notes: ["What is asked: a ratio of at most 1.", "Both stop their guest from outside and have it go on as it was; QEMU for at most 300 ms as it expects (its default)."],
     },
     { title: "Downtime by their own word", columns, rows: own.rows(), digits: 1, unit: "ms: from the standstill until the other process runs it.", notes: [] },
     { title: "Time", columns, rows: total.rows(), digits: 0, unit: "ms from the beginning to the end.", notes: [] },

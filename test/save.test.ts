@@ -16,6 +16,7 @@ import { UserError } from "../src/base/errors.ts";
 import { collector, recordsOf, streamOf } from "../src/migration/fixture.ts";
 import { readEnvelopeEnd, readEnvelopeStart } from "../src/migration/envelope.ts";
 import { messageBytes } from "../src/migration/messages.ts";
+import { Domain as HvDomain } from "../src/hypervisor/domain.ts";
 import { ownPages } from "../src/migration/pages.ts";
 import { REC } from "../src/migration/libxc.ts";
 import { Sink, Source, StreamError } from "../src/migration/stream.ts";
@@ -170,7 +171,10 @@ describe("a Debian guest that is saved, restored and moved", { skip: imagesMissi
   });
 
   test("it moves alive, busy as it is, within a limit of bandwidth, and back", async () => {
-    for (const [from, to, limit] of [[two, one, 64 * MIB], [one, two, undefined]] as const) {
+    for (const [from, to, limit, hinder] of [[two, one, 64 * MIB, null], [one, two, undefined, null], [two, one, undefined, "taken"], [one, two, undefined, null]] as const) {
+      await guest.ok("dmesg -c > /dev/null");
+      // somebody has its number there: it must suspend itself
+      const other = hinder ? HvDomain.create(to.hv, { domid: guest.domain.domid, maxVcpus: 1, maxPages: 0 }) : null;
       const [a, b] = linkPair(), frames = free(from), moved = receiveDomain(to, b, { open });
       const report = await sendDomain(guest.domain, a, { configJson, live: true, ...(limit ? { maxBytesPerSecond: limit } : {}) });
       const domain = await moved;
@@ -182,6 +186,9 @@ describe("a Debian guest that is saved, restored and moved", { skip: imagesMissi
       assert.equal(standingOf(to, report.migration), "running");
       guest = new Talk(domain, guest);
       await isWhole();
+      await other?.destroy();
+      assert.equal(report.isAsItIs, hinder === null);
+      assert.equal(/Freezing user space/.test(await guest.ok("dmesg")), hinder !== null, "a guest that is not asked notices nothing");
     }
     await guest.ok("touch /tmp/stop; until test -e /tmp/stopped; do usleep 20000; done; cmp /tmp/busy /mnt/busy; echo 3 > /proc/sys/vm/drop_caches; cmp /tmp/busy /mnt/busy");
   });

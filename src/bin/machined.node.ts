@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { EventLog } from "../api/events.ts";
 import { Tasks } from "../api/tasks.ts";
 import { nodeHost } from "../toolstack/host.node.ts";
+import { DOMID_POLICIES } from "../toolstack/domids.ts";
 import { createMachine } from "../toolstack/machine.ts";
 import { ENGINES } from "../toolstack/pcpu-messages.ts";
 import { SocketServer } from "../xenstore/socket.node.ts";
@@ -36,9 +37,10 @@ async function main(args: string[]): Promise<void> {
   const net = parseNet(parsed.options.get("net") ?? "nat"), uplink = net === "none" ? undefined : net === "nat" ? routers : tapUplinks(net, routers, say);
   const link = parsed.options.has("link") ? parseLink(option("link")) : null, links = link && new Links([link], say);
   const pcpus = numberOption(parsed, "pcpus", 1, 32), memoryMiB = numberOption(parsed, "memory", 16, 4000) ?? Math.max(64, Math.min(3072, Math.floor(totalmem() / 2 ** 20 * 0.75)));
+  const domidPolicy = wordOption(parsed, "domid-policy", DOMID_POLICIES);
   const machine = await createMachine({
     host: nodeHost(), memoryMiB, nrDomains: Math.min(64, 4 + Math.floor(memoryMiB / 64)), engine: wordOption(parsed, "engine", ENGINES) ?? "auto", codeCache: openCodeCache(join(folder, "code-cache")), log: say,
-    ...(pcpus === undefined ? {} : { pcpus }), ...(uplink || links ? { uplink: (bridge) => { links?.begin(bridge); return uplink?.(bridge) ?? null; } } : {}),
+    ...(pcpus === undefined ? {} : { pcpus }), ...(domidPolicy === undefined ? {} : { domidPolicy }), ...(uplink || links ? { uplink: (bridge) => { links?.begin(bridge); return uplink?.(bridge) ?? null; } } : {}),
     failed: (cause) => {
       log("error", `The machine failed: ${cause.message}`, { stack: cause.stack });
       setTimeout(() => process.exit(70), 100);        // whoever waits for its domains hears of it first

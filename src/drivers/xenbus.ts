@@ -97,6 +97,16 @@ export class XenbusBack {
     this.#state = state;
     if (this.#xs.read(`${this.path}/state`) !== undefined) this.#xs.write(`${this.path}/state`, String(state));
   }
+  /** Do both ends stand where they will stay: connected, or without a driver at the front? */
+  get isSteady(): boolean {
+    const front = Number(this.#xs.read(`${this.frontPath}/state`) ?? XenbusState.Unknown);
+    if (this.#isLeaving || this.#isClosed || this.#running) return false;
+    switch (this.#state) {
+      case XenbusState.Connected: return front === XenbusState.Connected && this.#isConnected;
+      case XenbusState.InitWait: return front === XenbusState.Initialising;
+      default: return false;
+    }
+  }
   /** Change keys of a connected device and have the front end look again: a resized disk, another medium. */
   update(keys: Readonly<Record<string, string | number>>): void {
     if (this.#isClosed || this.#xs.read(`${this.path}/state`) === undefined) return;

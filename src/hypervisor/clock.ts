@@ -39,9 +39,9 @@ export class Clock {
   get wallAtZero(): bigint { return BigInt(Math.floor(this.#hv.mm.epochMs * 1000)) * 1000n; }
 }
 
-/** Fill a vcpu_time_info for a guest whose TSC is ahead of ours by `adjust`; @param into 32 bytes */
-export function timeInfo(into: DataView, at: number, version: number, adjust: bigint): void {
-  VcpuTimeInfo.tsc_timestamp.set(into, at, adjust);
+/** Fill a vcpu_time_info for a guest whose TSC was `tscAtZero` at its system time 0; @param into 32 bytes */
+export function timeInfo(into: DataView, at: number, version: number, tscAtZero: bigint): void {
+  VcpuTimeInfo.tsc_timestamp.set(into, at, tscAtZero);
   VcpuTimeInfo.system_time.set(into, at, 0n);
   VcpuTimeInfo.tsc_to_system_mul.set(into, at, TSC_TO_SYSTEM_MUL);
   VcpuTimeInfo.tsc_shift.set(into, at, TSC_SHIFT);

@@ -203,10 +203,14 @@ export class Domain {
   /** Sixteen bytes of UUID. */
   setHandle(handle: Uint8Array): void { this.hv.views.u8.set(handle.subarray(0, 16), this.at + DOMAIN.handle.at); }
 
+  // Time -----------------------------------------------------------------------
+  /** How far its system time is ahead of the machine's (Clock.now), in ns. */
+  get timeOffsetNs(): number { return this.hv.get(DOMAIN.timeOffsetNs, this.at); }
+
   // Shared info ----------------------------------------------------------------
   get sharedInfo(): number { return this.hv.get(DOMAIN.sharedInfo, this.at); }
   writeWallClock(): void {
-    const { dv, i32 } = this.hv.views, at = this.sharedInfo, ns = this.hv.clock.wallAtZero, version = (at + SharedInfo.wc_version.at) >>> 2;
+    const { dv, i32 } = this.hv.views, at = this.sharedInfo, ns = this.hv.clock.wallAtZero - BigInt(this.timeOffsetNs), version = (at + SharedInfo.wc_version.at) >>> 2;
     Atomics.add(i32, version, 1);
     SharedInfo.wc_sec.set(dv, at, Number(ns / 1_000_000_000n % 0x100000000n));
     SharedInfo.wc_sec_hi.set(dv, at, Number(ns / 1_000_000_000n / 0x100000000n));
@@ -217,7 +221,7 @@ export class Domain {
   legacyVcpuInfo(id: number): number { return id < XEN_LEGACY_MAX_VCPUS ? this.sharedInfo + id * VcpuInfo.sizeof : 0; }
 
   // Running --------------------------------------------------------------------
-  /** Ask its vCPUs to stop; `isQuiet` says when they have. Counts. */
+  /** Ask its vCPUs to stop; `isQuiet` says when they have. Counts. Its timers stand meanwhile: what is due then fires when it runs again. */
   pauseNoWait(): void {
     this.hv.add(DOMAIN.pauseCount, this.at, 1);
     for (const v of this.vcpus()) v.kickIfRunning();
@@ -236,7 +240,12 @@ export class Domain {
   unpause(): void {
     const before = this.hv.add(DOMAIN.pauseCount, this.at, -1);
     assert(before > 0, `domain ${this.domid} is not paused`);
-    if (before === 1) for (const v of this.vcpus()) this.hv.scheduler.wake(v);
+    if (before !== 1) return;
+    for (const v of this.vcpus()) {
+      this.hv.scheduler.wake(v);
+      this.hv.scheduler.notBefore(v.nextDeadline);
+    }
+    this.hv.scheduler.timersChanged();
   }
   /** End it for SHUTDOWN.*: its vCPUs run no further, its master is told. The first reason stays. */
   shutdown(code: number): void {
@@ -279,11 +288,11 @@ export class Domain {
     closeAllPorts(this);
     for (const v of this.vcpus()) this.hv.setWord(ROOT.vcpus, this.hv.root, v.slot, 0);
     this.hv.setWord(ROOT.domains, this.hv.root, this.domid, 0);
-    await this.#grace();
+    await this.settle();
     this.#relinquish();
   }
-  /** Wait until every pCPU has turned its loop once: none holds an address of this domain from before. */
-  async #grace(): Promise<void> {
+  /** Wait until every pCPU has turned its loop once: none holds an address of this domain from before, or fires a timer that was due before it was paused. */
+  async settle(): Promise<void> {
     const { hv } = this, turns = (i: number): number => hv.load(PCPU.turns, hv.pcpuAt(i));
     const before = Array.from({ length: hv.mm.nrPcpus }, (_, i) => turns(i));
     for (let i = 0; i < hv.mm.nrPcpus; i++) {

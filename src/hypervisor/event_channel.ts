@@ -283,6 +283,34 @@ export function setPriority(d: Domain, port: number, priority: number): number {
     return 0;
   });
 }
+/** An open port as its EVTCHN has it. */
+export type PortFields = { readonly state: number; readonly priority: number; readonly pending: number; readonly lastPriority: number; readonly notifyVcpu: number; readonly lastVcpu: number; readonly remoteDomid: number; readonly virq: number };
+const FIELDS = ["state", "priority", "pending", "lastPriority", "notifyVcpu", "lastVcpu", "remoteDomid", "virq"] as const satisfies readonly (keyof PortFields)[];
+/** All ports of a domain that are open. */
+export function allPorts(d: Domain): (PortFields & { readonly port: number })[] {
+  const found: (PortFields & { readonly port: number })[] = [], { dv } = d.hv.views;
+  for (let port = 1; port < d.hv.get(DOMAIN.nrPorts, d.at); port++) {
+    const chn = chnAt(d, port), state = EVTCHN.state.get(dv, chn);
+    if (state !== EVTCHNSTAT.closed) found.push({ port, ...Object.fromEntries(FIELDS.map((field) => [field, EVTCHN[field].get(dv, chn)])) as PortFields });
+  }
+  return found;
+}
+/** Open a port of a domain that has never run, as it was elsewhere; bound to nobody but itself. vCPUs are the domain's. @returns false for one that cannot be @throws MachineMemoryExhausted */
+export function setPort(d: Domain, port: number, fields: PortFields): boolean {
+  const { hv } = d, { dv } = hv.views, { state, virq, notifyVcpu } = fields;
+  if (port < 1 || port >= Math.min(hv.get(DOMAIN.maxEvtchnPort, d.at) + 1, portAbi(d).nrChannels)) return false;
+  if (state !== EVTCHNSTAT.unbound && state !== EVTCHNSTAT.virq && state !== EVTCHNSTAT.ipi) return false;
+  while (port >= hv.get(DOMAIN.nrPorts, d.at)) addBucket(d);
+  const chn = chnAt(d, port);
+  if (EVTCHN.state.get(dv, chn) !== EVTCHNSTAT.closed) return false;
+  if (state === EVTCHNSTAT.virq) {
+    const v = virq < NR_VIRQS ? d.vcpu(isVcpuVirq(virq) ? notifyVcpu : 0) : null;
+    if (!v || hv.word(VCPU.virqToEvtchn, v.at, virq) !== 0) return false;
+    hv.setWord(VCPU.virqToEvtchn, v.at, virq, port);
+  }
+  for (const field of FIELDS) EVTCHN[field].set(dv, chn, fields[field]);
+  return true;
+}
 /** Is the port pending, masked or not? */
 export const isPending = (d: Domain, port: number): boolean => chnAt(d, port) !== 0 && portAbi(d).isPending(d, port);
 /** Close every port: at the domain's end, or for EVTCHNOP_reset. */

@@ -203,6 +203,7 @@ test("local APIC: vectors come by priority, within TPR and what is in service", 
 });
 test("local APIC: a oneshot timer fires once, a periodic one again, a masked one never", () => {
   const f = new Fixture(), v = f.d.vcpu(0)!;
+  f.d.unpause();
   const wait = (): void => { const end = f.hv.scheduler.nextDeadline; while (f.hv.clock.now() < end); f.hv.scheduler.expireTimers(); };
   lapicWrite(v, APIC.SVR, 0x1ff);
   lapicWrite(v, APIC.LVT_TIMER, 0xec);

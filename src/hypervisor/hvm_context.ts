@@ -146,7 +146,7 @@ function flaw(r: DataView): string | null {
   for (const name of ["gdtr_limit", "idtr_limit"] as const) if (HW[name].get(r, 0) > 0xffff) return `${name} is 0x${HW[name].get(r, 0).toString(16)}`;
   return HW.pending_event.get(r, 0) >>> 31 ? "an exception is pending" : null;
 }
-function takeCpu(v: Vcpu, r: DataView): void {
+function takeCpu(v: Vcpu, r: DataView, elapsedNs: number): void {
   v.setContext((dv, at) => {
     resetContext(dv, at, v.id);
     const fx = HW.fpu_regs.at, fsw = r.getUint16(fx + FX.fsw, true), top = fsw >>> 11 & 7;
@@ -179,8 +179,8 @@ function takeCpu(v: Vcpu, r: DataView): void {
     CPU.gdtrLimit.set(dv, at, HW.gdtr_limit.get(r, 0));
     CPU.idtrLimit.set(dv, at, HW.idtr_limit.get(r, 0));
     setFlags({ v: v.hv.views, at } as Cpu, Number(HW.rflags.get(r, 0)), -1);
-    // the counter goes on where it stood; what the guest itself added to it is known when TSC_ADJUST comes
-    CPU.tscHidden.set(dv, at, unsigned(HW.tsc.get(r, 0) - v.hv.clock.tsc()));
+    // the counter goes on where it stood, or where it would be now; what the guest itself added to it is known when TSC_ADJUST comes
+    CPU.tscHidden.set(dv, at, unsigned(HW.tsc.get(r, 0) + BigInt(elapsedNs) - v.hv.clock.tsc()));
     CPU.tscAdjust.set(dv, at, CPU.tscHidden.get(dv, at));
   }, false);
 }
@@ -210,9 +210,10 @@ function split(bytes: Uint8Array, nrVcpus: number): Records {
 }
 /**
  * Give a domain that has not run the registers of `bytes`; vCPUs that have some come up. Xen's records about chips a PVH guest lacks are passed over.
+ * @param elapsedNs how long their time-stamp counters have run on since the context was made
  * @throws UserError naming the record, with the domain fit for nothing but its end
  */
-export function setHvmContext(d: Domain, bytes: Uint8Array): void {
+export function setHvmContext(d: Domain, bytes: Uint8Array, elapsedNs = 0): void {
   const records = split(bytes, d.nrVcpus), header = records.get(`${CODE.HEADER}/0`), { dv } = d.hv.views;
   if (!header || HvmSaveHeader.magic.get(header, 0) !== HVM_FILE_MAGIC) throw new UserError("HVM context: there is no header; this is no context of a domain");
   if (HvmSaveHeader.version.get(header, 0) !== HVM_FILE_VERSION) throw new UserError(`HVM context: its version is ${HvmSaveHeader.version.get(header, 0)}; this Domus takes ${HVM_FILE_VERSION}`);
@@ -221,7 +222,7 @@ export function setHvmContext(d: Domain, bytes: Uint8Array): void {
     const get = (code: number): DataView | undefined => records.get(`${code}/${v.id}`), cpu = get(CODE.CPU), mtrr = get(CODE.MTRR), xsave = get(CODE.CPU_XSAVE), adjust = get(CODE.TSC_ADJUST);
     const why = cpu ? flaw(cpu) : null;
     if (why !== null) throw new UserError(`HVM context: the CPU record of vCPU ${v.id} cannot be: ${why}; the stream is damaged, or of a processor that Domus has not`);
-    if (cpu) takeCpu(v, cpu);
+    if (cpu) takeCpu(v, cpu, elapsedNs);
     else {        // its counter is in step with the others' when it comes up
       resetContext(dv, v.context, v.id);
       const first = d.vcpu(0)!.context;

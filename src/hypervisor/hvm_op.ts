@@ -62,7 +62,7 @@ const OPS: Readonly<Record<number, Op>> = {
   [HVMOP.pagetable_dying]: (c, arg) => { self(c, XenHvmPagetableDying.domid.get(copyIn(c, arg, XenHvmPagetableDying.sizeof), 0)); return 0; },
   [HVMOP.get_time]: (c, arg) => {
     const s = new DataView(new ArrayBuffer(XenHvmGetTime.sizeof));
-    XenHvmGetTime.now.set(s, 0, BigInt(c.hv.clock.now()));
+    XenHvmGetTime.now.set(s, 0, BigInt(c.hv.clock.now() + c.d.timeOffsetNs));
     copyFieldOut(c, arg, s, XenHvmGetTime.now);
     return 0;
   },

@@ -157,8 +157,9 @@ test("pvclock: system time computed from the TSC never goes back and matches the
   assert.ok(Math.abs(Number(ns) - f.hv.clock.now()) < 1e7);
   f.done(); other.done();
 });
-test("a singleshot timer in the past is refused on request, else fires VIRQ_TIMER at the next look", () => {
+test("a singleshot timer in the past is refused on request, else fires VIRQ_TIMER at the next look; of a paused domain when it runs again", () => {
   const f = new Fixture(), v = f.d.vcpu(0)!;
+  f.d.unpause();
   const virq = f.put(12, (dv) => dv.setUint32(0, 0, true));
   assert.equal(f.call(H.event_channel_op, 1, virq), 0);
   const port = f.at(virq, 12).getUint32(8, true);
@@ -199,6 +200,9 @@ test("a watchdog that is not reset in time shuts the domain down; there are two"
   assert.deepEqual([set(0, 0), set(1, 5), set(3, 5), set(0, 100), set(0, 100), set(0, 100), set(1, 0), set(1, 5), set(0, 100)], [-EINVAL, -EINVAL, -EINVAL, 1, 2, -ENOSPC, 0, -EINVAL, 1]);
   const v = f.d.vcpu(0)!;
   v.setDeadline("watchdog2", f.hv.clock.now());
+  f.hv.scheduler.expireTimers();
+  assert.equal(f.d.isShutDown, false, "it is paused");
+  f.d.unpause();
   f.hv.scheduler.expireTimers();
   assert.equal(f.d.end?.code, SHUTDOWN.watchdog);
   f.done();

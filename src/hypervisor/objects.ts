@@ -134,6 +134,8 @@ export const DOMAIN = struct(4096, {
   presetCode: i32(0x280),
   /** nonzero: its pCPUs' stores mark frames dirty, see dirty_log.ts */
   logDirty: i32(0x284),
+  /** how far its system time is ahead of the machine's, in ns: it has come from another machine and not noticed */
+  timeOffsetNs: f64(0x288),
   vcpus: bytes(0x300, MAX_VCPUS * 4),
   /** per grant frame: mfn, address of the active entries, gfn it was mapped at (or 0xffffffff) */
   grantMfn: bytes(0x500, MAX_GRANT_FRAMES * 4), grantActive: bytes(0x600, MAX_GRANT_FRAMES * 4), grantGfn: bytes(0x700, MAX_GRANT_FRAMES * 4),

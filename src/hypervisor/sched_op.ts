@@ -34,7 +34,7 @@ function poll(c: Call, arg: bigint): number {
     hv.and(VCPU.pauseFlags, v.at, ~(VPF.blocked | VPF.polling));
     return rc;
   }
-  if (timeout !== 0) v.setDeadline("pollDeadline", timeout);
+  if (timeout !== 0) v.setDeadline("pollDeadline", Math.max(1, timeout - c.d.timeOffsetNs));
   c.leave(EXIT.yield);
   return 0;
 }

@@ -331,6 +331,11 @@ export class Scheduler {
       if (next === 0 || ns < next) hv.set(ROOT.nextDeadline, hv.root, ns);
     });
   }
+  /** Another thread than a running vCPU's has armed timers: the pCPU that sleeps towards the next one looks again. */
+  timersChanged(): void {
+    const keeper = this.#hv.load(ROOT.timerKeeper, this.#hv.root);
+    if (keeper !== 0) this.#rouse(keeper - 1);
+  }
   get nextDeadline(): number { return this.#hv.get(ROOT.nextDeadline, this.#hv.root) || Number.POSITIVE_INFINITY; }
   /** Fire what is due. */
   expireTimers(): void {
@@ -341,7 +346,7 @@ export class Scheduler {
       let next = Number.POSITIVE_INFINITY;
       for (let i = hv.load(ROOT.nrVcpus, hv.root) - 1; i >= 0; i--) {
         const at = hv.word(ROOT.vcpus, hv.root, i), v = at ? this.vcpuAt(at) : null;
-        if (!v) continue;
+        if (!v || hv.load(DOMAIN.pauseCount, v.domain.at) !== 0) continue;
         const fired = hv.withLock(VCPU.timerLock, at, () => takeDue(v, now));
         if (fired) due.push([v, fired]);
         next = Math.min(next, v.nextDeadline);

@@ -95,11 +95,14 @@ export class Vcpu {
     if (at === 0) return;
     const time = at + VcpuInfo.time.at, version = this.hv.get(VcpuTimeInfo.version, time) & ~1;
     Atomics.store(this.hv.views.u32, time >>> 2, version + 1);
-    timeInfo(this.hv.views.dv, time, version + 1, adjust);
+    timeInfo(this.hv.views.dv, time, version + 1, this.tscAtZero);
     Atomics.store(this.hv.views.u32, time >>> 2, version + 2);
   }
 
-  /** Arm (ns of system time) or disarm (0) one of its timers. */
+  /** What its TSC was at its system time 0, as vcpu_info.time says it; modulo 2^64. */
+  get tscAtZero(): bigint { return this.hv.get(VCPU.timeAdjust, this.at) - BigInt(this.domain.timeOffsetNs); }
+
+  /** Arm (ns of the machine's system time) or disarm (0) one of its timers. */
   setDeadline(which: Deadline, ns: number): void {
     this.hv.withLock(VCPU.timerLock, this.at, () => this.hv.set(VCPU[which], this.at, ns));
     if (ns !== 0) this.hv.scheduler.notBefore(ns);

@@ -18,7 +18,7 @@ import type { Vcpu } from "./vcpu.ts";
 function runstateInfo(v: Vcpu, next?: number): DataView<ArrayBuffer> {
   const now = v.hv.clock.now(), { state, entry, time } = v.hv.scheduler.runstateOf(v), info = new DataView(new ArrayBuffer(VcpuRunstateInfo.sizeof));
   VcpuRunstateInfo.state.set(info, 0, next ?? state);
-  VcpuRunstateInfo.state_entry_time.set(info, 0, BigInt(Math.floor(next === undefined ? entry : now)));
+  VcpuRunstateInfo.state_entry_time.set(info, 0, BigInt(Math.floor((next === undefined ? entry : now) + v.domain.timeOffsetNs)));
   for (const s of Object.values(RUNSTATE)) {
     const ns = (time[s] as number) + (s === state ? Math.max(0, now - entry) : 0);
     info.setBigUint64(VcpuRunstateInfo.time.at + s * 8, BigInt(Math.floor(ns)), true);
@@ -48,7 +48,7 @@ export function writeTimeArea(v: Vcpu, guest: GuestAccess): void {
   if (area === 0n) return;
   const time = new DataView(new ArrayBuffer(VcpuTimeInfo.sizeof)), bytes = new Uint8Array(time.buffer);
   const version = Math.floor(v.hv.clock.now() / 1000) % 0x3fffffff * 2;
-  timeInfo(time, 0, version + 1, v.hv.get(VCPU.timeAdjust, v.at));
+  timeInfo(time, 0, version + 1, v.tscAtZero);
   if (!guest.writeLinear(area, bytes)) return;
   VcpuTimeInfo.version.set(time, 0, version + 2);
   guest.writeLinear(area, bytes.subarray(0, 4));
@@ -77,13 +77,14 @@ function registerVcpuInfo(c: Call, v: Vcpu, arg: bigint): number {
 function setSingleshot(c: Call, v: Vcpu, arg: bigint): number {
   if (v !== c.v) return -EINVAL;
   const s = copyIn(c, arg, VcpuSetSingleshotTimer.sizeof), timeout = num(VcpuSetSingleshotTimer.timeout_abs_ns.get(s, 0));
-  if (VcpuSetSingleshotTimer.flags.get(s, 0) & VCPU_SSHOTTMR.future && timeout < c.hv.clock.now()) return -ETIME;
+  if (VcpuSetSingleshotTimer.flags.get(s, 0) & VCPU_SSHOTTMR.future && timeout - c.d.timeOffsetNs < c.hv.clock.now()) return -ETIME;
   setTimer(c, v, timeout);
   return 0;
 }
+/** @param ns of the guest's system time */
 function setTimer(c: Call, v: Vcpu, ns: number): void {
   if (c.hv.trace.on & TRACE_CLASS.timer) c.hv.trace.emit(TRACE.timerSet, c.d.domid, v.id, 1, ns | 0, Math.floor(ns / 2 ** 32));
-  v.setDeadline("singleshot", Math.max(1, ns));
+  v.setDeadline("singleshot", Math.max(1, ns - c.d.timeOffsetNs));
 }
 
 type Op = (c: Call, v: Vcpu, arg: bigint) => number;

@@ -1,6 +1,8 @@
 /** DOMUS_DOMAIN: what Xen's records do not say of a domain, as JSON. It comes before all other records; the version grows when an older Domus could not do with what is new. */
+import { DOMID } from "../abi/xen.ts";
 import type { Domain, E820 } from "../hypervisor/domain.ts";
 import { CODE_PLACES_MAX, type CodePlace, isCodeMode } from "../hypervisor/warm.ts";
+import { Checked, rawOf } from "./checked.ts";
 import { StreamError } from "./stream.ts";
 
 const VERSION = 1;
@@ -21,6 +23,8 @@ export type About = {
   readonly configSum: number;
   /** whom both ends of a migration mean: 32 hexadecimal digits; null in a file */
   readonly migration: string | null;
+  /** the number by which the guest knows itself, where it may come without having suspended itself: it needs the same one then; null: it will not */
+  readonly domid: number | null;
 };
 /** The part that follows from the domain itself. */
 export const aboutOf = (d: Domain): Pick<About, "nrVcpus" | "maxPages" | "e820"> => ({ nrVcpus: d.nrVcpus, maxPages: d.maxPages, e820: d.memoryMap() });
@@ -29,27 +33,20 @@ export const aboutOf = (d: Domain): Pick<About, "nrVcpus" | "maxPages" | "e820">
 export const encodeAbout = (about: About): Uint8Array => new TextEncoder().encode(JSON.stringify({ version: VERSION, ...about }));
 /** @throws StreamError for what is damaged or newer */
 export function parseAbout(body: Uint8Array, name: string): About {
-  let raw: unknown;
-  try { raw = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(body)); } catch { throw new StreamError(`The stream's ${name} is no JSON: the stream is damaged`); }
-  const o = (typeof raw === "object" && raw !== null ? raw : {}) as Record<string, unknown>;
-  const number = (key: string, of: Record<string, unknown>, least: number, most: number): number => {
-    const n = of[key];
-    if (typeof n !== "number" || !Number.isSafeInteger(n) || n < least || n > most) throw new StreamError(`The stream's ${name} has "${key}" ${JSON.stringify(n) ?? "missing"}, not a whole number from ${least} to ${most}: the stream is damaged`);
-    return n;
-  };
+  const c = new Checked(name), o = c.json(body), number = c.number.bind(c);
   const version = number("version", o, 1, 2 ** 31);
   if (version > VERSION) throw new StreamError(`The stream was made by a newer Domus (its domain record has version ${version}, this one takes ${VERSION}): take that one`);
-  const map = o["e820"], migration = o["migration"] ?? null;
-  if (!Array.isArray(map) || map.length > LIMIT.e820) throw new StreamError(`The stream's ${name} has no memory map: the stream is damaged`);
+  const migration = o["migration"] ?? null;
   if (migration !== null && (typeof migration !== "string" || !/^[0-9a-f]{32}$/.test(migration))) throw new StreamError(`The stream's ${name} has no good migration number: the stream is damaged`);
   return {
     nrVcpus: number("nrVcpus", o, 1, LIMIT.vcpus), maxPages: number("maxPages", o, 1, LIMIT.pages), overheadPages: number("overheadPages", o, 0, LIMIT.pages),
-    e820: map.map((entry) => {
-      const e = (typeof entry === "object" && entry !== null ? entry : {}) as Record<string, unknown>;
+    e820: c.list("e820", o, LIMIT.e820, (entry) => {
+      const e = rawOf(entry);
       return { addr: number("addr", e, 0, 2 ** 52), size: number("size", e, 0, 2 ** 52), type: number("type", e, 0, 255) };
     }),
     storeGfn: number("storeGfn", o, 0, LIMIT.gfn - 1), consoleGfn: number("consoleGfn", o, 0, LIMIT.gfn - 1), targetKiB: number("targetKiB", o, 0, 2 ** 32), staticMaxKiB: number("staticMaxKiB", o, 0, 2 ** 32),
     maxmemMiB: number("maxmemMiB", o, 1, 4096), configSum: number("configSum", o, 0, 2 ** 32 - 1), migration,
+    domid: (o["domid"] ?? null) === null ? null : number("domid", o, 1, DOMID.FIRST_RESERVED - 1),
   };
 }
 

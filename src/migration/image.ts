@@ -10,6 +10,7 @@ import type { Vcpu } from "../hypervisor/vcpu.ts";
 import { codePlaces, prepareCode } from "../hypervisor/warm.ts";
 import { type About, encodeAbout, encodePairs, encodePlaces, parseAbout, parsePairs, parsePlaces, type StorePairs } from "./about.ts";
 import { CpuidLeaf, covered, headers, hvmParams, MsrEntry, parseHvmParams, REC, readHeaders, recName, record, type RecordHead, recordName, RecordReader, TscInfo, XEN_CPUID_NO_SUBLEAF } from "./libxc.ts";
+import { encodeGuest, type Guest, parseGuest } from "./guest.ts";
 import { inflated } from "./deflated.ts";
 import { readPages } from "./pages.ts";
 import { type Sink, type Source, StreamError } from "./stream.ts";
@@ -56,17 +57,17 @@ export async function writeCodePlaces(sink: Sink, d: Domain): Promise<number> {
   await sink.write(covered(REC.DOMUS_CODE, encodePlaces(places)));
   return places.length;
 }
-/** What follows the pages, when the domain runs no more. */
-export async function writeImageEnd(sink: Sink, d: Domain, pairs: StorePairs): Promise<void> {
+/** What follows the pages, when the domain runs no more. @param guest of one that has not suspended itself */
+export async function writeImageEnd(sink: Sink, d: Domain, pairs: StorePairs, guest: Guest | null = null): Promise<void> {
   const tsc = new DataView(new ArrayBuffer(TscInfo.sizeof));
   TscInfo.khz.set(tsc, 0, TSC_KHZ);
   TscInfo.nsec.set(tsc, 0, BigInt(d.hv.clock.now()));
   const params = SAVED_PARAMS.map((name) => [HVM_PARAM[name], d.param(HVM_PARAM[name])] as const).filter(([, value]) => value !== 0n);
-  await writeAll(sink, [covered(REC.X86_TSC_INFO, new Uint8Array(tsc.buffer)), covered(REC.HVM_PARAMS, hvmParams(params)), covered(REC.DOMUS_STORE, encodePairs(pairs)), covered(REC.HVM_CONTEXT, getHvmContext(d)), record(REC.END)]);
+  await writeAll(sink, [covered(REC.X86_TSC_INFO, new Uint8Array(tsc.buffer)), covered(REC.HVM_PARAMS, hvmParams(params)), covered(REC.DOMUS_STORE, encodePairs(pairs)), ...guest ? [covered(REC.DOMUS_GUEST, encodeGuest(guest))] : [], covered(REC.HVM_CONTEXT, getHvmContext(d)), record(REC.END)]);
 }
 
 /** What a stream had beside the pages, all of it whole. */
-export type Image = { readonly context: Uint8Array; readonly params: readonly (readonly [number, bigint])[]; readonly pairs: StorePairs };
+export type Image = { readonly context: Uint8Array; readonly params: readonly (readonly [number, bigint])[]; readonly pairs: StorePairs; readonly guest: Guest | null };
 /** Reads an image: `start`, then `rest` into the domain that was made from what `start` said. */
 export class ImageReader {
   readonly #from: Source;
@@ -85,7 +86,7 @@ export class ImageReader {
   }
   /** Read to libxc's END, pages into `d`. @param progress is told of pages @throws StreamError, and what `readPages` throws */
   async rest(d: Domain, progress: (nrPages: number) => void): Promise<Image> {
-    let context: Uint8Array | null = null, params: (readonly [number, bigint])[] = [], pairs: StorePairs = [], isStatic = true;
+    let context: Uint8Array | null = null, params: (readonly [number, bigint])[] = [], pairs: StorePairs = [], guest: Guest | null = null, isStatic = true;
     for (;;) {
       const head = await this.#records.head();
       if (head.type === REC.PAGE_DATA) {
@@ -114,12 +115,13 @@ export class ImageReader {
         case REC.HVM_PARAMS: params = parseHvmParams(body, recordName(head)); break;
         case REC.HVM_CONTEXT: context = body; break;
         case REC.DOMUS_CODE: prepareCode(d, parsePlaces(body)); break;
+        case REC.DOMUS_GUEST: guest = parseGuest(body, recordName(head)); break;
         case REC.DOMUS_STORE: pairs = parsePairs(body, recordName(head)); break;
         default: if (head.type < 0x8000_0000) throw new StreamError(`The stream's ${recordName(head)} is nothing that a PVH domain has: the stream is damaged`);
       }
     }
     if (!context) throw new StreamError("The stream has no HVM_CONTEXT, the vCPUs' registers: it is damaged");
-    return { context, params: params.filter(([index]) => TAKEN_PARAMS.has(index)), pairs };
+    return { context, params: params.filter(([index]) => TAKEN_PARAMS.has(index)), pairs, guest };
   }
 }
 /** The guest has seen a processor with these features; ours must have them all. */

@@ -1,8 +1,8 @@
-/** What the ends of a migration say beside the stream: xl's sentences, without any length before them. tools/xl/xl_migrate.c */
+/** What the ends of a migration say beside the stream: xl's sentences, without any length before them. tools/xl/xl_migrate.c. `asItIs` is ours, said to a sender that named the guest's number: the guest need not suspend itself */
 import { type Source, StreamError } from "./stream.ts";
 
 export const MESSAGE = {
-  banner: "xl migration receiver ready, send binary domain data.\n", ready: "domain received, ready to unpause", go: "domain is yours, you are cleared to unpause",
+  banner: "xl migration receiver ready, send binary domain data.\n", asItIs: "domus receiver: it may come as it is.\n", ready: "domain received, ready to unpause", go: "domain is yours, you are cleared to unpause",
   report: "my copy unpause results are as follows",
 } as const;
 export type Message = keyof typeof MESSAGE;

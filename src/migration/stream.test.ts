@@ -22,7 +22,7 @@ import { xxh32, xxh32Words } from "./xxh32.ts";
 /** Debian ships it beside the modules that it imports, and tells it not. */
 const VERIFY = "/usr/lib/xen-4.17/bin/verify-stream-v2", env = { ...process.env, PYTHONPATH: "/usr/lib/xen-4.17/lib/python" }, CONFIG = JSON.stringify({ name: "one", memory: 1 });
 const about = (d: Domain, change: Partial<About> = {}): About => ({
-  ...aboutOf(d), overheadPages: 0, storeGfn: 1, consoleGfn: 2, targetKiB: 256, staticMaxKiB: 256, maxmemMiB: 1, configSum: xxh32(new TextEncoder().encode(CONFIG)), migration: null, ...change,
+  ...aboutOf(d), overheadPages: 0, storeGfn: 1, consoleGfn: 2, targetKiB: 256, staticMaxKiB: 256, maxmemMiB: 1, configSum: xxh32(new TextEncoder().encode(CONFIG)), migration: null, domid: null, ...change,
 });
 /** A domain of 64 pages, of which some are zeros, and registers of all kinds; and its stream. */
 async function saved(deflates = false): Promise<{ f: Fixture; bytes: Uint8Array<ArrayBuffer> }> {
@@ -229,7 +229,7 @@ test("a set of gfns finds what was put into it", () => {
 });
 
 test("messages are xl's sentences, and a report of failure has its reason", async () => {
-  const parts = [messageBytes("banner"), messageBytes("ready"), messageBytes("go"), messageBytes("report"), messageBytes("report", "No disk\nxvda")];
+  const parts = [messageBytes("banner"), messageBytes("asItIs"), messageBytes("ready"), messageBytes("go"), messageBytes("report"), messageBytes("report", "No disk\nxvda")];
   const from = new Source(streamOf(concat(parts), 7));
   for (const message of Object.keys(MESSAGE)) assert.deepEqual(await readMessage(from), { message, failure: null });
   assert.deepEqual(await readMessage(from), { message: "report", failure: "No disk?xvda" });

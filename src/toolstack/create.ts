@@ -63,6 +63,9 @@ function debugLines(told: (line: string) => void): (bytes: Uint8Array) => void {
   };
 }
 
+/** The option of a number, where there is to be one. */
+export const withDomid = (domid: number | undefined): { readonly domid?: number } => (domid === undefined ? {} : { domid });
+
 /** Build a domain, paused. @throws UserError with nothing left behind */
 export async function buildDomain(machine: Machine, config: CheckedConfig): Promise<Domain> {
   const used = planned(config), { hv } = machine;
@@ -80,7 +83,7 @@ export async function buildDomain(machine: Machine, config: CheckedConfig): Prom
   const undo: Undo = [];
   try {
     const maxPages = nrPages + (config.maxmemMiB - config.memoryMiB) * 256;
-    const hd = HvDomain.create(hv, { maxVcpus: config.maxvcpus, maxPages, handle: uuidBytes(config.uuid) });
+    const hd = HvDomain.create(hv, { ...withDomid(machine.freshDomid()), maxVcpus: config.maxvcpus, maxPages, handle: uuidBytes(config.uuid) });
     undo.push(() => hd.destroy());
     machine.cpus.place(hd, config);
     for (const { gfn, count } of plan.populate) hd.populate(gfn, count);
@@ -103,21 +106,22 @@ export async function buildDomain(machine: Machine, config: CheckedConfig): Prom
 }
 
 /** What a domain's making has found out about it. */
-export type Made = { readonly gfns: RingGfns; readonly overheadPages: number; readonly targetKiB: number; /** what its memory map covers */ readonly staticMaxKiB: number; readonly onlineVcpus: number };
+export type Made = { readonly gfns: RingGfns; /** where the guest has them already */ readonly ports?: RingGfns; readonly overheadPages: number; readonly targetKiB: number; /** what its memory map covers */ readonly staticMaxKiB: number; readonly onlineVcpus: number };
 /** Steps that take back what was done, last first. */
 export type Undo = (() => void | Promise<void>)[];
 /** Give a domain that has its memory what it has outside: store, console, disks, networks. Its end is in `undo`, whatever happens. */
 export async function connectDomain(machine: Machine, config: CheckedConfig, hd: HvDomain, made: Made, undo: Undo): Promise<DomainParts> {
   const { hv, dom0, store, xs } = machine;
+  let isMuted = false;
   /** One of the guest's ring pages with its port, as dom0 sees them. */
-  const connect = (gfn: number): { page: number; port: number; notify: () => void; onEvent: (told: () => void) => void } => {
+  const connect = (gfn: number, known?: number): { page: number; port: number; notify: () => void; onEvent: (told: () => void) => void } => {
     const page = dom0.mapGfn(hd, gfn);
     undo.push(() => dom0.unmap(page));
-    const port = dom0.allocUnbound(hd.domid), local = dom0.bind(hd.domid, port);
+    const port = known ?? dom0.allocUnbound(hd.domid), local = dom0.bind(hd.domid, port);
     undo.push(() => dom0.closePort(local));
-    return { page, port, notify: () => dom0.notify(local), onEvent: (told) => dom0.onEvent(local, told) };
+    return { page, port, notify: () => { if (!isMuted) dom0.notify(local); }, onEvent: (told) => dom0.onEvent(local, told) };
   };
-  const storeEnd = connect(made.gfns.store), consoleEnd = connect(made.gfns.console);
+  const storeEnd = connect(made.gfns.store, made.ports?.store), consoleEnd = connect(made.gfns.console, made.ports?.console);
   hd.setParam(HVM_PARAM.STORE_PFN, BigInt(made.gfns.store));
   hd.setParam(HVM_PARAM.STORE_EVTCHN, BigInt(storeEnd.port));
   hd.setParam(HVM_PARAM.CONSOLE_PFN, BigInt(made.gfns.console));
@@ -138,6 +142,14 @@ export async function connectDomain(machine: Machine, config: CheckedConfig, hd:
   const streams = consoleStreams(hv.views.i32, consoleEnd.page, consoleEnd.notify, { name: `d${hd.domid} console`, log: machine.log });
   consoleEnd.onEvent(() => streams.back.poll());
   undo.push(() => streams.close());
+
+  const mute = (on: boolean): void => {
+    isMuted = on;
+    if (on) return;
+    for (const { notify } of [storeEnd, consoleEnd]) notify();        // of what came meanwhile, or was on its way elsewhere
+    ring.poll();
+    streams.back.poll();
+  };
 
   const devices = new Devices(xs, hd.domid, machine.log);
   undo.push(() => devices.close());
@@ -160,7 +172,7 @@ export async function connectDomain(machine: Machine, config: CheckedConfig, hd:
   dom0.onDebugConsole(hd.domid, debugLines((line) => machine.log(`(d${hd.domid}) ${line}`)));
 
   return {
-    machine, hv: hd, config, gfns: made.gfns, overheadPages: made.overheadPages, streams, devices, channels, attachDisk: plugDisk, attachVif: plugVif, shutDown: () => store.domainChanged(hd.domid),
+    machine, hv: hd, config, gfns: made.gfns, ports: { store: storeEnd.port, console: consoleEnd.port }, storeRing: ring, mute, overheadPages: made.overheadPages, streams, devices, channels, attachDisk: plugDisk, attachVif: plugVif, shutDown: () => store.domainChanged(hd.domid),
     control: new Control(xs, hd.domid, config.maxmemMiB, (nr) => hd.setMaxPages(nr + made.overheadPages)), release: () => takeBack(undo),
   };
 }

@@ -32,6 +32,8 @@ export type Attached = {
   readonly driver: BackDriver & { describe(): Record<string, unknown> };
   /** what has been done is to stand where another machine finds it: a disk's flush */
   settle?(): Promise<void>;
+  /** say where it is now, in place of a front end that does not know that it has moved */
+  announce?(): void;
   /** close what belongs to the device alone */
   release?(): void | Promise<void>;
 };
@@ -103,6 +105,12 @@ export class Devices {
     return [...this.#all.values()].filter(({ driver }) => kind === undefined || driver.kind === kind)
       .map(({ back, driver }) => ({ kind: driver.kind, devid: back.device.devid, state: back.state, ...driver.describe() }));
   }
+  /** Do all stand where they will stay? */
+  get isSteady(): boolean { return this.#taken.size === 0 && [...this.#all.values()].every(({ back, dropped }) => dropped === null && back.isSteady); }
+  /** Have all followed what their front ends say now. */
+  async settled(): Promise<void> { await Promise.all([...this.#all.values()].map(({ back }) => back.poll())); }
+  /** The domain runs here now, and has not noticed: tell the networks. */
+  announce(): void { for (const { announce } of this.#all.values()) announce?.(); }
   /** The guest does not run: have all it asked for answered and settled, and let go of its rings, until `goOn`. @throws what a disk has to say */
   async hold(): Promise<void> {
     const ends = await Promise.allSettled([...this.#all.values()].map(async ({ back, settle }) => {

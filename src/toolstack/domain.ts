@@ -11,6 +11,7 @@ import { type CrashReport, crashReport } from "./crash.ts";
 import type { Control } from "./control.ts";
 import type { Devices } from "./devices.ts";
 import type { Machine } from "./machine.ts";
+import type { StoreRing } from "../xenstore/ring.ts";
 import { BANNER } from "./initramfs.ts";
 import { vdevNumber } from "./xldisk.ts";
 
@@ -31,10 +32,10 @@ export type DomainReport = {
   readonly memoryMiB: number;
 };
 
-/** Where the guest has its store's and its console's ring page. */
+/** One thing of the store's ring and one of the console's: where the guest has their pages, or the numbers of its ports. */
 export type RingGfns = { readonly store: number; readonly console: number };
 /** What the machine gives a domain it has built. */
-export type DomainParts = { readonly machine: Machine; readonly hv: HvDomain; readonly config: CheckedConfig; /** ring pages, and frames it has beyond its memory */ readonly gfns: RingGfns; readonly overheadPages: number; readonly streams: ConsoleStreams; readonly devices: Devices; readonly control: Control; readonly channels: ReadonlyMap<string, ConsoleViews>; /** give it a device while it runs */ attachDisk(disk: DiskConfig): void; attachVif(vif: VifConfig): Promise<number>; /** tell who watches that it has shut down */ shutDown(): void; /** close rings and ports, remove store nodes, give memory back */ release(): Promise<void> };
+export type DomainParts = { readonly machine: Machine; readonly hv: HvDomain; readonly config: CheckedConfig; /** ring pages, and frames it has beyond its memory */ readonly gfns: RingGfns; /** the guest's ports of the two */ readonly ports: RingGfns; readonly storeRing: StoreRing; /** let no event of the two come, and then all that has */ mute(on: boolean): void; readonly overheadPages: number; readonly streams: ConsoleStreams; readonly devices: Devices; readonly control: Control; readonly channels: ReadonlyMap<string, ConsoleViews>; /** give it a device while it runs */ attachDisk(disk: DiskConfig): void; attachVif(vif: VifConfig): Promise<number>; /** tell who watches that it has shut down */ shutDown(): void; /** close rings and ports, remove store nodes, give memory back */ release(): Promise<void> };
 
 const REASONS = new Map<number, EndReason>([[SHUTDOWN.poweroff, "poweroff"], [SHUTDOWN.reboot, "reboot"], [SHUTDOWN.suspend, "suspend"], [SHUTDOWN.crash, "crash"],
   [SHUTDOWN.watchdog, "watchdog"], [SHUTDOWN.soft_reset, "soft_reset"]]);

@@ -15,6 +15,7 @@ import { asGiven, type CheckedConfig, checkConfig, checkName, type DomainConfig 
 import { buildDomain, DOMAIN_OVERHEAD_MIB } from "./create.ts";
 import { Cpus } from "./cpus.ts";
 import type { Domain, DomainReport } from "./domain.ts";
+import { type DomidPolicy, freshDomid } from "./domids.ts";
 import type { Host, HostWorker } from "./host.ts";
 import { Networks, type UplinkMaker } from "./networks.ts";
 import type { EngineName, FromPcpu } from "./pcpu-messages.ts";
@@ -38,6 +39,8 @@ export type MachineConfig = {
   nrDomains?: number;
   pcpus?: number;
   engine?: EngineName;
+  /** default: the next free number */
+  domidPolicy?: DomidPolicy;
   /** trace classes, "hypercall,event" or "all"; hypercalls are always recorded, for crash reports */
   trace?: string;
   /** count where guests spend their time; `profiles` has it when the machine is destroyed */
@@ -198,6 +201,8 @@ export class Machine implements AsyncDisposable {
     }
     return domain;
   }
+  /** The number that a new domain is to have; undefined: the next free one. */
+  freshDomid(): number | undefined { return freshDomid(this.#config.domidPolicy ?? "xen", (domid) => this.hv.domain(domid) !== null); }
   /** Give a domain another name, in the store too. @throws UserError where the name is taken */
   renameDomain(domain: Domain, name: string): void {
     const fault = checkName(name);

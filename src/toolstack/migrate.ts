@@ -8,11 +8,13 @@ import { countDirtyFrames, emptyTlbs, pinnedFrames, startDirtyLog, stopDirtyLog,
 import { P2M_TYPE } from "../memory/p2m.ts";
 import { envelopeEnd, envelopeStart, readEnvelopeEnd, readEnvelopeStart } from "../migration/envelope.ts";
 import { receiverStep, type ReceiverEvent, type ReceiverState, senderStep, type SenderEvent, type SenderState, type Standing } from "../migration/commit.ts";
+import type { Guest } from "../migration/guest.ts";
 import { writeCodePlaces, writeImageEnd, writeImageStart } from "../migration/image.ts";
 import { DEFLATE_BELOW_BYTES_PER_SECOND } from "../migration/deflated.ts";
 import { messageBytes, readMessage } from "../migration/messages.ts";
 import { ownPages, type Page, PageWriter } from "../migration/pages.ts";
 import { Sink, Source } from "../migration/stream.ts";
+import { goOn, standStill } from "./as_it_is.ts";
 import { takeBack } from "./create.ts";
 import type { DomainConfig } from "./config.ts";
 import { type Domain, partsOf } from "./domain.ts";
@@ -28,6 +30,8 @@ export type SendOptions = {
   readonly configJson: string;
   /** send while it runs, and again what it wrote; else it stands still from the start */
   readonly live: boolean;
+  /** have the guest suspend itself even where it could come as it is (as_it_is.ts) */
+  readonly suspends?: boolean;
   /** not built: pages after the guest */
   readonly postcopy?: boolean;
   readonly maxBytesPerSecond?: number;
@@ -44,8 +48,8 @@ export type SendOptions = {
   readonly progress?: (p: Progress) => void;
 };
 export type Round = { readonly pages: number; readonly bytes: number; readonly ms: number };
-/** How it went. `downtimeMs`: from the guest's own standstill until the other end said that it runs. */
-export type MigrateReport = { readonly migration: string; readonly bytes: number; readonly pages: number; readonly zeroPages: number; readonly rounds: readonly Round[]; readonly totalMs: number; readonly suspendMs: number; readonly downtimeMs: number };
+/** How it went. `suspendMs`: until it stood still; `downtimeMs`: from its standstill until the other end said that it runs. */
+export type MigrateReport = { readonly migration: string; readonly bytes: number; readonly pages: number; readonly zeroPages: number; readonly rounds: readonly Round[]; readonly totalMs: number; /** it has not suspended itself */ readonly isAsItIs: boolean; readonly suspendMs: number; readonly downtimeMs: number };
 export type ReceiveOptions = {
   /** as for restoreDomain; called when all is here and the sender's disks are flushed and let go of */
   open(configJson: string): Promise<DomainConfig>;
@@ -156,7 +160,7 @@ async function sendAlone(domain: Domain, link: Link, o: SendOptions): Promise<Mi
   o.signal?.throwIfAborted();
   o.signal?.addEventListener("abort", cancel, { once: true });
   const sink = new Sink(link.writable, o.maxBytesPerSecond ?? Number.POSITIVE_INFINITY, stop.signal), answers = new Source(link.readable), writer = new PageWriter(hv, sink, BATCH, o.deflates ?? (o.maxBytesPerSecond ?? Number.POSITIVE_INFINITY) < DEFLATE_BELOW_BYTES_PER_SECOND);
-  let state: SenderState = "sending", isSuspended = false, isReleased = false, suspendMs = 0, stillMs = 0, failure: unknown = null;
+  let state: SenderState = "sending", isSuspended = false, guest: Guest | null = null, mayComeAsItIs = false, isReleased = false, suspendMs = 0, stillMs = 0, failure: unknown = null;
   /** the state as it is now: the checker takes a variable that a closure changes for what it was last */
   const at = (): SenderState => state;
   /** it is ours again and cannot be let run */
@@ -183,6 +187,7 @@ async function sendAlone(domain: Domain, link: Link, o: SendOptions): Promise<Mi
           try {
             if (isReleased) await o.handOver?.retake();
             if (isSuspended) await resumeInPlace(domain);
+            else if (guest) await goOn(domain);
           } catch (e) { stuck = new UserError(`${domain.name} is not moved, and cannot go on here: ${(e as Error).message}; it stands still`, { cause: e }); }
           break;
         case "end":
@@ -199,19 +204,26 @@ async function sendAlone(domain: Domain, link: Link, o: SendOptions): Promise<Mi
   try {
     const hello = await unlessAborted(stop.signal, heard());
     if (hello.message !== "banner") throw new UserError(`The other end is not ready to receive: ${hello.failure ?? `it says "${hello.message}"`}`);
-    const answer = heard();        // READY, or at any time why not
+    const answer = (async () => {        // READY, or at any time why not
+      const first = await heard();
+      mayComeAsItIs = first.message === "asItIs";
+      return mayComeAsItIs ? heard() : first;
+    })();
     void answer.then((a) => { if (a.message !== "ready") stop.abort(new UserError(a.failure ?? "The other end refuses the domain")); });
     await sink.write(envelopeStart(o.configJson));
-    await writeImageStart(sink, hv, describeDomain(domain, o.configJson, migration));
+    await writeImageStart(sink, hv, describeDomain(domain, o.configJson, migration, o.live && !o.suspends));
     mustBeThere(domain);
     if (o.live) await preCopy(domain, writer, sink, o, rounds, stop.signal);
     o.progress?.({ phase: "suspend", donePages: 0, totalPages: 0, bytes: sink.nrBytes });
     const askedMs = performance.now();
-    await suspendDomain(domain, stop.signal);
-    isSuspended = true;
+    if (mayComeAsItIs) guest = await standStill(domain, stop.signal);
+    if (!guest) {
+      await suspendDomain(domain, stop.signal);
+      isSuspended = true;
+    }
     stillMs = performance.now();
     suspendMs = stillMs - askedMs;
-    await devices.hold();
+    if (!guest) await devices.hold();
     mustBeThere(domain);
     const pages = o.live ? lastPages(domain, writer) : [...ownPages(hv)];
     await writer.write(pages, (n) => {
@@ -223,7 +235,7 @@ async function sendAlone(domain: Domain, link: Link, o: SendOptions): Promise<Mi
       await o.handOver.release();
       mustBeThere(domain);
     }
-    await writeImageEnd(sink, hv, ownNodes(domain));
+    await writeImageEnd(sink, hv, ownNodes(domain), guest);
     mustBeThere(domain);
     await sink.write(envelopeEnd());
     o.progress?.({ phase: "commit", donePages: 0, totalPages: 0, bytes: sink.nrBytes });
@@ -271,7 +283,7 @@ async function sendAlone(domain: Domain, link: Link, o: SendOptions): Promise<Mi
   const endMs = performance.now();
   sink.release();
   answers.release();
-  return { migration, bytes: sink.nrBytes, pages: writer.nrPages, zeroPages: writer.nrZeros, rounds, totalMs: endMs - begunMs, suspendMs, downtimeMs: endMs - stillMs };
+  return { migration, bytes: sink.nrBytes, pages: writer.nrPages, zeroPages: writer.nrZeros, rounds, totalMs: endMs - begunMs, isAsItIs: guest !== null, suspendMs, downtimeMs: endMs - stillMs };
 }
 
 // Receiving --------------------------------------------------------------------
@@ -281,7 +293,7 @@ async function sendAlone(domain: Domain, link: Link, o: SendOptions): Promise<Mi
  */
 export async function receiveDomain(machine: Machine, link: Link, o: ReceiveOptions): Promise<Domain> {
   const from = new Source(link.readable), answers = new Sink(link.writable);
-  let state: ReceiverState = "receiving", domain: Domain | null = null, migration = "", failure: unknown = null, isNoted = false;
+  let state: ReceiverState = "receiving", domain: Domain | null = null, migration = "", failure: unknown = null, isNoted = false, isAsItIs = false;
   const word: Word = { standing: "receiving" };
   const be = (now: ReceiverState): void => {
     state = now;
@@ -317,7 +329,11 @@ export async function receiveDomain(machine: Machine, link: Link, o: ReceiveOpti
           be("ready");
           return act({ kind: "failed" });
         }
-        case "start": if (!domain!.isGone) domain!.unpause(); break;
+        case "start":
+          if (domain!.isGone) break;
+          domain!.unpause();
+          if (isAsItIs) domain!.devices.announce();
+          break;
         // it runs, whether the other end hears of it or not
         case "report": answers.post(messageBytes("report", failure === null ? undefined : (failure as Error).message)); break;
         case "drop": await domain?.destroy(); break;
@@ -338,7 +354,8 @@ export async function receiveDomain(machine: Machine, link: Link, o: ReceiveOpti
         declare(machine, migration, word);
       }
       o.progress?.({ phase: "memory", donePages, totalPages: about.maxPages, bytes: from.offset });
-    });
+    }, () => answers.post(messageBytes("asItIs")));
+    isAsItIs = arriving.image.guest !== null;
     migration ||= arriving.about.migration ?? newId();
     declare(machine, migration, word);
     let taken = false;

@@ -3,13 +3,18 @@ import { test } from "node:test";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { tinyKernel } from "../../test/tiny-kernel.ts";
+import { XS } from "../abi/io/xs_wire.ts";
 import { SHUTDOWN } from "../abi/sched.ts";
+import { DOMID } from "../abi/xen.ts";
 import { UserError } from "../base/errors.ts";
+import { Domain as HvDomain } from "../hypervisor/domain.ts";
 import { DOMAIN } from "../hypervisor/objects.ts";
 import { P2M_RW, P2M_TYPE } from "../memory/p2m.ts";
 import { collector, streamOf } from "../migration/fixture.ts";
 import { CPU } from "../x86/state.ts";
 import { domainPath } from "../xenstore/path.ts";
+import { Transaction } from "../xenstore/tree.ts";
+import { strings } from "../xenstore/wire.ts";
 import type { DomainConfig } from "./config.ts";
 import type { Domain } from "./domain.ts";
 import { idleHost, obey } from "./fixture.ts";
@@ -284,4 +289,54 @@ test("a domain that can neither be saved nor go on is said to stand still, and t
   domain.devices.goOn = () => Promise.reject(new Error("no rings"));
   await assert.rejects(saveDomain(domain, new WritableStream({ abort: () => { isAborted = true; } }), { configJson: "{}", atInstant: () => Promise.reject(new Error("no snapshot")) }), /^UserError: tiny cannot be saved: no snapshot; and it cannot go on: no rings; it stands still$/);
   assert.equal(isAborted, true);
+});
+
+test("a guest that is not asked moves as it is: its nodes, watches and number go along, and what is there hears of changes", async () => {
+  await using one = await make();
+  await using two = await make();
+  const domain = await one.createDomain({ ...shape, kernel: tinyKernel() }), base = domainPath(domain.domid), [a, b] = links();
+  one.xs.write(`${base}/data/mine`, "é\u0001");
+  one.xs.setPerms(`${base}/data/mine`, [`n${domain.domid}`, "r0", "r77"]);
+  one.xs.remove(`${base}/device/suspend`);
+  const c = one.store.connectionOf(domain.domid)!, ask = (type: number, ...words: string[]): void => { assert.notEqual(one.store.request(c, { type, req_id: 0, tx_id: 0, payload: strings(...words) }).reply.type, XS.ERROR); };
+  ask(XS.WATCH, "data/mine", "relative");
+  ask(XS.WATCH, `${base}/memory/target`, "absolute");
+  const received = receiveDomain(two, b, { open }), report = await sendDomain(domain, a, { configJson: "{}", live: true }), there = await received;
+  assert.deepEqual([report.isAsItIs, there.domid, (await domain.wait()).reason], [true, domain.domid, "suspend"]);
+  assert.deepEqual(two.xs.readBytes(`${base}/data/mine`), new TextEncoder().encode("é\u0001"));
+  assert.deepEqual(two.xs.perms(`${base}/data/mine`), [`n${domain.domid}`, "r0"], "what another domain may, no other domain may here");
+  assert.equal(two.xs.read(`${base}/device/suspend`), undefined);
+  const its = two.store.connectionOf(domain.domid)!;
+  assert.deepEqual(two.store.watches.ownedBy(its).map(({ path, token, prefix }) => [path, token, prefix]), [[`${base}/data/mine`, "relative", `${base}/`], [`${base}/memory/target`, "absolute", ""]]);
+  assert.equal(its.nrWatches, 2);
+  await there.destroy();
+});
+test("where its number is taken, or it is in the middle of something in the store, it suspends itself", async () => {
+  await using one = await make();
+  await using two = await make();
+  for (const hinder of ["number", "transaction", "asked"] as const) {
+    const domain = await obedient(one), [a, b] = links(), other = hinder === "number" ? HvDomain.create(two.hv, { domid: domain.domid, maxVcpus: 1, maxPages: 0 }) : null;
+    if (hinder === "transaction") one.store.connectionOf(domain.domid)!.transactions.set(1, new Transaction(one.store.tree));
+    const received = receiveDomain(two, b, { open }), report = await sendDomain(domain, a, { configJson: "{}", live: true, suspends: hinder === "asked" }), there = await received;
+    assert.deepEqual([report.isAsItIs, there.domid === domain.domid], [false, hinder !== "number"], hinder);
+    await there.destroy();
+    await other?.destroy();
+  }
+});
+test("refused at the last moment, a guest that was not asked goes on where it is, timers and all", async () => {
+  await using one = await make();
+  await using two = await make();
+  const domain = await one.createDomain({ ...shape, kernel: tinyKernel() }), [a, b] = links(), hd = one.hv.domain(domain.domid)!, received = receiveDomain(two, b, { open: async () => { throw new UserError("no such disk"); } });
+  received.catch(() => {});
+  hd.vcpu(0)!.setDeadline("singleshot", one.hv.clock.now() + 1e9);
+  await assert.rejects(send(domain, a), /tiny is not moved and runs on here: .*no such disk/);
+  assert.deepEqual([hd.mayRun, domain.isPaused, two.domains.length], [true, false, 0]);
+  assert.ok(one.hv.scheduler.nextDeadline <= hd.vcpu(0)!.deadline("singleshot"));
+  await domain.destroy();
+});
+test("numbers that hardly another host has, where it was asked for", async () => {
+  await using one = await createMachine({ host: idleHost, memoryMiB: 48, nrDomains: 2, pcpus: 1, domidPolicy: "random" });
+  const ids = [];
+  for (const name of ["a", "b"]) ids.push((await one.createDomain({ ...shape, name, kernel: tinyKernel() })).domid);
+  assert.ok(ids[0] !== ids[1] && ids.every((id) => id >= 1 && id < DOMID.FIRST_RESERVED) && Math.max(...ids) > 2, ids.join());
 });

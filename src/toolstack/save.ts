@@ -4,6 +4,7 @@
  */
 import { UserError } from "../base/errors.ts";
 import { Domain as HvDomain } from "../hypervisor/domain.ts";
+import { setGuestState } from "../hypervisor/guest_state.ts";
 import { setHvmContext } from "../hypervisor/hvm_context.ts";
 import { MachineMemoryExhausted } from "../memory/frames.ts";
 import { type About, aboutOf, isOwn, type StorePairs } from "../migration/about.ts";
@@ -13,8 +14,9 @@ import { ownPages, PageWriter } from "../migration/pages.ts";
 import { Sink, Source, StreamError } from "../migration/stream.ts";
 import { xxh32 } from "../migration/xxh32.ts";
 import { domainPath } from "../xenstore/path.ts";
+import { stoodNs, takeUp } from "./as_it_is.ts";
 import { type CheckedConfig, checkConfig, type DomainConfig } from "./config.ts";
-import { connectDomain, takeBack, type Undo, uuidBytes } from "./create.ts";
+import { connectDomain, takeBack, type Undo, uuidBytes, withDomid } from "./create.ts";
 import { Domain, partsOf } from "./domain.ts";
 import type { Machine } from "./machine.ts";
 import { leaving, resumeInPlace, suspendDomain } from "./suspend.ts";
@@ -36,12 +38,12 @@ export type SaveOptions = {
   readonly progress?: (p: Progress) => void;
 };
 
-/** What goes into the stream before the pages. */
-export function describeDomain(domain: Domain, configJson: string, migration: string | null): About {
+/** What goes into the stream before the pages. @param mayStayAwake the guest need not suspend itself */
+export function describeDomain(domain: Domain, configJson: string, migration: string | null, mayStayAwake = false): About {
   const { machine, hv, config, gfns, overheadPages } = partsOf(domain), path = domainPath(domain.domid), kib = (key: string): number => Number(machine.xs.read(`${path}/memory/${key}`) ?? config.memoryMiB * 1024);
   return {
     ...aboutOf(hv), overheadPages, storeGfn: gfns.store, consoleGfn: gfns.console, targetKiB: kib("target"), staticMaxKiB: kib("static-max"), maxmemMiB: config.maxmemMiB,
-    configSum: xxh32(new TextEncoder().encode(configJson)), migration,
+    configSum: xxh32(new TextEncoder().encode(configJson)), migration, domid: mayStayAwake ? domain.domid : null,
   };
 }
 /** The guest's own nodes that go with it. */
@@ -122,19 +124,22 @@ export type RestoreOptions = {
 
 /** A domain that is being made from a stream. */
 export type Arriving = { readonly hd: HvDomain; readonly about: About; readonly image: Image; readonly undo: Undo };
-/** Read an image into a new domain without anything outside. @param configJson what the stream began with @throws StreamError, UserError; nothing is left then */
-export async function readImage(machine: Machine, from: Source, configJson: string, told: (pages: number, about: About) => void): Promise<Arriving> {
+/** Read an image into a new domain without anything outside. @param configJson what the stream began with @param asItIs told where the domain has got the number by which the guest knows itself @throws StreamError, UserError; nothing is left then */
+export async function readImage(machine: Machine, from: Source, configJson: string, told: (pages: number, about: About) => void, asItIs?: () => void): Promise<Arriving> {
   const undo: Undo = [];
   try {
     const reader = new ImageReader(from), about = await reader.start();
     if (xxh32(new TextEncoder().encode(configJson)) !== about.configSum) throw new StreamError("The configuration at the stream's beginning is damaged: its checksum is another");
     // more than it may have from now on: a balloon that was asked to grow may not have done so yet
-    const hd = HvDomain.create(machine.hv, { maxVcpus: about.nrVcpus, maxPages: Math.max(about.maxPages, about.maxmemMiB * 256 + about.overheadPages) });
+    const isFree = asItIs !== undefined && about.domid !== null && machine.hv.domain(about.domid) === null;
+    const hd = HvDomain.create(machine.hv, { ...withDomid(isFree ? about.domid! : machine.freshDomid()), maxVcpus: about.nrVcpus, maxPages: Math.max(about.maxPages, about.maxmemMiB * 256 + about.overheadPages) });
     undo.push(() => hd.destroy());
+    if (isFree) asItIs();
     hd.setMemoryMap(about.e820);
     let nrPages = 0;
     const image = await reader.rest(hd, (n) => { nrPages += n; told(nrPages, about); });
     hd.setMaxPages(about.maxPages);
+    if (image.guest && hd.domid !== about.domid) throw new StreamError(`The stream's guest has not suspended itself and knows itself as domain ${about.domid}, which it cannot be here`);
     for (const gfn of [about.storeGfn, about.consoleGfn]) if (hd.p2m.lookup(gfn) === 0) throw new StreamError(`The stream has no page at gfn 0x${gfn.toString(16)}, where the guest has a ring: it is damaged`);
     return { hd, about, image, undo };
   } catch (e) {
@@ -148,13 +153,19 @@ export async function connectArrived(machine: Machine, config: CheckedConfig, { 
   try {
     hd.setHandle(uuidBytes(config.uuid));
     machine.cpus.place(hd, config);
-    setHvmContext(hd, image.context);
+    const { guest } = image;
+    setHvmContext(hd, image.context, guest ? stoodNs(guest) : 0);
     for (const [index, value] of image.params) hd.setParam(index, value);
+    if (guest) setGuestState(hd, guest.state);
     const onlineVcpus = [...hd.vcpus()].filter((v) => v.isUp).length;
     const parts = await connectDomain(machine, config, hd, {
-      gfns: { store: about.storeGfn, console: about.consoleGfn }, overheadPages: about.overheadPages, targetKiB: about.targetKiB, staticMaxKiB: about.staticMaxKiB, onlineVcpus,
+      gfns: { store: about.storeGfn, console: about.consoleGfn }, ...(guest ? { ports: { store: guest.storePort, console: guest.consolePort } } : {}), overheadPages: about.overheadPages, targetKiB: about.targetKiB, staticMaxKiB: about.staticMaxKiB, onlineVcpus,
     }, undo);
     const base = domainPath(hd.domid);
+    if (guest) {
+      await takeUp(parts, guest);
+      return new Domain(config, parts);
+    }
     machine.xs.transaction((t) => t.writeAll([...hd.vcpus()].map((v) => ({ path: `${base}/cpu/${v.id}/availability`, value: v.isUp ? "online" : "offline" }))));       // not always the first ones
     machine.xs.transaction((t) => { for (const [path, value] of image.pairs) t.writeAll([{ path: `${base}/${path}`, value, perms: [`n${hd.domid}`] }]); });
     return new Domain(config, parts);

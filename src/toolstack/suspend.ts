@@ -40,6 +40,12 @@ export async function resumeInPlace(domain: Domain): Promise<void> {
   hv.resume();
 }
 
+/** @throws UserError for a domain that does not run, or is about to end */
+export function mayGo(domain: Domain): void {
+  if (partsOf(domain).hv.end) throw new UserError(`${domain.name} has shut down; only a running domain can be saved or moved`);
+  if (domain.isPaused) throw new UserError(`${domain.name} is paused and cannot suspend itself; unpause it first`);
+  if (domain.control.shutdownAsked) throw new UserError(`${domain.name} has been asked to go down ("${domain.control.shutdownAsked}") and has not answered yet`);
+}
 /**
  * Ask the guest and wait until it has suspended itself and no vCPU runs.
  * @throws UserError when it cannot or does not; the domain runs on then, also where it follows too late
@@ -48,9 +54,7 @@ export async function suspendDomain(domain: Domain, signal?: AbortSignal): Promi
   const { hv, machine: { xs } } = partsOf(domain), request = `${domainPath(domain.domid)}/control/shutdown`;
   signal?.throwIfAborted();
   if (isAwaited(domain)) throw new UserError(`${domain.name} is being saved or moved already`);
-  if (hv.end) throw new UserError(`${domain.name} has shut down; only a running domain can be saved or moved`);
-  if (domain.isPaused) throw new UserError(`${domain.name} is paused and cannot suspend itself; unpause it first`);
-  if (domain.control.shutdownAsked) throw new UserError(`${domain.name} has been asked to go down ("${domain.control.shutdownAsked}") and has not answered yet`);
+  mayGo(domain);
   const before = domain.suspension;        // of an earlier request: who follows that now goes on at once
   domain.suspension ??= { told: () => {} };
   try {

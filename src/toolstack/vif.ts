@@ -26,7 +26,7 @@ export async function attachVif(devices: Devices, networks: Networks, dom0: Dom0
       name, domid, devid, mac, port, grants: dom0Grants(dom0, domid), bind: dom0Bind(dom0, domid), rate: config.rate ? new TokenBucket(config.rate, hostClock) : null, log: sparingly(log),
       ...(mtu === undefined ? {} : { mtu }),
     });
-    devices.add(devid, { driver, release }, { handle: devid, mac, ...(mtu === undefined ? {} : { mtu }) }, {
+    devices.add(devid, { driver, release, announce: () => driver.announce() }, { handle: devid, mac, ...(mtu === undefined ? {} : { mtu }) }, {
       handle: devid, mac, bridge: bridgeName, type: "vif", script: "", ...(isGuarded ? { ip: config.ips!.join(" ") } : {}), ...(mtu === undefined ? {} : { mtu }),
       ...(config.rate ? { rate: `${config.rate.bytesPerInterval},${config.rate.intervalUs}` } : {}),
     });

@@ -44,6 +44,31 @@ test("what comes without an event while the server has just looked is found all 
   g.ring.close();
 });
 
+test("it is still when nothing is on its way: no request, no piece of one, no transaction, nothing that the guest has no room for", () => {
+  const g = new GuestRing(), dom0 = new Client(g.store), packet = encodePacket({ type: XS.GET_DOMAIN_PATH, req_id: 1, tx_id: 0, payload: strings("1") });
+  const looks = (wanted: boolean, what: string): void => assert.equal(g.ring.isStill, wanted, what);
+  looks(true, "new");
+  g.put(packet.subarray(0, 10));
+  looks(false, "a request waits");
+  g.ring.poll();
+  looks(false, "half of it has been taken");
+  g.put(packet.subarray(10));
+  g.ring.poll();
+  looks(true, "answered; that the guest has not read it yet lies in its page");
+  g.receive();
+  const id = Number.parseInt(g.ask(XS.TRANSACTION_START, "")[0]!, 10);
+  looks(false, "a transaction is open");
+  g.send(XS.TRANSACTION_END, strings("F"), 7, id);
+  g.receive();
+  looks(true, "and over");
+  g.ask(XS.WATCH, "data", "t".repeat(200));
+  for (let i = 0; i < 20; i++) dom0.write(`/local/domain/1/data/${i}`, "");
+  looks(false, "events wait for room");
+  g.reconnect();
+  g.ring.poll();
+  looks(true, "connected anew");
+});
+
 test("packets larger than the rings pass both ways", () => {
   const g = new GuestRing(new Store({ quota: { nodeBytes: 4096 } })), value = "v".repeat(3000);
   g.send(XS.WRITE, toBytes(`big\0${value}`));

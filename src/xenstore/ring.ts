@@ -221,6 +221,11 @@ export class StoreRing {
     clearTimeout(this.#look);
     this.#disconnect();
   }
+  /** Connected, with no request or reply on its way and no transaction open: who has the page and the watches can go on. */
+  get isStill(): boolean {
+    const c = this.#connection;
+    return c !== undefined && this.#load(PAGE.connection.at) === XENSTORE_CONNECTED && this.#load(PAGE.req_prod.at) === this.#reqCons && !this.#reader.isWithin && this.#outbox.nrBytes === 0 && c.transactions.size === 0;
+  }
   /** For an inspector: what is on its way. */
   get state(): { connected: boolean; reqCons: number; rspProd: number; queuedBytes: number } {
     return { connected: this.#connection !== undefined, reqCons: this.#reqCons, rspProd: this.#rspProd, queuedBytes: this.#outbox.nrBytes };

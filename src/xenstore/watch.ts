@@ -40,6 +40,8 @@ export class Watches<Owner> {
     else this.#byPath.delete(path);
     return kept.length < here.length;
   }
+  /** An owner's, oldest first. */
+  ownedBy(owner: Owner): Watch<Owner>[] { return [...this.#byPath.values()].flat().filter((w) => w.owner === owner).sort((a, b) => a.seq - b.seq); }
   /** Watches on this very path. */
   at(path: string): readonly Watch<Owner>[] {
     return this.#byPath.get(path) ?? [];

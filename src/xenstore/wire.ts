@@ -41,6 +41,8 @@ export class PacketReader {
   get wanted(): number {
     return (this.#filled < HEADER_BYTES ? HEADER_BYTES : HEADER_BYTES + XsdSockmsg.len.get(this.#view, 0)) - this.#filled;
   }
+  /** Is a packet in hand? */
+  get isWithin(): boolean { return this.#filled > 0; }
   /** Take at most `wanted` bytes. @returns the packet that they complete */
   push(bytes: Uint8Array): Packet | undefined {
     if (this.broken) return undefined;

@@ -51,3 +51,13 @@ test("a ring that is broken from the start is told of, and let go of afterwards"
   assert.deepEqual([t.bound.size, t.mem.nrMapped, t.port.peer], [0, 0, null]);
   assert.deepEqual(t.mem.faults, []);
 });
+
+test("a device that has moved says where its address is now, once it is connected: RARP", () => {
+  const t = setUp({ "event-channel": 1 });
+  t.driver.announce();
+  assert.equal(t.port.frames.length, 0, "nobody is there yet");
+  t.connect();
+  t.driver.announce();
+  assert.deepEqual(t.port.frames.map(({ bytes }) => Buffer.from(bytes).toString("hex")), [`ffffffffffff00163e000001${"8035"}${"0001080006040003"}00163e000001${"00000000"}00163e000001${"0".repeat(44)}`]);
+  t.driver.disconnect();
+});

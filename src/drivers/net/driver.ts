@@ -69,6 +69,10 @@ export class NetDriver implements BackDriver {
     back.start();
   }
 
+  /** Have the bridges learn that the address is here: as an ARP of the guest's own would. RFC 903 */
+  announce(): void {
+    if (this.#connected) this.#options.port.receive({ bytes: rarp(this.#options.mac), checksum: "unknown", gso: null });
+  }
   disconnect(): void {
     const connected = this.#connected;
     if (!connected) return;
@@ -79,4 +83,15 @@ export class NetDriver implements BackDriver {
   describe(): Record<string, unknown> {
     return { mac: this.#options.mac, port: this.#options.port.name, isConnected: this.#connected !== null, back: this.#connected?.back.describe() ?? null };
   }
+}
+
+/** A reverse ARP request that nobody answers: 60 bytes from the address to all. */
+function rarp(mac: string): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(60), own = mac.split(":").map((part) => Number.parseInt(part, 16));
+  bytes.fill(0xff, 0, 6);
+  bytes.set(own, 6);
+  bytes.set([0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3], 12);        // RARP; Ethernet, IPv4, their lengths, request reverse
+  bytes.set(own, 22);
+  bytes.set(own, 32);
+  return bytes;
 }
