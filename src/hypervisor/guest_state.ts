@@ -107,6 +107,7 @@ export function setGuestState(d: Domain, s: GuestState): void {
   need(s.vcpus.length === nrVcpus && s.pages.length === (1 + s.grantGfns.length) * PAGE, "it is of another domain");
   hv.set(DOMAIN.timeOffsetNs, d.at, Number(BigInt.asIntN(64, adjust - s.tscAtZero)));
   const offsetNs = d.timeOffsetNs;
+  for (const vector of [s.callbackVector, ...s.vcpus.map((v) => v.upcallVector)]) need(vector === 0 || vector >= 16, `${vector} is no vector of an interrupt`);
   for (const [index, value] of s.params) d.setParam(index, value);
   hv.store(DOMAIN.callbackVector, d.at, s.callbackVector);
   hv.set(DOMAIN.vmAssist, d.at, s.vmAssist);

@@ -140,6 +140,7 @@ test("a damaged state is refused, whatever is damaged, and nothing else happens"
   assert.ok(nrRefused > 150, `${nrRefused} refused`);
   for (const bytes of [new Uint8Array(0), body.subarray(0, 3), body.subarray(0, length), body.subarray(0, body.length - 1)]) assert.throws(() => parseGuest(bytes, "record"), StreamError);
   const twice = guestState(f.d);
+  assert.throws(() => setGuestState(arrived(f).d, { ...twice, callbackVector: 14 }), /14 is no vector of an interrupt/);
   assert.throws(() => setGuestState(arrived(f).d, { ...twice, vcpus: twice.vcpus.slice(1) }), /it is of another domain/);
   assert.throws(() => setGuestState(arrived(f).d, { ...twice, ports: [...twice.ports, { ...twice.ports[0]!, state: EVTCHNSTAT.interdomain }] }), /port \d+; the stream is damaged/);
   f.done();
