@@ -13,7 +13,7 @@ import { P2M_RW, P2M_TYPE } from "../memory/p2m.ts";
 import { CPU } from "../x86/state.ts";
 import type { Domain } from "./domain.ts";
 import { pinnedFrames } from "./dirty_log.ts";
-import { allPorts, type PortFields, setPort } from "./event_channel.ts";
+import { allPorts, portAbi, type PortFields, setPort } from "./event_channel.ts";
 import { expandArray, initControl } from "./event_fifo.ts";
 import { grantFrameGfn, grantFrameMfn, growGrantTable, nrGrantFrames, setGrantFrameGfn } from "./grant_table.ts";
 import { pinGuestFrame } from "./guest_frame.ts";
@@ -34,7 +34,7 @@ export type VcpuState = {
 };
 export type PortState = PortFields & { readonly port: number };
 export type GuestState = {
-  /** Vcpu.tscAtZero of vCPU 0 */
+  /** Vcpu.tscAtZero of vCPU 0, as it will be told when it runs */
   readonly tscAtZero: bigint;
   readonly sharedInfoGfn: number | null; readonly callbackVector: number; readonly vmAssist: number; readonly presetCode: number;
   readonly params: readonly (readonly [index: number, value: bigint])[];
@@ -47,6 +47,8 @@ export type GuestState = {
 /** Parameters that a guest sets and that say something to nobody but itself and us. */
 export const GUEST_PARAMS = [HVM_PARAM.CALLBACK_IRQ, HVM_PARAM.VM86_TSS, HVM_PARAM.VM86_TSS_SIZED, HVM_PARAM.VM_GENERATION_ID_ADDR, HVM_PARAM.X87_FIP_WIDTH] as const;
 
+/** The latest time that goes into a stream, a hundred days of system time; a timer beyond it is armed for then. */
+const FOREVER_NS = 2 ** 53 - 1;
 const NO_GFN = 0xffffffff, PAGE = 4096, WORD0 = { at: 0 };
 /** The domain has something that cannot go on elsewhere as it is: the guest must suspend itself. */
 export class NotAsItIs extends Error { override name = "NotAsItIs"; }
@@ -54,7 +56,7 @@ export class NotAsItIs extends Error { override name = "NotAsItIs"; }
 // Taking down ------------------------------------------------------------------
 /** @throws NotAsItIs */
 export function guestState(d: Domain): GuestState {
-  const { hv } = d, { u8, f64 } = hv.views, fifoPages = hv.get(DOMAIN.fifoPages, d.at), gfnOf = gfnsOf(d), gfn = (n: number): number | null => (n === NO_GFN ? null : n);
+  const { hv } = d, { u8, f64 } = hv.views, fifoPages = hv.get(DOMAIN.fifoPages, d.at), gfnOf = gfnsOf(d), now = hv.clock.now(), gfn = (n: number): number | null => (n === NO_GFN ? null : n);
   const placeOf = (at: number): Place | null => {
     if (at === 0) return null;
     const found = gfnOf.get(at >>> 12);
@@ -62,19 +64,20 @@ export function guestState(d: Domain): GuestState {
     return { gfn: found, offset: at & PAGE - 1 };
   };
   const ports = allPorts(d).map((p): PortState => {
-    if (p.state !== EVTCHNSTAT.unbound && p.state !== EVTCHNSTAT.interdomain) return p;
+    if (p.state !== EVTCHNSTAT.unbound && p.state !== EVTCHNSTAT.interdomain) return { ...p, remoteDomid: 0 };
     if (p.remoteDomid !== 0) throw new NotAsItIs(`its port ${p.port} leads to domain ${p.remoteDomid}`);
     return { ...p, state: EVTCHNSTAT.unbound };
   });
+  const open = new Set(ports.map(({ port }) => port));
   const vcpu = (v: Vcpu): VcpuState => {
     const flags = v.pauseFlags, cpu = v.context, { dv } = hv.views;
     if (hv.load(VCPU.startup, v.at) !== 0) throw new NotAsItIs(`vCPU ${v.id} is being started`);
     return {
       isUp: v.isUp, isBlocked: (flags & VPF.blocked) !== 0, isPolling: (flags & VPF.polling) !== 0, pollPort: hv.load(VCPU.pollPort, v.at) >>> 0, upcallVector: v.upcallVector,
       info: hv.get(VCPU.vcpuInfoMfn, v.at) === 0 ? null : placeOf(v.vcpuInfo), runstateArea: hv.get(VCPU.runstateArea, v.at), timeArea: hv.get(VCPU.timeArea, v.at),
-      timers: TIMERS.map((which) => { const ns = v.deadline(which); return ns === 0 ? 0 : Math.round(ns + d.timeOffsetNs); }), periodicPeriod: hv.get(VCPU.periodicPeriod, v.at),
-      runstateNs: Array.from({ length: NR_RUNSTATES }, (_, i) => Math.round(f64[((v.at + VCPU.runstateTime.at) >>> 3) + i] as number)),
-      fifo: placeOf(hv.get(VCPU.fifoControl, v.at)), fifoTails: Array.from({ length: EVTCHN_FIFO_MAX_QUEUES }, (_, q) => hv.word(VCPU.fifoTail, v.at, q)),
+      timers: TIMERS.map((which) => { const ns = v.deadline(which); return ns === 0 ? 0 : Math.max(1, Math.min(FOREVER_NS, Math.round(ns + d.timeOffsetNs))); }), periodicPeriod: Math.min(FOREVER_NS, hv.get(VCPU.periodicPeriod, v.at)),
+      runstateNs: Array.from({ length: NR_RUNSTATES }, (_, i) => Math.round((f64[((v.at + VCPU.runstateTime.at) >>> 3) + i] as number) + (i === hv.get(VCPU.runstate, v.at) ? Math.max(0, now - hv.get(VCPU.runstateEntry, v.at)) : 0))),
+      fifo: placeOf(hv.get(VCPU.fifoControl, v.at)), fifoTails: Array.from({ length: EVTCHN_FIFO_MAX_QUEUES }, (_, q) => { const port = hv.word(VCPU.fifoTail, v.at, q); return open.has(port) || portAbi(d).isBusy(d, port) ? port : 0; }),
       inShadow: CPU.shadow.get(dv, cpu) !== 0, isAfterSti: CPU.stiRip.get(dv, cpu) === CPU.rip.get(dv, cpu), isNmiMasked: CPU.nmiMasked.get(dv, cpu) !== 0, isNmiPending: hv.load(VCPU.nmiPending, v.at) !== 0,
     };
   };
@@ -82,7 +85,7 @@ export function guestState(d: Domain): GuestState {
   pages.set(page(d.sharedInfo));
   for (let i = 0; i < nrGrants; i++) pages.set(page((grantFrameMfn(d, i) << 12) >>> 0), (1 + i) * PAGE);
   return {
-    tscAtZero: BigInt.asIntN(64, d.vcpu(0)!.tscAtZero), sharedInfoGfn: gfn(hv.get(DOMAIN.sharedInfoGfn, d.at)), callbackVector: hv.load(DOMAIN.callbackVector, d.at), vmAssist: hv.get(DOMAIN.vmAssist, d.at), presetCode: hv.load(DOMAIN.presetCode, d.at),
+    tscAtZero: BigInt.asIntN(64, CPU.tscAdjust.get(hv.views.dv, d.vcpu(0)!.context) - BigInt(d.timeOffsetNs)), sharedInfoGfn: gfn(hv.get(DOMAIN.sharedInfoGfn, d.at)), callbackVector: hv.load(DOMAIN.callbackVector, d.at), vmAssist: hv.get(DOMAIN.vmAssist, d.at), presetCode: hv.load(DOMAIN.presetCode, d.at),
     params: GUEST_PARAMS.map((index) => [index, d.param(index)] as const), isFifo: hv.load(DOMAIN.evtchnAbi, d.at) === EVTCHN_ABI.fifo,
     fifoPages: Array.from({ length: hv.get(DOMAIN.nrFifoPages, d.at) }, (_, i) => placeOf(hv.word(WORD0, fifoPages, i))!.gfn), ports,
     grantGfns: Array.from({ length: nrGrants }, (_, i) => gfn(grantFrameGfn(d, i))), vcpus: [...d.vcpus()].map(vcpu), pages,
@@ -155,6 +158,9 @@ function setVcpu(v: Vcpu, s: VcpuState, need: (isGood: boolean, what: string) =>
   hv.set(VCPU.runstateArea, v.at, s.runstateArea);
   hv.set(VCPU.timeArea, v.at, s.timeArea);
   hv.set(VCPU.periodicPeriod, v.at, s.periodicPeriod);
+  // what has passed since this domain was made here is not the guest's
+  hv.set(VCPU.runstate, v.at, s.isBlocked ? RUNSTATE.blocked : s.isUp ? RUNSTATE.runnable : RUNSTATE.offline);
+  hv.set(VCPU.runstateEntry, v.at, hv.clock.now());
   s.runstateNs.forEach((ns, i) => { f64[((v.at + VCPU.runstateTime.at) >>> 3) + i] = ns; });
   s.fifoTails.forEach((port, q) => hv.setWord(VCPU.fifoTail, v.at, q, port));
   CPU.shadow.set(dv, v.context, s.inShadow ? 1 : 0);

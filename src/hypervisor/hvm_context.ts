@@ -55,7 +55,7 @@ export function fxImage(dv: DataView, at: number, into: DataView, to: number): v
   }
   for (let i = 0; i < 32; i++) into.setBigUint64(to + FX.xmm + i * 8, dv.getBigUint64(at + CPU.xmm.at + i * 8, true), true);
 }
-function cpuRecord(v: Vcpu): Uint8Array {
+function cpuRecord(v: Vcpu, tsc: bigint): Uint8Array {
   const { dv } = v.hv.views, at = v.context, into = new DataView(new ArrayBuffer(HW.sizeof));
   fxImage(dv, at, into, HW.fpu_regs.at);
   GPRS.forEach((name, i) => HW[name].set(into, 0, dv.getBigUint64(at + gprAt(i), true)));
@@ -71,7 +71,7 @@ function cpuRecord(v: Vcpu): Uint8Array {
   }
   HW.gdtr_limit.set(into, 0, CPU.gdtrLimit.get(dv, at));
   HW.idtr_limit.set(into, 0, CPU.idtrLimit.get(dv, at));
-  HW.tsc.set(into, 0, unsigned(v.hv.clock.tsc() + CPU.tscAdjust.get(dv, at)));
+  HW.tsc.set(into, 0, unsigned(tsc + CPU.tscAdjust.get(dv, at)));
   HW.flags.set(into, 0, XEN_X86_FPU_INITIALISED);
   return new Uint8Array(into.buffer);
 }
@@ -111,7 +111,8 @@ export function getHvmContext(d: Domain): Uint8Array<ArrayBuffer> {
   HvmSaveHeader.gtsc_khz.set(header, 0, TSC_KHZ);
   add(CODE.HEADER, 0, new Uint8Array(header.buffer));
   const all = [...d.vcpus()], up = all.filter((v) => v.isUp);
-  for (const v of up) add(CODE.CPU, v.id, cpuRecord(v));
+  const tsc = d.hv.clock.tsc();        // of one instant: they are to stay in step
+  for (const v of up) add(CODE.CPU, v.id, cpuRecord(v, tsc));
   for (const v of all) {
     const { state, regs } = lapicSave(v);
     add(CODE.LAPIC, v.id, state);
@@ -146,7 +147,7 @@ function flaw(r: DataView): string | null {
   for (const name of ["gdtr_limit", "idtr_limit"] as const) if (HW[name].get(r, 0) > 0xffff) return `${name} is 0x${HW[name].get(r, 0).toString(16)}`;
   return HW.pending_event.get(r, 0) >>> 31 ? "an exception is pending" : null;
 }
-function takeCpu(v: Vcpu, r: DataView, elapsedNs: number): void {
+function takeCpu(v: Vcpu, r: DataView, tsc: bigint): void {
   v.setContext((dv, at) => {
     resetContext(dv, at, v.id);
     const fx = HW.fpu_regs.at, fsw = r.getUint16(fx + FX.fsw, true), top = fsw >>> 11 & 7;
@@ -180,7 +181,7 @@ function takeCpu(v: Vcpu, r: DataView, elapsedNs: number): void {
     CPU.idtrLimit.set(dv, at, HW.idtr_limit.get(r, 0));
     setFlags({ v: v.hv.views, at } as Cpu, Number(HW.rflags.get(r, 0)), -1);
     // the counter goes on where it stood, or where it would be now; what the guest itself added to it is known when TSC_ADJUST comes
-    CPU.tscHidden.set(dv, at, unsigned(HW.tsc.get(r, 0) + BigInt(elapsedNs) - v.hv.clock.tsc()));
+    CPU.tscHidden.set(dv, at, unsigned(HW.tsc.get(r, 0) - tsc));
     CPU.tscAdjust.set(dv, at, CPU.tscHidden.get(dv, at));
   }, false);
 }
@@ -218,11 +219,12 @@ export function setHvmContext(d: Domain, bytes: Uint8Array, elapsedNs = 0): void
   if (!header || HvmSaveHeader.magic.get(header, 0) !== HVM_FILE_MAGIC) throw new UserError("HVM context: there is no header; this is no context of a domain");
   if (HvmSaveHeader.version.get(header, 0) !== HVM_FILE_VERSION) throw new UserError(`HVM context: its version is ${HvmSaveHeader.version.get(header, 0)}; this Domus takes ${HVM_FILE_VERSION}`);
   if (!records.has(`${CODE.CPU}/0`)) throw new UserError("HVM context: vCPU 0 has no CPU record; the stream is damaged");
+  const tsc = d.hv.clock.tsc() - BigInt(elapsedNs);
   for (const v of d.vcpus()) {
     const get = (code: number): DataView | undefined => records.get(`${code}/${v.id}`), cpu = get(CODE.CPU), mtrr = get(CODE.MTRR), xsave = get(CODE.CPU_XSAVE), adjust = get(CODE.TSC_ADJUST);
     const why = cpu ? flaw(cpu) : null;
     if (why !== null) throw new UserError(`HVM context: the CPU record of vCPU ${v.id} cannot be: ${why}; the stream is damaged, or of a processor that Domus has not`);
-    if (cpu) takeCpu(v, cpu, elapsedNs);
+    if (cpu) takeCpu(v, cpu, tsc);
     else {        // its counter is in step with the others' when it comes up
       resetContext(dv, v.context, v.id);
       const first = d.vcpu(0)!.context;

@@ -13,7 +13,8 @@ export function lapicSave(v: Vcpu): { state: Uint8Array; regs: Uint8Array } {
   const { dv, u32 } = v.hv.views, state = new DataView(new ArrayBuffer(HvmHwLapic.sizeof)), regs = new DataView(new ArrayBuffer(HvmHwLapicRegs.sizeof));
   const base = CPU.apicBase.get(dv, v.context), word = (v.at + VCPU.lapic.at + LAPIC.regs.at) >>> 2;
   for (let i = 0; i < NR_REGS; i++) regs.setUint32(i * 16, Atomics.load(u32, word + i), true);
-  regs.setUint32(APIC.TMCCT * 16, lapicRead(v, APIC.TMCCT, false), true);
+  // one that is due and has not fired (timers of a paused domain stand) is to fire there
+  regs.setUint32(APIC.TMCCT * 16, Math.max(lapicRead(v, APIC.TMCCT, false), v.deadline("lapicDeadline") === 0 ? 0 : 1), true);
   HvmHwLapic.apic_base_msr.set(state, 0, base);
   HvmHwLapic.disabled.set(state, 0, (lapicRead(v, APIC.SVR, false) & SVR_ENABLE ? 0 : DISABLED.bySvr) | (Number(base) & APIC_BASE.EN ? 0 : DISABLED.byMsr));
   HvmHwLapic.timer_divisor.set(state, 0, divider(lapicRead(v, APIC.TDCR, false)));

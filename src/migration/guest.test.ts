@@ -40,7 +40,7 @@ function lived(): { f: Fixture; ports: { ring: number; timer: number; ipi: numbe
   f.call(H.vcpu_op, VCPUOP.set_singleshot_timer, 0, f.put(16, (s) => { VcpuSetSingleshotTimer.timeout_abs_ns.set(s, 0, BigInt(hv.clock.now() + 60e9)); }));
   return { f, ports: { ring: early, timer, ipi } };
 }
-const guestOf = (d: Domain): Guest => ({ state: guestState(d), storePort: 1, consolePort: 2, wallMs: 0, nodes: [], watches: [] });
+const guestOf = (d: Domain): Guest => ({ wallMs: 0, ...plainGuest(d) }), plainGuest = (d: Domain): Omit<Guest, "wallMs"> => ({ state: guestState(d), storePort: 1, consolePort: 2, nodes: [], watches: [] });
 /** Another machine with the guest's memory and registers. */
 function arrived(f: Fixture): Fixture {
   const to = new Fixture(), d = Domain.create(to.hv, { maxVcpus: 2, maxPages: 128 });
@@ -78,7 +78,7 @@ test("a guest's ports, grants, areas, timers and time are elsewhere as they were
   to.dom0.unmapGrant(ring);
   to.dom0.closePort(local);
   // and the next machine would be told the same
-  const again = guestState(to.d), plain = ({ pages: _, vcpus, ...rest }: typeof again) => ({ ...rest, vcpus: vcpus.map(({ isBlocked: __, ...x }) => x) });
+  const again = guestState(to.d), plain = ({ pages: _, vcpus, ...rest }: typeof again) => ({ ...rest, vcpus: vcpus.map(({ isBlocked: __, runstateNs: ___, ...x }) => x) });
   assert.deepEqual(plain(again), plain(guest.state));
   f.done();
   to.done();

@@ -58,12 +58,12 @@ export async function writeCodePlaces(sink: Sink, d: Domain): Promise<number> {
   return places.length;
 }
 /** What follows the pages, when the domain runs no more. @param guest of one that has not suspended itself */
-export async function writeImageEnd(sink: Sink, d: Domain, pairs: StorePairs, guest: Guest | null = null): Promise<void> {
+export async function writeImageEnd(sink: Sink, d: Domain, pairs: StorePairs, guest: Omit<Guest, "wallMs"> | null = null): Promise<void> {
   const tsc = new DataView(new ArrayBuffer(TscInfo.sizeof));
   TscInfo.khz.set(tsc, 0, TSC_KHZ);
   TscInfo.nsec.set(tsc, 0, BigInt(d.hv.clock.now()));
   const params = SAVED_PARAMS.map((name) => [HVM_PARAM[name], d.param(HVM_PARAM[name])] as const).filter(([, value]) => value !== 0n);
-  await writeAll(sink, [covered(REC.X86_TSC_INFO, new Uint8Array(tsc.buffer)), covered(REC.HVM_PARAMS, hvmParams(params)), covered(REC.DOMUS_STORE, encodePairs(pairs)), ...guest ? [covered(REC.DOMUS_GUEST, encodeGuest(guest))] : [], covered(REC.HVM_CONTEXT, getHvmContext(d)), record(REC.END)]);
+  await writeAll(sink, [covered(REC.X86_TSC_INFO, new Uint8Array(tsc.buffer)), covered(REC.HVM_PARAMS, hvmParams(params)), covered(REC.DOMUS_STORE, encodePairs(pairs)), ...guest ? [covered(REC.DOMUS_GUEST, encodeGuest({ ...guest, wallMs: Date.now() }))] : [], covered(REC.HVM_CONTEXT, getHvmContext(d)), record(REC.END)]);
 }
 
 /** What a stream had beside the pages, all of it whole. */

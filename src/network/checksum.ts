@@ -5,7 +5,7 @@
 import type { Frame } from "./port.ts";
 
 /** Ethernet types that are looked into. IEEE 802 numbers */
-export const ETHERTYPE = { ipv4: 0x0800, arp: 0x0806, vlan: 0x8100, ipv6: 0x86dd, serviceVlan: 0x88a8 } as const;
+export const ETHERTYPE = { ipv4: 0x0800, arp: 0x0806, rarp: 0x8035, vlan: 0x8100, ipv6: 0x86dd, serviceVlan: 0x88a8 } as const;
 /** Protocols over IP. IANA protocol numbers */
 export const IPPROTO = { icmp: 1, tcp: 6, udp: 17, icmpv6: 58 } as const;
 const EXTENSION = { hopByHop: 0, routing: 43, fragment: 44, destination: 60 } as const;

@@ -20,7 +20,7 @@ const fragment = (next: number, offset: number, more: boolean, payload: Uint8Arr
 
 test("what a host says of itself goes", () => {
   const good: Record<string, Uint8Array<ArrayBuffer>> = {
-    "ARP asks": from(T.arp, arp(1, MAC, IP, "10.0.0.1")), "ARP probes": from(T.arp, arp(1, MAC, "0.0.0.0", IP)), "ARP behind a tag": from(T.arp, arp(2, MAC, IP, "10.0.0.1"), MAC, [7]),
+    "ARP asks": from(T.arp, arp(1, MAC, IP, "10.0.0.1")), "ARP probes": from(T.arp, arp(1, MAC, "0.0.0.0", IP)), "says where it is": from(0x8035, arp(3, MAC, "0.0.0.0", "0.0.0.0")), "ARP behind a tag": from(T.arp, arp(2, MAC, IP, "10.0.0.1"), MAC, [7]),
     TCP: from(T.v4, ipv4(IP, "10.0.0.1", 6, tcp(1, 2, 3, DATA))), "a later fragment": from(T.v4, ipv4(IP, "10.0.0.1", 17, DATA, 0x2005)),
     "DHCP without an address": from(T.v4, ipv4("0.0.0.0", "255.255.255.255", 17, udp(68, 67, bootp(MAC)))), "DHCP renews": from(T.v4, ipv4(IP, "10.0.0.1", 17, udp(68, 67, bootp(MAC)))),
     "IPv6 TCP": from(T.v6, ipv6(IP6, "2001:db8::1", 6, tcp(1, 2, 3, DATA))), "link-local UDP": from(T.v6, ipv6(LOCAL, ALL, 17, udp(546, 547, DATA))),

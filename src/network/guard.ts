@@ -47,6 +47,8 @@ export class SourceGuard {
     const at = tagging.typeAt + 2;
     switch ((bytes[at - 2]! << 8) | bytes[at - 1]!) {
       case ETHERTYPE.arp: return this.#isArp(bytes, at, source) ? null : "ip";
+      // names no address: says where the port's is, after a move
+      case ETHERTYPE.rarp: return this.#isArp(bytes, at, source) && ipv4At(bytes, at + 14) === 0 ? null : "ip";
       case ETHERTYPE.ipv4: return this.#isIpv4(bytes, at, source) ? null : "ip";
       case ETHERTYPE.ipv6: return this.#ipv6.length > 0 && this.#isIpv6(bytes, at, source) ? null : "ip";
       default: return "ip";

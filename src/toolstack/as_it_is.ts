@@ -3,6 +3,7 @@
  * to itself there, number and all. Where that cannot be had (the number is taken, something is under way that cannot be taken along) the guest suspends itself, see suspend.ts.
  * @see docs/designs/non-cooperative-migration.md of Xen's source
  */
+import { EVTCHNSTAT } from "../abi/event_channel.ts";
 import { XS } from "../abi/io/xs_wire.ts";
 import { XenbusState } from "../abi/io/xenbus.ts";
 import { UserError } from "../base/errors.ts";
@@ -28,19 +29,24 @@ const OURS = new Set(["vm", "name"]);
  * @returns what goes along; null where it cannot go as it is: it runs on
  * @throws UserError where it cannot go at all; what a disk has to say
  */
-export async function standStill(domain: Domain, signal: AbortSignal): Promise<Guest | null> {
+export async function standStill(domain: Domain, signal: AbortSignal): Promise<Omit<Guest, "wallMs"> | null> {
   const { hv, devices, storeRing, machine, mute } = partsOf(domain);
   for (let tries = 0; tries < TRIES; tries++) {
     signal.throwIfAborted();
     mayGo(domain);
+    if (domain.suspension !== null) return null;        // it may be about to follow an earlier request
     await hv.pause();
     await hv.settle();
     if (!hv.end && !domain.isGone && storeRing.isStill && devices.isSteady) {
       try {
-        await devices.hold();
         mute(true);        // pages are copied one after the other, and an event is in several
+        await devices.hold();
         if (domain.isGone) throw new UserError(`${domain.name} was destroyed meanwhile`);
-        return guestOf(domain);
+        if (devices.list("vbd").some(({ nrStuck }) => nrStuck !== 0)) throw new UserError("A disk does not answer");
+        if (storeRing.isStill) return guestOf(domain);
+        await goOn(domain);
+        await pause(TRY_MS, signal);
+        continue;
       } catch (e) {
         await goOn(domain);
         if (!(e instanceof NotAsItIs)) throw e;
@@ -62,11 +68,12 @@ export async function goOn(domain: Domain): Promise<void> {
   hv.unpause();
 }
 
-function guestOf(domain: Domain): Guest {
-  const { hv, machine: { store }, ports } = partsOf(domain), connection = store.connectionOf(domain.domid);
+function guestOf(domain: Domain): Omit<Guest, "wallMs"> {
+  const { hv, machine: { store }, ports } = partsOf(domain), connection = store.connectionOf(domain.domid), state = guestState(hv);
   if (!connection) throw new NotAsItIs("it has broken its connection to the store");
+  for (const port of [ports.store, ports.console]) if (!state.ports.some((p) => p.port === port && p.state === EVTCHNSTAT.unbound)) throw new NotAsItIs(`it has closed its port ${port}, of the store or the console`);
   return {
-    state: guestState(hv), storePort: ports.store, consolePort: ports.console, wallMs: Math.round(performance.timeOrigin + performance.now()), nodes: nodesOf(store, domain.domid),
+    state, storePort: ports.store, consolePort: ports.console, nodes: nodesOf(store, domain.domid),
     watches: store.watches.ownedBy(connection).map((w) => ({ path: w.path.slice(w.prefix.length), token: w.token, depth: w.depth ?? null })),
   };
 }
@@ -76,7 +83,7 @@ function nodesOf({ tree }: Store, domid: number): GuestNode[] {
   const walk = (path: string): void => {
     const node = tree.get(path === "" ? base : `${base}/${path}`);
     if (!node) return;
-    found.push({ path, value: fromBytes(node.value), perms: node.perms.filter((p, i) => i === 0 || p.domid === 0 || p.domid === domid).map(printPerm) });
+    found.push({ path, value: fromBytes(node.value), perms: node.perms.flatMap((p, i) => (p.domid === 0 || p.domid === domid ? [printPerm(p)] : i === 0 ? [`n${domid}`] : [])) });
     for (const name of node.children) walk(path === "" ? name : `${path}/${name}`);
   };
   walk("");
@@ -85,7 +92,7 @@ function nodesOf({ tree }: Store, domid: number): GuestNode[] {
 
 /** How long a guest has stood still, in ns, by this host's clock. */
 export function stoodNs({ wallMs }: Guest): number {
-  const ms = performance.timeOrigin + performance.now() - wallMs;
+  const ms = Date.now() - wallMs;
   return ms >= 0 && ms <= STOOD_MS ? Math.round(ms * 1e6) : 0;
 }
 /** Give a domain that has its memory, its state and its devices the guest's own words in the store, and have the back ends take up its rings. @throws UserError */
@@ -96,6 +103,7 @@ export async function takeUp({ hv, machine: { xs, store }, devices, mute }: Doma
     for (const { path, value, perms } of theirs.values()) {
       const here = ours.get(path), at = path === "" ? base : `${base}/${path}`;
       if (OURS.has(path)) continue;
+      if (!perms.every((p) => p.slice(1) === "0" || p.slice(1) === String(domid))) throw new UserError(`The guest's node "${path.slice(0, 64)}" is not its own (${perms.join()}); the stream is damaged`);
       if (here?.value !== value) t.write(at, toBytes(value));
       if (here?.perms.join() !== perms.join()) t.setPerms(at, perms);
     }

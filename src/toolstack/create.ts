@@ -145,9 +145,9 @@ export async function connectDomain(machine: Machine, config: CheckedConfig, hd:
 
   const mute = (on: boolean): void => {
     isMuted = on;
+    ring.freeze(on);
     if (on) return;
     for (const { notify } of [storeEnd, consoleEnd]) notify();        // of what came meanwhile, or was on its way elsewhere
-    ring.poll();
     streams.back.poll();
   };
 

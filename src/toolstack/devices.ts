@@ -105,8 +105,8 @@ export class Devices {
     return [...this.#all.values()].filter(({ driver }) => kind === undefined || driver.kind === kind)
       .map(({ back, driver }) => ({ kind: driver.kind, devid: back.device.devid, state: back.state, ...driver.describe() }));
   }
-  /** Do all stand where they will stay? */
-  get isSteady(): boolean { return this.#taken.size === 0 && [...this.#all.values()].every(({ back, dropped }) => dropped === null && back.isSteady); }
+  /** Do all stand where they will stay, and does no request wait for what may never come (room on a disk)? */
+  get isSteady(): boolean { return this.#taken.size === 0 && [...this.#all.values()].every(({ back, dropped, driver }) => dropped === null && back.isSteady && !driver.describe()["nrWaitingForRoom"]); }
   /** Have all followed what their front ends say now. */
   async settled(): Promise<void> { await Promise.all([...this.#all.values()].map(({ back }) => back.poll())); }
   /** The domain runs here now, and has not noticed: tell the networks. */

@@ -70,6 +70,8 @@ export class Domain implements AsyncDisposable {
   static { partsOfDomain = (domain) => domain.#parts; }
   /** while it is on its way into a file or to another machine, with the devices that its configuration named when that began; suspend.ts */
   isLeaving = false;
+  /** it may run at the other end: it leaves no other way until that is known; migrate.ts */
+  isInDoubt = false;
   /** told once, when the domain is gone */
   onGone: () => void = () => {};
 

@@ -160,7 +160,7 @@ async function sendAlone(domain: Domain, link: Link, o: SendOptions): Promise<Mi
   o.signal?.throwIfAborted();
   o.signal?.addEventListener("abort", cancel, { once: true });
   const sink = new Sink(link.writable, o.maxBytesPerSecond ?? Number.POSITIVE_INFINITY, stop.signal), answers = new Source(link.readable), writer = new PageWriter(hv, sink, BATCH, o.deflates ?? (o.maxBytesPerSecond ?? Number.POSITIVE_INFINITY) < DEFLATE_BELOW_BYTES_PER_SECOND);
-  let state: SenderState = "sending", isSuspended = false, guest: Guest | null = null, mayComeAsItIs = false, isReleased = false, suspendMs = 0, stillMs = 0, failure: unknown = null;
+  let state: SenderState = "sending", isSuspended = false, guest: Omit<Guest, "wallMs"> | null = null, mayComeAsItIs = false, isReleased = false, suspendMs = 0, stillMs = 0, failure: unknown = null;
   /** the state as it is now: the checker takes a variable that a closure changes for what it was last */
   const at = (): SenderState => state;
   /** it is ours again and cannot be let run */
@@ -183,6 +183,7 @@ async function sendAlone(domain: Domain, link: Link, o: SendOptions): Promise<Mi
         case "sendGo": sink.post(messageBytes("go")); break;
         case "resume":
           if (domain.isGone) break;
+          if (domain.isInDoubt) domain.isInDoubt = domain.isLeaving = domain.control.isFixed = false;
           stopDirtyLog(hv);
           try {
             if (isReleased) await o.handOver?.retake();
@@ -263,6 +264,7 @@ async function sendAlone(domain: Domain, link: Link, o: SendOptions): Promise<Mi
     await answers.cancel("over");
   };
   if (at() === "doubt") {
+    domain.isInDoubt = true;
     await end();
     throw new MigrationInDoubt(domain.name, migration, async (standing) => {
       await act({ kind: "answer", standing });

@@ -330,7 +330,7 @@ test("refused at the last moment, a guest that was not asked goes on where it is
   received.catch(() => {});
   hd.vcpu(0)!.setDeadline("singleshot", one.hv.clock.now() + 1e9);
   await assert.rejects(send(domain, a), /tiny is not moved and runs on here: .*no such disk/);
-  assert.deepEqual([hd.mayRun, domain.isPaused, two.domains.length], [true, false, 0]);
+  assert.deepEqual([hd.mayRun, domain.isPaused, domain.isLeaving, two.domains.length], [true, false, false, 0]);
   assert.ok(one.hv.scheduler.nextDeadline <= hd.vcpu(0)!.deadline("singleshot"));
   await domain.destroy();
 });
@@ -339,4 +339,23 @@ test("numbers that hardly another host has, where it was asked for", async () =>
   const ids = [];
   for (const name of ["a", "b"]) ids.push((await one.createDomain({ ...shape, name, kernel: tinyKernel() })).domid);
   assert.ok(ids[0] !== ids[1] && ids.every((id) => id >= 1 && id < DOMID.FIRST_RESERVED) && Math.max(...ids) > 2, ids.join());
+});
+test("a guest that was not asked and may run at the other end goes nowhere else until that is known", async () => {
+  await using one = await make();
+  await using two = await make();
+  const domain = await one.createDomain({ ...shape, kernel: tinyKernel() }), hd = one.hv.domain(domain.domid)!, there = new TransformStream<Uint8Array, Uint8Array>(), back = new TransformStream<Uint8Array, Uint8Array>();
+  const words: string[] = [], cut = new TransformStream<Uint8Array, Uint8Array>({ transform: (bytes, out) => {
+    words.push(new TextDecoder().decode(bytes));
+    if (words.join("").includes("unpause results")) out.error(new Error("the wire is cut"));
+    else out.enqueue(bytes);
+  } });
+  const received = receiveDomain(two, { readable: there.readable, writable: back.writable }, { open }), doubt = await sendDomain(domain, { readable: back.readable.pipeThrough(cut), writable: there.writable }, { configJson: "{}", live: true }).then(() => null, (e: Error) => e);
+  assert.ok(doubt instanceof MigrationInDoubt, String(doubt));
+  assert.deepEqual([hd.mayRun, domain.isLeaving], [false, true]);
+  const [a] = links();
+  await assert.rejects(send(domain, a), /tiny is being saved or moved already/);
+  await (await received).destroy();
+  assert.equal(await doubt.settle("dropped"), domain);
+  assert.deepEqual([hd.mayRun, domain.isLeaving], [true, false]);
+  await domain.destroy();
 });

@@ -27,7 +27,7 @@ export async function leaving<T>(domain: Domain, go: () => Promise<T>): Promise<
   if (domain.isLeaving || isAwaited(domain)) throw new UserError(`${domain.name} is being saved or moved already`);
   const { control } = partsOf(domain);
   domain.isLeaving = control.isFixed = true;
-  try { return await go(); } finally { domain.isLeaving = control.isFixed = false; }
+  try { return await go(); } finally { domain.isLeaving = control.isFixed = domain.isInDoubt; }
 }
 /** Make the suspend hypercall return "cancelled" and let the domain run on. Its devices, if they were held, are taken up first. */
 export async function resumeInPlace(domain: Domain): Promise<void> {

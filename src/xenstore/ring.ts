@@ -46,6 +46,7 @@ export class StoreRing {
   #look: ReturnType<typeof setTimeout> | undefined;
   #polling = false;
   #isClosed = false;
+  #isFrozen = false;
   /** times the connection was shut for what the guest did; logged for the first few only */
   #nrFaults = 0;
 
@@ -101,7 +102,7 @@ export class StoreRing {
     if (!this.#outbox.add(packet, sent)) {
       if (!this.#isLosing && ++this.#nrFaults <= 3) this.#log(`d${this.#domid} xenstore: ${this.#outbox.nrBytes} bytes of events were never read, further ones are lost`);
       this.#isLosing = true;
-    } else if (!this.#polling && this.#pushReplies()) {
+    } else if (!this.#polling && !this.#isFrozen && this.#pushReplies()) {
       this.#notify();
       this.#lookLater();
     }
@@ -113,7 +114,7 @@ export class StoreRing {
 
   /** Move what can be moved. Call it at each event from the guest. */
   poll(): void {
-    if (this.#isClosed || this.#polling) return;
+    if (this.#isClosed || this.#polling || this.#isFrozen) return;
     this.#polling = true;
     try {
       let moved = this.#reconnect(), nrRequests = 0;
@@ -220,6 +221,11 @@ export class StoreRing {
     clearTimeout(this.#again);
     clearTimeout(this.#look);
     this.#disconnect();
+  }
+  /** Take nothing from the page and put nothing into it, and then what has come meanwhile. */
+  freeze(on: boolean): void {
+    this.#isFrozen = on;
+    if (!on) this.poll();
   }
   /** Connected, with no request or reply on its way and no transaction open: who has the page and the watches can go on. */
   get isStill(): boolean {

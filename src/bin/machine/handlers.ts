@@ -65,6 +65,7 @@ export function machineHandlers(residents: Residents, tasks: Tasks): Handlers {
     },
     "domain.trigger": ({ domain, trigger, vcpu = 0 }) => {
       const d = residents.find(domain), hd = machine.hv.domain(d.domid);
+      if (d.isLeaving) throw new ApiFault("busy", `${d.name} is being saved or moved; it is triggered where it is when that is over`);
       if (trigger === "reset") hd?.shutdown(SHUTDOWN.reboot);
       else if (trigger === "nmi") {
         const v = hd?.vcpu(vcpu);

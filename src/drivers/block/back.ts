@@ -131,6 +131,6 @@ export class BlockBack implements BackDriver {
   /** The disk is another's from here on. */
   release(): void { this.#options.disk.onResize = null; }
   describe(): Record<string, unknown> {
-    return { disk: this.#options.disk.name, format: this.#options.disk.format, isConnected: this.#connected !== null, nrQueues: this.#connected?.queues.length ?? 0, nrWaitingForRoom: this.#connected?.device.nrWaitingForRoom ?? 0, queues: this.#connected?.queues.map(({ queue }) => queue.describe()) ?? [], ...this.counters };
+    return { disk: this.#options.disk.name, format: this.#options.disk.format, isConnected: this.#connected !== null, nrQueues: this.#connected?.queues.length ?? 0, nrStuck: this.#nrStuck, nrWaitingForRoom: this.#connected?.device.nrWaitingForRoom ?? 0, queues: this.#connected?.queues.map(({ queue }) => queue.describe()) ?? [], ...this.counters };
   }
 }
