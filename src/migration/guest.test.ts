@@ -13,7 +13,7 @@ import { guestState, NotAsItIs, setGuestState } from "../hypervisor/guest_state.
 import { getHvmContext, setHvmContext } from "../hypervisor/hvm_context.ts";
 import { VCPU, VPF } from "../hypervisor/objects.ts";
 import { CPU, EFLAGS } from "../x86/state.ts";
-import { encodeGuest, type Guest, parseGuest } from "./guest.ts";
+import { encodeGuest, type Guest, parseGuest, type StoppedGuest } from "./guest.ts";
 import { ownPages } from "./pages.ts";
 import { StreamError } from "./stream.ts";
 
@@ -40,7 +40,7 @@ function lived(): { f: Fixture; ports: { ring: number; timer: number; ipi: numbe
   f.call(H.vcpu_op, VCPUOP.set_singleshot_timer, 0, f.put(16, (s) => { VcpuSetSingleshotTimer.timeout_abs_ns.set(s, 0, BigInt(hv.clock.now() + 60e9)); }));
   return { f, ports: { ring: early, timer, ipi } };
 }
-const guestOf = (d: Domain): Guest => ({ wallMs: 0, ...plainGuest(d) }), plainGuest = (d: Domain): Omit<Guest, "wallMs"> => ({ state: guestState(d), storePort: 1, consolePort: 2, nodes: [], watches: [] });
+const guestOf = (d: Domain): Guest => ({ wallMs: 0, ...plainGuest(d) }), plainGuest = (d: Domain): StoppedGuest => ({ state: guestState(d), storePort: 1, consolePort: 2, nodes: [], watches: [] });
 /** Another machine with the guest's memory and registers. */
 function arrived(f: Fixture): Fixture {
   const to = new Fixture(), d = Domain.create(to.hv, { maxVcpus: 2, maxPages: 128 });

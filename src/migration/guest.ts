@@ -20,6 +20,8 @@ export type Guest = {
   /** the clock on the wall when it stood still, in ms since 1970 */
   readonly wallMs: number;
 };
+/** One that stands still; the clock is read with its registers, when it goes. */
+export type StoppedGuest = Omit<Guest, "wallMs">;
 const LIMIT = { gfn: 2 ** 30, port: 2 ** 17 - 1, nodes: 4096, path: 3072, value: 4096, perms: 32, watches: 4096, u32: 2 ** 32 - 1, ns: Number.MAX_SAFE_INTEGER } as const;
 const PAGE = 4096, VIRQS = 23, PRIORITIES = EVTCHN_FIFO_MAX_QUEUES - 1;
 

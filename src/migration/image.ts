@@ -10,7 +10,7 @@ import type { Vcpu } from "../hypervisor/vcpu.ts";
 import { codePlaces, prepareCode } from "../hypervisor/warm.ts";
 import { type About, encodeAbout, encodePairs, encodePlaces, parseAbout, parsePairs, parsePlaces, type StorePairs } from "./about.ts";
 import { CpuidLeaf, covered, headers, hvmParams, MsrEntry, parseHvmParams, REC, readHeaders, recName, record, type RecordHead, recordName, RecordReader, TscInfo, XEN_CPUID_NO_SUBLEAF } from "./libxc.ts";
-import { encodeGuest, type Guest, parseGuest } from "./guest.ts";
+import { encodeGuest, type Guest, parseGuest, type StoppedGuest } from "./guest.ts";
 import { inflated } from "./deflated.ts";
 import { readPages } from "./pages.ts";
 import { type Sink, type Source, StreamError } from "./stream.ts";
@@ -58,7 +58,7 @@ export async function writeCodePlaces(sink: Sink, d: Domain): Promise<number> {
   return places.length;
 }
 /** What follows the pages, when the domain runs no more. @param guest of one that has not suspended itself */
-export async function writeImageEnd(sink: Sink, d: Domain, pairs: StorePairs, guest: Omit<Guest, "wallMs"> | null = null): Promise<void> {
+export async function writeImageEnd(sink: Sink, d: Domain, pairs: StorePairs, guest: StoppedGuest | null = null): Promise<void> {
   const tsc = new DataView(new ArrayBuffer(TscInfo.sizeof));
   TscInfo.khz.set(tsc, 0, TSC_KHZ);
   TscInfo.nsec.set(tsc, 0, BigInt(d.hv.clock.now()));

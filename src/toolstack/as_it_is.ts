@@ -9,7 +9,7 @@ import { XenbusState } from "../abi/io/xenbus.ts";
 import { UserError } from "../base/errors.ts";
 import { pause } from "../base/wait.ts";
 import { guestState, NotAsItIs } from "../hypervisor/guest_state.ts";
-import type { Guest, GuestNode } from "../migration/guest.ts";
+import type { Guest, GuestNode, StoppedGuest } from "../migration/guest.ts";
 import { domainPath } from "../xenstore/path.ts";
 import { printPerm } from "../xenstore/perms.ts";
 import type { Store } from "../xenstore/store.ts";
@@ -29,7 +29,7 @@ const OURS = new Set(["vm", "name"]);
  * @returns what goes along; null where it cannot go as it is: it runs on
  * @throws UserError where it cannot go at all; what a disk has to say
  */
-export async function standStill(domain: Domain, signal: AbortSignal): Promise<Omit<Guest, "wallMs"> | null> {
+export async function standStill(domain: Domain, signal: AbortSignal): Promise<StoppedGuest | null> {
   const { hv, devices, storeRing, machine, mute } = partsOf(domain);
   for (let tries = 0; tries < TRIES; tries++) {
     signal.throwIfAborted();
@@ -44,17 +44,14 @@ export async function standStill(domain: Domain, signal: AbortSignal): Promise<O
         if (domain.isGone) throw new UserError(`${domain.name} was destroyed meanwhile`);
         if (devices.list("vbd").some(({ nrStuck }) => nrStuck !== 0)) throw new UserError("A disk does not answer");
         if (storeRing.isStill) return guestOf(domain);
-        await goOn(domain);
-        await pause(TRY_MS, signal);
-        continue;
       } catch (e) {
         await goOn(domain);
         if (!(e instanceof NotAsItIs)) throw e;
         machine.log(`${domain.name}: ${e.message}; it is asked to suspend itself`);
         return null;
       }
-    }
-    if (!domain.isGone) hv.unpause();
+      await goOn(domain);
+    } else if (!domain.isGone) hv.unpause();
     await pause(TRY_MS, signal);
   }
   return null;
@@ -68,7 +65,7 @@ export async function goOn(domain: Domain): Promise<void> {
   hv.unpause();
 }
 
-function guestOf(domain: Domain): Omit<Guest, "wallMs"> {
+function guestOf(domain: Domain): StoppedGuest {
   const { hv, machine: { store }, ports } = partsOf(domain), connection = store.connectionOf(domain.domid), state = guestState(hv);
   if (!connection) throw new NotAsItIs("it has broken its connection to the store");
   for (const port of [ports.store, ports.console]) if (!state.ports.some((p) => p.port === port && p.state === EVTCHNSTAT.unbound)) throw new NotAsItIs(`it has closed its port ${port}, of the store or the console`);

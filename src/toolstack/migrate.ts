@@ -8,7 +8,7 @@ import { countDirtyFrames, emptyTlbs, pinnedFrames, startDirtyLog, stopDirtyLog,
 import { P2M_TYPE } from "../memory/p2m.ts";
 import { envelopeEnd, envelopeStart, readEnvelopeEnd, readEnvelopeStart } from "../migration/envelope.ts";
 import { receiverStep, type ReceiverEvent, type ReceiverState, senderStep, type SenderEvent, type SenderState, type Standing } from "../migration/commit.ts";
-import type { Guest } from "../migration/guest.ts";
+import type { StoppedGuest } from "../migration/guest.ts";
 import { writeCodePlaces, writeImageEnd, writeImageStart } from "../migration/image.ts";
 import { DEFLATE_BELOW_BYTES_PER_SECOND } from "../migration/deflated.ts";
 import { messageBytes, readMessage } from "../migration/messages.ts";
@@ -160,7 +160,7 @@ async function sendAlone(domain: Domain, link: Link, o: SendOptions): Promise<Mi
   o.signal?.throwIfAborted();
   o.signal?.addEventListener("abort", cancel, { once: true });
   const sink = new Sink(link.writable, o.maxBytesPerSecond ?? Number.POSITIVE_INFINITY, stop.signal), answers = new Source(link.readable), writer = new PageWriter(hv, sink, BATCH, o.deflates ?? (o.maxBytesPerSecond ?? Number.POSITIVE_INFINITY) < DEFLATE_BELOW_BYTES_PER_SECOND);
-  let state: SenderState = "sending", isSuspended = false, guest: Omit<Guest, "wallMs"> | null = null, mayComeAsItIs = false, isReleased = false, suspendMs = 0, stillMs = 0, failure: unknown = null;
+  let state: SenderState = "sending", isSuspended = false, guest: StoppedGuest | null = null, mayComeAsItIs = false, isReleased = false, suspendMs = 0, stillMs = 0, failure: unknown = null;
   /** the state as it is now: the checker takes a variable that a closure changes for what it was last */
   const at = (): SenderState => state;
   /** it is ours again and cannot be let run */
