@@ -83,20 +83,6 @@ export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number
   });
   define("copyBytes", [I32, I32, I32], [], c => { c.get(0).get(1).get(2).op(Op.memory_copy).u8(0).u8(0); });
   define("fillBytes", [I32, I32, I32], [], c => { c.get(0).get(1).get(2).op(Op.memory_fill).u8(0); });
-  const mulhu = (c: Code) => { // schoolbook on 32-bit halves
-    const t = c.local(I64), u = c.local(I64), lo = (x: number) => c.get(x).i64(0xffffffff).op(Op.i64_and), hi = (x: number) => c.get(x).i64(32).op(Op.i64_shr_u);
-    lo(0); lo(1); c.op(Op.i64_mul).i64(32).op(Op.i64_shr_u); hi(0); lo(1); c.op(Op.i64_mul).op(Op.i64_add).set(t);
-    lo(0); hi(1); c.op(Op.i64_mul); lo(t); c.op(Op.i64_add).set(u);
-    hi(0); hi(1); c.op(Op.i64_mul); hi(t); c.op(Op.i64_add); hi(u); c.op(Op.i64_add);
-  };
-  define("mulhu", [I64, I64], [I64], mulhu);
-  // mostly an index times a size: the high half of numbers of 32 bits is a sign
-  define("mulhs", [I64, I64], [I64], c => {
-    c.get(0).i64(2 ** 31).op(Op.i64_add).get(1).i64(2 ** 31).op(Op.i64_add).op(Op.i64_or).i64(32).op(Op.i64_shr_u).op(Op.i64_eqz).if_();
-    c.get(0).get(1).op(Op.i64_mul).i64(63).op(Op.i64_shr_s).op(Op.return).end();
-    mulhu(c);
-    for (const [x, y] of [[0, 1], [1, 0]] as const) c.get(x).i64(63).op(Op.i64_shr_s).get(y).op(Op.i64_and).op(Op.i64_sub);
-  });
   /** Emit the table slot of the region that begins at the record in local `rec`, or 0. */
   const regionOf = (c: Code, rec: number) => c.get(rec).mem(Op.i32_load, REC.handler).i32(0).get(rec).mem(Op.i32_load16_u, REC.block).op(Op.select);
   /**
@@ -181,6 +167,7 @@ export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number
   for (const [word, name] of [["res", "flagRes"], ["aux", "flagAux"]] as const) {
     m.funcs.push({ type: m.type([I32, I64, I64], [I64]), code: g.flagHelper(word), export: name }); exports.push(name);
   }
+  for (const name of ["mulhu", "mulhs"] as const) { m.funcs.push({ type: m.type([I64, I64], [I64]), code: g.highHelper(name === "mulhs"), export: name }); exports.push(name); }
   // Ways out of a region (translate.ts), for all regions the same, so that their code stays in the processor's caches. Registers are in their places, flags as lazy as
   // CPU.lazy says; rip, the record there, budget and the number of instructions done are given.
   /** Flags that are lazy become the words that the interpreter and TypeScript know. */

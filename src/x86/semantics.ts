@@ -182,7 +182,7 @@ const imulBy = (g: Gen, w: W, a: Val, b: Val) => {
   if (w === 64) {
     const x = g.let(a), y = g.let(b), r = g.let(g.mul(64, x, y));
     g.setDst(r);
-    const over = g.let(g.ne(64, g.help("mulhs", x, y), g.sar(64, r, g.k(64, 63))));
+    const over = g.wantsFlags ? g.let(g.ne(64, g.mulHigh(true, x, y), g.sar(64, r, g.k(64, 63)))) : g.k(32, 0);
     g.flags("co", 64, r, over, over);
     return;
   }
@@ -202,7 +202,7 @@ const setWide = (g: Gen, w: W, lo: Val, hi: Val) => {
 const mulWide = (signed: boolean): Semantics => (g, w) => {
   const a = g.let(g.reg(w, RAX)), b = g.let(g.dst());
   let lo: Val, hi: Val;
-  if (w === 64) { lo = g.let(g.mul(64, a, b)); hi = g.let(g.help(signed ? "mulhs" : "mulhu", a, b)); }
+  if (w === 64) { lo = g.let(g.mul(64, a, b)); hi = g.let(g.mulHigh(signed, a, b)); }
   else {
     const p = g.let(g.mul(64, g.cast(w, 64, a, signed), g.cast(w, 64, b, signed)));
     lo = g.let(g.cast(64, w, p)); hi = g.let(g.cast(64, w, g.shr(64, p, g.k(64, w))));

@@ -525,6 +525,13 @@ export class RegionGen extends Gen {
     const [res, aux] = this.words();
     return ccOf(this, cond, res, aux);
   }
+  override get wantsFlags(): boolean { return this.liveAfter !== 0; }
+  /** In line where loops are: a call takes longer than what is called. */
+  override mulHigh(signed: boolean, a: Val, b: Val): Val {
+    if (this.isLean) return super.mulHigh(signed, a, b);
+    const high = this.mulHighByHalves(a, b);
+    return signed ? this.mulHighBySigns(high, a, b) : high;
+  }
   arith(): Val { const [res, aux] = this.words(); return arithOf(this, res, aux); }
   private keep(v: Val | null): Val | null {
     if (!v || v.op === X.konst || v.op === X.local || v.op === X.big) return v;
