@@ -66,6 +66,7 @@ export class Interpreter implements Engine {
       storeByHand: (a: bigint, x: bigint, size: number) => { mmu.slowStore(a, x, size); this.settle(); },
       casByHand: (a: bigint, old: bigint, x: bigint, size: number) => { const done = mmu.slowCas(a, old, x, size); this.settle(); return done ? 0 : 2; },
       probeByHand: (a: bigint, size: number) => guarded(() => mmu.checkWrite(cpu.linear(a), size, cpu.context)),
+      bulkByHand: (kind: number, width: number) => (kind === 1 ? bulkMovs(cpu, width) : bulkStos(cpu, width)),
       segCheckByHand: (seg: number, off: bigint, how: number) => guarded(() => this.segmentFault(seg, off, how & 0xffff, how > 0xffff)),
     };
     const load = (bytes: Uint8Array<ArrayBuffer>, e: Record<string, WebAssembly.ImportValue>) => new WebAssembly.Instance(new WebAssembly.Module(bytes), { e }).exports;
@@ -83,7 +84,6 @@ export class Interpreter implements Engine {
       divu128: (h: bigint, l: bigint, d: bigint) => wide(h, l, d, false, false), divs128: (h: bigint, l: bigint, d: bigint) => wide(h, l, d, true, false),
       remu128: (h: bigint, l: bigint, d: bigint) => wide(h, l, d, false, true), rems128: (h: bigint, l: bigint, d: bigint) => wide(h, l, d, true, true),
       sys: (index: number, a: bigint, b: bigint) => { const r = callSys(cpu, index, a, b); this.settle(); return r; },
-      bulk: (kind: number, w: number) => (kind === 1 ? bulkMovs(cpu, w) : bulkStos(cpu, w)),
     } as Record<string, WebAssembly.ImportValue>;
     const freeSlot = (slot: number): void => { this.table.set(slot, null); this.freeSlots.push(slot); mmu.forgetAllJumps(); };
     this.isTranslating = options.translateAfter !== undefined;

@@ -3,11 +3,11 @@ import { Op } from "../wasm/opcodes.ts";
 import { Code, F64, I32, I64, type MemorySpec, Module } from "../wasm/writer.ts";
 import { CODEE, CODE_AT, CODE_BITS, JUMPE, JUMPS_AT, JUMP_BITS, JUMP_CHUNK, ITLBE, ITLB_AT, ITLB_BITS, ITLB_MIX, REC, TLBE, TLB_BITS } from "./layout.ts";
 import { STUB_TYPE, StubGen, heat } from "./stubs.ts";
-import { ATTR, CPU, SEG } from "./state.ts";
+import { ATTR, CPU, EFLAGS, RAX, RCX, RDI, RSI, SEG, gprAt } from "./state.ts";
 
 /** What the runtime asks of TypeScript. `fill`: 0 the tag is there, 1 a fault was recorded, 2 do it by hand. */
 export const RUNTIME_IMPORTS = {
-  fill: [[I32, I32, I32], [I32]], loadByHand: [[I64, I32], [I64]], storeByHand: [[I64, I64, I32], []], segCheckByHand: [[I32, I64, I32], []], probeByHand: [[I64, I32], []], casByHand: [[I64, I64, I64, I32], [I32]],
+  fill: [[I32, I32, I32], [I32]], loadByHand: [[I64, I32], [I64]], storeByHand: [[I64, I64, I32], []], segCheckByHand: [[I32, I64, I32], []], probeByHand: [[I64, I32], []], bulkByHand: [[I32, I32], [I32]], casByHand: [[I64, I64, I64, I32], [I32]],
   ticks: [[], [F64]],
 } as const;
 
@@ -80,6 +80,35 @@ export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number
     c.get(0).i32(16).call(own("probeWrite")).if_(); c.i32(1).op(Op.return).end();
     c.get(0).i32(cpu).mem(Op.i64_load, CPU.wide.at).i32(8).call(own("slowStore")).if_(); c.i32(1).op(Op.return).end();
     c.get(0).i64(8).op(Op.i64_add).i32(cpu).mem(Op.i64_load, CPU.wide.at + 8).i32(8).call(own("slowStore"));
+  });
+  /**
+   * bulk(kind, width): REP MOVS (1) or STOS (2) of RCX elements in 64-bit mode. Here where all of it lies in one page each way that the TLB knows, is not read after it was written, and is one byte
+   * again and again; else by TypeScript, which does a part. @returns 0: nothing was done, 1: something, 2: all
+   */
+  define("bulk", [I32, I32], [I32], c => {
+    const n = c.local(I64), bytes = c.local(I32), from = c.local(I64), to = c.local(I64), fromHost = c.local(I32), toHost = c.local(I32), byHand = c.block();
+    const reg = (r: number) => c.i32(cpu).mem(Op.i64_load, gprAt(r)), advance = (r: number, a: number) => c.i32(cpu).get(a).get(bytes).op(Op.i64_extend_i32_u).op(Op.i64_add).mem(Op.i64_store, gprAt(r));
+    /** The machine address of the bytes at `a`, or by hand. */
+    const probe = (a: number, write: 0 | 1) => {
+      crosses(c, a, bytes).brIf(byHand);
+      entry(c, a).mem(Op.i64_load, write ? TLBE.write : TLBE.read).get(a).i64(-4096).op(Op.i64_and).op(Op.i64_ne).brIf(byHand);
+      host(c, a);
+    };
+    reg(RCX).tee(n).i64(4096).op(Op.i64_gt_u).brIf(byHand);
+    c.i32(cpu).mem(Op.i32_load, CPU.eflags.at).i32(EFLAGS.DF).op(Op.i32_and).brIf(byHand);
+    c.get(n).op(Op.i32_wrap_i64).get(1).op(Op.i32_ctz).i32(3).op(Op.i32_sub).op(Op.i32_shl).set(bytes);
+    reg(RDI).set(to); probe(to, 1); c.set(toHost);
+    c.get(0).i32(1).op(Op.i32_eq).if_();
+    reg(RSI).set(from); probe(from, 0);
+    c.set(fromHost).get(toHost).get(fromHost).op(Op.i32_sub).get(bytes).op(Op.i32_lt_u).brIf(byHand);
+    c.get(toHost).get(fromHost).get(bytes).op(Op.memory_copy).u8(0).u8(0); advance(RSI, from);
+    c.else_();
+    // wider elements are mostly zero
+    reg(RAX).set(n).get(1).i32(8).op(Op.i32_ne).get(n).i64(64).get(1).op(Op.i64_extend_i32_u).op(Op.i64_sub).op(Op.i64_shl).i64(0).op(Op.i64_ne).op(Op.i32_and).brIf(byHand);
+    c.get(toHost).get(n).op(Op.i32_wrap_i64).get(bytes).op(Op.memory_fill).u8(0).end();
+    advance(RDI, to);
+    c.i32(cpu).i64(0).mem(Op.i64_store, gprAt(RCX)).i32(2).op(Op.return).end();
+    c.get(0).get(1).call(fn("bulkByHand")).i32(0).op(Op.i32_ne);
   });
   define("copyBytes", [I32, I32, I32], [], c => { c.get(0).get(1).get(2).op(Op.memory_copy).u8(0).u8(0); });
   define("fillBytes", [I32, I32, I32], [], c => { c.get(0).get(1).get(2).op(Op.memory_fill).u8(0); });

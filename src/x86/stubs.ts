@@ -248,9 +248,11 @@ export class StubGen extends Gen {
   }
   tryBulk(kind: number, n: Val): void {
     if (this.form.addr > ADDR.base) return;
-    const c = this.code;
-    this.emit(this.ltu(64, this.k(64, 3), n)); c.if_();
-    c.i32(kind).i32(this.w).call(helperIndex("bulk")).if_(); this.spend(() => this.emitHere()); c.get(REC_).op(Op.return).end();
+    const c = this.code, done = this.temp(I32);
+    this.emit(this.ltu(64, this.k(64, 1), n)); c.if_();
+    c.i32(kind).i32(this.w).call(helperIndex("bulk")).tee(done).if_();
+    c.get(done).i32(2).op(Op.i32_eq).if_(); this.goOn(); c.end();
+    this.spend(() => this.emitHere()); c.get(REC_).op(Op.return).end();
     this.faultCheck(); c.end();
   }
   fault(): void { this.leaveAt(() => this.emitHere(), false); }
