@@ -4,7 +4,6 @@
  */
 import { readFileSync } from "node:fs";
 import { connect, createServer, type Socket } from "node:net";
-import { Duplex } from "node:stream";
 import { natUplinks } from "../src/bin/uplink.ts";
 import { NodeStore } from "../src/storage/file.node.ts";
 import { LiveDisk } from "../src/storage/online.ts";
@@ -13,6 +12,7 @@ import type { DiskConfig } from "../src/toolstack/config.ts";
 import type { Domain } from "../src/toolstack/domain.ts";
 import { nodeHost } from "../src/toolstack/host.node.ts";
 import { createMachine } from "../src/toolstack/machine.ts";
+import { linkOver } from "../src/toolstack/link.node.ts";
 import { type Link, receiveDomain, sendDomain } from "../src/toolstack/migrate.ts";
 
 /** `port`: to wait on; absent: boot. */
@@ -29,7 +29,7 @@ async function disks(): Promise<DiskConfig[]> {
 }
 const linkOf = (socket: Socket): Link => {
   socket.setNoDelay(true);
-  return Duplex.toWeb(socket) as unknown as Link;
+  return linkOver(socket);
 };
 const shape = { name: "bench", memoryMiB: plan.memoryMiB, cmdline: plan.cmdline, vifs: [{ mac: MAC }] };
 

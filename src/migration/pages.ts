@@ -5,9 +5,9 @@ import { P2M_TYPE, GFN_BITS } from "../memory/p2m.ts";
 import { BATCH_MAX, checksum, PageDataHeader, parsePfns, PFINFO, REC, recordName, RHDR, type RecordHead, type RecordReader } from "./libxc.ts";
 import { deflated } from "./deflated.ts";
 import { type Source, type Sink, StreamError } from "./stream.ts";
-import { xxh32, xxh32Words } from "./xxh32.ts";
+import { type Sum, xxh32, xxh32In } from "./xxh32.ts";
 
-const PAGE = 4096, WORDS = PAGE / 4, HEAD = RHDR.sizeof + PageDataHeader.sizeof, CHECK_BYTES = 16;
+const PAGE = 4096, WORDS = PAGE / 4, WASM_PAGE = 65536, HEAD = RHDR.sizeof + PageDataHeader.sizeof, CHECK_BYTES = 16;
 /** A page to be sent: where it is, or (mfn 0) that it is not there any more. */
 export type Page = { readonly gfn: number; readonly mfn: number };
 
@@ -49,6 +49,9 @@ export class PageWriter {
   nrZeros = 0;
 
   readonly #deflates: boolean;
+  /** where records are put together, so that their pages are summed as they were copied, in wasm */
+  readonly #made: Uint8Array;
+  readonly #sum: Sum;
 
   /** @param batch pages a record @param deflates makes records smaller, for an end that is Domus too */
   constructor(d: Domain, sink: Sink, batch = BATCH_MAX, deflates = false) {
@@ -56,6 +59,9 @@ export class PageWriter {
     this.#d = d;
     this.#sink = sink;
     this.#batch = Math.min(batch, BATCH_MAX);
+    const nrWasmPages = Math.ceil((HEAD + this.#batch * (8 + PAGE) + CHECK_BYTES) / WASM_PAGE), memory = new WebAssembly.Memory({ initial: nrWasmPages, maximum: nrWasmPages, shared: true });
+    this.#made = new Uint8Array(memory.buffer);
+    this.#sum = xxh32In(memory);
   }
   /** Has anything been said of this gfn's bytes? */
   wasSent(gfn: number): boolean { return this.#sent.has(gfn); }
@@ -74,7 +80,7 @@ export class PageWriter {
   async #record(pages: readonly Page[]): Promise<void> {
     const { i32, u8 } = this.#d.hv.views, types: number[] = pages.map(({ gfn, mfn }) => (mfn === 0 ? PFINFO.XTAB : !this.wasSent(gfn) && isZero(i32, mfn << 10 >>> 0) ? PFINFO.XALLOC : PFINFO.NOTAB));
     const nrData = types.reduce((n, t) => n + (t === PFINFO.NOTAB ? 1 : 0), 0), start = HEAD + pages.length * 8, end = start + nrData * PAGE;
-    const bytes = new Uint8Array(end + CHECK_BYTES), dv = new DataView(bytes.buffer), words = new Int32Array(bytes.buffer);
+    const bytes = this.#made, dv = new DataView(bytes.buffer);
     RHDR.type.set(dv, 0, REC.PAGE_DATA);
     RHDR.length.set(dv, 0, end - RHDR.sizeof);
     PageDataHeader.count.set(dv, RHDR.sizeof, pages.length);
@@ -89,19 +95,20 @@ export class PageWriter {
       if (types[i] !== PFINFO.NOTAB) { if (types[i] === PFINFO.XALLOC) this.nrZeros++; continue; }
       const from = mfn * PAGE;
       bytes.set(u8.subarray(from, from + PAGE), at);
-      sum = xxh32Words(words, at >>> 2, WORDS, sum);
+      sum = this.#sum(at, PAGE, sum);
       this.#sent.add(gfn);
       at += PAGE;
     }
     bytes.set(checksum(sum), end);
     this.nrPages += pages.length;
-    await this.#sink.write(this.#deflates ? await deflated(bytes) : bytes);
+    const record = bytes.slice(0, end + CHECK_BYTES);       // the stream's own from now on
+    await this.#sink.write(this.#deflates ? await deflated(record) : record);
   }
 }
 
 /** Read a PAGE_DATA record's pages into a domain that does not run, giving it the frames it lacks. @throws StreamError, UserError for more than the domain may have, MachineMemoryExhausted */
 export async function readPages(from: Source, reader: RecordReader, head: RecordHead, d: Domain): Promise<number> {
-  const { u8, i32 } = d.hv.views, first = new Uint8Array(HEAD), dv = new DataView(first.buffer);
+  const { u8 } = d.hv.views, sumIn = xxh32In(d.hv.mm.memory), first = new Uint8Array(HEAD), dv = new DataView(first.buffer);
   RHDR.type.set(dv, 0, head.type);
   RHDR.length.set(dv, 0, head.lengthBytes);
   if (head.lengthBytes < PageDataHeader.sizeof + 8) throw new StreamError(`The stream's ${recordName(head)} has ${head.lengthBytes} bytes, fewer than a page's number takes: the stream is damaged`);
@@ -124,7 +131,7 @@ export async function readPages(from: Source, reader: RecordReader, head: Record
     for (let p = 0; p < n; p++) {
       if (p > 0) frameFor(d, gfns[i + p]!, head);
       d.hv.mm.frames.noteWrite(mfn + p);        // it may have been decoded ahead of time, as it was before
-      sum = xxh32Words(i32, (mfn + p) * WORDS, WORDS, sum);
+      sum = sumIn((mfn + p) * PAGE, PAGE, sum);
     }
     i += n;
   }

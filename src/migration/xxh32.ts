@@ -1,4 +1,7 @@
 /** XXH32, the checksum of records and pages: doc/xxhash_spec.md of the xxHash project. It finds damage, it proves no origin. */
+import { Op } from "../wasm/opcodes.ts";
+import { Code, I32, Module } from "../wasm/writer.ts";
+
 const P1 = 0x9e3779b1 | 0, P2 = 0x85ebca77 | 0, P3 = 0xc2b2ae3d | 0, P4 = 0x27d4eb2f | 0, P5 = 0x165667b1 | 0;
 const avalanche = (h: number): number => {
   h = Math.imul(h ^ h >>> 15, P2);
@@ -6,17 +9,37 @@ const avalanche = (h: number): number => {
   return (h ^ h >>> 16) >>> 0;
 };
 
-/** Of whole lines of 16 bytes, in words of memory as it lies in a little-endian machine: the way for pages. @param at, n in words, n a multiple of 4 */
-export function xxh32Words(words: Int32Array, at: number, n: number, seed: number): number {
-  let a = seed + P1 + P2 | 0, b = seed + P2 | 0, c = seed | 0, d = seed - P1 | 0, x = 0;
-  for (const end = at + n; at < end; at += 4) {
-    x = a + Math.imul(words[at]!, P2) | 0; a = Math.imul(x << 13 | x >>> 19, P1);
-    x = b + Math.imul(words[at + 1]!, P2) | 0; b = Math.imul(x << 13 | x >>> 19, P1);
-    x = c + Math.imul(words[at + 2]!, P2) | 0; c = Math.imul(x << 13 | x >>> 19, P1);
-    x = d + Math.imul(words[at + 3]!, P2) | 0; d = Math.imul(x << 13 | x >>> 19, P1);
-  }
-  const h = n >= 4 ? (a << 1 | a >>> 31) + (b << 7 | b >>> 25) + (c << 12 | c >>> 20) + (d << 18 | d >>> 14) : seed + P5;
-  return avalanche(h + n * 4 | 0);
+/** A wasm module's "sum": (address, bytes, seed) -> XXH32 of whole lines of 16 bytes, one at least, in the memory it imports. */
+function lines(): Uint8Array<ArrayBuffer> {
+  const m = new Module(), c = new Code(3), lane = [c.local(I32), c.local(I32), c.local(I32), c.local(I32)], left = c.local(I32);
+  const rotl = (by: number) => c.i32(by).op(Op.i32_rotl), mul = (by: number) => c.i32(by).op(Op.i32_mul), fold = (by: number) => c.tee(left).get(left).i32(by).op(Op.i32_shr_u).op(Op.i32_xor);
+  m.imports.push({ name: "memory", memory: { min: 1, max: 65536, shared: true } });
+  [P1 + P2, P2, 0, -P1].forEach((add, i) => { c.get(2).i32(add).op(Op.i32_add).set(lane[i]!); });
+  c.get(1).set(left);
+  const next = c.loop();
+  lane.forEach((l, i) => {
+    c.get(l).get(0).mem(Op.i32_load, i * 4); mul(P2); c.op(Op.i32_add);
+    rotl(13); mul(P1); c.set(l);
+  });
+  c.get(0).i32(16).op(Op.i32_add).set(0).get(left).i32(16).op(Op.i32_sub).tee(left).brIf(next).end();
+  lane.forEach((l, i) => { c.get(l); rotl([1, 7, 12, 18][i]!); if (i > 0) c.op(Op.i32_add); });
+  c.get(1).op(Op.i32_add);
+  fold(15); mul(P2); fold(13); mul(P3); fold(16);
+  m.funcs.push({ type: m.type([I32, I32, I32], [I32]), code: c, export: "sum" });
+  return m.encode();
+}
+/** Of `lengthBytes` at `at` in a memory. */
+export type Sum = (at: number, lengthBytes: number, seed: number) => number;
+let linesModule: WebAssembly.Module | null = null;
+const sums = new WeakMap<WebAssembly.Memory, Sum>();
+/** The checksum of whole lines of 16 bytes, one at least, where they lie in a shared memory: the way for pages. */
+export function xxh32In(memory: WebAssembly.Memory): Sum {
+  const known = sums.get(memory);
+  if (known) return known;
+  linesModule ??= new WebAssembly.Module(lines());
+  const { sum } = new WebAssembly.Instance(linesModule, { e: { memory } }).exports as { readonly sum: Sum }, of: Sum = (at, lengthBytes, seed) => sum(at, lengthBytes, seed) >>> 0;
+  sums.set(memory, of);
+  return of;
 }
 /** Of any bytes. */
 export function xxh32(bytes: Uint8Array, seed = 0): number {

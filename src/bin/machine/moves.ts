@@ -3,7 +3,7 @@ import { createReadStream } from "node:fs";
 import { type FileHandle, open, readFile, rename, unlink } from "node:fs/promises";
 import { Socket } from "node:net";
 import { dirname } from "node:path";
-import { Duplex, Readable } from "node:stream";
+import type { Duplex } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { ApiClient, isLoopback } from "../../api/client.node.ts";
 import type { Result } from "../../api/actions.ts";
@@ -14,6 +14,7 @@ import { dumpCore } from "../../toolstack/dumpcore.ts";
 import { diskFromLibxl, type LibxlConfig } from "../../toolstack/libxl-json.ts";
 import type { Standing } from "../../migration/commit.ts";
 import type { Domain } from "../../toolstack/domain.ts";
+import { linkOver, readableOf } from "../../toolstack/link.node.ts";
 import { type Link, MigrationInDoubt, type MigrateReport, receiveOrGiveBack, sendDomain, standingOf } from "../../toolstack/migrate.ts";
 import { type Progress as Step, restoreDomain, saveDomain } from "../../toolstack/save.ts";
 import { mustNameWithin } from "./bounds.ts";
@@ -78,7 +79,7 @@ export async function restoreFromFile(residents: Residents, path: string, isPaus
     file.once("open", () => done());
     file.once("error", (e: NodeJS.ErrnoException) => failed(new ApiFault("invalid", `${path} cannot be read: ${e.code === "ENOENT" ? "it does not exist" : e.message}`)));
   });
-  const input = Readable.toWeb(file) as unknown as ReadableStream<Uint8Array>;
+  const input = readableOf(file);
   const domain = await residents.adopt((opened) => restoreDomain(residents.house.machine, input, { open: opened, paused: isPaused, signal: c.signal, progress: tell(c) }), (saved) => mustNameWithin(c.folders ?? null, config ?? saved));
   return { domid: domain.domid };
 }
@@ -87,7 +88,7 @@ export async function restoreFromFile(residents: Residents, path: string, isPaus
 const SILENCE_MS = 10_000;
 function linkOf(connection: Duplex): Link {
   if (connection instanceof Socket) connection.setKeepAlive(true, SILENCE_MS);
-  return Duplex.toWeb(connection) as unknown as Link;
+  return linkOver(connection);
 }
 /** Begins a task that waits for its connection. */
 function overConnection(tasks: Tasks, action: string, run: (connection: Duplex, c: TaskContext) => Promise<unknown>): Awaited<ReturnType<StreamOpener>> {
