@@ -21,6 +21,8 @@ export type CodeHooks = {
   unprotect(frame: number): void;
   /** Arrivals at a record until it is worth translating. */
   readonly heat: number;
+  /** May jumps be linked when they are decoded? Not where each record's first arrival is wanted. */
+  readonly linksAhead: boolean;
   /** Everything was forgotten: addresses of records mean nothing any more. */
   flushed(): void;
   /** A region's code is gone. */
@@ -42,6 +44,8 @@ export class CodeCache {
   /** Nothing is deleted: what is overwritten again and again would leave a chain of deleted entries in the map, to be walked at each insertion. */
   private readonly pages = new Map<number, Page | null>();
   private readonly byFrame = new Map<number, Page[]>();
+  /** direct jumps within their page that the present run has */
+  private readonly jumps: { readonly rec: number; readonly target: number }[] = [];
   counters = { records: 0, pages: 0, invalidations: 0, flushes: 0 };
 
   constructor(v: Views, base: number, hooks: CodeHooks) { this.v = v; this.base = base; this.hooks = hooks; this.next = base + RECS_AT; this.clearIndex(); }
@@ -109,17 +113,32 @@ export class CodeCache {
     const e = (this.base + CODE_AT + codeSlot(machine + off | 0) * CODEE.size) >>> 2;
     this.v.i32[e] = machine + off; this.v.i32[e + 1] = p.key / 2 ** 32; this.v.i32[e + 2] = rec;
   }
-  /** Decode from `off` to the next unconditional transfer; 0 when the first instruction crosses the page's end. */
+  /** Decode from `off` to where nothing falls through any more, over calls, whose returns find their records in the index then; 0 when the first instruction crosses the page's end. */
   private run(p: Page, machine: number, off: number, mode: number): number {
+    const { jumps, v } = this;
+    jumps.length = 0;
+    const first = this.decodeRun(p, machine, off, mode);
+    // within the page a jump need not come to the run loop to be told where it goes
+    if (this.hooks.linksAhead) for (const { rec, target } of jumps) {
+      const to = p.at.get(target);
+      if (to !== undefined) v.i32[(rec + REC.link) >>> 2] = to;
+    }
+    return first;
+  }
+  private decodeRun(p: Page, machine: number, off: number, mode: number): number {
     const first = this.next, m = this.v.u8, long = (mode & MODE.sizeMask) === MODE.code64;
-    for (let n = 0; ; n++) {
+    for (let n = 0, returnsHere = false; ; n++) {
+      if (returnsHere && p.at.has(off)) { this.publish(p, machine, off, p.at.get(off)!); return first; }
       if (off >= 4096 || n === MAX_RUN || p.at.has(off)) { this.write(p, jump(off, off, long), off); return first; }
       const i = decodeOrTrap(m, machine + off, machine + 4096, mode);
       if (i === null) { if (n === 0) return 0; this.write(p, jump(off, off, long), off); return first; }
-      p.at.set(off, this.next); this.write(p, i, off);
+      p.at.set(off, this.next);
+      if (returnsHere) this.publish(p, machine, off, this.next);
+      this.write(p, i, off);
       markPieces(p, off, off + Math.max(i.len, 1) - 1);
       const { flow } = i.row;
-      if (flow !== "next" && flow !== "jcc" && flow !== "rep") return first;
+      returnsHere = this.hooks.linksAhead && (flow === "call" || flow === "callind");
+      if (flow !== "next" && flow !== "jcc" && flow !== "rep" && !returnsHere) return first;
       off += i.len;
     }
   }
@@ -144,6 +163,7 @@ export class CodeCache {
     // a segment's far selector or a second immediate shares the displacement's place, as a direct jump's link does
     const disp = isDirect ? 0 : i.addr === ADDR.none ? i.imm2 : i.disp + (i.ripRel ? off + i.len : 0), big = i.bigImm !== null || i.bigDisp !== null || imm !== (imm | 0) || disp !== (disp | 0);
     this.next += REC.size; this.counters.records++; p.recs.push(at);
+    if (isDirect && !cross) this.jumps.push({ rec: at, target });
     const slot = (k: number, n: number) => (k === KIND.hi ? gprAt(n) + 1 : k === KIND.xmm ? xmmAt(n) : k === KIND.mmx ? CPU.st.at + n * 16 : k === KIND.num ? n : gprAt(n));
     v.i32[at >>> 2] = v.i32[(at + REC.stub) >>> 2] = this.hooks.stubOf(i, cross, big);
     v.i32[(at + REC.heat) >>> 2] = this.hooks.heat;

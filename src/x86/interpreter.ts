@@ -93,6 +93,7 @@ export class Interpreter implements Engine {
       unprotect: frame => options.code?.unmark(frame),
       generation: frame => options.code?.generation(frame) ?? 0,
       heat: options.translateAfter ?? 0,
+      linksAhead: !this.isEager,
       freeRegion: freeSlot,
       flushed: () => { mmu.forgetAllJumps(); this.regions.flushed(); },
       stubOf: (i, cross, big) => this.stubOf(i, cross, big),
