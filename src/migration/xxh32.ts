@@ -3,6 +3,8 @@ import { Op } from "../wasm/opcodes.ts";
 import { Code, I32, Module } from "../wasm/writer.ts";
 
 const P1 = 0x9e3779b1 | 0, P2 = 0x85ebca77 | 0, P3 = 0xc2b2ae3d | 0, P4 = 0x27d4eb2f | 0, P5 = 0x165667b1 | 0;
+/** What the four lanes begin with beyond the seed, and how far each is rotated when they are merged. */
+const BEGIN = [P1 + P2 | 0, P2, 0, -P1 | 0] as const, MERGE = [1, 7, 12, 18] as const;
 const avalanche = (h: number): number => {
   h = Math.imul(h ^ h >>> 15, P2);
   h = Math.imul(h ^ h >>> 13, P3);
@@ -14,7 +16,7 @@ function lines(): Uint8Array<ArrayBuffer> {
   const m = new Module(), c = new Code(3), lane = [c.local(I32), c.local(I32), c.local(I32), c.local(I32)], left = c.local(I32);
   const rotl = (by: number) => c.i32(by).op(Op.i32_rotl), mul = (by: number) => c.i32(by).op(Op.i32_mul), fold = (by: number) => c.tee(left).get(left).i32(by).op(Op.i32_shr_u).op(Op.i32_xor);
   m.imports.push({ name: "memory", memory: { min: 1, max: 65536, shared: true } });
-  [P1 + P2, P2, 0, -P1].forEach((add, i) => { c.get(2).i32(add).op(Op.i32_add).set(lane[i]!); });
+  BEGIN.forEach((add, i) => { c.get(2).i32(add).op(Op.i32_add).set(lane[i]!); });
   c.get(1).set(left);
   const next = c.loop();
   lane.forEach((l, i) => {
@@ -22,7 +24,7 @@ function lines(): Uint8Array<ArrayBuffer> {
     rotl(13); mul(P1); c.set(l);
   });
   c.get(0).i32(16).op(Op.i32_add).set(0).get(left).i32(16).op(Op.i32_sub).tee(left).brIf(next).end();
-  lane.forEach((l, i) => { c.get(l); rotl([1, 7, 12, 18][i]!); if (i > 0) c.op(Op.i32_add); });
+  lane.forEach((l, i) => { c.get(l); rotl(MERGE[i]!); if (i > 0) c.op(Op.i32_add); });
   c.get(1).op(Op.i32_add);
   fold(15); mul(P2); fold(13); mul(P3); fold(16);
   m.funcs.push({ type: m.type([I32, I32, I32], [I32]), code: c, export: "sum" });
@@ -46,14 +48,14 @@ export function xxh32(bytes: Uint8Array, seed = 0): number {
   const dv = new DataView(bytes.buffer, bytes.byteOffset, bytes.length), n = bytes.length;
   let at = 0, h = seed + P5 | 0;
   if (n >= 16) {
-    const lane = [seed + P1 + P2 | 0, seed + P2 | 0, seed | 0, seed - P1 | 0];
+    const lane = BEGIN.map((add) => seed + add | 0);
     for (; at + 16 <= n; at += 16) {
       for (let i = 0; i < 4; i++) {
         const x = lane[i]! + Math.imul(dv.getInt32(at + i * 4, true), P2) | 0;
         lane[i] = Math.imul(x << 13 | x >>> 19, P1);
       }
     }
-    h = [1, 7, 12, 18].reduce((sum, by, i) => sum + (lane[i]! << by | lane[i]! >>> 32 - by) | 0, 0);
+    h = MERGE.reduce<number>((sum, by, i) => sum + (lane[i]! << by | lane[i]! >>> 32 - by) | 0, 0);
   }
   h = h + n | 0;
   for (; at + 4 <= n; at += 4) {

@@ -216,17 +216,13 @@ export abstract class Gen {
   help(f: Helper, a: Val | null = null, b: Val | null = null, c: Val | null = null): Val { return node(X.call, (HELPERS[f][1][0] ?? I32) as Ty, a, b, helperIndex(f), c); }
   /** The high half of a product of 64 bits by 64. */
   mulHigh(signed: boolean, a: Val, b: Val): Val { return this.help(signed ? "mulhs" : "mulhu", a, b); }
-  /** The same without signs in line: schoolbook on halves. a and b are evaluated several times. */
-  protected mulHighByHalves(a: Val, b: Val): Val {
+  /** The same in line: schoolbook on halves; with signs, less what that has too much for them. a and b are evaluated several times. */
+  protected mulHighInLine(signed: boolean, a: Val, b: Val): Val {
     const lo = (v: Val) => this.and(64, v, this.k(64, 0xffffffff)), hi = (v: Val) => this.shr(64, v, this.k(64, 32)), mul = (x: Val, y: Val) => this.mul(64, x, y);
     const [a0, a1, b0, b1] = [this.let(lo(a)), this.let(hi(a)), this.let(lo(b)), this.let(hi(b))];
     const t = this.let(this.add(64, mul(a1, b0), hi(mul(a0, b0)))), u = this.add(64, mul(a0, b1), lo(t));
-    return this.let(this.add(64, this.add(64, mul(a1, b1), hi(t)), hi(u)));
-  }
-  /** For signs: what the high half of a product without them has too much. */
-  protected mulHighBySigns(high: Val, a: Val, b: Val): Val {
-    const ofSign = (x: Val, y: Val) => this.and(64, this.sar(64, x, this.k(64, 63)), y);
-    return this.let(this.sub(64, this.sub(64, high, ofSign(a, b)), ofSign(b, a)));
+    const high = this.add(64, this.add(64, mul(a1, b1), hi(t)), hi(u)), ofSign = (x: Val, y: Val) => this.and(64, this.sar(64, x, this.k(64, 63)), y);
+    return this.let(signed ? this.sub(64, this.sub(64, high, ofSign(a, b)), ofSign(b, a)) : high);
   }
   /** Does somebody read the flags that the present instruction sets? */
   get wantsFlags(): boolean { return true; }

@@ -28,9 +28,11 @@ export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number
   const entry = (c: Code, a: number) => c.get(a).op(Op.i32_wrap_i64).i32(7).op(Op.i32_shr_u).i32(((1 << TLB_BITS) - 1) << 5).op(Op.i32_and).i32(cpu).mem(Op.i32_load, CPU.tlb.at).op(Op.i32_add);
   const host = (c: Code, a: number) => entry(c, a).mem(Op.i32_load, TLBE.add).get(a).op(Op.i32_wrap_i64).op(Op.i32_add);
   const crosses = (c: Code, a: number, size: number) => c.get(a).op(Op.i32_wrap_i64).i32(4095).op(Op.i32_and).get(size).op(Op.i32_add).i32(4096).op(Op.i32_gt_u);
+  /** Is the tag there of the page that `a` is on? */
+  const isKnown = (c: Code, a: number, write: 0 | 1) => entry(c, a).mem(Op.i64_load, write ? TLBE.write : TLBE.read).get(a).i64(-4096).op(Op.i64_and).op(Op.i64_eq);
   /** See that the tag is there (RUNTIME_IMPORTS.fill says how it went); it may be already, since a region comes here too where it remembers a miss. */
   const fillFor = (c: Code, a: number, write: 0 | 1) => {
-    entry(c, a).mem(Op.i64_load, write ? TLBE.write : TLBE.read).get(a).i64(-4096).op(Op.i64_and).op(Op.i64_eq).if_(I32); c.i32(0).else_();
+    isKnown(c, a, write).if_(I32); c.i32(0).else_();
     c.get(a).i64(12).op(Op.i64_shr_s).op(Op.i32_wrap_i64).get(a).i64(44).op(Op.i64_shr_s).op(Op.i32_wrap_i64).get(a).op(Op.i32_wrap_i64).i32(4095).op(Op.i32_and).i32(1).op(Op.i32_shl).i32(write).op(Op.i32_or).call(fn("fill"));
     return c.end();
   };
@@ -91,7 +93,7 @@ export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number
     /** The machine address of the bytes at `a`, or by hand. */
     const probe = (a: number, write: 0 | 1) => {
       crosses(c, a, bytes).brIf(byHand);
-      entry(c, a).mem(Op.i64_load, write ? TLBE.write : TLBE.read).get(a).i64(-4096).op(Op.i64_and).op(Op.i64_ne).brIf(byHand);
+      isKnown(c, a, write).op(Op.i32_eqz).brIf(byHand);
       host(c, a);
     };
     reg(RCX).tee(n).i64(4096).op(Op.i64_gt_u).brIf(byHand);

@@ -1,5 +1,5 @@
 /**
- * REP MOVS and REP STOS by the piece: as many whole elements as both pages hold, in one copy. Called from generated code before the slow step,
+ * REP MOVS and REP STOS by the piece: as many whole elements as both pages hold, in one copy. Called by the runtime's `bulk` for what that leaves, before the slow step,
  * which does everything these refuse: DF set, segments that are not flat, MMIO, frames with decoded code, faults.
  * The caller uses them with the mode's own address size and, for MOVS, with a source segment whose base is zero.
  */

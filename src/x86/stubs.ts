@@ -76,8 +76,7 @@ export class StubGen extends Gen {
       this.emit(this.eqz(64, this.shr(64, this.or(64, wide(a), wide(b)), this.k(64, 32)))); c.if_();
       this.emit(this.sar(64, this.mul(64, a, b), this.k(64, 63))); c.op(Op.return).end();
     }
-    const high = this.mulHighByHalves(a, b);
-    this.emit(signed ? this.mulHighBySigns(high, a, b) : high);
+    this.emit(this.mulHighInLine(signed, a, b));
     return c;
   }
   // Operands

@@ -527,11 +527,7 @@ export class RegionGen extends Gen {
   }
   override get wantsFlags(): boolean { return this.liveAfter !== 0; }
   /** In line where loops are: a call takes longer than what is called. */
-  override mulHigh(signed: boolean, a: Val, b: Val): Val {
-    if (this.isLean) return super.mulHigh(signed, a, b);
-    const high = this.mulHighByHalves(a, b);
-    return signed ? this.mulHighBySigns(high, a, b) : high;
-  }
+  override mulHigh(signed: boolean, a: Val, b: Val): Val { return this.isLean ? super.mulHigh(signed, a, b) : this.mulHighInLine(signed, a, b); }
   arith(): Val { const [res, aux] = this.words(); return arithOf(this, res, aux); }
   private keep(v: Val | null): Val | null {
     if (!v || v.op === X.konst || v.op === X.local || v.op === X.big) return v;
