@@ -56,6 +56,7 @@ const OPS: Readonly<Record<number, Op>> = {
   },
   [HVMOP.flush_tlbs]: (c, arg) => {
     if (arg !== 0n) return -EINVAL;
+    c.hv.add(DOMAIN.p2mGen, c.d.at, 1); /* those that do not run now empty theirs when they do */
     c.flushTlbs();
     return 0;
   },

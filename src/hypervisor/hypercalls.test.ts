@@ -12,7 +12,7 @@ import { XENFEAT } from "../abi/features.ts";
 import { DOMID, HYPERVISOR, SharedInfo, VcpuInfo, VcpuTimeInfo } from "../abi/xen.ts";
 import { EXIT } from "../x86/state.ts";
 import { Fixture } from "./fixture.ts";
-import { VPF } from "./objects.ts";
+import { DOMAIN, VPF } from "./objects.ts";
 
 const H = HYPERVISOR;
 const param = (index: number, value = 0n, domid: number = DOMID.SELF) => (dv: DataView): void => {
@@ -70,6 +70,13 @@ test("HVM params: a guest reads its store's place, sets its callback, and may no
   assert.equal(f.platform.pendingVector(), 0xf3);
   f.platform.acknowledge(0xf3);
   assert.equal(f.platform.pendingVector(), 0xf3, "it stays until the guest clears it");
+  f.done();
+});
+test("a flush of all TLBs reaches vCPUs that do not run, whose TLBs their pCPU has kept", () => {
+  const f = new Fixture(), gen = f.hv.load(DOMAIN.p2mGen, f.d.at);
+  assert.equal(f.call(H.hvm_op, HVMOP.flush_tlbs, 0), 0);
+  assert.equal(f.hv.load(DOMAIN.p2mGen, f.d.at), gen + 1);
+  assert.equal(f.call(H.hvm_op, HVMOP.flush_tlbs, 8), -EINVAL);
   f.done();
 });
 test("shared info and the grant table appear at the gfns asked for, and the frames they displace go back", () => {

@@ -34,6 +34,7 @@ export class Pcpu {
   /** its PCPU struct, its register file */
   readonly #at: number;
   readonly #cpu: number;
+  readonly #isCode = (frame: number): boolean => this.hv.mm.frames.codeCpus(frame) !== 0;
   #jumpsPerMs = FIRST_JUMPS_PER_MS;
   /** jumps and ms since it was last computed */
   #countedJumps = 0;
@@ -131,11 +132,12 @@ export class Pcpu {
     if (!isHere) {
       hv.add(PCPU.nrSwitches, this.#at, 1);
       u8.copyWithin(this.#cpu, v.context, v.context + CPU.sizeof);
+      const isOurs = hv.get(VCPU.lastPcpu, v.at) === this.index + 1, generation = hv.load(DOMAIN.p2mGen, v.domain.at), wasGeneration = hv.load(PCPU.p2mGen, this.#at), codeMarks = hv.load(DOMAIN.codeMarks, v.domain.at), wasCodeMarks = hv.load(PCPU.codeMarks, this.#at);
       hv.set(PCPU.loadedSerial, this.#at, v.serial);
       hv.set(VCPU.lastPcpu, v.at, this.index + 1);
-      hv.store(PCPU.p2mGen, this.#at, hv.load(DOMAIN.p2mGen, v.domain.at));
-      hv.store(PCPU.codeMarks, this.#at, hv.load(DOMAIN.codeMarks, v.domain.at));
-      this.engine.contextChanged();
+      hv.store(PCPU.p2mGen, this.#at, generation);
+      hv.store(PCPU.codeMarks, this.#at, codeMarks);
+      this.engine.contextChanged({ vcpu: v.serial, generation, wasGeneration, codeMarks, wasCodeMarks, isOurs, isCode: this.#isCode });
     } else this.platform.obey();
     const adjust = hv.get(CPU.tscAdjust, this.#cpu);
     if (adjust !== hv.get(VCPU.timeAdjust, v.at)) {
@@ -148,6 +150,7 @@ export class Pcpu {
     const { hv } = this;
     this.platform.code.lookBack();
     writeRunstate(v, this.engine, hv.scheduler.offState(v));
+    this.platform.code.lookBack(); /* after the last store: its TLBs are put aside now, and nobody looks back then */
     hv.views.u8.copyWithin(v.context, this.#cpu, this.#cpu + CPU.sizeof);
     hv.store(PCPU.vcpu, this.#at, 0);
     hv.scheduler.leave(v, this.index, yields);

@@ -25,7 +25,7 @@ export function loadCr3(cpu: Cpu, value: bigint): void {
   if (cpu.isLong ? value >> BigInt(cpu.mmu.maxPhysAddr) : value >> 32n) throw gp0();
   if (cpu.cr0 & CR0.PG && cpu.cr4 & CR4.PAE && !cpu.isLong) checkPdptes(cpu, value);
   cpu.set(CPU.cr3, value);
-  cpu.mmu.flushLocal();
+  cpu.mmu.tlb.flushLocal();
 }
 export function writeCr0(cpu: Cpu, value: bigint): void {
   if (value >> 32n) throw gp0();
@@ -43,7 +43,7 @@ export function writeCr0(cpu: Cpu, value: bigint): void {
   }
   cpu.set(CPU.cr0, BigInt(now >>> 0));
   cpu.set(CPU.efer, BigInt(efer));
-  if ((old ^ now) & (CR0.PG | CR0.WP | CR0.PE)) cpu.mmu.flushAll();
+  if ((old ^ now) & (CR0.PG | CR0.WP | CR0.PE)) cpu.mmu.tlb.flushAll();
   cpu.setMode();
 }
 export function writeCr4(cpu: Cpu, value: bigint): void {
@@ -52,7 +52,7 @@ export function writeCr4(cpu: Cpu, value: bigint): void {
   if (cpu.isLong && !(now & CR4.PAE)) throw gp0();
   if ((now & ~old) & CR4.PAE && cpu.cr0 & CR0.PG) checkPdptes(cpu, cpu.get(CPU.cr3));
   cpu.set(CPU.cr4, value);
-  if ((old ^ now) & (CR4.PSE | CR4.PAE | CR4.PGE | CR4.SMEP | CR4.SMAP)) cpu.mmu.flushAll();
+  if ((old ^ now) & (CR4.PSE | CR4.PAE | CR4.PGE | CR4.SMEP | CR4.SMAP)) cpu.mmu.tlb.flushAll();
   cpu.setMode();
 }
 export function writeCr(cpu: Cpu, n: number, value: bigint): void {

@@ -7,7 +7,7 @@
 import type { Field } from "../base/struct.ts";
 import type { Views } from "../base/views.ts";
 import { GuestFault } from "./fault.ts";
-import { CONTEXT, TLB_AT, TLB_BYTES } from "./layout.ts";
+import { CONTEXT, TLB_BYTES } from "./layout.ts";
 import { Mmu } from "./mmu.ts";
 import type { Platform } from "./platform.ts";
 import { ATTR, CPU, CR0, CR4, CS, EFER, EFLAGS, MODE, SEG, SS, VECTOR } from "./state.ts";
@@ -85,7 +85,7 @@ export class Cpu {
   dr(i: number): bigint { return this.v.dv.getBigUint64(this.at + CPU.dr.at + i * 8, true); }
   setDr(i: number, x: bigint): void { this.v.dv.setBigUint64(this.at + CPU.dr.at + i * 8, BigInt.asUintN(64, x), true); }
   /** CONTEXT.* of the present privilege. */
-  get context(): number { return (this.v.u32[this.w + TLB_I]! - this.at - TLB_AT) / TLB_BYTES; }
+  get context(): number { return (this.v.u32[this.w + TLB_I]! - this.v.u32[this.w + I(CPU.bank)]!) / TLB_BYTES; }
   /** IA-32e mode is active: long or compatibility. */
   get isLong(): boolean { return (this.efer & EFER.LMA) !== 0; }
   get is64(): boolean { return (this.mode & MODE.sizeMask) === MODE.code64; }
@@ -124,7 +124,7 @@ export class Cpu {
     // instruction fetch ignores CS.base in 64-bit mode
     u[w + I(CPU.csBase)] = size === MODE.code64 ? 0 : u[w + SEG_I + CS * 4]!;
     u[w + I(CPU.csBase) + 1] = size === MODE.code64 ? 0 : u[w + SEG_I + CS * 4 + 1]!;
-    u[w + TLB_I] = this.at + TLB_AT + context * TLB_BYTES;
+    u[w + TLB_I] = u[w + I(CPU.bank)]! + context * TLB_BYTES;
     u[w + I(CPU.spMask)] = size === MODE.code64 || ss & ATTR.db ? -1 : 0xffff;
     u[w + I(CPU.spMask) + 1] = size === MODE.code64 ? -1 : 0;
   }

@@ -3,14 +3,15 @@ import type { Cpu } from "./cpu.ts";
 import type { ImageStore } from "./image-store.ts";
 import { Interpreter } from "./interpreter.ts";
 import type { Platform } from "./platform.ts";
+import type { TlbTurn } from "./tlb.ts";
 import type { Shape } from "./translate.ts";
 
 export interface Engine {
   readonly cpu: Cpu;
   /** Run the vCPU whose state is in the register file until CPU.exit is non-zero or the budget of jumps is spent. @returns EXIT.* */
   run(budgetJumps: number): number;
-  /** Another vCPU's context was copied in: forget TLBs and recompute what is derived. */
-  contextChanged(): void;
+  /** Another vCPU's context was copied in: its TLBs are what `turn` says, empty without one, and what is derived is computed again. */
+  contextChanged(turn?: TlbTurn): void;
   /** Frames have become code elsewhere: stores to them must be told of from now on. @returns those that this pCPU may have written to unseen */
   forbidWrites(isForbidden: (frame: number) => boolean): number[];
   /** Decode what begins at these machine addresses for these modes (MODE bits but user), ahead of time; where there is no room, not all of it. */

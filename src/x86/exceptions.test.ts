@@ -132,7 +132,7 @@ test("a task gate switches tasks and the error code lands on the new stack", () 
 });
 test("delivery itself obeys SMAP: a supervisor frame cannot lie in a user page", () => {
   const x = long(), { cpu } = x;
-  cpu.set(CPU.cr4, BigInt(cpu.cr4 | CR4.SMAP)); cpu.mmu.flushAll(); cpu.setMode();
+  cpu.set(CPU.cr4, BigInt(cpu.cr4 | CR4.SMAP)); cpu.mmu.tlb.flushAll(); cpu.setMode();
   deliver(cpu, 0x40, -1, "external");
   assert.equal(cpu.exit, EXIT.tripleFault, "the tables themselves lie in user pages here");
 });

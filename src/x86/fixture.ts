@@ -88,7 +88,7 @@ export class Fixture implements Platform {
     this.cpu.set(CPU.efer, BigInt(EFER.LME | EFER.LMA | EFER.NXE | EFER.SCE));
     this.cpu.setSeg(CS, 0x08, 0, 0xffffffff, 0xa9b);
     this.cpu.setMode();
-    this.cpu.mmu.flushAll();
+    this.cpu.mmu.tlb.flushAll();
     return this;
   }
   /** Four levels at `cr3`, cr3+0x1000 ..: the first 1 GiB's directory; identity 2 MiB pages of RAM with `bits`. */

@@ -120,9 +120,9 @@ test("a jump that went somewhere before goes where the page is now", () => {
     return cpu.gpr(RCX);
   };
   assert.equal(go(0x30000), 3n);
-  cpu.mmu.invlpg(f);
+  cpu.mmu.tlb.invlpg(f);
   assert.equal(go(0x31000), 6n);
-  cpu.mmu.flushLocal();
+  cpu.mmu.tlb.flushLocal();
   assert.equal(go(0x32000), 9n);
 });
 test("a repeated string instruction stops at a fault with its registers where it got to", () => {

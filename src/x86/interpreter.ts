@@ -12,6 +12,7 @@ import { deliver } from "./exceptions.ts";
 import { GuestFault } from "./fault.ts";
 import { fpHelpers } from "./fp-glue.ts";
 import { CONTEXT, REC } from "./layout.ts";
+import type { TlbTurn } from "./tlb.ts";
 import type { Platform } from "./platform.ts";
 import { Regions } from "./regions.ts";
 import { STACK_INSNS } from "./rows.ts";
@@ -85,17 +86,17 @@ export class Interpreter implements Engine {
       remu128: (h: bigint, l: bigint, d: bigint) => wide(h, l, d, false, true), rems128: (h: bigint, l: bigint, d: bigint) => wide(h, l, d, true, true),
       sys: (index: number, a: bigint, b: bigint) => { const r = callSys(cpu, index, a, b); this.settle(); return r; },
     } as Record<string, WebAssembly.ImportValue>;
-    const freeSlot = (slot: number): void => { this.table.set(slot, null); this.freeSlots.push(slot); mmu.forgetAllJumps(); };
+    const freeSlot = (slot: number): void => { this.table.set(slot, null); this.freeSlots.push(slot); mmu.tlb.forgetAllJumps(); };
     this.isTranslating = options.translateAfter !== undefined;
     this.isEager = options.translateAfter === 0;
     const hooks: CodeHooks = {
-      protect: frame => { options.code?.mark(frame); mmu.protectFrame(frame); },
+      protect: frame => { options.code?.mark(frame); mmu.tlb.protectFrame(frame); },
       unprotect: frame => options.code?.unmark(frame),
       generation: frame => options.code?.generation(frame) ?? 0,
       heat: options.translateAfter ?? 0,
       linksAhead: !this.isEager,
       freeRegion: freeSlot,
-      flushed: () => { mmu.forgetAllJumps(); this.regions.flushed(); },
+      flushed: () => { mmu.tlb.forgetAllJumps(); this.regions.flushed(); },
       stubOf: (i, cross, big) => this.stubOf(i, cross, big),
       fetch: linear => mmu.fillCode(linear),
     };
@@ -138,13 +139,13 @@ export class Interpreter implements Engine {
     if (down ? off <= limit || last > (attr & ATTR.db ? 0xffffffffn : 0xffffn) : last > limit) throw fault;
   }
 
-  contextChanged(): void { this.cpu.mmu.flushAll(); this.cpu.setMode(); this.cpu.mmu.setWatch(); }
-  forbidWrites(isForbidden: (frame: number) => boolean): number[] { return this.cpu.mmu.forbidFrames(isForbidden); }
+  contextChanged(turn?: TlbTurn): void { this.cpu.mmu.tlb.take(turn); this.cpu.setMode(); this.cpu.mmu.setWatch(); }
+  forbidWrites(isForbidden: (frame: number) => boolean): number[] { return this.cpu.mmu.tlb.forbidFrames(isForbidden); }
   prepare(places: readonly (readonly [machine: number, mode: number])[]): void {
     for (const [machine, mode] of places) this.code.recordAt(this.code.page(machine - machine % 4096, mode), machine % 4096);
     this.makeStubs();
   }
-  flushTlb(): void { this.cpu.mmu.flushAll(); }
+  flushTlb(): void { this.cpu.mmu.tlb.flushAll(); }
   readLinear(linear: bigint, bytes: Uint8Array): boolean { return this.cpu.readLinear(linear, bytes); }
   writeLinear(linear: bigint, bytes: Uint8Array): boolean { return this.cpu.writeLinear(linear, bytes); }
 
@@ -161,7 +162,7 @@ export class Interpreter implements Engine {
         linear = (eip + Number(cpu.get(CPU.csBase))) % 4294967296;
       }
       const machine = cpu.mmu.fillCode(linear), rec = this.code.record(linear, machine, mode);
-      cpu.mmu.correctJump(linear, rec);
+      cpu.mmu.tlb.correctJump(linear, rec);
       this.regions.adopt(rec, linear, machine, mode);
       cpu.set(CPU.ripBase, rip - BigInt(linear & 4095));
       this.makeStubs();

@@ -9,10 +9,11 @@ export const TLBE = { size: 32, read: 0, write: 8, add: 16, frame: 20, flags: 24
 export const TLB_BYTES = TLBE.size << TLB_BITS;
 /** Low half of a tag that no address can hit which looks into that entry: the page beside, in the entry's own place. Its high half is zero. */
 export const noTag = (index: number): number => (index ^ 1) << 12;
-export const TLB_END = TLB_AT + TLB_CONTEXTS * TLB_BYTES;
 
 /** Instruction TLB: linear page | CPU.mode to the page's key. Entry: tag i64, key i64. */
-export const ITLB_AT = TLB_END, ITLB_BITS = 12, ITLBE = { size: 16, tag: 0, key: 8 } as const;
+export const ITLB_BITS = 12, ITLBE = { size: 16, tag: 0, key: 8 } as const;
+/** A vCPU's TLBs lie together, data before instructions; CPU.bank holds the address of the present vCPU's. */
+export const ITLB_IN_BANK = TLB_CONTEXTS * TLB_BYTES, BANK_BYTES = ITLB_IN_BANK + (ITLBE.size << ITLB_BITS), NR_BANKS = 8;
 /** Its index mixes higher bits in, of other 16 MiB: a kernel's text, which is less, has no two pages in one entry. The same in wasm: runtime.ts. */
 export const ITLB_MIX = 12;
 export const itlbIndex = (linear: number): number => (linear >>> 12 ^ linear >>> 12 + ITLB_MIX) & (1 << ITLB_BITS) - 1;
@@ -21,7 +22,7 @@ export const itlbIndex = (linear: number): number => (linear >>> 12 ^ linear >>>
  * of the region that begins there, so that it is entered without waiting for the record, or 0, u16; arrivals until the record counts them, JUMP_CHUNK at a time, u16.
  * Forgetting all of a half is another tag.
  */
-export const JUMPS_AT = ITLB_AT + (ITLBE.size << ITLB_BITS), JUMP_BITS = 13, JUMPE = { size: 16, key: 0, rec: 8, region: 12, count: 14 } as const, JUMP_CHUNK = 64;
+export const JUMPS_AT = TLB_AT + NR_BANKS * BANK_BYTES, JUMP_BITS = 13, JUMPE = { size: 16, key: 0, rec: 8, region: 12, count: 14 } as const, JUMP_CHUNK = 64;
 /** A tag: CPU.mode, whether the address is below 0, and a number that grows. */
 export const JUMP_TAG = { half: 1 << 6, step: 1 << 8, steps: 1 << 8 } as const;
 /** Code cache index: key of an instruction (machine address + code size << 32) to its record. Entry: key i64, record u32. */

@@ -21,7 +21,7 @@ const long = (...leaves: bigint[]): Fixture => {
   return x;
 };
 const A = 0x400000;
-const setCr4 = (x: Fixture, bits: number) => { x.cpu.set(CPU.cr4, BigInt(x.cpu.cr4 | bits)); x.cpu.setMode(); x.cpu.mmu.flushAll(); };
+const setCr4 = (x: Fixture, bits: number) => { x.cpu.set(CPU.cr4, BigInt(x.cpu.cr4 | bits)); x.cpu.setMode(); x.cpu.mmu.tlb.flushAll(); };
 
 test("without paging a linear address is the physical one", () => {
   const x = new Fixture(); x.p32(0x1234, 0xcafebabe);
@@ -42,9 +42,9 @@ test("PSE maps 4 MiB, its PS bit means nothing without CR4.PSE, and bit 21 is re
   x.cpu.set(CPU.cr3, 0x1000n); x.cpu.set(CPU.cr0, BigInt(CR0.PE) | 1n << 31n);
   setCr4(x, CR4.PSE);
   assert.equal(x.cpu.read32(0x400008), 99);
-  x.p32(0x1004, 0x00600087); x.cpu.mmu.flushAll();
+  x.p32(0x1004, 0x00600087); x.cpu.mmu.tlb.flushAll();
   assert.deepEqual(pf(x, () => x.cpu.read32(0x400008)), [9, 0x400008n]);
-  x.p32(0x1004, 0x00002087); x.p32(0x2000, 0x3007); x.p32(0x3008, 5); x.cpu.set(CPU.cr4, 0n); x.cpu.mmu.flushAll();
+  x.p32(0x1004, 0x00002087); x.p32(0x2000, 0x3007); x.p32(0x3008, 5); x.cpu.set(CPU.cr4, 0n); x.cpu.mmu.tlb.flushAll();
   assert.equal(x.cpu.read32(0x400008), 5);
 });
 test("PSE-36 puts bits 13 to 20 above the address", () => {
@@ -60,7 +60,7 @@ test("PAE walks three levels; upper bits of a PDE are reserved; 2 MiB pages", ()
   x.cpu.set(CPU.cr3, 0x1020n); x.cpu.set(CPU.cr0, BigInt(CR0.PE) | 1n << 31n); setCr4(x, CR4.PAE);
   assert.equal(x.cpu.read32(0x40001000), 6); assert.equal(x.cpu.read32(0x40200010), 7);
   assert.equal(x.g64(0x1028), 0x2001n);
-  x.p64(0x2000, 0x3007n | 1n << 52n); x.cpu.mmu.flushAll();
+  x.p64(0x2000, 0x3007n | 1n << 52n); x.cpu.mmu.tlb.flushAll();
   assert.deepEqual(pf(x, () => x.cpu.read32(0x40001000)), [9, 0x40001000n]);
 });
 test("four levels: not present, 4 KiB, 2 MiB and 1 GiB pages", () => {
@@ -69,7 +69,7 @@ test("four levels: not present, 4 KiB, 2 MiB and 1 GiB pages", () => {
   assert.equal(x.cpu.read32(A + 4), 11); assert.equal(x.cpu.read32(0x6004), 11); assert.equal(x.cpu.read32(0x40000000 + 0x6004), 11);
   assert.deepEqual(pf(x, () => x.cpu.read32(A + 0x1000)), [0, 0x401000n]);
   assert.deepEqual(pf(x, () => x.cpu.write32(A + 0x1ffc, 0)), [2, 0x401ffcn]);
-  x.p64(0x2008, 0x2087n); x.cpu.mmu.flushAll();
+  x.p64(0x2008, 0x2087n); x.cpu.mmu.tlb.flushAll();
   assert.deepEqual(pf(x, () => x.cpu.read8(0x40000000)), [9, 0x40000000n]);
 });
 test("address bits above MAXPHYADDR are reserved, and NX without EFER.NXE", () => {
@@ -77,7 +77,7 @@ test("address bits above MAXPHYADDR are reserved, and NX without EFER.NXE", () =
   assert.equal(pf(x, () => x.cpu.read8(A))[0], 9);
   x.cpu.read8(A + 0x1000); assert.deepEqual(x.diary, ["read 8000006000 1"]);
   x.cpu.read8(A + 0x2000); x.cpu.read8(A + 0x3000);
-  x.cpu.set(CPU.efer, BigInt(x.cpu.efer & ~EFER.NXE)); x.cpu.mmu.flushAll();
+  x.cpu.set(CPU.efer, BigInt(x.cpu.efer & ~EFER.NXE)); x.cpu.mmu.tlb.flushAll();
   assert.equal(pf(x, () => x.cpu.read8(A + 0x2000))[0], 9);
 });
 test("the upper half is reached with negative addresses", () => {
@@ -90,7 +90,7 @@ test("user and supervisor, WP, NX", () => {
   const x = long(0x6003n, 0x6005n, 0x8000000000006007n, 0x6001n);
   assert.equal(pf(x, () => x.cpu.write8(A + 0x1000, 1))[0], 3);
   assert.deepEqual(pf(x, () => x.cpu.mmu.fillCode(A + 0x2010)), [0x11, 0x402010n]);
-  x.cpu.set(CPU.cr0, BigInt(x.cpu.cr0 & ~CR0.WP) & 0xffffffffn); x.cpu.mmu.flushAll();
+  x.cpu.set(CPU.cr0, BigInt(x.cpu.cr0 & ~CR0.WP) & 0xffffffffn); x.cpu.mmu.tlb.flushAll();
   x.cpu.write8(A + 0x1000, 1);
   x.ring3();
   assert.equal(pf(x, () => x.cpu.read8(A))[0], 5);
@@ -115,7 +115,7 @@ test("fill enters a read tag first and the write tag once D is set", () => {
   assert.equal(x.cpu.mmu.fill(page, 0, 1), 0);
   assert.equal(tag(TLBE.write), BigInt(A));
   assert.equal((A + x.v.dv.getInt32(e + TLBE.add, true)) >>> 0, x.machine(0x6000));
-  x.cpu.mmu.protectFrame(x.machine(0x6000) / 4096);
+  x.cpu.mmu.tlb.protectFrame(x.machine(0x6000) / 4096);
   assert.equal(tag(TLBE.write), none); assert.equal(tag(TLBE.read), BigInt(A));
   assert.equal(x.cpu.mmu.fill(page + 1, 0, 0x23 << 1), 1, "a page fault is recorded");
   assert.equal(x.cpu.get(CPU.fault), 15); assert.equal(x.cpu.get(CPU.cr2), 0x401023n);
@@ -148,13 +148,13 @@ test("a store to a frame with decoded code is announced; one to a frame without 
 test("a CR3 load keeps global pages, INVLPG drops one page and every piece of a large one", () => {
   const x = long(0x6107n, 0x7007n), hit = (a: number) => { const e = TLB_AT + (a >>> 12 & ((1 << TLB_BITS) - 1)) * TLBE.size; return x.v.dv.getBigInt64(e, true) === BigInt(a); };
   for (const a of [A, A + 0x1000, 0x200000, 0x203000]) x.cpu.read8(a);
-  x.cpu.mmu.flushLocal();
+  x.cpu.mmu.tlb.flushLocal();
   assert.deepEqual([hit(A), hit(A + 0x1000), hit(0x200000)], [true, false, false]);
   for (const a of [A + 0x1000, 0x10000, 0x13000]) x.cpu.read8(a);
-  x.cpu.mmu.invlpg(0x14000);
+  x.cpu.mmu.tlb.invlpg(0x14000);
   assert.deepEqual([hit(0x10000), hit(0x13000), hit(A), hit(A + 0x1000)], [false, false, true, true]);
-  x.cpu.mmu.invlpg(A); assert.equal(hit(A), false);
-  x.cpu.read8(A); x.cpu.mmu.flushAll(); assert.equal(hit(A), false);
+  x.cpu.mmu.tlb.invlpg(A); assert.equal(hit(A), false);
+  x.cpu.read8(A); x.cpu.mmu.tlb.flushAll(); assert.equal(hit(A), false);
 });
 test("copies by linear address cross pages, or fail without writing and without CR2", () => {
   const x = long(0x6007n, 0x7007n, 0n), b = new Uint8Array(8).fill(9);
@@ -179,21 +179,21 @@ test("the first write to a clean frame is told of, also one of the walker's, and
   x.cpu.writeLinear(A + 0x1ff8, new Uint8Array(16));
   assert.deepEqual(told(), ["dirty 201", "dirty 202"]);
   x.clean.add(0x200);
-  x.cpu.mmu.flushAll();
+  x.cpu.mmu.tlb.flushAll();
   x.cpu.read32(A);
   x.cpu.write8(A + 1, 1);
   assert.deepEqual(told(), ["dirty 200"]);
 });
 test("before an entry goes that let stores through, whoever counts them is asked while it stands", () => {
   const ways: [what: string, forget: (x: Fixture) => void][] = [
-    ["evicted", (x) => { x.cpu.read8(A + (1 << TLB_BITS) * 4096); }], ["flushAll", (x) => x.cpu.mmu.flushAll()], ["flushLocal", (x) => x.cpu.mmu.flushLocal()],
-    ["INVLPG", (x) => x.cpu.mmu.invlpg(A)], ["its frame is code here too", (x) => x.cpu.mmu.protectFrame(x.machine(0x6000) / 4096)],
+    ["evicted", (x) => { x.cpu.read8(A + (1 << TLB_BITS) * 4096); }], ["flushAll", (x) => x.cpu.mmu.tlb.flushAll()], ["flushLocal", (x) => x.cpu.mmu.tlb.flushLocal()],
+    ["INVLPG", (x) => x.cpu.mmu.tlb.invlpg(A)], ["its frame is code here too", (x) => x.cpu.mmu.tlb.protectFrame(x.machine(0x6000) / 4096)],
   ];
   for (const [what, forget] of ways) {
     const x = long(0x6007n), asked: number[][] = [];
     for (let n = 0; n < 1 << TLB_BITS - 9; n++) x.p64(0x3000 + (3 + n) * 8, 0x5007n); // all the same 512 pages
     x.cpu.write8(A, 1);
-    x.cpu.beforeForget = () => { asked.push(x.cpu.mmu.forbidFrames(() => true).map((f) => f * 4096 - x.machine(0))); };
+    x.cpu.beforeForget = () => { asked.push(x.cpu.mmu.tlb.forbidFrames(() => true).map((f) => f * 4096 - x.machine(0))); };
     forget(x);
     assert.deepEqual(asked[0], [0x6000], what);
   }

@@ -11,65 +11,21 @@
 import { lock, unlock } from "../memory/lock.ts";
 import { canonical, type Cpu } from "./cpu.ts";
 import { GuestFault } from "./fault.ts";
-import { CONTEXT, ITLB_AT, ITLB_BITS, ITLBE, itlbIndex, JUMP_BITS, JUMP_TAG, JUMPE, JUMPS_AT, noTag, TLB_AT, TLB_BITS, TLB_BYTES, TLB_CONTEXTS, TLBE } from "./layout.ts";
+import { CONTEXT, TLBE } from "./layout.ts";
 import { P2M_CLEAN, P2M_CODE, P2M_WRITE } from "./platform.ts";
-import { CPU, CR0, CR4, EFER, MODE, PFERR, VECTOR } from "./state.ts";
+import { CPU, CR0, CR4, EFER, PFERR, VECTOR } from "./state.ts";
+import { HUGE, LARGE, NR_TABLES, Tlb } from "./tlb.ts";
 
-const NR_TABLES = 64;
 const READ = 0, WRITE = 1, EXECUTE = 2;
 const OK = -1, AGAIN = -2;
-const TLB_MASK = (1 << TLB_BITS) - 1;
 /** Page table entry bits, SDM Vol. 3A table 4-15 ff. */
 export const PTE = { P: 1, RW: 2, US: 4, A: 0x20, D: 0x40, PS: 0x80, G: 0x100 } as const;
-/** TLBE.flags beside TLBE.global: the entry is part of a 2 or 4 MiB page, or of a 1 GiB page. */
-const LARGE = 2, HUGE = 4;
-
-/** The 4 MiB or 1 GiB region of an address; the two kinds never meet in one number. */
-const regionOf = (linear: number, flags: number): number => flags & HUGE ? Math.floor(linear / 2 ** 30) + 0.5 : Math.floor(linear / 2 ** 22);
-/** Which entries of a table have been filled since it was emptied, so that a flush costs what was filled. */
-class FillLog {
-  readonly entries: Uint16Array;
-  private readonly logged: Uint8Array;
-  nr = 0;
-  constructor(size: number) { this.entries = new Uint16Array(size); this.logged = new Uint8Array(size); }
-  add(i: number): void {
-    if (this.logged[i]) return;
-    this.logged[i] = 1;
-    this.entries[this.nr++] = i;
-  }
-  clear(): void {
-    for (let n = 0; n < this.nr; n++) this.logged[this.entries[n]!] = 0;
-    this.nr = 0;
-  }
-}
-
 export class Mmu {
   private readonly cpu: Cpu;
   private readonly i32: Int32Array;
   private readonly dv: DataView;
-  private readonly tlb: number;
-  private readonly itlb: number;
-  /** a context's local and global entries apart; the instruction TLB's pair comes last */
-  private readonly logs: readonly (readonly [local: FillLog, global: FillLog])[];
-  private readonly itlbFlags = new Uint8Array(1 << ITLB_BITS);
+  readonly tlb: Tlb;
   private physBits = 0;
-  /** Regions (see regionOf) of which a piece has been entered since the last flush, local and global ones apart; INVLPG elsewhere costs one look. */
-  private readonly large: readonly [Set<number>, Set<number>] = [new Set(), new Set()];
-  private lastRegion = -0.25;
-  /** How many entries let stores to a frame through: a frame that turns into code is usually found without a search. */
-  private readonly writers = new Uint16Array(1 << 20);
-  private readonly jumps: number;
-  private readonly jumpTags: number;
-  private nrForgotten = 0;
-  /** Which pages have been in the instruction TLB since it was emptied, by its index: jumps to them may be remembered. Local and global pages apart, each with the number of the emptying. */
-  private readonly fetchedLocal = new Float64Array(1 << ITLB_BITS);
-  private readonly fetchedGlobal = new Float64Array(1 << ITLB_BITS);
-  private nrLocalFlushes = 1;
-  private nrFlushes = 1;
-  /** code has been met in the upper half on a page that is not global */
-  private hasLocalUpper = false;
-  /** the last address that fillCode was asked for */
-  private fetched = 0;
   /** For counters: page walks. */
   walks = 0;
 
@@ -77,11 +33,6 @@ export class Mmu {
   private watch: { readonly n: number; readonly from: number; readonly to: number; readonly isWriteOnly: boolean }[] = [];
   /** Bits of DR6 for the data breakpoints met by the present instruction; taken by the run loop. */
   watchHits = 0;
-
-  /** Tables of the last level met in long mode: tag (2 MiB region), machine address, and what all levels above agree on: PTE.US and RW as they stand, bit 0: NX; rights in the frame from bit 8. */
-  private readonly tableTag = new Float64Array(NR_TABLES).fill(-0.5);
-  private readonly tableAt = new Float64Array(NR_TABLES);
-  private readonly tableBits = new Int32Array(NR_TABLES);
 
   // What the last successful walk found.
   private gfn = 0;
@@ -98,9 +49,7 @@ export class Mmu {
 
   constructor(cpu: Cpu) {
     this.cpu = cpu; this.i32 = cpu.v.i32; this.dv = cpu.v.dv;
-    this.jumps = (cpu.at + JUMPS_AT) >>> 2; this.jumpTags = (cpu.at + CPU.jumpTags.at) >>> 2; this.tlb = (cpu.at + TLB_AT) >>> 2; this.itlb = (cpu.at + ITLB_AT) >>> 2;
-    this.logs = Array.from({ length: TLB_CONTEXTS + 1 }, (_, i) => [new FillLog(1 << (i < TLB_CONTEXTS ? TLB_BITS : ITLB_BITS)), new FillLog(1 << (i < TLB_CONTEXTS ? TLB_BITS : ITLB_BITS))] as const);
-    this.reset();
+    this.tlb = new Tlb(cpu);
   }
 
   /** MAXPHYADDR, from CPUID 0x80000008. */
@@ -154,14 +103,14 @@ export class Mmu {
     const reservedHi = (bits < 20 ? 0xfffff & ~((1 << bits) - 1) : 0) | (nxe ? 0 : 1 << 31) | (long ? 0 : 0x7ff00000);
     const top = long ? 4 : 3, cr3 = cpu.cr3;
     let gfn = long ? Math.floor(cr3 / 4096) % 2 ** 40 : cr3 % 4294967296 >>> 12, us = true, rw = true, nx = false, level = top, lo = 0, hi = 0;
-    const region = Math.floor(linear / 2 ** 21), slot = region & NR_TABLES - 1, isKnown = this.tableTag[slot] === region && long;
+    const { tables } = this.tlb, region = Math.floor(linear / 2 ** 21), slot = region & NR_TABLES - 1, isKnown = tables.tag[slot] === region && long;
     if (isKnown) {
-      const bits = this.tableBits[slot]!;
+      const bits = tables.bits[slot]!;
       level = 1; us = (bits & PTE.US) !== 0; rw = (bits & PTE.RW) !== 0; nx = (bits & 1) !== 0;
-      this.entryAt[1] = this.tableAt[slot]! + (l >>> 12 & 511) * 8; this.entryRights[1] = bits >>> 8;
+      this.entryAt[1] = tables.at[slot]! + (l >>> 12 & 511) * 8; this.entryRights[1] = bits >>> 8;
     }
     for (;; level--) {
-      if (level === 1 && !isKnown) { this.tableTag[slot] = -0.5; this.tableBits[slot] = (us ? PTE.US : 0) | (rw ? PTE.RW : 0) | (nx ? 1 : 0); }
+      if (level === 1 && !isKnown) { tables.tag[slot] = -0.5; tables.bits[slot] = (us ? PTE.US : 0) | (rw ? PTE.RW : 0) | (nx ? 1 : 0); }
       const index = level === 1 ? l >>> 12 & 511 : level === 2 ? l >>> 21 & 511 : level === 4 ? lHi >>> 7 & 511 : long ? (l >>> 30 | lHi << 2) & 511 : l >>> 30;
       const at = isKnown ? this.entryAt[1]! : this.locate(level, gfn, index * 8 + (long || level < 3 ? 0 : cr3 & 0xfe0));
       if (at === 0) lo = hi = -1;
@@ -180,7 +129,7 @@ export class Mmu {
     this.gfn = (hi & 0xfffff) * 1048576 + (lo >>> 12 & ~inPage | l >>> 12 & inPage);
     const marked = this.mark(level, isKnown ? 1 : long ? 4 : 2, access, level === 1 ? 0 : level === 2 ? LARGE : HUGE);
     if (marked === OK && level === 1 && long && !isKnown && this.entryAt[1] !== 0) {
-      this.tableTag[slot] = region; this.tableAt[slot] = this.entryAt[1]! - (l >>> 12 & 511) * 8; this.tableBits[slot]! |= this.entryRights[1]! << 8;
+      tables.tag[slot] = region; tables.at[slot] = this.entryAt[1]! - (l >>> 12 & 511) * 8; tables.bits[slot]! |= this.entryRights[1]! << 8;
     }
     return marked;
   }
@@ -228,37 +177,11 @@ export class Mmu {
   }
 
   // Data TLB -------------------------------------------------------------------
-  /** Forget the jumps of one half of the addresses (0 lower, 1 upper). */
-  private forgetJumps(half: 0 | 1): void {
-    // counted here: the register file is another vCPU's now and then
-    if (++this.nrForgotten === JUMP_TAG.steps) {
-      this.nrForgotten = 1;
-      this.i32.fill(0, this.jumps, this.jumps + (JUMPE.size << JUMP_BITS >> 2));
-      this.i32[this.jumpTags + 1 - half] = (1 - half) * JUMP_TAG.half;      // a number that is not given
-    }
-    this.i32[this.jumpTags + half] = this.nrForgotten * JUMP_TAG.step | half * JUMP_TAG.half;
-  }
-  /** The record at a linear address is another than a jump remembers, if one does; no region begins there. */
-  correctJump(linear: number, rec: number): void {
-    const { i32 } = this, lo = linear | 0, e = this.jumps + ((lo ^ lo >>> JUMP_BITS) & (1 << JUMP_BITS) - 1) * (JUMPE.size >> 2);
-    if (i32[e] === lo && (i32[e + 1]! & 0xffff) === (Math.floor(linear / 4294967296) & 0xffff)) { i32[e + (JUMPE.rec >> 2)] = rec; i32[e + (JUMPE.region >> 2)] = 0; }
-  }
-  /** Addresses of records mean nothing any more, or addresses of code, or regions have come or gone: forget all jumps. */
-  forgetAllJumps(): void { this.forgetJumps(0); this.forgetJumps(1); }
-  private noteLarge(linear: number, flags: number): void {
-    const region = regionOf(linear, flags);
-    if (region === this.lastRegion) return;
-    this.large[flags & TLBE.global]!.add(region);
-    this.lastRegion = region;
-  }
-  private forgetTables(): void { this.tableTag.fill(-0.5); }
-  private forgetLarge(global: 0 | 1): void { this.large[global].clear(); this.lastRegion = -0.25; }
-  private entryOf(context: number, linear: number): number { return this.tlb + ((context * TLB_BYTES + (linear >>> 12 & TLB_MASK) * TLBE.size) >>> 2); }
   /** After a walk: fill the entry. @returns the byte's machine address, or -1 when the access must be made by hand (machine and rights say how) */
   private enter(linear: number, write: number, context: number): number {
     const packed = this.cpu.platform.frameOf(this.gfn), rights = this.rights = packed & 0xfff, machine = this.machine = (packed - rights) >>> 0;
     if (packed === 0) return -1;
-    const { i32, flags } = this, e = this.entryOf(context, linear), page = linear & ~0xfff, hi = Math.floor(linear / 4294967296) | 0;
+    const { flags } = this;
     if (this.watch.length !== 0 && this.watch.some(b => b.from <= linear - (linear & 0xfff) + 4095 && b.to > linear - (linear & 0xfff))) {
       this.rights |= P2M_CODE;                         // it may be code in a moment, and no entry says that it was written
       return -1;
@@ -266,20 +189,12 @@ export class Mmu {
     const isClean = (rights & P2M_CLEAN) !== 0;
     if (isClean && write) this.cpu.platform.dirtied(machine >>> 12);
     const canWrite = this.writable && this.dirty && (!isClean || write !== 0) && (rights & (P2M_WRITE | P2M_CODE)) === P2M_WRITE;
-    if (this.letsWrite(e)) { this.cpu.beforeForget(); this.forbidWrites(e); }
-    if (canWrite) this.writers[machine >>> 12]!++;
-    i32[e] = page; i32[e + 1] = hi;
-    if (canWrite) { i32[e + 2] = page; i32[e + 3] = hi; }
-    i32[e + (TLBE.add >> 2)] = machine - page;
-    i32[e + (TLBE.frame >> 2)] = machine / 4096;
-    i32[e + (TLBE.flags >> 2)] = flags;
-    if (flags & (LARGE | HUGE)) this.noteLarge(linear, flags);
-    this.logs[context]![flags & TLBE.global]!.add(linear >>> 12 & TLB_MASK);
+    this.tlb.enter(context, linear, machine, flags, canWrite);
     return write && !canWrite ? -1 : machine + (linear & 0xfff);
   }
   /** Machine address of a byte, through the TLB; -1: by hand. @throws GuestFault */
   private host(linear: number, write: number, context: number): number {
-    const e = this.entryOf(context, linear), t = e + write * 2;
+    const e = this.tlb.entryOf(context, linear), t = e + write * 2;
     if (this.i32[t] === (linear & ~0xfff) && this.i32[t + 1] === (Math.floor(linear / 4294967296) | 0)) return ((linear | 0) + this.i32[e + (TLBE.add >> 2)]!) >>> 0;
     const code = this.walk(linear, write, context);
     if (code >= 0) this.pageFault(linear, code);
@@ -309,7 +224,7 @@ export class Mmu {
       const type = dr7 >>> 16 + 4 * n & 3, size = [1, 2, 8, 4][dr7 >>> 18 + 4 * n & 3]!, at = canonical(this.cpu.dr(n));
       if (dr7 >>> 2 * n & 3 && type & 1 && at !== null) now.push({ n, from: at - (at & size - 1), to: at - (at & size - 1) + size, isWriteOnly: type === 1 });
     }
-    if (now.length || this.watch.length) this.flushAll();
+    if (now.length || this.watch.length) this.tlb.flushAll();
     this.watch = now;
   }
   private noteWatched(linear: number, size: number, isWrite: boolean): void {
@@ -602,122 +517,14 @@ export class Mmu {
   /** Translate for execution at the present privilege and fill the instruction TLB's entry (tag: page | CPU.mode; key: machine page + (CPU.mode without the user bit) << 32; an empty tag is -1). @returns the page's machine address. @throws GuestFault */
   fillCode(linear: number): number {
     if (linear >= 2 ** 47 || linear < -(2 ** 47)) throw new GuestFault(VECTOR.GP, 0);
-    const { cpu, i32 } = this, index = itlbIndex(linear), e = this.itlb + ((index * ITLBE.size) >>> 2), tag = linear & ~0xfff | cpu.mode, hi = Math.floor(linear / 4294967296) | 0;
-    this.fetched = linear;
-    if (i32[e] === tag && i32[e + 1] === hi) return i32[e + 2]! >>> 0;
+    const { cpu, tlb } = this, known = tlb.codeAt(linear, cpu.mode);
+    if (known >= 0) return known;
     const code = this.walk(linear, EXECUTE, cpu.context);
     if (code >= 0) this.pageFault(linear, code);
     const packed = cpu.platform.frameOf(this.gfn);
     if (packed === 0) throw new GuestFault(VECTOR.UD);    // a hole reads all ones, which is no instruction
     const machine = (packed - (packed & 0xfff)) >>> 0;
-    i32[e] = tag; i32[e + 1] = hi;
-    i32[e + 2] = machine; i32[e + 3] = cpu.mode & ~MODE.user;
-    this.itlbFlags[index] = this.flags;
-    // the entry's place may have held a page that jumps are remembered to: that mapping still stands until it is invalidated
-    if (linear < 0 && !(this.flags & TLBE.global)) this.hasLocalUpper = true;
-    if (this.flags & (LARGE | HUGE)) this.noteLarge(linear, this.flags);
-    if (this.flags & TLBE.global) this.fetchedGlobal[index] = this.nrFlushes; else this.fetchedLocal[index] = this.nrLocalFlushes;
-    this.logs[TLB_CONTEXTS]![this.flags & TLBE.global]!.add(index);
+    tlb.enterCode(linear, cpu.mode, machine, this.flags);
     return machine;
-  }
-
-  // Flushing -------------------------------------------------------------------
-  private drop(context: number, index: number): void {
-    if (context === TLB_CONTEXTS) { const e = this.itlb + ((index * ITLBE.size) >>> 2); this.i32[e] = this.i32[e + 1] = -1; return; }
-    const e = this.tlb + ((context * TLB_BYTES + index * TLBE.size) >>> 2);
-    this.forbidWrites(e);
-    this.i32[e] = noTag(index); this.i32[e + 1] = 0;
-  }
-  private noTagFor(e: number): number { return noTag((e - this.tlb) / (TLBE.size >> 2) & TLB_MASK); }
-  private letsWrite(e: number, none = this.noTagFor(e)): boolean { return this.i32[e + 2] !== none || this.i32[e + 3] !== 0; }
-  /** Clear an entry's write tag. */
-  private forbidWrites(e: number): void {
-    const { i32 } = this, none = this.noTagFor(e);
-    if (!this.letsWrite(e, none)) return;
-    this.writers[i32[e + (TLBE.frame >> 2)]!]!--;
-    i32[e + 2] = none; i32[e + 3] = 0;
-  }
-  private flagsOf(context: number, index: number): number {
-    return context === TLB_CONTEXTS ? this.itlbFlags[index]! : this.i32[this.tlb + ((context * TLB_BYTES + index * TLBE.size + TLBE.flags) >>> 2)]!;
-  }
-  /** Empty every table whatever the logs say: the area was just taken into use. */
-  reset(): void {
-    for (let c = 0; c <= TLB_CONTEXTS; c++) {
-      for (const log of this.logs[c]!) log.clear();
-      for (let i = 0; i < 1 << (c < TLB_CONTEXTS ? TLB_BITS : ITLB_BITS); i++) this.drop(c, i);
-    }
-    this.writers.fill(0);
-    this.forgetLarge(0); this.forgetLarge(1); this.forgetTables(); this.forgetAllJumps();
-  }
-  /** Forget everything: another vCPU, another p2m, or a control bit that changes what the tables mean. */
-  flushAll(): void {
-    this.cpu.beforeForget();
-    this.nrFlushes++; this.nrLocalFlushes++;
-    for (let c = 0; c <= TLB_CONTEXTS; c++) for (const log of this.logs[c]!) {
-      for (let n = 0; n < log.nr; n++) this.drop(c, log.entries[n]!);
-      log.clear();
-    }
-    this.forgetLarge(0); this.forgetLarge(1); this.forgetTables(); this.forgetAllJumps();
-  }
-  /** CR3 was loaded: forget all but global pages. */
-  flushLocal(): void {
-    this.cpu.beforeForget();
-    this.nrLocalFlushes++;
-    for (let c = 0; c <= TLB_CONTEXTS; c++) {
-      const log = this.logs[c]![0];
-      for (let n = 0; n < log.nr; n++) {
-        const i = log.entries[n]!;
-        if (!(this.flagsOf(c, i) & TLBE.global)) this.drop(c, i);
-      }
-      log.clear();
-    }
-    this.forgetLarge(0); this.forgetTables(); this.forgetJumps(0);
-    if (this.hasLocalUpper) { this.forgetJumps(1); this.hasLocalUpper = false; }
-  }
-  /** INVLPG: the page of `linear`, in every context, and all pieces of a large page around it. */
-  invlpg(linear: number): void {
-    const page = linear & ~0xfff, hi = Math.floor(linear / 4294967296) | 0;
-    this.cpu.beforeForget();
-    this.forgetTables();
-    for (let c = 0; c < TLB_CONTEXTS; c++) {
-      const e = this.entryOf(c, linear);
-      if (this.i32[e] === page && this.i32[e + 1] === hi) this.drop(c, linear >>> 12 & TLB_MASK);
-    }
-    const i = itlbIndex(linear), e = this.itlb + ((i * ITLBE.size) >>> 2);
-    if ((this.i32[e]! & ~0xfff) === page && this.i32[e + 1] === hi) this.drop(TLB_CONTEXTS, i);
-    const small = regionOf(linear, LARGE), huge = regionOf(linear, HUGE), isLarge = this.large.some((set) => set.has(small) || set.has(huge));
-    if (isLarge) this.dropLarge(page, hi);
-    // most pages that are invalidated hold data: a process that is copied would otherwise forget the kernel's jumps at each page it writes to
-    if (isLarge || this.fetchedLocal[i] === this.nrLocalFlushes || this.fetchedGlobal[i] === this.nrFlushes) this.forgetJumps(linear < 0 ? 1 : 0);
-  }
-  private dropLarge(page: number, hi: number): void {
-    for (let c = 0; c <= TLB_CONTEXTS; c++) for (const log of this.logs[c]!) for (let n = 0; n < log.nr; n++) {
-      const i = log.entries[n]!, flags = this.flagsOf(c, i);
-      if (!(flags & (LARGE | HUGE))) continue;
-      const e = c === TLB_CONTEXTS ? this.itlb + ((i * ITLBE.size) >>> 2) : this.tlb + ((c * TLB_BYTES + i * TLBE.size) >>> 2);
-      if (this.i32[e + 1] === hi && (this.i32[e]! ^ page) >>> (flags & HUGE ? 30 : 22) === 0) this.drop(c, i);
-    }
-  }
-  /** Stores to these frames must come to slowStore from now on. @returns the frames that could be written to without */
-  forbidFrames(isForbidden: (frame: number) => boolean): number[] {
-    this.forgetTables();
-    const { i32 } = this, found: number[] = [];
-    for (let c = 0; c < TLB_CONTEXTS; c++) for (const log of this.logs[c]!) for (let n = 0; n < log.nr; n++) {
-      const index = log.entries[n]!, e = this.tlb + ((c * TLB_BYTES + index * TLBE.size) >>> 2), frame = i32[e + (TLBE.frame >> 2)]!;
-      if (!this.letsWrite(e, noTag(index)) || !isForbidden(frame)) continue;
-      this.forbidWrites(e);
-      found.push(frame);
-    }
-    return found;
-  }
-  /** A frame (machine address / 4096) has code decoded now: stores to it must come to slowStore. */
-  protectFrame(frame: number): void {
-    this.forgetTables();                               // one of them may have become code
-    const { i32, writers } = this, isIt = (e: number): void => { if (i32[e + (TLBE.frame >> 2)] === frame) this.forbidWrites(e); };
-    if (writers[frame] === 0) return;
-    this.cpu.beforeForget();
-    for (let c = 0; c < TLB_CONTEXTS; c++) isIt(this.entryOf(c, this.fetched));
-    if (writers[frame] === 0) return;
-    for (let c = 0; c < TLB_CONTEXTS; c++) for (const log of this.logs[c]!) for (let n = 0; n < log.nr; n++) isIt(this.tlb + ((c * TLB_BYTES + log.entries[n]! * TLBE.size) >>> 2));
   }
 }

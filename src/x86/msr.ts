@@ -79,7 +79,7 @@ function writeEfer(cpu: Cpu, value: bigint): void {
   if (value & ~EFER_BITS || cpu.cr0 & CR0.PG && (Number(value) ^ old) & EFER.LME) refuse();
   const now = Number(value) & ~EFER.LMA | old & EFER.LMA;
   cpu.set(CPU.efer, BigInt(now));
-  if ((now ^ old) & EFER.NXE) cpu.mmu.flushAll();
+  if ((now ^ old) & EFER.NXE) cpu.mmu.tlb.flushAll();
 }
 /** The state may go disabled - xAPIC - x2APIC and back to disabled, SDM Vol. 3A 10.12.5; the platform is told of each change. */
 function writeApicBase(cpu: Cpu, value: bigint): void {

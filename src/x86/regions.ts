@@ -183,7 +183,7 @@ export class Regions {
     if (images.length === 0) return;
     host.instantiate(regionModule(images.map(w => w.image), slots, host.memory, host.tableSize));
     images.forEach((p, n) => this.place(p, slots[n]!));
-    this.cpu.mmu.forgetAllJumps();
+    this.cpu.mmu.tlb.forgetAllJumps();
     this.counters.translateMs += performance.now() - began;
   }
   /** What cannot be had (room, an instruction that was never met) leaves everything as it was. */

@@ -1,7 +1,7 @@
 /** The fixed wasm part of a pCPU's engine: TLB slow paths, high multiply, jump lookup, segment checks and the dispatch loop. The pCPU's base is baked in. */
 import { Op } from "../wasm/opcodes.ts";
 import { Code, F64, I32, I64, type MemorySpec, Module } from "../wasm/writer.ts";
-import { CODEE, CODE_AT, CODE_BITS, JUMPE, JUMPS_AT, JUMP_BITS, JUMP_CHUNK, ITLBE, ITLB_AT, ITLB_BITS, ITLB_MIX, REC, TLBE, TLB_BITS } from "./layout.ts";
+import { CODEE, CODE_AT, CODE_BITS, JUMPE, JUMPS_AT, JUMP_BITS, JUMP_CHUNK, ITLBE, ITLB_BITS, ITLB_IN_BANK, ITLB_MIX, REC, TLBE, TLB_BITS } from "./layout.ts";
 import { STUB_TYPE, StubGen, heat } from "./stubs.ts";
 import { ATTR, CPU, EFLAGS, RAX, RCX, RDI, RSI, SEG, gprAt } from "./state.ts";
 
@@ -135,9 +135,9 @@ export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number
     c.get(jump).i32(JUMP_CHUNK).mem(Op.i32_store16, JUMPS_AT + JUMPE.count);
     heat(c, out, cpu, t, () => c.br(miss), JUMP_CHUNK); c.end();
     moveRip(); c.br(done).end();
-    itlbEntry(c, lin, t).get(cpu).op(Op.i32_add).tee(e).mem(Op.i64_load, ITLB_AT + ITLBE.tag);
+    itlbEntry(c, lin, t).get(cpu).mem(Op.i32_load, CPU.bank.at).op(Op.i32_add).tee(e).mem(Op.i64_load, ITLB_IN_BANK + ITLBE.tag);
     c.get(lin).i64(-4096).op(Op.i64_and).get(cpu).mem(Op.i64_load32_u, CPU.mode.at).op(Op.i64_or).op(Op.i64_ne).unlikely().brIf(miss);
-    c.get(e).mem(Op.i64_load, ITLB_AT + ITLBE.key).get(lin).i64(4095).op(Op.i64_and).op(Op.i64_or).tee(key);
+    c.get(e).mem(Op.i64_load, ITLB_IN_BANK + ITLBE.key).get(lin).i64(4095).op(Op.i64_and).op(Op.i64_or).tee(key);
     c.op(Op.i32_wrap_i64).tee(t).get(t).i32(CODE_MIX).op(Op.i32_shr_u).op(Op.i32_xor).i32((1 << CODE_BITS) - 1).op(Op.i32_and).i32(4).op(Op.i32_shl).get(cpu).op(Op.i32_add).tee(e).mem(Op.i64_load, CODE_AT + CODEE.key);
     c.get(key).op(Op.i64_ne).unlikely().brIf(miss);
     c.get(e).mem(Op.i32_load, CODE_AT + CODEE.rec).set(out); regionOf(c, out).set(region);
@@ -154,9 +154,9 @@ export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number
   /** isMapped(linear address, cpu, machine page): does the instruction TLB say so, for the present mode? */
   define("isMapped", [I64, I32, I32], [I32], c => {
     const e = c.local(I32);
-    itlbEntry(c, 0, e).get(1).op(Op.i32_add).tee(e).mem(Op.i64_load, ITLB_AT + ITLBE.tag);
+    itlbEntry(c, 0, e).get(1).mem(Op.i32_load, CPU.bank.at).op(Op.i32_add).tee(e).mem(Op.i64_load, ITLB_IN_BANK + ITLBE.tag);
     c.get(0).i64(-4096).op(Op.i64_and).get(1).mem(Op.i64_load32_u, CPU.mode.at).op(Op.i64_or).op(Op.i64_eq);
-    c.get(e).mem(Op.i32_load, ITLB_AT + ITLBE.key).get(2).op(Op.i32_eq).op(Op.i32_and);
+    c.get(e).mem(Op.i32_load, ITLB_IN_BANK + ITLBE.key).get(2).op(Op.i32_eq).op(Op.i32_and);
   });
   /** The same at CPU.rip, for the run loop. */
   define("resume", [], [I32], c => { c.i32(cpu).mem(Op.i64_load, CPU.rip.at).i32(cpu).call(own("lookup")); });

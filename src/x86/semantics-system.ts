@@ -1,7 +1,7 @@
 /** System instructions: their operands here, their work in system.ts behind `sys` (SDM Vol. 2). */
 import { I32, I64 } from "../wasm/writer.ts";
 import { type Gen, type Val, type W, X } from "./gen.ts";
-import { CONTEXT, TLB_AT, TLB_BYTES } from "./layout.ts";
+import { CONTEXT, TLB_BYTES } from "./layout.ts";
 import { type Semantics, setZF } from "./semantics.ts";
 import { Stack, notCanonical } from "./semantics-control.ts";
 import { CPU, CR4, CS, EFER, EFLAGS, GS, LDTR, MODE, RAX, RCX, RDX, SEG, SS, TR, VECTOR, segAt } from "./state.ts";
@@ -51,7 +51,7 @@ export const popf: Semantics = (g, w) => {
   g.setField(32, CPU.eflags.at, g.or(32, g.and(32, f, g.k(32, ~(plain | EFLAGS.RF))), g.and(32, x, g.k(32, plain))));
 };
 /** The TLB for the present privilege: CONTEXT's number times the size of one. */
-const useTlb = (g: Gen, context: Val): void => g.setField(32, CPU.tlb.at, g.add(32, g.add(32, g.cpuAddress(), g.k(32, TLB_AT)), g.mul(32, context, g.k(32, TLB_BYTES))));
+const useTlb = (g: Gen, context: Val): void => g.setField(32, CPU.tlb.at, g.add(32, g.field(32, CPU.bank.at), g.mul(32, context, g.k(32, TLB_BYTES))));
 /** CONTEXT.kernelAc where AC lifts SMAP, else CONTEXT.kernel. */
 const kernelContext = (g: Gen, f: Val): Val => g.and(32, g.shr(32, g.field(32, CPU.cr4.at), g.k(32, Math.log2(CR4.SMAP))), g.and(32, g.shr(32, f, g.k(32, Math.log2(EFLAGS.AC))), g.k(32, 1)));
 /** STAC, CLAC. */

@@ -92,6 +92,8 @@ export const CPU = struct(0x600, {
   tscHidden: u64(0x538),
   /** 1 from an NMI's delivery to the next IRET: no other one meanwhile */
   nmiMasked: u32(0x540),
+  /** machine address of the TLBs of the vCPU whose registers these are (layout.ts); the pCPU's own, wherever they come from */
+  bank: i32(0x544),
   spare: bytes(0x550, 0xb0),
 });
 

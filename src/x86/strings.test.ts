@@ -42,7 +42,7 @@ for (const [name, options] of [["interpreter", {}], ["lean regions", { translate
         model(wanted, kind, bytes, from, to, n, rax, isBackward);
         cpu.setGpr(RSP, BigInt(DATA + BYTES)); cpu.setGpr(RSI, BigInt(DATA + from)); cpu.setGpr(RDI, BigInt(DATA + to)); cpu.setGpr(RCX, BigInt(n)); cpu.setGpr(RAX, rax);
         cpu.set(CPU.eflags, EFLAGS.fixed | (isBackward ? EFLAGS.DF : 0));
-        if (round % 3 === 0) cpu.mmu.flushAll();
+        if (round % 3 === 0) cpu.mmu.tlb.flushAll();
         cpu.rip = BigInt(CODE);
         let ended = false;
         m.engine.onDeliver = () => { ended = true; };

@@ -120,7 +120,7 @@ export const SYS = {
   /** a: machine status word */
   lmsw: (cpu, a) => lmsw(cpu, u16(a)),
   /** a: linear address */
-  invlpg: (cpu, a) => { needCpl0(cpu); if (BigInt.asIntN(48, a) === BigInt.asIntN(64, a)) cpu.mmu.invlpg(Number(BigInt.asIntN(64, a))); },
+  invlpg: (cpu, a) => { needCpl0(cpu); if (BigInt.asIntN(48, a) === BigInt.asIntN(64, a)) cpu.mmu.tlb.invlpg(Number(BigInt.asIntN(64, a))); },
   invd: needCpl0,
   wbinvd: needCpl0,
   rdmsr: (cpu) => { needCpl0(cpu); putEdxEax(cpu, readMsr(cpu, cpu.gpr32(RCX))); },

@@ -34,7 +34,7 @@ function scramble(x: Fixture, r: (n: number) => number): void {
   for (let i = 0; i < 16; i++) cpu.setGpr(i, BigInt.asUintN(64, value(r)));
   x.flags(r(0x400000), 0x3fffff & ~EFLAGS.VM);
   cpu.set(CPU.rip, value(r)); cpu.set(CPU.nextRip, value(r)); cpu.exit = 0;
-  cpu.setMode(); cpu.mmu.flushAll();
+  cpu.setMode(); cpu.mmu.tlb.flushAll();
 }
 test("no row of the system table lets an exception of ours out, whatever its operands", () => {
   const r = random(seed), x = new Fixture().identity2m(0x1000);
@@ -65,7 +65,7 @@ test("random page tables fault or translate, and the TLB says what a fresh walk 
     for (let t = 0; t < 8; t++) for (let i = 0; i < 512; i++) x.p64(0x1000 + t * 4096 + i * 8, BigInt(0x1000 + r(40) * 4096 | (r(8) ? 1 : 0) | r(0x200) & ~1 & (r(8) ? ~0x80 : -1)) | (r(64) ? 0n : 1n << BigInt(r(64))));
     for (let i = 0; i < 1024 && round % 3 === 0; i++) x.p32(0x1000 + i * 4, (0x1000 + r(40) * 4096 | (r(8) ? 1 : 0) | r(0x200)) >>> 0);
     if (round % 3 === 2) x.long(0x1000); else { x.protected32(); cpu.set(CPU.cr3, 0x1000n); cpu.set(CPU.cr0, BigInt(CR0.PE) | 1n << 31n); cpu.set(CPU.efer, 0n); cpu.set(CPU.cr4, BigInt(round % 3 === 1 ? CR4.PAE : CR4.PSE)); }
-    cpu.set(CPU.cr4, cpu.get(CPU.cr4) | BigInt([0, CR4.SMAP, CR4.SMEP, CR4.PGE][r(4)]!)); cpu.setMode(); cpu.mmu.flushAll();
+    cpu.set(CPU.cr4, cpu.get(CPU.cr4) | BigInt([0, CR4.SMAP, CR4.SMEP, CR4.PGE][r(4)]!)); cpu.setMode(); cpu.mmu.tlb.flushAll();
     const access = (a: number, write: boolean, context: number): string => {
       try { if (write) { cpu.mmu.checkWrite(a, 1, context); return "ok"; } cpu.mmu.checkRead(a, 1, context); return "ok"; } catch (e) { assert(e instanceof GuestFault, String(e)); return `${e.vector} ${e.errorCode}`; }
     };
@@ -73,7 +73,7 @@ test("random page tables fault or translate, and the TLB says what a fresh walk 
       const a = (round % 3 === 2 && r(2) ? -1 : 1) * (r(0x40000000) + (round % 3 === 2 ? r(0x8000) * 0x40000000 / 4 : 0)), write = r(2) === 1, context = [CONTEXT.kernel, CONTEXT.kernelAc, CONTEXT.user][r(3)]!;
       const cold = access(a, write, context), warm = access(a, write, context);
       assert.equal(warm, cold);
-      cpu.mmu.invlpg(a);
+      cpu.mmu.tlb.invlpg(a);
       assert.equal(access(a, write, context), cold);
     }
   }
