@@ -37,7 +37,8 @@ async function arrive(): Promise<Domain> {
   if (plan.port === undefined) return machine.createDomain({ ...shape, kernel: readFileSync(plan.kernel), ramdisk: readFileSync(plan.ramdisk), disks: await disks() });
   const server = createServer(), socket = await new Promise<Socket>((come) => { server.once("connection", come).listen(plan.port, "127.0.0.1", () => say("@@listening")); });
   server.close();
-  return receiveDomain(machine, linkOf(socket), { open: async () => ({ ...shape, kernel: new Uint8Array(0), disks: await disks() }) });
+  let opened: DiskConfig[] = [];
+  return receiveDomain(machine, linkOf(socket), { prepare: async () => { opened = await disks(); }, open: async () => ({ ...shape, kernel: new Uint8Array(0), disks: opened }) });
 }
 const domain = await arrive(), keyboard = domain.console.writable.getWriter();
 process.stdin.on("data", (bytes: Uint8Array) => { void keyboard.write(bytes).catch(() => {}); });

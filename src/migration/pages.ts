@@ -31,8 +31,16 @@ export class GfnSet {
     if (!known) this.#chunks.set(gfn >>> 15, chunk);
     return chunk;
   }
-  *[Symbol.iterator](): Generator<number> {
-    for (const [key, chunk] of this.#chunks) for (let i = 0; i < chunk.length; i++) if (chunk[i] !== 0) for (let bit = 0; bit < 8; bit++) if (chunk[i]! >>> bit & 1) yield key * 32768 + i * 8 + bit;
+  /** Those that `holds` of; the guest may be waiting for it. */
+  filter(holds: (gfn: number) => boolean): number[] {
+    const found: number[] = [];
+    for (const [key, chunk] of this.#chunks) {
+      for (let i = 0; i < chunk.length; i++) {
+        const bits = chunk[i]!;
+        if (bits !== 0) for (let bit = 0; bit < 8; bit++) if (bits >>> bit & 1 && holds(key * 32768 + i * 8 + bit)) found.push(key * 32768 + i * 8 + bit);
+      }
+    }
+    return found;
   }
 }
 

@@ -204,11 +204,11 @@ test("pages that a running domain changed go again, zeros as bytes where there w
   d.memory.write(5 * 4096, new Uint8Array(4096).fill(5));
   d.takePage(7);
   d.populate(10, 1);
-  await writer.write([...[...ownPages(d)].filter(({ gfn }) => [0, 5, 10].includes(gfn)), ...[...writer.said].filter((gfn) => d.p2m.lookup(gfn) === 0).map((gfn) => ({ gfn, mfn: 0 }))]);
+  await writer.write([...[...ownPages(d)].filter(({ gfn }) => [0, 5, 10].includes(gfn)), ...writer.said.filter((gfn) => d.p2m.lookup(gfn) === 0).map((gfn) => ({ gfn, mfn: 0 }))]);
   await writeImageEnd(sink, d, []);
   await sink.write(envelopeEnd());
   await sink.close();
-  assert.deepEqual([...writer.said].sort((a, b) => a - b), [0, 1, 2, 3, 4, 5, 6, 10]);
+  assert.deepEqual(writer.said.filter(() => true).sort((a, b) => a - b), [0, 1, 2, 3, 4, 5, 6, 10]);
   const { d: there } = await restored(f, streamOf(out.bytes()));
   for (const gfn of [0, 1, 5, 10]) assert.deepEqual(there.memory.read(gfn * 4096, 4096), d.memory.read(gfn * 4096, 4096), `gfn ${gfn}`);
   assert.deepEqual([...there.p2m.entries()].filter(([, e]) => (e & P2M_TYPE.mask) === P2M_TYPE.ram).map(([gfn]) => gfn), [0, 1, 2, 3, 4, 5, 6, 10]);
@@ -225,7 +225,8 @@ test("places of code are hints: what cannot be is left out", () => {
 test("a set of gfns finds what was put into it", () => {
   const set = new GfnSet(), put = [0, 7, 8, 32767, 32768, 2 ** 29 + 5];
   for (const gfn of put) set.add(gfn);
-  assert.deepEqual([...set], put);
+  assert.deepEqual(set.filter(() => true), put);
+  assert.deepEqual(set.filter((gfn) => gfn > 8), put.slice(3));
   set.delete(8);
   assert.deepEqual([set.has(8), set.has(7), set.has(9), set.has(2 ** 29)], [false, true, false, false]);
 });

@@ -65,7 +65,8 @@ export async function goOn(domain: Domain): Promise<void> {
   hv.unpause();
 }
 
-function guestOf(domain: Domain): StoppedGuest {
+/** What goes along. @throws NotAsItIs where it cannot */
+export function guestOf(domain: Domain): StoppedGuest {
   const { hv, machine: { store }, ports } = partsOf(domain), connection = store.connectionOf(domain.domid), state = guestState(hv);
   if (!connection) throw new NotAsItIs("it has broken its connection to the store");
   for (const port of [ports.store, ports.console]) if (!state.ports.some((p) => p.port === port && p.state === EVTCHNSTAT.unbound)) throw new NotAsItIs(`it has closed its port ${port}, of the store or the console`);

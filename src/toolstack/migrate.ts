@@ -5,6 +5,7 @@
 import { UserError } from "../base/errors.ts";
 import { pause, unlessAborted } from "../base/wait.ts";
 import { countDirtyFrames, emptyTlbs, pinnedFrames, startDirtyLog, stopDirtyLog, takeDirtyFrames } from "../hypervisor/dirty_log.ts";
+import { NotAsItIs } from "../hypervisor/guest_state.ts";
 import { P2M_TYPE } from "../memory/p2m.ts";
 import { envelopeEnd, envelopeStart, readEnvelopeEnd, readEnvelopeStart } from "../migration/envelope.ts";
 import { receiverStep, type ReceiverEvent, type ReceiverState, senderStep, type SenderEvent, type SenderState, type Standing } from "../migration/commit.ts";
@@ -14,7 +15,7 @@ import { DEFLATE_BELOW_BYTES_PER_SECOND } from "../migration/deflated.ts";
 import { messageBytes, readMessage } from "../migration/messages.ts";
 import { ownPages, type Page, PageWriter } from "../migration/pages.ts";
 import { Sink, Source } from "../migration/stream.ts";
-import { goOn, standStill } from "./as_it_is.ts";
+import { goOn, guestOf, standStill } from "./as_it_is.ts";
 import { takeBack } from "./create.ts";
 import type { DomainConfig } from "./config.ts";
 import { type Domain, partsOf } from "./domain.ts";
@@ -51,6 +52,8 @@ export type Round = { readonly pages: number; readonly bytes: number; readonly m
 /** How it went. `suspendMs`: until it stood still; `downtimeMs`: from its standstill until the other end said that it runs. */
 export type MigrateReport = { readonly migration: string; readonly bytes: number; readonly pages: number; readonly zeroPages: number; readonly rounds: readonly Round[]; readonly totalMs: number; /** it has not suspended itself */ readonly isAsItIs: boolean; readonly suspendMs: number; readonly downtimeMs: number };
 export type ReceiveOptions = {
+  /** Called when the stream begins, while the guest runs on at the other end: what can be looked at and made ready is, and a refusal costs the guest nothing. */
+  prepare?(configJson: string): Promise<void>;
   /** as for restoreDomain; called when all is here and the sender's disks are flushed and let go of */
   open(configJson: string): Promise<DomainConfig>;
   readonly journal?: Journal;
@@ -141,10 +144,17 @@ function* asTheyAre(domain: Domain, pages: Iterable<Page>): Generator<Page> {
 function lastPages(domain: Domain, writer: PageWriter): Page[] {
   const { hv, gfns } = partsOf(domain), { frames } = hv.hv.mm;
   for (const mfn of [...pinnedFrames(hv), hv.p2m.mfn(gfns.store), hv.p2m.mfn(gfns.console)]) if (mfn) frames.markDirty(mfn);
-  const isOwn = (gfn: number): boolean => { const entry = hv.p2m.lookup(gfn); return entry !== 0 && (entry & P2M_TYPE.mask) === P2M_TYPE.ram; };       // where Xen has lent a frame since, the domain's own is gone, too
-  return [...takeDirtyFrames(hv), ...[...writer.said].filter((gfn) => !isOwn(gfn)).map((gfn) => ({ gfn, mfn: 0 }))];
+  // where Xen has lent a frame since, the domain's own is gone, too
+  const gone = writer.said.filter((gfn) => { const entry = hv.p2m.lookup(gfn); return entry === 0 || (entry & P2M_TYPE.mask) !== P2M_TYPE.ram; });
+  return [...takeDirtyFrames(hv), ...gone.map((gfn) => ({ gfn, mfn: 0 }))];
 }
 
+/** Do once while it runs what is done when it stands still: Node compiles then what it meets for the first time, and the guest need not wait for that. */
+async function rehearse(domain: Domain): Promise<void> {
+  try {
+    await writeImageEnd(new Sink(new WritableStream<Uint8Array>()), partsOf(domain).hv, ownNodes(domain), guestOf(domain));
+  } catch (e) { if (!(e instanceof NotAsItIs)) throw e; }
+}
 /**
  * Send a domain; when it returns, the domain runs at the other end and is gone here.
  * @throws UserError or the signal's reason where it runs on here; MigrationInDoubt
@@ -215,6 +225,8 @@ async function sendAlone(domain: Domain, link: Link, o: SendOptions): Promise<Mi
     await writeImageStart(sink, hv, describeDomain(domain, o.configJson, migration, o.live && !o.suspends));
     mustBeThere(domain);
     if (o.live) await preCopy(domain, writer, sink, o, rounds, stop.signal);
+    if (o.live && mayComeAsItIs) await rehearse(domain);
+    mustBeThere(domain);
     o.progress?.({ phase: "suspend", donePages: 0, totalPages: 0, bytes: sink.nrBytes });
     const askedMs = performance.now();
     if (mayComeAsItIs) guest = await standStill(domain, stop.signal);
@@ -350,6 +362,7 @@ export async function receiveDomain(machine: Machine, link: Link, o: ReceiveOpti
     o.signal?.throwIfAborted();
     answers.post(messageBytes("banner"));
     const configJson = await readEnvelopeStart(from);
+    await o.prepare?.(configJson);
     const arriving = await readImage(machine, from, configJson, (donePages, about) => {
       if (about.migration && migration === "") {
         migration = about.migration;

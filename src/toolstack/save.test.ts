@@ -334,6 +334,22 @@ test("refused at the last moment, a guest that was not asked goes on where it is
   assert.ok(one.hv.scheduler.nextDeadline <= hd.vcpu(0)!.deadline("singleshot"));
   await domain.destroy();
 });
+test("refused when the stream begins, it never stands still; what was made ready is opened at the end", async () => {
+  await using one = await make();
+  await using two = await make();
+  const domain = await one.createDomain({ ...shape, kernel: tinyKernel() }), order: string[] = [], told = { progress: ({ phase }: { phase: string }) => { if (order.at(-1) !== phase) order.push(phase); } };
+  let [a, b] = links(), gone = receiveDomain(two, b, { prepare: async () => { throw new UserError("There is no bridge br7"); }, open });
+  gone.catch(() => {});
+  await assert.rejects(send(domain, a, told), /tiny is not moved and runs on here: There is no bridge br7/);
+  await assert.rejects(gone, /There is no bridge br7/);
+  assert.deepEqual([order.includes("suspend"), one.hv.domain(domain.domid)!.mayRun, two.domains.length, two.hv.domain(domain.domid)], [false, true, 0, null]);
+  order.length = 0;
+  [a, b] = links();
+  gone = receiveDomain(two, b, { prepare: async (json) => { order.push(`prepare ${json}`); }, open: async () => { order.push("open"); return open(); } });
+  await send(domain, a, told);
+  await (await gone).destroy();
+  assert.deepEqual(order.filter((x, i) => order.indexOf(x) === i && x !== "commit"), ["prepare {}", "round", "suspend", "stop", "open"]);
+});
 test("numbers that hardly another host has, where it was asked for", async () => {
   await using one = await createMachine({ host: idleHost, memoryMiB: 48, nrDomains: 2, pcpus: 1, domidPolicy: "random" });
   const ids = [];

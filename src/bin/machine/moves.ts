@@ -168,7 +168,7 @@ export async function migrateTo(residents: Residents, p: MigrateParams, c: TaskC
 export const receiveStream = (residents: Residents, tasks: Tasks): StreamOpener => async (params, folders) => {
   const { isPaused, name } = params as { isPaused?: boolean; name?: string };
   return overConnection(tasks, "migrate.receive", async (connection, c) => {
-    const domain = await residents.adopt((opened) => receiveOrGiveBack(residents.house.machine, linkOf(connection), { open: opened, journal: residents.house.journal, signal: c.signal, progress: tell(c) }), async (config) => ({ ...await mustNameWithin(folders, config), ...(name === undefined ? {} : { c_info: { ...config.c_info, name } }) }));
+    const domain = await residents.adopt((opened, prepare) => receiveOrGiveBack(residents.house.machine, linkOf(connection), { open: opened, prepare, journal: residents.house.journal, signal: c.signal, progress: tell(c) }), async (config) => ({ ...await mustNameWithin(folders, config), ...(name === undefined ? {} : { c_info: { ...config.c_info, name } }) }));
     if (isPaused) await domain.pause();
     return { domid: domain.domid, name: domain.name };
   });

@@ -16,8 +16,9 @@ import { fromLibxl, type LibxlConfig } from "../../toolstack/libxl-json.ts";
 import type { Machine } from "../../toolstack/machine.ts";
 import { actionFor, superviseDomain } from "../../toolstack/supervise.ts";
 import { reviewDisk } from "../../toolstack/xldevices.ts";
-import { checkVdevs } from "../../toolstack/xldisk.ts";
+import { checkVdevs, type DiskSpec } from "../../toolstack/xldisk.ts";
 import { logConsole, serveChannel } from "../consoles.ts";
+import { peerOf } from "../disks.ts";
 import { openDrives } from "./drives.ts";
 import { Doubts } from "./doubts.ts";
 import type { MigrationJournal } from "./journal.ts";
@@ -44,11 +45,15 @@ async function readImage(path: string, what: string): Promise<Uint8Array> {
   if (found.size > MAX_IMAGE_BYTES) throw new UserError(`${what}: ${path} is ${found.size} bytes long; ${MAX_IMAGE_BYTES} is the limit`);
   return readFile(path).catch((e) => { throw why(e); });
 }
-/**
- * What a domain is made from: images read, disks opened.
- * @param isBuilt it has its memory from elsewhere: the images are for a later start, and may be missing @throws UserError with no disk left open
- */
-export async function loadConfig(config: LibxlConfig, options: { readonly isBuilt?: boolean; progress?(p: Progress): void; missing?(why: string): void } = {}): Promise<CheckedConfig> {
+/** What a domain is made from, but for disks that somebody else may still write to: `open` opens those, once; or `drop` closes what is open. */
+export type Prepared = { open(): Promise<CheckedConfig>; drop(): Promise<void> };
+type LoadOptions = { /** it has its memory from elsewhere: the images are for a later start, and may be missing */ readonly isBuilt?: boolean; progress?(p: Progress): void; missing?(why: string): void };
+/** A file of the guest's own bytes: nothing of it is remembered when it is opened, so it may be before its last writer has let go of it. */
+const isPlain = (d: DiskSpec): boolean => d.format === "raw" && peerOf(d.target) === undefined;
+/** What a domain is made from: images read, disks opened. @throws UserError with no disk left open */
+export const loadConfig = async (config: LibxlConfig, options: LoadOptions = {}): Promise<CheckedConfig> => (await prepareConfig(config, false, options)).open();
+/** The same in two steps. @param isEarly what can be opened is, in the first one @throws UserError with no disk left open */
+async function prepareConfig(config: LibxlConfig, isEarly: boolean, options: LoadOptions): Promise<Prepared> {
   const file = fromLibxl(config), { isBuilt = false } = options;
   for (const d of file.disks) reviewDisk(d);
   checkVdevs(file.disks);
@@ -62,7 +67,14 @@ export async function loadConfig(config: LibxlConfig, options: { readonly isBuil
   const images = { kernel, kernelName: file.kernel.path, ...(file.ramdisk && ramdisk?.length ? { ramdisk, ramdiskName: file.ramdisk.path } : {}) }, checked = checkConfig({ ...file.config, ...images }, { isBuilt });
   if (!isBuilt) await planDomain(checked);         // told before a disk is opened
   options.progress?.({ text: "opening disks" });
-  return checkConfig({ ...file.config, ...images, disks: await openDrives(file.disks) }, { isBuilt });
+  const early = isEarly ? await openDrives(file.disks.filter(isPlain)) : [];
+  return {
+    open: async () => {
+      const opened = [...early, ...await openDrives(file.disks.filter((d) => !early.some(({ vdev }) => vdev === d.vdev)))];
+      return checkConfig({ ...file.config, ...images, disks: file.disks.map(({ vdev }) => opened.find((d) => d.vdev === vdev)!) }, { isBuilt });
+    },
+    drop: () => closeDisks(early),
+  };
 }
 
 /** One domain through all its lives. */
@@ -221,19 +233,25 @@ export class Residents {
     });
   }
   /** Take in a domain that comes with its memory: restored, or from another host. @param change what is to be otherwise here than it was there */
-  async adopt(make: (open: (configJson: string) => Promise<DomainConfig>) => Promise<Domain>, change: (config: LibxlConfig) => LibxlConfig | Promise<LibxlConfig> = (c) => c): Promise<Domain> {
-    let config: LibxlConfig | null = null, loaded: CheckedConfig | null = null;
+  async adopt(make: (open: (configJson: string) => Promise<DomainConfig>, prepare: (configJson: string) => Promise<void>) => Promise<Domain>, change: (config: LibxlConfig) => LibxlConfig | Promise<LibxlConfig> = (c) => c): Promise<Domain> {
+    let config: LibxlConfig | null = null, prepared: Prepared | null = null, loaded: CheckedConfig | null = null;
+    const prepare = async (json: string, isEarly: boolean): Promise<Prepared> => {
+      config = await change(configOfJson(json));
+      this.#mustBeFree(config);
+      return prepared = await prepareConfig(config, isEarly, { isBuilt: true, missing: (why) => this.house.messages.say(why) });
+    };
     try {
       const domain = await make(async (json) => {
-        config = await change(configOfJson(json));
-        this.#mustBeFree(config);
-        loaded = await loadConfig(config, { isBuilt: true, missing: (why) => this.house.messages.say(why) });
+        const ready = prepared ?? await prepare(json, false);
+        this.#mustBeFree(config!);
+        loaded = await ready.open();
         return asGiven(loaded);
-      });
+      }, async (json) => { await prepare(json, true); });
       if (!config || !loaded) throw new ApiFault("failed", "The stream has no configuration in it");
       return await this.#take(config, loaded, { first: domain }).born;
     } catch (e) {
       if (loaded) await closeDisks((loaded as CheckedConfig).disks);
+      else await (prepared as Prepared | null)?.drop();
       throw e;
     }
   }
