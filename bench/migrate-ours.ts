@@ -23,9 +23,10 @@ const say = (text: string): void => { process.stderr.write(`${text}\n`); };
 const data = (): ReturnType<typeof openDisk> => openDisk({ path: plan.data, format: "raw", store });
 const machine = await createMachine({ host: nodeHost(), memoryMiB: plan.memoryMiB, nrDomains: 1, pcpus: 1, log: say, uplink: natUplinks({ hostAccess: true, rules: [], log: say }) });
 let live: LiveDisk;
-async function disks(): Promise<DiskConfig[]> {
+const root = (): ReturnType<typeof openDisk> => openDisk({ path: plan.root, format: "raw", store, isReadonly: true });
+async function disks(opened: ReturnType<typeof root> = root()): Promise<DiskConfig[]> {
   live = new LiveDisk(await data());
-  return [{ vdev: "xvda", disk: await openDisk({ path: plan.root, format: "raw", store, isReadonly: true }), isReadonly: true }, { vdev: "xvdb", disk: live }];
+  return [{ vdev: "xvda", disk: await opened, isReadonly: true }, { vdev: "xvdb", disk: live }];
 }
 const linkOf = (socket: Socket): Link => {
   socket.setNoDelay(true);
@@ -37,8 +38,8 @@ async function arrive(): Promise<Domain> {
   if (plan.port === undefined) return machine.createDomain({ ...shape, kernel: readFileSync(plan.kernel), ramdisk: readFileSync(plan.ramdisk), disks: await disks() });
   const server = createServer(), socket = await new Promise<Socket>((come) => { server.once("connection", come).listen(plan.port, "127.0.0.1", () => say("@@listening")); });
   server.close();
-  let opened: DiskConfig[] = [];
-  return receiveDomain(machine, linkOf(socket), { prepare: async () => { opened = await disks(); }, open: async () => ({ ...shape, kernel: new Uint8Array(0), disks: opened }) });
+  let opened: ReturnType<typeof root>;
+  return receiveDomain(machine, linkOf(socket), { prepare: async () => { await (opened = root()); }, open: async () => ({ ...shape, kernel: new Uint8Array(0), disks: await disks(opened) }) });
 }
 const domain = await arrive(), keyboard = domain.console.writable.getWriter();
 process.stdin.on("data", (bytes: Uint8Array) => { void keyboard.write(bytes).catch(() => {}); });

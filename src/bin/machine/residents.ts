@@ -48,8 +48,9 @@ async function readImage(path: string, what: string): Promise<Uint8Array> {
 /** What a domain is made from, but for disks that somebody else may still write to: `open` opens those, once; or `drop` closes what is open. */
 export type Prepared = { open(): Promise<CheckedConfig>; drop(): Promise<void> };
 type LoadOptions = { /** it has its memory from elsewhere: the images are for a later start, and may be missing */ readonly isBuilt?: boolean; progress?(p: Progress): void; missing?(why: string): void };
-/** A file of the guest's own bytes: nothing of it is remembered when it is opened, so it may be before its last writer has let go of it. */
+/** A file of the guest's own bytes: nothing of it is remembered when it is opened, so it may be while somebody else still writes to it; to read only, since files have one writer. */
 const isPlain = (d: DiskSpec): boolean => d.format === "raw" && peerOf(d.target) === undefined;
+const isReadOnly = (d: DiskSpec): boolean => d.access === "r" || d.devtype === "cdrom";
 /** What a domain is made from: images read, disks opened. @throws UserError with no disk left open */
 export const loadConfig = async (config: LibxlConfig, options: LoadOptions = {}): Promise<CheckedConfig> => (await prepareConfig(config, false, options)).open();
 /** The same in two steps. @param isEarly what can be opened is, in the first one @throws UserError with no disk left open */
@@ -67,7 +68,9 @@ async function prepareConfig(config: LibxlConfig, isEarly: boolean, options: Loa
   const images = { kernel, kernelName: file.kernel.path, ...(file.ramdisk && ramdisk?.length ? { ramdisk, ramdiskName: file.ramdisk.path } : {}) }, checked = checkConfig({ ...file.config, ...images }, { isBuilt });
   if (!isBuilt) await planDomain(checked);         // told before a disk is opened
   options.progress?.({ text: "opening disks" });
-  const early = isEarly ? await openDrives(file.disks.filter(isPlain)) : [];
+  const plain = isEarly ? file.disks.filter(isPlain) : [];
+  await closeDisks(await openDrives(plain.filter((d) => !isReadOnly(d)).map((d) => ({ ...d, access: "r" }))));       // is it there?
+  const early = await openDrives(plain.filter(isReadOnly));
   return {
     open: async () => {
       const opened = [...early, ...await openDrives(file.disks.filter((d) => !early.some(({ vdev }) => vdev === d.vdev)))];
