@@ -24,14 +24,21 @@ function isZero(words: Int32Array, at: number): boolean {
 export class GfnSet {
   readonly #chunks = new Map<number, Uint8Array>();
   has(gfn: number): boolean { return ((this.#chunks.get(gfn >>> 15)?.[gfn >>> 3 & 4095] ?? 0) >>> (gfn & 7) & 1) !== 0; }
-  add(gfn: number): void { this.#chunk(gfn)[gfn >>> 3 & 4095]! |= 1 << (gfn & 7); }
-  delete(gfn: number): void { this.#chunk(gfn)[gfn >>> 3 & 4095]! &= ~(1 << (gfn & 7)); }
+  size = 0;
+  add(gfn: number): void {
+    if (!this.has(gfn)) this.size++;
+    this.#chunk(gfn)[gfn >>> 3 & 4095]! |= 1 << (gfn & 7);
+  }
+  delete(gfn: number): void {
+    if (this.has(gfn)) this.size--;
+    this.#chunk(gfn)[gfn >>> 3 & 4095]! &= ~(1 << (gfn & 7));
+  }
   #chunk(gfn: number): Uint8Array {
     const known = this.#chunks.get(gfn >>> 15), chunk = known ?? new Uint8Array(4096);
     if (!known) this.#chunks.set(gfn >>> 15, chunk);
     return chunk;
   }
-  /** Those that `holds` of; the guest may be waiting for it. */
+  /** Those that `holds` of. */
   filter(holds: (gfn: number) => boolean): number[] {
     const found: number[] = [];
     for (const [key, chunk] of this.#chunks) {

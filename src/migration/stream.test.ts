@@ -227,7 +227,11 @@ test("a set of gfns finds what was put into it", () => {
   for (const gfn of put) set.add(gfn);
   assert.deepEqual(set.filter(() => true), put);
   assert.deepEqual(set.filter((gfn) => gfn > 8), put.slice(3));
+  assert.equal(set.size, put.length);
+  set.add(7);
   set.delete(8);
+  set.delete(8);
+  assert.equal(set.size, put.length - 1);
   assert.deepEqual([set.has(8), set.has(7), set.has(9), set.has(2 ** 29)], [false, true, false, false]);
 });
 

@@ -144,9 +144,12 @@ function* asTheyAre(domain: Domain, pages: Iterable<Page>): Generator<Page> {
 function lastPages(domain: Domain, writer: PageWriter): Page[] {
   const { hv, gfns } = partsOf(domain), { frames } = hv.hv.mm;
   for (const mfn of [...pinnedFrames(hv), hv.p2m.mfn(gfns.store), hv.p2m.mfn(gfns.console)]) if (mfn) frames.markDirty(mfn);
+  const dirty = takeDirtyFrames(hv), { said } = writer, nrNew = dirty.reduce((n, { gfn }) => n + (said.has(gfn) ? 0 : 1), 0);
+  // a page that was never sent is dirty: so many must be gone, which are seldom worth the search
+  if (said.size === hv.totPages - nrNew) return dirty;
   // where Xen has lent a frame since, the domain's own is gone, too
-  const gone = writer.said.filter((gfn) => { const entry = hv.p2m.lookup(gfn); return entry === 0 || (entry & P2M_TYPE.mask) !== P2M_TYPE.ram; });
-  return [...takeDirtyFrames(hv), ...gone.map((gfn) => ({ gfn, mfn: 0 }))];
+  const gone = said.filter((gfn) => { const entry = hv.p2m.lookup(gfn); return entry === 0 || (entry & P2M_TYPE.mask) !== P2M_TYPE.ram; });
+  return [...dirty, ...gone.map((gfn) => ({ gfn, mfn: 0 }))];
 }
 
 /** Do once while it runs what is done when it stands still: Node compiles then what it meets for the first time, and the guest need not wait for that. */
