@@ -6,6 +6,7 @@
  * What the hypervisor writes without marking - events into vcpu_info, control blocks and event words; the store's and the console's rings - `pinnedFrames` names. No guest
  * maps another's frames (grant_op.ts, XENMAPSPACE_gmfn_foreign); when one may, its TLB's stores are to be marked too: log off, they are not.
  */
+import { FRAME, FRAME_FLAG } from "../memory/frames.ts";
 import { P2M_TYPE } from "../memory/p2m.ts";
 import type { Domain } from "./domain.ts";
 import { DOMAIN, PCPU, PCPU_REQUEST, VCPU } from "./objects.ts";
@@ -21,15 +22,18 @@ export async function startDirtyLog(d: Domain): Promise<void> {
 /** The domain's own frames that were written since the last time, marked clean again. Before they are copied: `emptyTlbs`, or the domain must not run. */
 export function takeDirtyFrames(d: Domain): { gfn: number; mfn: number }[] {
   const { frames } = d.hv.mm, dirty: { gfn: number; mfn: number }[] = [];
-  // most are clean; one that becomes dirty behind the look is found the next time
-  d.p2m.each((gfn, entry) => { if ((entry & P2M_TYPE.mask) === P2M_TYPE.ram && frames.isDirty(entry >>> 12) && frames.takeDirty(entry >>> 12)) dirty.push({ gfn, mfn: entry >>> 12 }); });
+  eachDirty(d, (gfn, mfn) => { if (frames.takeDirty(mfn)) dirty.push({ gfn, mfn }); });
   return dirty;
+}
+/** Most are clean; one that becomes dirty behind the look is found the next time. A guest may be waiting for this: the flags are read where they lie. */
+function eachDirty(d: Domain, visit: (gfn: number, mfn: number) => void): void {
+  const { u16 } = d.hv.views, flags = (d.hv.mm.frames.entryAt(0) + FRAME.flags.at) >>> 1, step = FRAME.sizeof >>> 1;
+  d.p2m.each((gfn, entry) => { if ((entry & P2M_TYPE.mask) === P2M_TYPE.ram && (u16[flags + (entry >>> 12) * step]! & FRAME_FLAG.dirty) !== 0) visit(gfn, entry >>> 12); });
 }
 /** How many there are now; they stay dirty. */
 export function countDirtyFrames(d: Domain): number {
-  const { frames } = d.hv.mm;
   let n = 0;
-  d.p2m.each((_, entry) => { if ((entry & P2M_TYPE.mask) === P2M_TYPE.ram && frames.isDirty(entry >>> 12)) n++; });
+  eachDirty(d, () => { n++; });
   return n;
 }
 /** End it: stores are not marked any more. */
