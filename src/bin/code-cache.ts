@@ -1,6 +1,6 @@
 /** The persistent code cache of `--code-cache DIR`: one file for each version of the engine, replaced whole. */
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { UserError } from "../base/errors.ts";
@@ -25,7 +25,7 @@ export function openCodeCache(dir: string): CodeCacheConfig {
       engine, name: file, bytes: existsSync(file) ? readFileSync(file) : null,
       save: (bytes) => {
         const next = `${file}.${process.pid}`;
-        try { writeFileSync(next, bytes); renameSync(next, file); } catch (e) { throw new UserError(`The code cache cannot be written to ${file}: ${(e as Error).message}`); }
+        try { writeFileSync(next, bytes); renameSync(next, file); } catch (e) { rmSync(next, { force: true }); throw new UserError(`The code cache cannot be written to ${file}: ${(e as Error).message}`); }
       },
     };
   } catch (e) {

@@ -63,8 +63,7 @@ async function main(args: string[]): Promise<void> {
       await machine.destroy();
       await store.close();
       server.close();
-      process.exit(0);
-    })();
+    })().catch((e: unknown) => log("error", `The machine does not end well: ${(e as Error).message}`)).finally(() => process.exit(0));
   });
   process.on("SIGHUP", () => {});
   reportReady("ready\n");

@@ -1,5 +1,5 @@
 /** Paths of a host's daemons and of those who call them. */
-import { chmodSync, existsSync, lstatSync, mkdirSync } from "node:fs";
+import { chmodSync, existsSync, lstatSync, mkdirSync, readdirSync } from "node:fs";
 import { homedir, tmpdir } from "node:os";
 import { dirname, isAbsolute, join, resolve } from "node:path";
 import { UserError } from "../base/errors.ts";
@@ -14,6 +14,7 @@ export function pathOf(path: string, file: string): string {
 
 /** Where a daemon keeps what outlives it, and where its sockets are. */
 export type HostPaths = { readonly state: string; readonly run: string; readonly socket: string; readonly database: string; readonly log: string };
+const DATABASE = "host.sqlite", OURS = new Set(["run", "lock", "domusd.log"]);
 /** The longest path that fits struct sockaddr_un. */
 const SOCKET_PATH_MAX = 107;
 
@@ -22,9 +23,10 @@ const SOCKET_PATH_MAX = 107;
  * for a socket, they are in a folder of its own in $XDG_RUNTIME_DIR, or among the temporary files.
  */
 export function hostPaths(given: string | undefined, env: NodeJS.ProcessEnv = process.env): HostPaths {
-  const state = resolve(given ?? env["DOMUS_STATE"] ?? join(env["XDG_STATE_HOME"] || join(homedir(), ".local/state"), "domus")), isShort = Buffer.byteLength(join(state, "run", "machine-default.sock")) <= SOCKET_PATH_MAX;
+  if (given === "") throw new UserError("--state names no folder");
+  const state = resolve(given ?? (env["DOMUS_STATE"] || join(env["XDG_STATE_HOME"] || join(homedir(), ".local/state"), "domus"))), isShort = Buffer.byteLength(join(state, "run", "machine-default.sock")) <= SOCKET_PATH_MAX;
   const run = isShort ? join(state, "run") : join(env["XDG_RUNTIME_DIR"] || tmpdir(), `domus-${process.getuid?.() ?? 0}-${digest(state)}`);
-  return { state, run, socket: join(run, "domusd.sock"), database: join(state, "host.sqlite"), log: join(state, "domusd.log") };
+  return { state, run, socket: join(run, "domusd.sock"), database: join(state, DATABASE), log: join(state, "domusd.log") };
 }
 /** FNV-1a: a short name for a long path. */
 function digest(text: string): string {
@@ -33,10 +35,12 @@ function digest(text: string): string {
   return h.toString(36);
 }
 
-/** Make a folder that only this user can enter, if it is missing. @throws UserError where it is another's */
+/** Make a folder that only this user can enter, if it is missing. One that others may enter and that has something else in it is theirs too. @throws UserError where it cannot be had, or is another's */
 export function makeOwnFolder(folder: string): void {
-  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  try { mkdirSync(folder, { recursive: true, mode: 0o700 }); } catch (e) { throw new UserError(`${folder} cannot be made (${(e as NodeJS.ErrnoException).code}); choose another folder with --state`, { cause: e }); }
   const stat = lstatSync(folder);
   if (!stat.isDirectory() || (process.getuid && stat.uid !== process.getuid())) throw new UserError(`${folder} is not this user's own folder; remove it, or choose another with --state`);
-  if (stat.mode & 0o077) chmodSync(folder, 0o700);
+  if (!(stat.mode & 0o077)) return;
+  if (readdirSync(folder).some((name) => !OURS.has(name)) && !existsSync(join(folder, DATABASE))) throw new UserError(`${folder} holds other files and is open to others; choose a folder of its own with --state, or close it (chmod 700)`);
+  chmodSync(folder, 0o700);
 }

@@ -247,10 +247,11 @@ export class Machine implements AsyncDisposable {
   #saveImages(): void {
     const cache = this.#config.codeCache;
     if (!cache || this.#images.length === 0) return;
-    if (this.#images.length === 1) return cache.save(this.#images[0]!);
+    const save = (bytes: Uint8Array): void => { try { cache.save(bytes); } catch (e) { this.log((e as Error).message); } };       // the guests have ended well all the same
+    if (this.#images.length === 1) return save(this.#images[0]!);
     const [first, ...others] = this.#images.map((bytes) => ImageStore.decode(bytes, cache.engine)).filter((s) => s instanceof ImageStore);
     for (const store of others) first?.addAll(store);
-    if (first) cache.save(first.encode(cache.engine));
+    if (first) save(first.encode(cache.engine));
   }
 }
 

@@ -154,14 +154,16 @@ export class MachineKeeper {
     this.#client = null;
     this.#ready = Promise.withResolvers();
     this.#ready.promise.catch(() => {});
-    if (this.#isEnding) { this.#state.dropMachine(row.name); return; }
-    this.#mourn(row, how);
+    if (this.#isEnding) { this.#noted(() => this.#state.dropMachine(row.name)); return; }
+    this.#noted(() => this.#mourn(row, how));
     this.#shortLives = Date.now() - row.startedMs < SHORT_LIFE_MS ? this.#shortLives + 1 : 0;
     if (this.#shortLives < MAX_SHORT_LIVES) { void this.start(); return; }
     this.#isStarting = false;
     this.#why = `it died ${MAX_SHORT_LIVES} times within ${SHORT_LIFE_MS / 1000} s of its start; its words are in ${join(this.#paths.state, `machine-${MACHINE}.log`)}`;
     this.#ready.resolve();
   }
+  /** Write something down; a disk that is full is told of, and what is asked of the host is answered all the same. */
+  #noted(write: () => void): void { try { write(); } catch (e) { this.#log("error", `It cannot be written down: ${(e as Error).message}`); } }
   /** Say truthfully who died with it. */
   #mourn(row: MachineRow, how: string): void {
     const lost = this.#state.lose(row.name, how);
@@ -181,8 +183,10 @@ export class MachineKeeper {
       if (i === 600) try { process.kill(row.pid, "SIGKILL"); } catch { /* gone */ }
       await sleep(50);
     }
-    this.#state.dropMachine(row.name);
-    for (const d of this.#state.domains()) this.#state.dropDomain(d.uuid);
+    this.#noted(() => {
+      this.#state.dropMachine(row.name);
+      for (const d of this.#state.domains()) this.#state.dropDomain(d.uuid);
+    });
   }
   /** Look away; the machine goes on. */
   close(): void { this.#stop.abort(); }

@@ -100,10 +100,20 @@ export function machineHandlers(residents: Residents, tasks: Tasks): Handlers {
     "pool.list": () => cpus().pools().map(plainPool),
     "pool.create": ({ name, sched, pcpus }) => plainPool(cpus().createPool(name, sched, pcpus)),
     "pool.destroy": ({ id }) => { cpus().destroyPool(id); return {}; },
-    "pool.rename": ({ id, name }) => { cpus().renamePool(id, name); return {}; },
+    "pool.rename": ({ id, name }) => {
+      const was = cpus().pools().find((p) => p.id === id)?.name;
+      cpus().renamePool(id, name);
+      for (const r of residents.all) r.livesIn((pool) => (pool === was ? name : pool));
+      return {};
+    },
     "pool.addCpu": ({ id, pcpu }) => { cpus().addCpu(id, pcpu); return {}; },
     "pool.removeCpu": ({ id, pcpu }) => { cpus().removeCpu(id, pcpu); return {}; },
-    "pool.move": async ({ domain, id }) => { await cpus().movePool(domidOf(domain), id); return {}; },
+    "pool.move": async ({ domain, id }) => {
+      await cpus().movePool(domidOf(domain), id);
+      const name = cpus().pools().find((p) => p.id === id)?.name, d = residents.find(domain);
+      if (name !== undefined) residents.keeperOf(d)?.livesIn(() => name);
+      return {};
+    },
     "pool.set": ({ id, ...params }) => { cpus().setPoolParams(id, defined(params)); return {}; },
 
     "task.list": () => tasks.list(),

@@ -188,8 +188,17 @@ export class Resident {
       await dumpToFile(domain, path, {});
     } catch (e) { messages.say(`core dump failed: ${(e as Error).message}`); }
   }
+  /** Its cpupool has another name now: where it lives on, is saved from and moves from. */
+  livesIn(pool: (was: string | undefined) => string | undefined): void {
+    const moved = (config: LibxlConfig): LibxlConfig => {
+      const { pool_name, ...rest } = config.c_info, now = pool(pool_name);
+      return { ...config, c_info: now === undefined ? rest : { ...rest, pool_name: now } };
+    };
+    this.config = moved(this.config);
+    if (this.nextConfig) this.nextConfig = moved(this.nextConfig);
+  }
   async #next(): Promise<CheckedConfig> {
-    const config = this.nextConfig ?? { ...this.config, c_info: { ...this.config.c_info, name: this.name } };
+    const after = this.nextConfig ?? this.config, config = { ...after, c_info: { ...after.c_info, name: this.name } };
     await closeDisks(this.disks, (text) => this.#house.messages.say(text));
     this.disks = [];
     const loaded = await loadConfig(config);

@@ -40,6 +40,8 @@ export function helpText(word: string | undefined): string | null {
   return v && usage(v);
 }
 
+/** How long a verb that was told to end may wait for an answer. */
+const DEAF_MS = 5000;
 /** Tell once what was lost while nobody looked. */
 async function tellLost(daemon: ApiClient, say: XlWorld["say"]): Promise<void> {
   const { lost } = await daemon.call("host.status", {});
@@ -104,5 +106,8 @@ async function main(args: readonly string[], world: XlWorld): Promise<number> {
       return found;
     })(),
   };
-  try { return await verb.run(xl, { options, words }); } finally { world.clear(); }
+  // a verb ends by itself when it is told to, unless it waits for who does not answer
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const deaf = new Promise<never>((_, failed) => { world.signal.addEventListener("abort", () => { timer = setTimeout(() => failed(new Leave(1, "xl: No answer came; what was asked for may be done all the same")), DEAF_MS); }, { once: true }); });
+  try { return await Promise.race([verb.run(xl, { options, words }), deaf]); } finally { clearTimeout(timer); world.clear(); }
 }

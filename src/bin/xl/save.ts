@@ -17,7 +17,7 @@ async function save(xl: Xl, { options, words }: Line): Promise<number> {
   try {
     await daemon.call("domain.save", { domain: domid, path: resolve(path), afterwards: options.has("c") ? "run" : options.has("p") ? "pause" : "destroy" }, { signal: xl.signal, progress: xl.progress });
   } catch (e) {
-    throw new Leave(1, `xl: ${wordsOf(e)}\nFailed to save domain, resuming domain`);
+    throw new Leave(1, `xl: ${wordsOf(e)}\n${isUnheard(e) ? "It is not known whether the domain was saved: see xl list" : "Failed to save domain, resuming domain"}`);
   }
   return 0;
 }
@@ -31,6 +31,9 @@ async function restore(xl: Xl, { options, words }: Line): Promise<number> {
   return 0;
 }
 
+/** domusd has gone while it was listened to; the machine goes on with what it was asked. */
+const isUnheard = (e: unknown): boolean => /the connection broke before the answer/.test(wordsOf(e));
+const failedText = (e: unknown): string => (isUnheard(e) ? "It is not known how the migration went: see xl list at both ends" : `Migration failed, ${/stands still here/.test(wordsOf(e)) ? "and it is not known which end has the domain" : "resuming at sender."}`);
 /** How a migration went, in the words of a person. */
 const reportText = (r: MigrateReport): string => `${r.bytes} bytes in ${(r.totalMs / 1000).toFixed(2)} s, ${r.rounds.length} rounds, the guest stood still for ${r.downtimeMs.toFixed(0)} ms`;
 
@@ -45,7 +48,7 @@ async function migrate(xl: Xl, { options, words }: Line): Promise<number> {
       xl.say("Migration successful.");
       return 0;
     } catch (e) {
-      throw new Leave(1, `xl: ${wordsOf(e)}\nMigration failed, ${/stands still here/.test(wordsOf(e)) ? "and it is not known which end has the domain" : "resuming at sender."}`);
+      throw new Leave(1, `xl: ${wordsOf(e)}\n${failedText(e)}`);
     }
   }
   const receive = `xl migrate-receive${options.has("e") ? " -e" : ""}${options.has("p") ? " -p" : ""}`, command = ssh === "" ? host : `exec ${ssh} ${host} ${receive}`;
@@ -61,7 +64,7 @@ async function migrate(xl: Xl, { options, words }: Line): Promise<number> {
     xl.say("migration sender: Target reports successful startup.\nMigration successful.");
     return 0;
   } catch (e) {
-    throw new Leave(1, `xl: ${wordsOf(e)}\nMigration failed, ${/stands still here/.test(wordsOf(e)) ? "and it is not known which end has the domain" : "resuming at sender."}\n(command run was: ${command} )`);
+    throw new Leave(1, `xl: ${wordsOf(e)}\n${failedText(e)}\n(command run was: ${command} )`);
   } finally {
     connection.destroy();
     child.stdin.destroy();
