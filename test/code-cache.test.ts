@@ -6,6 +6,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { buildGuest, guestsMissing } from "../guests/build.ts";
+import { nodeHost } from "../src/toolstack/host.node.ts";
+import { createMachine } from "../src/toolstack/machine.ts";
 import { root } from "./guest.ts";
 
 test("translated code is kept, adopted by the next run, and made anew when its file is damaged", { skip: guestsMissing() }, (t) => {
@@ -27,4 +29,14 @@ test("translated code is kept, adopted by the next run, and made anew when its f
   assert.equal(third.adopted, 0);
   assert.match(third.stderr, /The code cache .* is not used, it is cut short; it is made anew|The code cache .* is not used, its checksum is wrong; it is made anew/);
   assert.ok(run().adopted > 0, "and it was made anew");
+});
+
+test("a cache that cannot be written is told of, and nothing else fails", { skip: guestsMissing() }, async () => {
+  const said: string[] = [];
+  {
+    await using machine = await createMachine({ host: nodeHost(), pcpus: 1, memoryMiB: 96, translateAfter: 40, log: (s) => { said.push(s); }, codeCache: { engine: "none", name: "nowhere", bytes: null, save: () => { throw new Error("There is no room"); } } });
+    const domain = await machine.createDomain({ name: "paging", memoryMiB: 64, kernel: readFileSync(buildGuest("paging")) });
+    await domain.wait();
+  }
+  assert.ok(said.includes("There is no room"), said.join("\n"));
 });

@@ -27,3 +27,23 @@ test("options that no machine starts with are not kept; those that one started w
   state.close();
   rmSync(paths.state, { recursive: true });
 });
+
+test("a machine that dies while nothing can be written down is followed by another", { timeout: 60_000 }, async () => {
+  const paths = hostPaths(mkdtempSync(join(tmpdir(), "domus-machines-")));
+  makeOwnFolder(paths.run);
+  const state = await HostState.open(paths.database), said: string[] = [], keeper = new MachineKeeper(state, paths, new EventLog(), (_, text) => { said.push(text); });
+  state.putSetting("machine", JSON.stringify(["--memory=64", "--pcpus=1", "--net=none"]));
+  await keeper.begin();
+  await keeper.client();
+  const { pid } = keeper.row!;
+  state.lose = () => { throw new Error("database or disk is full"); };
+  process.kill(pid, "SIGKILL");
+  while (keeper.row?.pid === pid) await new Promise((done) => setTimeout(done, 20));
+  await keeper.client();
+  assert.notEqual(keeper.row!.pid, pid);
+  assert.ok(said.some((s) => /cannot be written down: database or disk is full/.test(s)), said.join("\n"));
+  await keeper.end();
+  keeper.close();
+  state.close();
+  rmSync(paths.state, { recursive: true });
+});
