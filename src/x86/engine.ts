@@ -16,7 +16,7 @@ export interface Engine {
   forbidWrites(isForbidden: (frame: number) => boolean): number[];
   /** Decode what begins at these machine addresses for these modes (MODE bits but user), ahead of time; where there is no room, not all of it. */
   prepare(places: readonly (readonly [machine: number, mode: number])[]): void;
-  /** The p2m changed, or a remote asked. */
+  /** The p2m changed, or a remote asked: also for vCPUs that ran here and may come back. */
   flushTlb(): void;
   /** Copy from and to guest memory at supervisor rights; false: some page is not there (nothing is raised, nothing written). */
   readLinear(linear: bigint, bytes: Uint8Array): boolean;

@@ -145,7 +145,7 @@ export class Interpreter implements Engine {
     for (const [machine, mode] of places) this.code.recordAt(this.code.page(machine - machine % 4096, mode), machine % 4096);
     this.makeStubs();
   }
-  flushTlb(): void { this.cpu.mmu.tlb.flushAll(); }
+  flushTlb(): void { this.cpu.mmu.tlb.flushEveryone(); }
   readLinear(linear: bigint, bytes: Uint8Array): boolean { return this.cpu.readLinear(linear, bytes); }
   writeLinear(linear: bigint, bytes: Uint8Array): boolean { return this.cpu.writeLinear(linear, bytes); }
 

@@ -61,6 +61,14 @@ test("an invalidation is the running vCPU's alone", () => {
   x.cpu.mmu.tlb.invlpg(A);
   assert.equal(walksOf(() => x.cpu.read32(A)), 1);
 });
+test("a flush that others ask for is one of all that ran here: they share what was decoded", () => {
+  const { x, turn, walksOf } = machine();
+  turn(1); x.cpu.read32(A); x.cpu.mmu.fillCode(B); turn(2); x.cpu.read32(A); turn(3); x.cpu.mmu.tlb.flushEveryone();
+  for (const vcpu of [1, 2]) { turn(vcpu); assert.equal(walksOf(() => x.cpu.read32(A)), 1, `vCPU ${vcpu}`); }
+  turn(1);
+  assert.equal(x.cpu.mmu.tlb.codeAt(B, x.cpu.mode), -1);
+  assert.equal(walksOf(() => x.cpu.read32(A)), 0);
+});
 test("jumps are remembered over a turn, until all are forgotten or their numbers are given anew", () => {
   const { x, turn } = machine(), { tlb } = x.cpu.mmu, tags = (): string => `${x.v.i32[CPU.jumpTags.at >>> 2]} ${x.v.i32[(CPU.jumpTags.at >>> 2) + 1]}`, known: string[] = [];
   turn(1); known.push(tags()); turn(2); known.push(tags());

@@ -209,6 +209,11 @@ export class Tlb {
     this.empty(this.bank);
     this.forgetMet();
   }
+  /** The same for all that ran here: somebody else has written to frames with code, whose records and jumps they all share, or the p2m has changed. */
+  flushEveryone(): void {
+    this.flushAll();
+    for (const bank of this.banks) if (bank !== this.bank) bank.generation = Number.NaN;        // emptied when its vCPU comes
+  }
   private empty(bank: Bank): void {
     for (let c = 0; c <= TLB_CONTEXTS; c++) for (const log of bank.logs[c]!) {
       for (let n = 0; n < log.nr; n++) this.drop(c, log.entries[n]!, bank);
