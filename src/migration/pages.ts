@@ -26,11 +26,13 @@ export class GfnSet {
   has(gfn: number): boolean { return ((this.#chunks.get(gfn >>> 15)?.[gfn >>> 3 & 4095] ?? 0) >>> (gfn & 7) & 1) !== 0; }
   size = 0;
   add(gfn: number): void {
-    if (!this.has(gfn)) this.size++;
+    if (this.has(gfn)) return;
+    this.size++;
     this.#chunk(gfn)[gfn >>> 3 & 4095]! |= 1 << (gfn & 7);
   }
   delete(gfn: number): void {
-    if (this.has(gfn)) this.size--;
+    if (!this.has(gfn)) return;
+    this.size--;
     this.#chunk(gfn)[gfn >>> 3 & 4095]! &= ~(1 << (gfn & 7));
   }
   #chunk(gfn: number): Uint8Array {

@@ -12,7 +12,6 @@ import { deliver } from "./exceptions.ts";
 import { GuestFault } from "./fault.ts";
 import { fpHelpers } from "./fp-glue.ts";
 import { CONTEXT, REC } from "./layout.ts";
-import type { TlbTurn } from "./tlb.ts";
 import type { Platform } from "./platform.ts";
 import { Regions } from "./regions.ts";
 import { STACK_INSNS } from "./rows.ts";
@@ -21,6 +20,7 @@ import { ATTR, CPU, CS, EFLAGS, EXIT, MODE, RSP, SEG, SS, VECTOR, segAt } from "
 import { bulkMovs, bulkStos } from "./strings.ts";
 import { type Form, formKey, formOf, stubModule } from "./stubs.ts";
 import { callSys } from "./system.ts";
+import type { TlbTurn } from "./tlb.ts";
 
 const TABLE_SIZE = 32768;
 /** The widest limits: the same bytes then serve every machine. */

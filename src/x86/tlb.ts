@@ -98,7 +98,7 @@ export class Tlb {
   /** what stands at `jumpTags`: the register file is another vCPU's now and then */
   private readonly tags: [number, number] = [0, 0];
   private nrForgotten = 0;
-  /** how often all jumps were forgotten, the parked vCPUs' too */
+  /** how often the jumps of all banks were forgotten */
   private nrForgotAll = 0;
   /** the last address that code was looked for at */
   private fetched = 0;

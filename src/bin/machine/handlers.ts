@@ -29,6 +29,7 @@ export function machineHandlers(residents: Residents, tasks: Tasks): Handlers {
   const { machine, messages, events } = residents.house;
   const tell = (kind: HostEvent["kind"], d: Domain): void => { events.emit({ kind, domid: d.domid, name: d.name, uuid: d.uuid }); };
   const cpus = () => needCpus(machine), domidOf = (ref: number | string): number => residents.find(ref).domid;
+  const poolName = (id: number): string | undefined => cpus().pools().find((p) => p.id === id)?.name;
   const changed = (d: Domain): void => tell("domain.changed", d);
   return {
     "machine.info": () => machineInfo(machine),
@@ -101,7 +102,7 @@ export function machineHandlers(residents: Residents, tasks: Tasks): Handlers {
     "pool.create": ({ name, sched, pcpus }) => plainPool(cpus().createPool(name, sched, pcpus)),
     "pool.destroy": ({ id }) => { cpus().destroyPool(id); return {}; },
     "pool.rename": ({ id, name }) => {
-      const was = cpus().pools().find((p) => p.id === id)?.name;
+      const was = poolName(id);
       cpus().renamePool(id, name);
       for (const r of residents.all) r.livesIn((pool) => (pool === was ? name : pool));
       return {};
@@ -110,8 +111,7 @@ export function machineHandlers(residents: Residents, tasks: Tasks): Handlers {
     "pool.removeCpu": ({ id, pcpu }) => { cpus().removeCpu(id, pcpu); return {}; },
     "pool.move": async ({ domain, id }) => {
       await cpus().movePool(domidOf(domain), id);
-      const name = cpus().pools().find((p) => p.id === id)?.name, d = residents.find(domain);
-      if (name !== undefined) residents.keeperOf(d)?.livesIn(() => name);
+      residents.keeperOf(residents.find(domain))?.livesIn(() => poolName(id));
       return {};
     },
     "pool.set": ({ id, ...params }) => { cpus().setPoolParams(id, defined(params)); return {}; },

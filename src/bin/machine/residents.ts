@@ -10,7 +10,7 @@ import { UserError } from "../../base/errors.ts";
 import { asGiven, type CheckedConfig, checkConfig, type DiskConfig, type DomainConfig, type EventAction } from "../../toolstack/config.ts";
 import { crashText } from "../../toolstack/crash.ts";
 import { planDomain } from "../../toolstack/create.ts";
-import { closeDisks } from "../../toolstack/disks.ts";
+import { closeDisks, isReadOnly } from "../../toolstack/disks.ts";
 import type { Domain, DomainEnd } from "../../toolstack/domain.ts";
 import { fromLibxl, type LibxlConfig } from "../../toolstack/libxl-json.ts";
 import type { Machine } from "../../toolstack/machine.ts";
@@ -48,9 +48,8 @@ async function readImage(path: string, what: string): Promise<Uint8Array> {
 /** What a domain is made from, but for disks that somebody else may still write to: `open` opens those, once; or `drop` closes what is open. */
 export type Prepared = { open(): Promise<CheckedConfig>; drop(): Promise<void> };
 type LoadOptions = { /** it has its memory from elsewhere: the images are for a later start, and may be missing */ readonly isBuilt?: boolean; progress?(p: Progress): void; missing?(why: string): void };
-/** A file of the guest's own bytes: nothing of it is remembered when it is opened, so it may be while somebody else still writes to it; to read only, since files have one writer. */
+/** A file of the guest's own bytes: nothing of it is remembered when it is opened, so it may be read while somebody else still writes to it; to be written it has one opener. */
 const isPlain = (d: DiskSpec): boolean => d.format === "raw" && peerOf(d.target) === undefined;
-const isReadOnly = (d: DiskSpec): boolean => d.access === "r" || d.devtype === "cdrom";
 /** What a domain is made from: images read, disks opened. @throws UserError with no disk left open */
 export const loadConfig = async (config: LibxlConfig, options: LoadOptions = {}): Promise<CheckedConfig> => (await prepareConfig(config, false, options)).open();
 /** The same in two steps. @param isEarly what can be opened is, in the first one @throws UserError with no disk left open */
