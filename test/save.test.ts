@@ -28,7 +28,7 @@ import { type Domain, partsOf } from "../src/toolstack/domain.ts";
 import { nodeHost } from "../src/toolstack/host.node.ts";
 import { createMachine, type Machine } from "../src/toolstack/machine.ts";
 import { type Link, MigrationInDoubt, receiveDomain, sendDomain, standingOf } from "../src/toolstack/migrate.ts";
-import { readImage, restoreDomain, saveDomain } from "../src/toolstack/save.ts";
+import { beginImage, readImage, restoreDomain, saveDomain } from "../src/toolstack/save.ts";
 import { imagesMissing } from "./guest.ts";
 import { Talk } from "./talk.ts";
 
@@ -156,7 +156,7 @@ describe("a Debian guest that is saved, restored and moved", { skip: imagesMissi
     const [a, b] = linkPair(), from = new Source(b.readable), answers = new Sink(b.writable), rounds = new Set<number>();
     const sent = sendDomain(guest.domain, a, { configJson, live: true, downtimeMs: 0.01, maxRounds: 6, progress: (p) => { if (p.round !== undefined) rounds.add(p.round); } });
     answers.post(messageBytes("banner"));
-    const arrived = await readImage(one, from, await readEnvelopeStart(from), () => {});
+    const arrived = await readImage(one, await beginImage(from, await readEnvelopeStart(from)), () => {});
     await readEnvelopeEnd(from);
     const { hv: here } = partsOf(guest.domain), there = arrived.hd, of = (d: typeof here): Map<number, number> => new Map([...ownPages(d)].map(({ gfn, mfn }) => [gfn, mfn]));
     const [was, is] = [of(here), of(there)];

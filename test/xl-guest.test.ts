@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { execFileSync, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { writeFileSync, existsSync, statSync } from "node:fs";
+import { existsSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import type { Duplex } from "node:stream";
 import { after, before, test } from "node:test";
@@ -139,10 +139,12 @@ test("it moves to another host while it runs, back by TLS between the daemons, a
   assert.match(refused.err, /There is a domain named "debian" already[\s\S]*Migration failed, resuming at sender\./);
   assert.equal(await shell.run("echo $X"), "remembered");
   await other.done("destroy", "debian");
-  const moved = await host.xl("migrate", "--debug", "-s", "", "debian", receive);
+  const there = host.file("there.cfg", readFileSync(join(host.folder, "debian.cfg"), "utf8").replace('name = "debian"', 'name = "another"').replace("quiet", "quiet moved"));
+  const moved = await host.xl("migrate", "--debug", "-C", there, "-s", "", "debian", receive);
   assert.equal(moved.code, 0, moved.err);
   assert.match(moved.err, /the guest stood still for \d+ ms\n(?:.*\n)*Migration successful\.$/m);
   assert.deepEqual([await host.names(), await other.names()], [[], ["debian"]]);
+  assert.match(await other.done("list", "-l", "debian"), /"console=hvc0 quiet moved"/);
   await host.until("domusd has heard of its end", async () => (await host.client.call("host.configs", {})).length === 0);
   shell.close();
   shell = new Shell(await other.client.stream("console", { domain: "debian", follow: true }));

@@ -153,6 +153,40 @@ test("ends are acted on as the configuration says, and -F tells of them", async 
   await isClean();
 });
 
+test("what was set and plugged in while a domain ran holds in its next life, also after a config-update", async () => {
+  await using two = await TestHost.start("--pcpus=2");
+  type Listed = { domid: number; config: { b_info: Record<string, unknown>; disks?: { vdev: string }[]; nics?: { devid: number; mac: string }[] } };
+  const now = async (): Promise<Listed> => (JSON.parse(await two.done("list", "-l", "set")) as Listed[])[0]!;
+  const again = async (): Promise<Listed> => {
+    const { domid } = await now();
+    await two.done("trigger", "set", "reset");
+    await two.until("it is there again", async () => ((await now().catch(() => null))?.domid ?? domid) !== domid);
+    return now();
+  };
+  two.file("disk.raw", new Uint8Array(1 << 20));
+  await two.done("create", "-q", two.cfg("set", 'maxmem = 24\nmaxvcpus = 3\nvif = ["mac=00:16:3e:00:00:01"]'));
+  await two.done("sched-credit2", "-d", "set", "-w", "77", "-c", "50");
+  await two.done("vcpu-pin", "set", "1", "0", "1");
+  await two.done("vcpu-set", "set", "2");
+  await two.done("mem-max", "set", "23");
+  await two.done("mem-set", "set", "20");
+  await two.done("block-attach", "set", `${join(two.folder, "disk.raw")},raw,xvdb,w`);
+  await two.refuses(1, /an interface with the address 00:16:3e:00:00:01 already: number 0/, "network-attach", "set", "mac=00:16:3e:00:00:01");
+  await two.done("network-attach", "set", "mac=00:16:3e:00:00:02");
+  const set = { vcpu_hard_affinity: [[], [0], []], vcpu_soft_affinity: [[], [1], []], avail_vcpus: [0, 1], max_memkb: 23 * 1024, target_memkb: 20 * 1024, sched_params: { weight: 77, cap: 50 } };
+  for (const { config } of [await now(), await again()]) {
+    assert.deepEqual(Object.fromEntries(Object.keys(set).map((key) => [key, config.b_info[key]])), set);
+    assert.deepEqual([config.disks?.map((d) => d.vdev), config.nics?.map((n) => n.mac)], [["xvdb"], ["00:16:3e:00:00:01", "00:16:3e:00:00:02"]]);
+  }
+  assert.match(await two.done("sched-credit2", "-d", "set"), /^set +\d+ +77 +50$/m);
+  await two.done("config-update", "set", two.cfg("set", 'cmdline = "other"'));
+  await two.done("block-detach", "--force", "set", "xvdb");
+  await two.done("block-attach", "set", `${join(two.folder, "disk.raw")},raw,xvdc,r`);
+  const { config } = await again();
+  assert.deepEqual([config.b_info["cmdline"], config.disks?.map((d) => d.vdev), config.b_info["target_memkb"]], ["other", ["xvdc"], 16 * 1024]);
+  await two.refuses(1, /a name of at least one letter/, "rename", "set", "");
+});
+
 test("a core has the guest's memory and registers, as readelf and Xen's format read it", async () => {
   const path = join(host.folder, "one.core");
   await host.done("create", "-q", host.cfg("dumped"));

@@ -12,6 +12,8 @@ const action = <P extends z.ZodType, R extends z.ZodType>(a: Action<P, R>): Acti
 
 const nothing = z.object({}), done = z.object({}), one = z.object({ domain: Domref });
 const domid = z.object({ domid: count });
+/** What fits into an address, escaped. */
+const MAX_QUERY_JSON = 8192;
 const machine = { at: "machine" } as const, host = { at: "host", role: "admin" } as const;
 const read = { ...machine, role: "read" } as const, operate = { ...machine, role: "operate" } as const;
 
@@ -35,9 +37,9 @@ export const ACTIONS = {
   "domain.trigger": action({ ...operate, doc: "Send a trigger to a vCPU", params: one.extend({ trigger: z.enum(["nmi", "reset", "init", "power", "sleep", "s3resume"]), vcpu: count.optional() }), result: done }),
   "domain.sysrq": action({ ...operate, doc: "Press a Magic SysRq key", params: one.extend({ key: text(1).min(1) }), result: done }),
   "domain.dumpCore": action({ ...operate, isLong: true, doc: "Write a domain's memory and registers to a file of the host, as Xen's core format", params: one.extend({ path }), result: z.object({ bytes: z.number() }) }),
-  "domain.save": action({ ...operate, isLong: true, doc: "Save a domain to a file of the host; it ends, or stays running or paused", params: one.extend({ path, afterwards: z.enum(["destroy", "run", "pause"]).optional() }), result: z.object({ bytes: z.number(), ms: z.number() }) }),
+  "domain.save": action({ ...operate, isLong: true, doc: "Save a domain to a file of the host; it ends, or stays running or paused; `config` goes into the file in place of its own", params: one.extend({ path, config: DomainConfigJson.optional(), afterwards: z.enum(["destroy", "run", "pause"]).optional() }), result: z.object({ bytes: z.number(), ms: z.number() }) }),
   "domain.restore": action({ ...operate, isLong: true, doc: "Make a domain from a saved one", params: z.object({ path, isPaused: z.boolean().optional(), config: DomainConfigJson.optional() }), result: domid }),
-  "domain.migrate": action({ ...operate, isLong: true, doc: "Move a domain to the host whose API is at an address, by TLS; this host's own certificate says who it is", params: one.extend({ to: text(256), token: text(128).optional(), maxBytesPerSecond: z.int().min(1).optional(), isPaused: z.boolean().optional(), tls: z.object({ ca: path.optional(), cert: path.optional(), key: path.optional() }).optional() }), result: z.unknown() }),
+  "domain.migrate": action({ ...operate, isLong: true, doc: "Move a domain to the host whose API is at an address, by TLS; this host's own certificate says who it is; `config` goes with it in place of its own", params: one.extend({ to: text(256), config: DomainConfigJson.optional(), token: text(128).optional(), maxBytesPerSecond: z.int().min(1).optional(), isPaused: z.boolean().optional(), tls: z.object({ ca: path.optional(), cert: path.optional(), key: path.optional() }).optional() }), result: z.unknown() }),
   "migration.standing": action({ ...read, doc: "What this end says of a migration: for the other end, when the link broke while the domain was handed over", params: z.object({ migration: text(64) }), result: z.object({ standing: z.string() }) }),
   "migration.settle": action({ ...operate, doc: "Say of a domain that stands still since the link broke while it was handed over whether the other end has it (`running`: the copy here ends) or not (`dropped`: it goes on here)", params: z.object({ migration: text(64).min(1), standing: z.enum(["running", "dropped"]) }), result: z.object({ isHere: z.boolean() }) }),
 
@@ -91,7 +93,7 @@ export const STREAMS = {
   "net.capture": { ...operate, doc: "What passes a bridge, or the port of one, as pcapng; `filter` in words like tcpdump's; it lasts as long as the connection", params: z.object({ on: text(64).min(1), filter: text(1024).optional(), snapLenBytes: z.coerce.number().int().min(14).max(262144).optional() }) },
   console: { ...operate, doc: "A domain's console: its bytes, and what is typed where nobody else types", params: z.object({ domain: Domref, number: z.coerce.number().int().min(0).max(7).optional(), follow: z.stringbool().optional() }) },
   "migrate.receive": { ...operate, doc: "Take a domain in: the peer's migration stream", params: z.object({ isPaused: z.stringbool().optional(), name: text(128).optional() }) },
-  "migrate.send": { ...operate, doc: "Give a domain away: a migration stream to a peer", params: z.object({ domain: Domref, live: z.stringbool().optional(), postcopy: z.stringbool().optional(), maxBytesPerSecond: z.coerce.number().int().min(1).optional() }) },
+  "migrate.send": { ...operate, doc: "Give a domain away: a migration stream to a peer; `config`: JSON that goes with it in place of its own", params: z.object({ domain: Domref, config: z.string().max(MAX_QUERY_JSON).optional(), live: z.stringbool().optional(), postcopy: z.stringbool().optional(), maxBytesPerSecond: z.coerce.number().int().min(1).optional() }) },
 } as const;
 /** A stream's name. */
 export type StreamName = keyof typeof STREAMS;

@@ -92,6 +92,7 @@ async function makeWhole(path: string, fill: (file: ByteFile) => Promise<void>):
   const part = `${path}.part`;
   if (isThere(path)) throw new UserError(`${path} exists; remove it first, or give another name`);
   const file = await openNodeFile(part, "create").catch(async (e) => {
+    if (e instanceof DiskError && e.fault === "missing") throw new UserError(`${path} cannot be made: its folder does not exist`);
     if (!(e instanceof DiskError && e.fault === "exists")) throw e;
     // Left by one that was killed: whoever still writes it has it locked.
     const left = await openNodeFile(part, "write");

@@ -26,5 +26,6 @@ test("a folder that others use stays as it is; one of ours, or an empty one, is 
     for (const path of [empty, ours, begun, join(top, "new/er")]) { makeOwnFolder(path); assert.equal(mode(path), 0o700, path); }
     assert.throws(() => makeOwnFolder(join(shared, "letter.txt")), (e: Error) => e instanceof UserError && /cannot be made|not this user's own/.test(e.message));
     assert.throws(() => makeOwnFolder(join(shared, "letter.txt", "below")), /cannot be made \(ENOTDIR\); choose another folder with --state/);
+    assert.throws(() => makeOwnFolder("/proc/domus/state"), /cannot be made \(ENOENT\)/);
   } finally { rmSync(top, { recursive: true }); }
 });

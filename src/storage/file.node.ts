@@ -13,12 +13,16 @@ const FAULTS: Readonly<Record<string, DiskFault>> = {
 };
 const WORDS: Readonly<Record<string, string>> = {
   ENOSPC: "the file system is full", EDQUOT: "the quota is used up", EFBIG: "the file would be too long for its file system", ENOENT: "it does not exist", EEXIST: "it exists already",
-  EACCES: "permission denied", EPERM: "permission denied", EROFS: "its file system is read-only", EISDIR: "it is a folder", EIO: "the device failed",
+  EACCES: "permission denied", EPERM: "permission denied", EROFS: "its file system is read-only", EISDIR: "it is a folder", ENOTDIR: "what should be its folder is a file", EIO: "the device failed",
 };
-/** Say what the system said, in our words. */
-const wrap = (name: string, what: string, e: unknown): DiskError => {
+/** What the system said of a file, in our words. */
+export function whyOf(e: unknown): string {
   const { code = "", message } = e as NodeJS.ErrnoException;
-  return new DiskError(FAULTS[code] ?? "io", `${name} cannot be ${what}: ${WORDS[code] ?? (code || message)}`, { cause: e });
+  return WORDS[code] ?? (code || message);
+}
+const wrap = (name: string, what: string, e: unknown): DiskError => {
+  const { code = "" } = e as NodeJS.ErrnoException;
+  return new DiskError(FAULTS[code] ?? "io", `${name} cannot be ${what}: ${whyOf(e)}`, { cause: e });
 };
 const ZEROS = new Uint8Array(1 << 20);
 /** Node has no call that makes holes; without koffi there are none. */

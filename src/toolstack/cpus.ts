@@ -79,6 +79,11 @@ export class Cpus {
     for (const i of a) this.#checkPcpu(i);
     return a.reduce((mask, i) => (mask | 1 << i) >>> 0, 0);
   }
+  #hardMask(a: Affinity, pool: Pool): number {
+    const mask = this.#mask(a);
+    if ((mask & pool.cpus) === 0) throw new UserError(`None of the pCPUs ${a === "all" ? a : a.join(", ")} is in ${pool.name}, where the domain runs: it has ${pcpusOf(pool.cpus).join(", ")}`);
+    return mask;
+  }
   #checkPcpu(i: number): void { if (!whole(i, 0, this.#nrPcpus - 1)) throw new UserError(`There is no pCPU ${i}: this machine has ${this.#nrPcpus}, numbered from 0`); }
   #unit(v: Vcpu): VcpuUnit { return this.#hv.scheduler.unit(v.at); }
 
@@ -97,8 +102,7 @@ export class Cpus {
   pin(domid: number, vcpu: number | "all", hard: Affinity | null, soft: Affinity | null): void {
     const d = this.#domain(domid), { scheduler } = this.#hv, one = vcpu === "all" ? null : d.vcpu(vcpu);
     if (vcpu !== "all" && !one) throw new UserError(`Domain ${domid} has no vCPU ${vcpu}: it has ${d.nrVcpus}, numbered from 0`);
-    const hardMask = hard && this.#mask(hard), softMask = soft && this.#mask(soft), pool = scheduler.poolOf(d);
-    if (hardMask !== null && (hardMask & pool.cpus) === 0) throw new UserError(`None of the pCPUs is in ${pool.name}, where domain ${domid} runs: it has ${pcpusOf(pool.cpus).join(", ")}`);
+    const hardMask = hard && this.#hardMask(hard, scheduler.poolOf(d)), softMask = soft && this.#mask(soft);
     scheduler.locked(() => {
       for (const v of one ? [one] : d.vcpus()) {
         if (hardMask !== null) this.#unit(v).hard = hardMask;
@@ -160,11 +164,18 @@ export class Cpus {
     const asked = utilisation(this.#guests().filter((d) => this.#hv.scheduler.poolOf(d) === pool).flatMap((d) => Array.from(d.vcpus()).filter((v) => v.isUp).map((v) => terms(this.#unit(v))))), there = nrCpus(pool.cpus);
     if (asked > there + 1e-9) throw new UserError(`${pool.name} cannot keep that: its vCPUs would reserve ${asked.toFixed(2)} pCPUs, and it has ${there}; lower a budget, or add a pCPU`);
   }
-  /** Place a domain that was just made and does not run yet. */
-  place(d: HvDomain, c: CpuConfig): void {
+  /** Where a domain would be placed, which this says beforehand. @throws UserError where it cannot be */
+  placeFor(c: Pick<CpuConfig, "pool" | "cpus" | "cpusSoft">): Pool {
     const { pools } = this.#hv.scheduler, pool = c.pool === "" ? pools[0] : pools.find((p) => p.isUsed && p.name === c.pool);
     if (!pool) throw new UserError(`pool: There is no cpupool "${c.pool}"; there are ${this.pools().map((p) => `"${p.name}"`).join(", ")}`);
     if (pool.cpus === 0) throw new UserError(`pool: ${pool.name} has no pCPUs`);
+    for (const soft of c.cpusSoft) this.#mask(soft);
+    for (const hard of c.cpus) this.#hardMask(hard, pool);
+    return pool;
+  }
+  /** Place a domain that was just made and does not run yet. */
+  place(d: HvDomain, c: CpuConfig): void {
+    const pool = this.placeFor(c);
     if (pool.policy.name === "null" && c.vcpus > nrCpus(pool.cpus & ~pool.assigned)) this.#machine.log(`${pool.name} gives each vCPU a pCPU of its own and has ${nrCpus(pool.cpus & ~pool.assigned)} left: some of the ${c.vcpus} vCPUs will wait`);
     if (pool.id !== 0) moveDomain(this.#hv, d, pool);
     for (const v of d.vcpus()) this.pin(d.domid, v.id, c.cpus[v.id] ?? null, c.cpusSoft[v.id] ?? null);

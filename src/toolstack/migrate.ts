@@ -20,7 +20,7 @@ import { takeBack } from "./create.ts";
 import type { DomainConfig } from "./config.ts";
 import { type Domain, partsOf } from "./domain.ts";
 import type { Machine } from "./machine.ts";
-import { configFor, connectArrived, describeDomain, mustBeThere, ownNodes, type Progress, readImage } from "./save.ts";
+import { beginImage, configFor, connectArrived, describeDomain, mustBeThere, ownNodes, type Progress, readImage } from "./save.ts";
 import { leaving, resumeInPlace, suspendDomain } from "./suspend.ts";
 
 /** A way to the other end, both directions; encrypted and authenticated by whoever made it. */
@@ -364,18 +364,12 @@ export async function receiveDomain(machine: Machine, link: Link, o: ReceiveOpti
   try {
     o.signal?.throwIfAborted();
     answers.post(messageBytes("banner"));
-    const configJson = await readEnvelopeStart(from);
-    await o.prepare?.(configJson);
-    const arriving = await readImage(machine, from, configJson, (donePages, about) => {
-      if (about.migration && migration === "") {
-        migration = about.migration;
-        declare(machine, migration, word);
-      }
-      o.progress?.({ phase: "memory", donePages, totalPages: about.maxPages, bytes: from.offset });
-    }, () => answers.post(messageBytes("asItIs")));
-    isAsItIs = arriving.image.guest !== null;
-    migration ||= arriving.about.migration ?? newId();
+    const configJson = await readEnvelopeStart(from), begun = await beginImage(from, configJson), { about } = begun;
+    migration = about.migration ?? newId();
     declare(machine, migration, word);
+    await o.prepare?.(configJson);
+    const arriving = await readImage(machine, begun, (donePages) => o.progress?.({ phase: "memory", donePages, totalPages: about.maxPages, bytes: from.offset }), () => answers.post(messageBytes("asItIs")));
+    isAsItIs = arriving.image.guest !== null;
     let taken = false;
     try {
       await readEnvelopeEnd(from);

@@ -70,6 +70,9 @@ test("a domain that is destroyed while it is saved is not saved; one that finds 
   await saveDomain(domain, out.stream, { configJson: "{}" });
   await assert.rejects(restoreDomain(small, streamOf(out.bytes()), { open }), (e: Error) => e instanceof UserError && /The machine has not enough memory left for the domain/.test(e.message));
   assert.equal(small.hv.mm.frames.nrFree, free);
+  const damaged = new Uint8Array(out.bytes()), at = Buffer.from(damaged).indexOf("{}");
+  damaged[at] = 0x5b;
+  await assert.rejects(restoreDomain(one, streamOf(damaged), { open: () => assert.fail("what is damaged is not opened") }), /configuration at the stream's beginning is damaged/);
   const cancel = new AbortController();
   await assert.rejects(restoreDomain(one, streamOf(out.bytes()), { open, signal: cancel.signal, progress: () => cancel.abort(new Error("never mind")) }), /never mind/);
   assert.deepEqual(one.domains, []);

@@ -124,12 +124,18 @@ export type RestoreOptions = {
 
 /** A domain that is being made from a stream. */
 export type Arriving = { readonly hd: HvDomain; readonly about: About; readonly image: Image; readonly undo: Undo };
-/** Read an image into a new domain without anything outside. @param configJson what the stream began with @param asItIs told where the domain has got the number by which the guest knows itself @throws StreamError, UserError; nothing is left then */
-export async function readImage(machine: Machine, from: Source, configJson: string, told: (pages: number, about: About) => void, asItIs?: () => void): Promise<Arriving> {
+/** A stream whose beginning has been read: what the domain is, and that the configuration before it is undamaged. */
+export type BegunImage = { readonly reader: ImageReader; readonly about: About };
+/** Read an image's beginning. @param configJson what the stream began with @throws StreamError */
+export async function beginImage(from: Source, configJson: string): Promise<BegunImage> {
+  const reader = new ImageReader(from), about = await reader.start();
+  if (xxh32(new TextEncoder().encode(configJson)) !== about.configSum) throw new StreamError("The configuration at the stream's beginning is damaged: its checksum is another");
+  return { reader, about };
+}
+/** Read an image into a new domain without anything outside. @param asItIs told where the domain has got the number by which the guest knows itself @throws StreamError, UserError; nothing is left then */
+export async function readImage(machine: Machine, { reader, about }: BegunImage, told: (pages: number) => void, asItIs?: () => void): Promise<Arriving> {
   const undo: Undo = [];
   try {
-    const reader = new ImageReader(from), about = await reader.start();
-    if (xxh32(new TextEncoder().encode(configJson)) !== about.configSum) throw new StreamError("The configuration at the stream's beginning is damaged: its checksum is another");
     // more than it may have from now on: a balloon that was asked to grow may not have done so yet
     const isFree = asItIs !== undefined && about.domid !== null && machine.hv.domain(about.domid) === null;
     const hd = HvDomain.create(machine.hv, { ...withDomid(isFree ? about.domid! : machine.freshDomid()), maxVcpus: about.nrVcpus, maxPages: Math.max(about.maxPages, about.maxmemMiB * 256 + about.overheadPages) });
@@ -137,7 +143,7 @@ export async function readImage(machine: Machine, from: Source, configJson: stri
     if (isFree) asItIs();
     hd.setMemoryMap(about.e820);
     let nrPages = 0;
-    const image = await reader.rest(hd, (n) => { nrPages += n; told(nrPages, about); });
+    const image = await reader.rest(hd, (n) => { nrPages += n; told(nrPages); });
     hd.setMaxPages(about.maxPages);
     if (image.guest && hd.domid !== about.domid) throw new StreamError(`The stream's guest has not suspended itself and knows itself as domain ${about.domid}, which it cannot be here`);
     for (const gfn of [about.storeGfn, about.consoleGfn]) if (hd.p2m.lookup(gfn) === 0) throw new StreamError(`The stream has no page at gfn 0x${gfn.toString(16)}, where the guest has a ring: it is damaged`);
@@ -187,11 +193,11 @@ export async function restoreDomain(machine: Machine, input: ReadableStream<Uint
   const from = new Source(input);
   try {
     o.signal?.throwIfAborted();
-    const configJson = await readEnvelopeStart(from), config = await o.open(configJson);
+    const configJson = await readEnvelopeStart(from), begun = await beginImage(from, configJson), config = await o.open(configJson);
     return await machine.addDomain(config.name, async () => {
-      const arriving = await readImage(machine, from, configJson, (donePages, about) => {
+      const arriving = await readImage(machine, begun, (donePages) => {
         o.signal?.throwIfAborted();
-        o.progress?.({ phase: "memory", donePages, totalPages: about.maxPages, bytes: from.offset });
+        o.progress?.({ phase: "memory", donePages, totalPages: begun.about.maxPages, bytes: from.offset });
       });
       let checked: CheckedConfig;
       try {

@@ -12,6 +12,7 @@ const WAIT_MS = 30_000;
 export async function findDaemon(paths: HostPaths): Promise<ApiClient | null> {
   const client = new ApiClient({ socketPath: paths.socket });
   try { await client.page("/"); return client; } catch (e) {
+    if ((e as { cause?: NodeJS.ErrnoException }).cause?.code === "EACCES") throw new ApiFault("forbidden", `${paths.state} is another user's: whether a domusd runs there only that user is told; be that user, or choose a folder of your own with --state`);
     if (e instanceof ApiFault && e.code === "unreachable") return null;
     throw e;
   }

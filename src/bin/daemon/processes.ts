@@ -1,10 +1,12 @@
 /** Processes that outlive who started them. */
 import { spawn } from "node:child_process";
-import { closeSync, mkdirSync, openSync, readFileSync, writeSync } from "node:fs";
+import { closeSync, openSync, readFileSync, writeSync } from "node:fs";
 import { dirname } from "node:path";
 import { fileURLToPath } from "node:url";
 import { UserError } from "../../base/errors.ts";
+import { whyOf } from "../../storage/file.node.ts";
 import { LOG_FILE } from "../log.ts";
+import { makeOwnFolder } from "../paths.ts";
 
 /** Set for a program that is started by `startProgram`: it says on that descriptor that it is ready, or why it cannot be. Others have descriptors of that number for other things. */
 const READY_FD = "DOMUS_READY_FD";
@@ -26,6 +28,9 @@ export function startOf(pid: number): string | null {
   }
 }
 
+function openLog(path: string): number {
+  try { return openSync(path, "a", 0o600); } catch (e) { throw new UserError(`${path} cannot be written: ${whyOf(e)}`, { cause: e }); }
+}
 /** A process that was started: it goes on when we do not. */
 export type Started = { readonly pid: number; readonly pidStart: string; /** resolves when it has ended, in words */ readonly ended: Promise<string> };
 
@@ -34,8 +39,8 @@ export type Started = { readonly pid: number; readonly pidStart: string; /** res
  * @param file beside this folder, like "machined.node.ts" @param spawned told at once, before anything else can happen to us @throws UserError with its reason, or the log's name
  */
 export async function startProgram(file: string, args: readonly string[], log: string, spawned: (pid: number, pidStart: string) => void = () => {}): Promise<Started> {
-  mkdirSync(dirname(log), { recursive: true, mode: 0o700 });
-  const out = openSync(log, "a", 0o600);
+  makeOwnFolder(dirname(log));
+  const out = openLog(log);
   const child = spawn(process.execPath, [...process.execArgv, fileURLToPath(new URL(`../${file}`, import.meta.url)), ...args], { detached: true, stdio: ["ignore", out, out, "pipe"], cwd: "/", env: { ...process.env, [READY_FD]: "3", [LOG_FILE]: log } });
   closeSync(out);
   const pidStart = child.pid === undefined ? "" : startOf(child.pid) ?? "";

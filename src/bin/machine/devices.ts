@@ -62,7 +62,7 @@ export async function attachBlock(r: Resident & { domain: Domain }, spec: readon
     throw e;
   }
   r.disks = [...r.disks, opened!];
-  r.config = { ...r.config, disks: [...(r.config.disks ?? []), json] };
+  r.change((c) => ({ ...c, disks: [...(c.disks ?? []).filter((d) => !sameVdev(d.vdev, json.vdev)), json] }));
   return { vdev: disk.vdev };
 }
 const sameVdev = (a: string, b: string): boolean => vdevNumber(a) !== null && vdevNumber(a) === vdevNumber(b);
@@ -72,7 +72,7 @@ export async function detachBlock(r: Resident & { domain: Domain }, vdev: string
   await r.domain.detachDisk(vdev, isForced);
   await closeDisks(r.disks.filter((d) => sameVdev(d.vdev, vdev)), (sentence) => faults.push(sentence));
   r.disks = r.disks.filter((d) => !sameVdev(d.vdev, vdev));
-  r.config = { ...r.config, disks: (r.config.disks ?? []).filter((d) => !sameVdev(d.vdev, vdev)) };
+  r.change((c) => ({ ...c, disks: (c.disks ?? []).filter((d) => !sameVdev(d.vdev, vdev)) }));
   if (faults.length) throw new ApiFault("failed", `${vdev} is taken from ${r.name}, but what was written last may be lost: ${faults.join("; ")}`);
 }
 /** Change the disc of a drive; `path` null: take it out. @throws UserError */
@@ -82,14 +82,16 @@ export async function changeCd(r: Resident, vdev: string, path: string | null): 
   if (!drive.isCdrom || !(drive.disk instanceof LiveDisk)) throw new ApiFault("invalid", `${vdev} of ${r.name} is a disk, not a drive for discs`);
   const next = { pdev_path: path ?? "", vdev: json.vdev, format: path === null ? "empty" : "raw", removable: 1, is_cdrom: 1 };
   await changeDisc(drive.disk, path === null ? null : diskFromLibxl(next));
-  r.config = { ...r.config, disks: r.config.disks!.map((d) => (d === json ? next : d)) };
+  r.change((c) => ({ ...c, disks: (c.disks ?? []).map((d) => (d.is_cdrom && sameVdev(d.vdev, json.vdev) ? next : d)) }));
 }
 
 /** Give a domain an interface. @returns its number @throws UserError */
-export async function attachNic(r: Resident & { domain: Domain }, words: readonly string[]): Promise<{ devid: number }> {
+export async function attachNic(machine: Machine, r: Resident & { domain: Domain }, words: readonly string[]): Promise<{ devid: number }> {
   const spec = parseVifSpec(words.join(","), place("vif"), r.domain.devices.freeDevid("vif")), warnings: string[] = [];
+  const has = nicList(machine, r.domain).find((n) => n.mac.toLowerCase() === spec.mac.toLowerCase());
+  if (has) throw new ApiFault("exists", `${r.name} has an interface with the address ${spec.mac} already: number ${has.devid}`);
   const devid = await r.domain.attachVif(vifConfig(spec, warnings));
-  r.config = { ...r.config, nics: [...(r.config.nics ?? []), { ...libxlNic(spec), devid }] };
+  r.change((c) => ({ ...c, nics: [...(c.nics ?? []).filter((n) => n.devid !== devid), { ...libxlNic(spec), devid }] }));
   return { devid };
 }
 /** Take an interface away, by number or address. @throws UserError */
@@ -97,5 +99,5 @@ export async function detachNic(machine: Machine, r: Resident & { domain: Domain
   const nics = nicList(machine, r.domain), found = which.includes(":") ? nics.find((n) => n.mac.toLowerCase() === which.toLowerCase()) : nics.find((n) => String(n.devid) === which);
   if (!found) throw new UserError(`${r.name} has no network interface ${which}`);
   await r.domain.detachVif(found.devid, isForced);
-  r.config = { ...r.config, nics: (r.config.nics ?? []).filter((n) => n.devid !== found.devid) };
+  r.change((c) => ({ ...c, nics: (c.nics ?? []).filter((n) => n.devid !== found.devid) }));
 }

@@ -57,13 +57,7 @@ export function machineHandlers(residents: Residents, tasks: Tasks): Handlers {
       return {};
     },
     "domain.memSet": ({ domain, kib }) => { const d = residents.find(domain); d.control.setMemoryTarget(mib(kib)); changed(d); return {}; },
-    "domain.memMax": ({ domain, kib }) => {
-      const r = residents.keeper(domain);
-      r.domain.control.setMemoryMax(mib(kib));
-      r.config = { ...r.config, b_info: { ...r.config.b_info, max_memkb: kib } };
-      changed(r.domain);
-      return {};
-    },
+    "domain.memMax": ({ domain, kib }) => { const d = residents.find(domain); d.control.setMemoryMax(mib(kib)); changed(d); return {}; },
     "domain.trigger": ({ domain, trigger, vcpu = 0 }) => {
       const d = residents.find(domain), hd = machine.hv.domain(d.domid);
       if (d.isLeaving) throw new ApiFault("busy", `${d.name} is being saved or moved; it is triggered where it is when that is over`);
@@ -75,7 +69,7 @@ export function machineHandlers(residents: Residents, tasks: Tasks): Handlers {
       } else throw new ApiFault("notbuilt", `The trigger "${trigger}" is not built yet; "reset" and "nmi" are`);
       return {};
     },
-    "domain.save": async ({ domain, path, afterwards }, c) => saveToFile(residents, domain, await toMake(c, path), afterwards ?? "destroy", c),
+    "domain.save": async ({ domain, path, afterwards, config }, c) => saveToFile(residents, domain, await toMake(c, path), afterwards ?? "destroy", config && configOf(config), c),
     "domain.restore": async ({ path, isPaused, config }, c) => restoreFromFile(residents, await toRead(c, path), isPaused ?? false, config === undefined ? null : configOf(config), c),
     "domain.dumpCore": async ({ domain, path }, c) => dumpToFile(residents.find(domain), await toMake(c, path), c),
     "domain.migrate": (params, c) => migrateTo(residents, defined(params) as MigrateParams, c),
@@ -88,16 +82,16 @@ export function machineHandlers(residents: Residents, tasks: Tasks): Handlers {
     "block.detach": async ({ domain, vdev, isForced }) => { const r = residents.keeper(domain); await detachBlock(r, vdev, isForced ?? false); changed(r.domain); return {}; },
     "cdrom.change": async ({ domain, vdev, path }, c) => { const disc = path === undefined ? null : await toRead(c, path), r = residents.keeper(domain); await changeCd(r, vdev, disc); changed(r.domain); return {}; },
     "nic.list": ({ domain }) => nicList(machine, residents.find(domain)),
-    "nic.attach": async ({ domain, spec }) => { const r = residents.keeper(domain), made = await attachNic(r, spec); changed(r.domain); return made; },
+    "nic.attach": async ({ domain, spec }) => { const r = residents.keeper(domain), made = await attachNic(machine, r, spec); changed(r.domain); return made; },
     "nic.detach": async ({ domain, nic, isForced }) => { const r = residents.keeper(domain); await detachNic(machine, r, nic, isForced ?? false); changed(r.domain); return {}; },
     "net.list": () => bridgeList(machine),
     "channel.list": ({ domain }) => { const r = residents.keeper(domain); return channelList(machine, r.domain, r.config); },
 
     "cpu.list": ({ domain }) => cpus().vcpus(domain === undefined ? undefined : domidOf(domain)).map((v) => ({ ...v, hard: v.hard === "all" ? "all" as const : [...v.hard], soft: v.soft === "all" ? "all" as const : [...v.soft] })),
-    "cpu.pin": ({ domain, vcpu, hard, soft }) => { cpus().pin(domidOf(domain), vcpu, hard, soft); return {}; },
-    "cpu.online": ({ domain, nr }) => { cpus().setOnline(domidOf(domain), nr); return {}; },
+    "cpu.pin": ({ domain, vcpu, hard, soft }) => { const d = residents.find(domain); cpus().pin(d.domid, vcpu, hard, soft); changed(d); return {}; },
+    "cpu.online": ({ domain, nr }) => { const d = residents.find(domain); cpus().setOnline(d.domid, nr); changed(d); return {}; },
     "sched.get": ({ domain }) => cpus().sched(domidOf(domain)),
-    "sched.set": ({ domain, params }) => { cpus().setSched(domidOf(domain), defined(params)); return {}; },
+    "sched.set": ({ domain, params }) => { const d = residents.find(domain); cpus().setSched(d.domid, defined(params)); changed(d); return {}; },
     "pool.list": () => cpus().pools().map(plainPool),
     "pool.create": ({ name, sched, pcpus }) => plainPool(cpus().createPool(name, sched, pcpus)),
     "pool.destroy": ({ id }) => { cpus().destroyPool(id); return {}; },

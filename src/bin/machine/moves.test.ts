@@ -21,6 +21,8 @@ test("a file that cannot be written to its end leaves nothing, and what had its 
   await assert.rejects(broken.write({ length: 1 } as Uint8Array));        // what the file system refuses
   await broken.abort().catch(() => {});
   assert.deepEqual([readdirSync(folder), [...readFileSync(path)]], [["saved"], [1, 2, 3]]);
+  await assert.rejects(fileSink(folder), /is a folder; name a file in it/);
+  await assert.rejects(fileSink(join(folder, "none", "saved")), /saved cannot be written: its folder does not exist/);
   rmSync(folder, { recursive: true });
 });
 
@@ -30,7 +32,7 @@ test("a save that fails when its file has its name leaves no second copy of a do
   const domain = await machine.createDomain({ name: "tiny", memoryMiB: 16, kernel: tinyKernel() }), hd = machine.hv.domain(domain.domid)!;
   using _watch = obey(machine, domain, `${domainPath(domain.domid)}/control/shutdown`);
   const residents = { keeper: () => ({ domain, name: "tiny", config: { c_info: {} }, gone: Promise.resolve() }), house: { machine, messages: { say: (text: string) => said.push(text) } } } as unknown as Residents;
-  const save = (): Promise<unknown> => saveToFile(residents, "tiny", path, "run", { signal: new AbortController().signal, progress: () => {} } as unknown as TaskContext);
+  const save = (): Promise<unknown> => saveToFile(residents, "tiny", path, "run", undefined, { signal: new AbortController().signal, progress: () => {} } as unknown as TaskContext);
   const { goOn } = domain.devices;
   let nrAsked = 0;
   domain.devices.goOn = () => (nrAsked++ === 0 ? Promise.reject(new Error("no rings")) : goOn.call(domain.devices));

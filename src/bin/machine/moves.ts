@@ -1,6 +1,6 @@
 /** Domains that go into files and out of them, and from one host to another. */
 import { createReadStream } from "node:fs";
-import { type FileHandle, open, readFile, rename, unlink } from "node:fs/promises";
+import { type FileHandle, open, readFile, rename, stat, unlink } from "node:fs/promises";
 import { Socket } from "node:net";
 import { dirname } from "node:path";
 import type { Duplex } from "node:stream";
@@ -18,15 +18,18 @@ import { linkOver, readableOf } from "../../toolstack/link.node.ts";
 import { type Link, MigrationInDoubt, type MigrateReport, receiveOrGiveBack, sendDomain, standingOf } from "../../toolstack/migrate.ts";
 import { type Progress as Step, restoreDomain, saveDomain } from "../../toolstack/save.ts";
 import { mustNameWithin } from "./bounds.ts";
+import { whyOf } from "../../storage/file.node.ts";
 import { remedyOf } from "./doubts.ts";
 import { handOver } from "./drives.ts";
-import type { Resident, Residents } from "./residents.ts";
+import { configOfText, type Resident, type Residents } from "./residents.ts";
 
 /** Steps of a save or migration as a task tells them. */
 const PHASES: Readonly<Record<Step["phase"], string>> = { suspend: "suspending the guest", memory: "memory", round: "memory while it runs", stop: "the last pages", devices: "devices", commit: "handing over" };
 const tell = (c: TaskContext) => (s: Step): void => c.progress({ text: s.round === undefined ? PHASES[s.phase] : `${PHASES[s.phase]}, round ${s.round + 1}`, done: s.donePages, total: s.totalPages });
-/** What goes with the stream. */
-const configJson = (r: Resident): string => JSON.stringify({ ...r.config, c_info: { ...r.config.c_info, name: r.name } });
+/** What goes with the stream: the domain as it is, or as it is to be where it goes on. */
+const configJson = (r: Resident, other: LibxlConfig | undefined): string => { const { config } = r; return JSON.stringify(other ? { ...other, c_info: { ...other.c_info, uuid: config.c_info.uuid } } : config); };
+/** A domain that moves keeps its name. */
+const underName = (r: Resident, other: LibxlConfig | undefined): LibxlConfig | undefined => other && { ...other, c_info: { ...other.c_info, name: r.name } };
 
 /** Have what a file's folder says of it stand when the host loses its power. */
 async function syncFolderOf(path: string): Promise<void> {
@@ -35,20 +38,21 @@ async function syncFolderOf(path: string): Promise<void> {
 }
 /** A file that is there whole or not at all: its name is given when all is on the disk. @param named told when it has its name */
 export async function fileSink(path: string, named: () => void = () => {}): Promise<WritableStream<Uint8Array>> {
-  const part = `${path}.part-${crypto.randomUUID().slice(0, 8)}`;
-  const file: FileHandle = await open(part, "wx", 0o600).catch((e: NodeJS.ErrnoException) => { throw new ApiFault("invalid", `${path} cannot be written: ${e.code === "ENOENT" ? "its folder does not exist" : e.message}`); });
+  const part = `${path}.part-${crypto.randomUUID().slice(0, 8)}`, unwritten = (e: NodeJS.ErrnoException): ApiFault => new ApiFault(e.code === "ENOSPC" ? "failed" : "invalid", `${path} cannot be written: ${e.code === "ENOENT" ? "its folder does not exist" : whyOf(e)}`, { cause: e });
+  if ((await stat(path).catch(() => null))?.isDirectory()) throw new ApiFault("invalid", `${path} is a folder; name a file in it`);
+  const file: FileHandle = await open(part, "wx", 0o600).catch((e) => { throw unwritten(e); });
   const drop = async (): Promise<void> => { await file.close().catch(() => {}); await unlink(part).catch(() => {}); };
   return new WritableStream<Uint8Array>({
     write: async (bytes) => {
-      try { for (let at = 0; at < bytes.length;) at += (await file.write(bytes, at)).bytesWritten; } catch (e) { await drop(); throw e; }       // nobody calls abort() of a sink that has failed
+      try { for (let at = 0; at < bytes.length;) at += (await file.write(bytes, at)).bytesWritten; } catch (e) { await drop(); throw unwritten(e as Error); }       // nobody calls abort() of a sink that has failed
     },
     close: async () => {
       try {
         await file.sync();
         await file.close();
         await rename(part, path);
-      } catch (e) { await drop(); throw e; }
-      try { await syncFolderOf(path); } catch (e) { await unlink(path).catch(() => {}); throw e; }
+      } catch (e) { await drop(); throw unwritten(e as Error); }
+      try { await syncFolderOf(path); } catch (e) { await unlink(path).catch(() => {}); throw unwritten(e as Error); }
       named();
     },
     abort: drop,
@@ -56,11 +60,11 @@ export async function fileSink(path: string, named: () => void = () => {}): Prom
 }
 
 /** xl save. Where it fails the domain runs on, and no file is left: another copy of what runs. Where it cannot run on, a file that is whole stays. */
-export async function saveToFile(residents: Residents, ref: number | string, path: string, afterwards: "destroy" | "run" | "pause", c: TaskContext): Promise<Result<"domain.save">> {
+export async function saveToFile(residents: Residents, ref: number | string, path: string, afterwards: "destroy" | "run" | "pause", other: LibxlConfig | undefined, c: TaskContext): Promise<Result<"domain.save">> {
   const r = residents.keeper(ref), { domain, name } = r, begun = performance.now();
   let isNamed = false;
   const out = await fileSink(path, () => { isNamed = true; });
-  const { bytes } = await saveDomain(domain, out, { configJson: configJson(r), leaveRunning: afterwards === "run", leavePaused: afterwards === "pause", signal: c.signal, progress: tell(c) }).catch(async (e: unknown) => {
+  const { bytes } = await saveDomain(domain, out, { configJson: configJson(r, other), leaveRunning: afterwards === "run", leavePaused: afterwards === "pause", signal: c.signal, progress: tell(c) }).catch(async (e: unknown) => {
     if (isNamed && !domain.isGone && domain.suspension === null) await unlink(path).then(() => syncFolderOf(path)).catch((why: Error) => residents.house.messages.say(`${path} holds ${name}, which runs on, and is not to be restored: ${why.message}`));
     else if (isNamed) residents.house.messages.say(`${name} is whole in ${path}, and does not run on`);
     throw e;
@@ -77,7 +81,7 @@ export async function restoreFromFile(residents: Residents, path: string, isPaus
   const file = createReadStream(path, { highWaterMark: 1 << 20 });
   await new Promise<void>((done, failed) => {
     file.once("open", () => done());
-    file.once("error", (e: NodeJS.ErrnoException) => failed(new ApiFault("invalid", `${path} cannot be read: ${e.code === "ENOENT" ? "it does not exist" : e.message}`)));
+    file.once("error", (e: NodeJS.ErrnoException) => failed(new ApiFault("invalid", `${path} cannot be read: ${whyOf(e)}`)));
   });
   const input = readableOf(file);
   const domain = await residents.adopt((opened) => restoreDomain(residents.house.machine, input, { open: opened, paused: isPaused, signal: c.signal, progress: tell(c) }), (saved) => mustNameWithin(c.folders ?? null, config ?? saved));
@@ -100,11 +104,11 @@ function overConnection(tasks: Tasks, action: string, run: (connection: Duplex, 
   return { task: id, take: (connection) => { connection.on("error", () => {}); opened.resolve(connection); } };
 }
 /** What a sender may be told. */
-type SendParams = { readonly live?: boolean; readonly postcopy?: boolean; readonly maxBytesPerSecond?: number };
+type SendParams = { readonly live?: boolean; readonly postcopy?: boolean; readonly maxBytesPerSecond?: number; /** in place of its own */ readonly config?: LibxlConfig };
 async function send(residents: Residents, r: Resident & { domain: Domain }, connection: Duplex, params: SendParams, c: TaskContext): Promise<MigrateReport> {
-  const { live, postcopy, maxBytesPerSecond } = params;
+  const { live, postcopy, maxBytesPerSecond, config } = params;
   const report = await sendDomain(r.domain, linkOf(connection), {
-    configJson: configJson(r), live: live ?? true, journal: residents.house.journal, signal: c.signal, progress: tell(c), handOver: handOver(r.disks, (r.config.disks ?? []).map(diskFromLibxl)),
+    configJson: configJson(r, underName(r, config)), live: live ?? true, journal: residents.house.journal, signal: c.signal, progress: tell(c), handOver: handOver(r.disks, (r.config.disks ?? []).map(diskFromLibxl)),
     ...(postcopy === undefined ? {} : { postcopy }), ...(maxBytesPerSecond === undefined ? {} : { maxBytesPerSecond }),
   }).catch((e: unknown) => {
     if (e instanceof MigrationInDoubt) residents.doubts.hold(e, r.gone);
@@ -116,8 +120,8 @@ async function send(residents: Residents, r: Resident & { domain: Domain }, conn
 }
 /** Give a domain away: the connection leads to a peer's migrate.receive, or to xl migrate-receive. */
 export const sendStream = (residents: Residents, tasks: Tasks): StreamOpener => async (params) => {
-  const { domain, ...rest } = params as { domain: number | string } & SendParams, r = residents.keeper(domain);
-  return overConnection(tasks, "migrate.send", (connection, c) => send(residents, r, connection, rest, c).catch((e: unknown) => { throw e instanceof MigrationInDoubt ? remedyOf(e) : e; }));
+  const { domain, config, ...rest } = params as { domain: number | string; config?: string } & Omit<SendParams, "config">, r = residents.keeper(domain), other = config === undefined ? {} : { config: configOfText(config, "The configuration in its place") };
+  return overConnection(tasks, "migrate.send", (connection, c) => send(residents, r, connection, { ...rest, ...other }, c).catch((e: unknown) => { throw e instanceof MigrationInDoubt ? remedyOf(e) : e; }));
 };
 
 /** What this host says of a migration: its process, or, where that does not know it, what the processes before it have noted. */

@@ -24,14 +24,15 @@ import { Doubts } from "./doubts.ts";
 import type { MigrationJournal } from "./journal.ts";
 import type { Messages } from "./messages.ts";
 import { dumpToFile } from "./moves.ts";
+import { presentConfig } from "./present.ts";
 
 const MAX_IMAGE_BYTES = 2 ** 31 - 1;
 
-/** A configuration that came with a stream: somebody else's. @throws ApiFault */
-function configOfJson(text: string): LibxlConfig {
+/** A configuration that came as a text: somebody else's. @throws ApiFault */
+export function configOfText(text: string, what: string): LibxlConfig {
   let json: unknown;
-  try { json = JSON.parse(text); } catch { throw new ApiFault("invalid", "The stream's configuration is no JSON"); }
-  return configOf(checkedBy(DomainConfigJson, "The stream's configuration", json));
+  try { json = JSON.parse(text); } catch { throw new ApiFault("invalid", `${what} is no JSON`); }
+  return configOf(checkedBy(DomainConfigJson, what, json));
 }
 
 /** What residents have of their machine. */
@@ -46,7 +47,7 @@ async function readImage(path: string, what: string): Promise<Uint8Array> {
   return readFile(path).catch((e) => { throw why(e); });
 }
 /** What a domain is made from, but for disks that somebody else may still write to: `open` opens those, once; or `drop` closes what is open. */
-export type Prepared = { open(): Promise<CheckedConfig>; drop(): Promise<void> };
+export type Prepared = { readonly checked: CheckedConfig; open(): Promise<CheckedConfig>; drop(): Promise<void> };
 type LoadOptions = { /** it has its memory from elsewhere: the images are for a later start, and may be missing */ readonly isBuilt?: boolean; progress?(p: Progress): void; missing?(why: string): void };
 /** A file of the guest's own bytes: nothing of it is remembered when it is opened, so it may be read while somebody else still writes to it; to be written it has one opener. */
 const isPlain = (d: DiskSpec): boolean => d.format === "raw" && peerOf(d.target) === undefined;
@@ -71,6 +72,7 @@ async function prepareConfig(config: LibxlConfig, isEarly: boolean, options: Loa
   await closeDisks(await openDrives(plain.filter((d) => !isReadOnly(d)).map((d) => ({ ...d, access: "r" }))));       // is it there?
   const early = await openDrives(plain.filter(isReadOnly));
   return {
+    checked,
     open: async () => {
       const opened = [...early, ...await openDrives(file.disks.filter((d) => !early.some(({ vdev }) => vdev === d.vdev)))];
       return checkConfig({ ...file.config, ...images, disks: file.disks.map(({ vdev }) => opened.find((d) => d.vdev === vdev)!) }, { isBuilt });
@@ -81,8 +83,7 @@ async function prepareConfig(config: LibxlConfig, isEarly: boolean, options: Loa
 
 /** One domain through all its lives. */
 export class Resident {
-  /** as it is now: hot plugging changes it */
-  config: LibxlConfig;
+  #config: LibxlConfig;
   /** what the next life is made from, where it is not to be as it is now */
   nextConfig: LibxlConfig | null = null;
   /** the present life */
@@ -102,7 +103,7 @@ export class Resident {
 
   constructor(house: House, config: LibxlConfig, loaded: CheckedConfig, options: { readonly isPaused?: boolean; readonly first?: Domain }, over: (r: Resident) => void) {
     this.#house = house;
-    this.config = config;
+    this.#config = config;
     this.disks = loaded.disks;
     this.#loaded = loaded;
     this.#firstName = config.c_info.name;
@@ -123,7 +124,8 @@ export class Resident {
       const last = this.domain;
       if (last && machine.domains.includes(last)) await last.destroy();        // it ran, and nobody would keep it, on disks that are closed below
       this.#born.reject(e);
-      messages.say(`${this.name}: ${(e as Error).message}`);
+      const { message } = e as Error, by = `${this.name}: `;
+      messages.say(message.startsWith(by) ? message : `${by}${message}`);
       if (last) this.#tellDied(last, (e as Error).message);        // it should have lived again
       return { reason: "destroyed" };
     }).then(async (end) => {
@@ -137,6 +139,13 @@ export class Resident {
   #leave: () => void = () => {};
   #tellDied(d: Domain, reason: string): void { this.#house.events.emit({ kind: "domain.died", domid: d.domid, name: d.name, uuid: d.uuid, reason, action: "destroy" }); }
   get name(): string { return this.domain?.name ?? this.#firstName; }
+  /** As it is now: what was plugged in, and what was set while it runs. Its next life, its saved one and the one at another host are made from it. */
+  get config(): LibxlConfig { return this.domain ? presentConfig(this.#house.machine, this.domain, this.#config) : this.#config; }
+  /** Change what it is made of, now and in its next life. */
+  change(how: (config: LibxlConfig) => LibxlConfig): void {
+    this.#config = how(this.#config);
+    if (this.nextConfig) this.nextConfig = how(this.nextConfig);
+  }
   /** The first life, when it runs. @throws as its making does */
   get born(): Promise<Domain> { return this.#born.promise; }
   /** The life after the present one; null when there is none. */
@@ -171,6 +180,7 @@ export class Resident {
     const { events, messages } = this.#house, { domid, name, uuid } = domain, action: EventAction = this.#controller.signal.aborted ? "destroy" : actionFor(this.#loaded, end);
     messages.say(`Domain ${domid} (${name}) has ${end.reason === "destroyed" ? "been destroyed" : `shut down: ${end.reason}`}; ${action}`);
     if (end.crash) messages.say(crashText(name, end.crash));
+    this.#config = this.config;        // before the domain goes
     if (/^coredump-/.test(action)) await this.#dump(domain);
     events.emit({ kind: end.reason === "destroyed" ? "domain.died" : "domain.shutdown", domid, name, uuid, reason: end.reason, action });
     if (end.reason !== "destroyed" && action !== "preserve" && action !== "rename-restart") {
@@ -189,19 +199,17 @@ export class Resident {
   }
   /** Its cpupool has another name now: where it lives on, is saved from and moves from. */
   livesIn(pool: (was: string | undefined) => string | undefined): void {
-    const moved = (config: LibxlConfig): LibxlConfig => {
+    this.change((config) => {
       const { pool_name, ...rest } = config.c_info, now = pool(pool_name);
       return { ...config, c_info: now === undefined ? rest : { ...rest, pool_name: now } };
-    };
-    this.config = moved(this.config);
-    if (this.nextConfig) this.nextConfig = moved(this.nextConfig);
+    });
   }
   async #next(): Promise<CheckedConfig> {
-    const after = this.nextConfig ?? this.config, config = { ...after, c_info: { ...after.c_info, name: this.name } };
+    const after = this.nextConfig ?? this.#config, config = { ...after, c_info: { ...after.c_info, name: this.name } };
     await closeDisks(this.disks, (text) => this.#house.messages.say(text));
     this.disks = [];
     const loaded = await loadConfig(config);
-    this.config = config;
+    this.#config = config;
     this.nextConfig = null;
     this.disks = loaded.disks;
     this.#loaded = loaded;
@@ -247,9 +255,11 @@ export class Residents {
   async adopt(make: (open: (configJson: string) => Promise<DomainConfig>, prepare: (configJson: string) => Promise<void>) => Promise<Domain>, change: (config: LibxlConfig) => LibxlConfig | Promise<LibxlConfig> = (c) => c): Promise<Domain> {
     let config: LibxlConfig | null = null, prepared: Prepared | null = null, loaded: CheckedConfig | null = null;
     const prepare = async (json: string, isEarly: boolean): Promise<Prepared> => {
-      config = await change(configOfJson(json));
+      config = await change(configOfText(json, "The stream's configuration"));
       this.#mustBeFree(config);
-      return prepared = await prepareConfig(config, isEarly, { isBuilt: true, missing: (why) => this.house.messages.say(why) });
+      prepared = await prepareConfig(config, isEarly, { isBuilt: true, missing: (why) => this.house.messages.say(why) });
+      this.house.machine.cpus.placeFor(prepared.checked);
+      return prepared;
     };
     try {
       const domain = await make(async (json) => {
@@ -308,7 +318,6 @@ export class Residents {
     const domain = this.find(ref), keeper = this.keeperOf(domain);
     if (this.#names.has(name)) throw new ApiFault("exists", `There is a domain named "${name}" already`);
     try { this.house.machine.renameDomain(domain, name); } catch (e) { throw e instanceof UserError ? faultOf(e) : e; }
-    if (keeper) keeper.config = { ...keeper.config, c_info: { ...keeper.config.c_info, name } };
     this.house.events.emit({ kind: "domain.renamed", domid: domain.domid, name, uuid: domain.uuid });
   }
   async destroyAll(): Promise<void> { await Promise.all([...this.all.map((r) => r.destroy()), ...this.house.machine.domains.map((d) => d.destroy())]); }

@@ -196,6 +196,7 @@ export const DOMAIN_VERBS: readonly Verb[] = [
     note: "several may look, one types; begins with the last 64 KiB that were said" },
   { name: "rename", help: "Give a domain another name", args: "<Domain> <NewDomainName>", minWords: 2, modifies: true, options: [help], run: async (xl, { words }) => {
     const { domid } = await findGuest(xl, words[0]!);
+    if (words[1] === "") throw new Leave(1, `xl: A domain has a name of at least one letter.\nCan't rename domain '${words[0]}'.`);
     await orLeave(1, (await xl.daemon()).call("domain.rename", { domain: domid, name: words[1]! }), `Can't rename domain '${words[0]}'.`);
     return 0;
   } },

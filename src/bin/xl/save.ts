@@ -12,10 +12,10 @@ const ignored = (short: string, long?: string) => ({ short, ...(long === undefin
 
 async function save(xl: Xl, { options, words }: Line): Promise<number> {
   const [word, path, config] = words as [string, string, string?], { domid } = await findGuest(xl, word), daemon = await xl.daemon();
-  if (config !== undefined) await orLeave(1, daemon.call("domain.configUpdate", { domain: domid, config: readConfig(xl, config, [], { isComplete: true, isQuiet: true }) }));
+  const other = config === undefined ? {} : { config: readConfig(xl, config, [], { isComplete: true, isQuiet: true }) };
   xl.say(`Saving to ${path} new xl format (info 0x3/0x0/0)`);
   try {
-    await daemon.call("domain.save", { domain: domid, path: resolve(path), afterwards: options.has("c") ? "run" : options.has("p") ? "pause" : "destroy" }, { signal: xl.signal, progress: xl.progress });
+    await daemon.call("domain.save", { domain: domid, path: resolve(path), ...other, afterwards: options.has("c") ? "run" : options.has("p") ? "pause" : "destroy" }, { signal: xl.signal, progress: xl.progress });
   } catch (e) {
     throw new Leave(1, `xl: ${wordsOf(e)}\n${isUnheard(e) ? "It is not known whether the domain was saved: see xl list" : "Failed to save domain, resuming domain"}`);
   }
@@ -39,11 +39,12 @@ const reportText = (r: MigrateReport): string => `${r.bytes} bytes in ${(r.total
 
 async function migrate(xl: Xl, { options, words }: Line): Promise<number> {
   const [word, host] = words as [string, string], { domid } = await findGuest(xl, word), daemon = await xl.daemon(), ssh = options.get("s") ?? "ssh";
+  const file = options.get("C"), config = file === undefined ? undefined : readConfig(xl, file, [], { isComplete: true, isQuiet: true });
   const direct = /^(?:\[[\da-f:.]+\]|[\w.-]+):\d{1,5}$/i.test(host) && !options.has("s");
   if (direct) {
     try {
       const limit = options.get("bandwidth"), token = xl.env["DOMUS_TOKEN"];
-      const report = (await daemon.call("domain.migrate", { domain: domid, to: host, ...(limit === undefined ? {} : { maxBytesPerSecond: bandwidth(limit) }), ...(options.has("p") ? { isPaused: true } : {}), ...(token ? { token } : {}) }, { progress: xl.progress, signal: xl.signal })) as MigrateReport;
+      const report = (await daemon.call("domain.migrate", { domain: domid, to: host, ...(config ? { config } : {}), ...(limit === undefined ? {} : { maxBytesPerSecond: bandwidth(limit) }), ...(options.has("p") ? { isPaused: true } : {}), ...(token ? { token } : {}) }, { progress: xl.progress, signal: xl.signal })) as MigrateReport;
       if ((xl.isVerbose || options.has("debug")) && report.rounds) xl.say(reportText(report));
       xl.say("Migration successful.");
       return 0;
@@ -54,7 +55,7 @@ async function migrate(xl: Xl, { options, words }: Line): Promise<number> {
   const receive = `xl migrate-receive${options.has("e") ? " -e" : ""}${options.has("p") ? " -p" : ""}`, command = ssh === "" ? host : `exec ${ssh} ${host} ${receive}`;
   const child = spawn("sh", ["-c", command], { stdio: ["pipe", "pipe", "inherit"] }), gone = new Promise<number>((done) => { child.on("close", (code) => done(code ?? -1)); child.on("error", () => done(-1)); });
   child.stdin.on("error", () => {});
-  const { connection, task } = await orLeave(1, daemon.openStream("migrate.send", { domain: domid, live: true, ...(options.has("bandwidth") ? { maxBytesPerSecond: bandwidth(options.get("bandwidth")!) } : {}) }));
+  const { connection, task } = await orLeave(1, daemon.openStream("migrate.send", { domain: domid, live: true, ...(config ? { config: JSON.stringify(config) } : {}), ...(options.has("bandwidth") ? { maxBytesPerSecond: bandwidth(options.get("bandwidth")!) } : {}) }));
   connection.on("error", () => {});
   const pipes = [pipeline(connection, child.stdin), pipeline(child.stdout, connection, { end: false })].map((p) => p.catch(() => {}));
   void gone.then(() => connection.end());
@@ -110,7 +111,7 @@ export const SAVE_VERBS: readonly Verb[] = [
   { name: "save", help: "Save a domain to a file", args: "[options] <Domain> <CheckpointFile> [<ConfigFile>]", minWords: 2, modifies: true, run: save, note: "the file is there whole or not at all; a save that fails leaves the domain running", options: [help, { short: "c", help: "it runs on afterwards" }, { short: "p", help: "it is left paused" }, ignored("D")] },
   { name: "restore", help: "Make a domain from a saved one", args: "[options] [<ConfigFile>] <CheckpointFile>", minWords: 1, modifies: true, run: restore, options: [help, { short: "p", help: "leave it paused" }, { short: "c", help: "be on its console" }, ignored("e"), ignored("d"), ignored("V", "vncviewer"), ignored("A", "vncviewer-autopass"), { short: "q", help: "say nothing but errors" }] },
   { name: "migrate", help: "Move a domain to another host while it runs", args: "[options] <Domain> <host>", minWords: 2, modifies: true, run: migrate, note: "a host written HOST:PORT is one whose domusd serves HTTP there: the daemons speak TLS with each other, without ssh; --bandwidth is ours",
-    options: [help, { short: "s", value: true, arg: "COMMAND", help: "in place of ssh; empty: run <host> as the command" }, ignored("e"), { short: "p", help: "leave it paused there" }, { short: "C", value: true, arg: "CONFIG", help: "taken, without meaning" }, ignored("D"), { long: "live", help: "what is done anyway" }, { long: "debug", help: "tell how it went" }, { long: "bandwidth", value: true, arg: "BYTES", help: "at most so many bytes a second, as 10m" }] },
+    options: [help, { short: "s", value: true, arg: "COMMAND", help: "in place of ssh; empty: run <host> as the command" }, ignored("e"), { short: "p", help: "leave it paused there" }, { short: "C", value: true, arg: "CONFIG", help: "what it is made from there: disks and images by other names" }, ignored("D"), { long: "live", help: "what is done anyway" }, { long: "debug", help: "tell how it went" }, { long: "bandwidth", value: true, arg: "BYTES", help: "at most so many bytes a second, as 10m" }] },
   { name: "migrate-receive", help: "Take a domain in, from stdin", args: "- for internal use only", modifies: true, run: migrateReceive, options: [help, ignored("e"), { short: "p", help: "leave it paused" }, ignored("d"), { long: "debug", help: "taken, without meaning" }] },
   { name: "migrate-settle", help: "Say which host has a domain that stands still because the link broke while it was handed over", args: "<Migration> running|dropped", minWords: 2, modifies: true, run: migrateSettle, note: "ours; running: the other host has it, and the copy here ends; dropped: it has it not, and it goes on here", options: [help] },
 ];
