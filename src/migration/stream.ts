@@ -52,6 +52,12 @@ export class Source {
   async isEnded(): Promise<boolean> { return !(await this.#more()); }
   /** Let go of the stream; what is not read yet is its next reader's, but for what was begun. */
   release(): void { this.#reader.releaseLock(); }
+  /** Read on, and throw it away, until the other end is done or that time is over: one that still writes then hears what it was told last, and not that nobody reads. */
+  async drain(mostMs: number): Promise<void> {
+    const over = new AbortController(), end = (async () => { while (!(await this.#reader.read()).done); })().catch(() => {});
+    await Promise.race([end, pause(mostMs, over.signal).catch(() => {})]);
+    over.abort();
+  }
   /** Read no more, ever. */
   async cancel(why: unknown): Promise<void> { await this.#reader.cancel(why).catch(() => {}); }
 }

@@ -65,6 +65,8 @@ export type ReceiveOptions = {
 const DOWNTIME_MS = 20, MAX_ROUNDS = 30, BATCH = 256, MAX_TIMES = 4;
 /** How long the other end, whose engine may be new, takes to decode a place of code, and how long it is given for all: decoding goes on beside the guest, but the guest is the slower for it. */
 const DECODE_MS = { aPlace: 0.015, most: 500 } as const;
+/** How long a sender is listened to that has been told why its domain is not taken, and may be in the middle of a write. */
+const LINGER_MS = 2000;
 /** Rounds that leave nearly as much as the one before, until it is given up to be faster than the guest. */
 const STUBBORN = 3;
 
@@ -385,6 +387,7 @@ export async function receiveDomain(machine: Machine, link: Link, o: ReceiveOpti
     failure = o.signal?.aborted ? new UserError("The receiver gave up") : e;
     answers.post(messageBytes("report", (failure as Error).message));
     await act({ kind: "failed" });
+    await from.drain(LINGER_MS);        // before our end is closed: not all that lies between passes on a half of it alone
     await from.cancel(e);
     await answers.close().catch(() => {});
     if (o.signal?.aborted) throw o.signal.reason;
