@@ -149,7 +149,12 @@ test("ends are acted on as the configuration says, and -F tells of them", async 
   await host.done("config-update", "again", host.cfg("again", "memory = 20"));
   await host.done("trigger", "again", "reset");
   await host.until("it is there again", async () => { const d = (await host.client.call("domain.list", {})).find((d) => d.name === "again"); return d !== undefined && d.domid !== first && d.targetKiB === 20 * 1024; });
-  await host.done("destroy", "again");
+  host.file("sleeps-later", readFileSync(join(host.folder, "sleeps")));
+  await host.done("config-update", "again", host.cfg("again", "", "sleeps-later"));
+  rmSync(join(host.folder, "sleeps-later"));
+  await host.done("trigger", "again", "reset");
+  await host.until("it is given up: its image, which is read for each life, is gone", async () => (await host.names()).length === 0);
+  assert.match(await host.done("dmesg"), /again: kernel: .*sleeps-later does not exist/);
   await isClean();
 });
 

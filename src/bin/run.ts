@@ -3,7 +3,7 @@ import { closeSync, openSync, readFileSync, readSync, statSync, writeFileSync } 
 import { UserError } from "../base/errors.ts";
 import { readKallsyms } from "../builder/kallsyms.ts";
 import { parseSystemMap, SymbolTable } from "../builder/symbols.ts";
-import { checkConfig, type CheckedConfig, type DomainFile, fromXl } from "../toolstack/config.ts";
+import { checkConfig, type CheckedConfig, type DomainFile, dropImages, fromXl } from "../toolstack/config.ts";
 import { type CrashReport, crashText } from "../toolstack/crash.ts";
 import { planDomain } from "../toolstack/create.ts";
 import { closeDisks } from "../toolstack/disks.ts";
@@ -91,12 +91,24 @@ export function readWhole(path: string, what: string, most: number): Uint8Array 
   }
 }
 
-async function loadDomain(domain: DomainFile, file: string, isThrowaway: boolean): Promise<CheckedConfig> {
-  const image = (what: string, { path, place }: { path: string; place: Place }) => readWhole(pathOf(path, file), `${placeText(place)}: ${what}`, MAX_IMAGE_BYTES);
-  const ramdisk = domain.ramdisk ? { ramdisk: image("ramdisk", domain.ramdisk), ramdiskName: domain.ramdisk.path } : {};
-  const images = { kernel: image("kernel", domain.kernel), kernelName: domain.kernel.path, ...ramdisk };
-  checkConfig({ ...domain.config, ...images });         // told before a disk is opened
-  return checkConfig({ ...domain.config, ...images, disks: await openDisks(domain.disks, file, isThrowaway) });
+/** What a domain is run from. `images`: reads its images, for its first life and for each that follows; what was read is let go of in between. */
+export type Runnable = { readonly config: CheckedConfig; readonly channels: readonly ChannelSpec[]; readonly images: (() => Images) | null };
+type Images = { readonly kernel: Uint8Array; readonly kernelName: string; readonly ramdisk?: Uint8Array; readonly ramdiskName?: string };
+/** One of them: the file, and what it is called in messages. */
+export type ImageFile = { readonly path: string; readonly name: string; readonly what: string };
+/** @returns how they are read @throws UserError when it is called */
+export const imagesOf = (kernel: ImageFile, ramdisk: ImageFile | null) => (): Images => {
+  const read = ({ path, what }: ImageFile): Uint8Array => readWhole(path, what, MAX_IMAGE_BYTES);
+  return { kernel: read(kernel), kernelName: kernel.name, ...(ramdisk ? { ramdisk: read(ramdisk), ramdiskName: ramdisk.name } : {}) };
+};
+/** What can be read once, as a pipe, is kept. */
+export const againOf = (images: () => Images, ...files: readonly (ImageFile | null)[]): Runnable["images"] => (files.every((f) => !f || statSync(f.path, { throwIfNoEntry: false })?.isFile()) ? images : null);
+
+async function loadDomain({ config, kernel, ramdisk, disks, channels }: DomainFile, file: string, isThrowaway: boolean): Promise<Runnable> {
+  const image = (what: string, { path, place }: { path: string; place: Place }): ImageFile => ({ path: pathOf(path, file), name: path, what: `${placeText(place)}: ${what}` });
+  const files = [image("kernel", kernel), ramdisk && image("ramdisk", ramdisk)] as const, images = imagesOf(...files), read = images();
+  checkConfig({ ...config, ...read });         // told before a disk is opened
+  return { config: checkConfig({ ...config, ...read, disks: await openDisks(disks, file, isThrowaway) }), channels, images: againOf(images, ...files) };
 }
 
 export const runOptions = (parsed: Parsed): RunOptions => {
@@ -126,18 +138,18 @@ export async function run(args: string[]): Promise<number> {
     if (!options.quiet) for (const w of [...warnings, ...(dumping ? [`${file}: xl dumps cores, domus run does not: "${dumping}" is taken as "${dumping.slice(9)}"`] : [])]) printLine(w);
     return { domain, file };
   });
-  const domains: CheckedConfig[] = [];
+  const domains: Runnable[] = [];
   try {
     for (const { domain, file } of read) domains.push(await loadDomain(domain, file, parsed.options.has("throwaway")));
-    return await runDomains(domains, options, new Map(read.map(({ domain }) => [domain.config.name, domain.channels])));
+    return await runDomains(domains, options);
   } finally {
-    await closeDisks(domains.flatMap((d) => d.disks), printLine);
+    await closeDisks(domains.flatMap((d) => d.config.disks), printLine);
   }
 }
 
 /** Run domains to their ends. @returns the exit code */
-export async function runDomains(given: readonly CheckedConfig[], options: RunOptions, channels: ReadonlyMap<string, readonly ChannelSpec[]> = new Map()): Promise<number> {
-  const configs = withForwards(given, options.forwards);
+export async function runDomains(given: readonly Runnable[], options: RunOptions): Promise<number> {
+  const configs = withForwards(given.map((g) => g.config), options.forwards);
   const names = configs.map((c) => c.name), twice = names.find((n, i) => names.indexOf(n) !== i);
   if (twice !== undefined) throw new UserError(`Two domains are named "${twice}"; names are unique on a machine`);
   for (const c of configs) await planDomain(c).catch((e) => { throw e instanceof UserError ? new UserError(`${c.name}: ${e.message}`) : e; });
@@ -164,14 +176,16 @@ export async function runDomains(given: readonly CheckedConfig[], options: RunOp
     await links?.close();
     await captures?.close();
   } };
-  const ends = await Promise.all(configs.map((config) => superviseDomain(machine, config, {
+  const lives = [...configs], ends = await Promise.all(configs.map((config, i) => superviseDomain(machine, config, {
     attach: async (domain) => {
+      if (given[i]!.images) dropImages(lives[i]!);
       if (options.consoleLog !== undefined) logConsole(options.consoleLog, domain.name, domain.views, told);
-      const sockets = await serveChannels(domain, channels.get(domain.name) ?? [], told);
+      const sockets = await serveChannels(domain, given[i]!.channels, told);
       try {
         await (configs.length === 1 ? attachConsole(domain.console, controller) : copyLines(domain.name, domain.console.readable, controller.signal));
       } finally { for (const end of sockets) end(); }
     },
+    next: async () => lives[i] = { ...config, ...given[i]!.images?.() },
     ended: (domain, end) => { if (end.crash && !controller.signal.aborted) printCrash(domain.name, end.crash); },
     notice: (text) => { if (!options.quiet) printLine(text); },
     signal: controller.signal,

@@ -9,7 +9,7 @@ import { randomMac } from "../toolstack/xlvif.ts";
 import { RECIPE, shellInitramfs } from "../toolstack/initramfs.ts";
 import { numberOption, type Option, optionsHelp, parseArgs } from "./args.ts";
 import { Debian, type Package, type Progress } from "./debian.ts";
-import { readWhole, RUN_OPTIONS, runDomains, runOptions } from "./run.ts";
+import { againOf, type ImageFile, imagesOf, RUN_OPTIONS, runDomains, runOptions } from "./run.ts";
 import { printLine } from "./terminal.ts";
 
 const { strict: _, throwaway: __, ...SHARED } = RUN_OPTIONS;
@@ -135,11 +135,11 @@ export async function start(args: string[]): Promise<number> {
   }
   const kernel = own.kernel ?? fetched!.kernel, ramdisk = own.ramdisk ?? fetched!.ramdisk;
   if (options.has("fetch")) { process.stdout.write(`${kernel}\n${ramdisk}\n`); return 0; }
+  const files = ([["kernel", kernel], ["ramdisk", ramdisk]] as const).map(([what, path]): ImageFile => ({ path, name: path, what })), images = imagesOf(files[0]!, files[1]!);
   const config: DomainConfig = {
-    name: "debian", type: "pvh", memoryMiB, cmdline: options.get("cmdline") ?? "console=hvc0",
-    kernel: readWhole(kernel, "kernel", 2 ** 31 - 1), ramdisk: readWhole(ramdisk, "ramdisk", 2 ** 31 - 1), kernelName: kernel, ramdiskName: ramdisk,
+    name: "debian", type: "pvh", memoryMiB, cmdline: options.get("cmdline") ?? "console=hvc0", ...images(),
     ...(own.ramdisk === undefined ? { vifs: [{ mac: randomMac() }] } : {}),
   };
   if (!shared.quiet) printLine(`booting a guest of ${memoryMiB} MiB; ^] leaves and ends it, poweroff inside ends it too`);
-  return runDomains([checkConfig(config)], shared);
+  return runDomains([{ config: checkConfig(config), channels: [], images: againOf(images, ...files) }], shared);
 }

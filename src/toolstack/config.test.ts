@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import { UserError } from "../base/errors.ts";
-import { checkConfig, type DomainConfig, fromXl } from "./config.ts";
+import { checkConfig, type DomainConfig, dropImages, fromXl } from "./config.ts";
 import { parseXlCfg } from "./xlcfg.ts";
 
 const base = 'name="a"; type="pvh"; kernel="k"; memory=64\n';
@@ -85,4 +85,10 @@ test("whatever the values are, a configuration is taken or refused in words", ()
       assert.ok(config.name && Number.isSafeInteger(config.memoryMiB) && config.memoryMiB! > 0);
     } catch (e) { assert.ok(e instanceof UserError, String(e)); }
   }), { numRuns: 2000, seed: 20261123 });
+});
+
+test("images are let go of at once, but for bytes that are part of something larger", () => {
+  const kernel = new Uint8Array(1 << 16), ramdisk = new Uint8Array(64).subarray(8, 40);
+  dropImages(checkConfig({ name: "a", kernel, ramdisk, memoryMiB: 64 }));
+  assert.deepEqual([kernel.length, ramdisk.length], [0, 32]);
 });

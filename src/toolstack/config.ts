@@ -91,6 +91,10 @@ export type VifConfig = {
 export type CheckedConfig = Required<Omit<DomainConfig, "ramdisk">> & { readonly ramdisk: Uint8Array | null };
 /** A checked configuration as it can be given once more. */
 export const asGiven = ({ ramdisk, ...rest }: DomainConfig | CheckedConfig): DomainConfig => (ramdisk ? { ...rest, ramdisk } : rest);
+/** Let go of a domain's images now, and not when a collector comes by: once it is built it needs them no more, and they are the largest that its machine has beside it. For who owns them, and reads them anew for another life. */
+export function dropImages({ kernel, ramdisk }: Pick<CheckedConfig, "kernel" | "ramdisk">): void {
+  for (const bytes of [kernel, ramdisk]) if (bytes && bytes.buffer instanceof ArrayBuffer && bytes.length === bytes.buffer.byteLength && bytes.length > 0) bytes.buffer.transfer(0);
+}
 
 /** libxl's max_memkb where a configuration names no memory: 32 MiB. libxl_create.c libxl__domain_build_info_setdefault */
 export const DEFAULT_MEMORY_MIB = 32;

@@ -65,6 +65,8 @@ export type ReceiveOptions = {
 const DOWNTIME_MS = 20, MAX_ROUNDS = 30, BATCH = 256, MAX_TIMES = 4;
 /** How long the other end, whose engine may be new, takes to decode a place of code, and how long it is given for all: decoding goes on beside the guest, but the guest is the slower for it. */
 const DECODE_MS = { aPlace: 0.015, most: 500 } as const;
+/** How long the other end is given to make ready when it has all, while the guest stands still. */
+const READY_MS = 60_000;
 /** How long a sender is listened to that has been told why its domain is not taken, and may be in the middle of a write. */
 const LINGER_MS = 2000;
 /** Rounds that leave nearly as much as the one before, until it is given up to be faster than the guest. */
@@ -257,7 +259,8 @@ async function sendAlone(domain: Domain, link: Link, o: SendOptions): Promise<Mi
     mustBeThere(domain);
     await sink.write(envelopeEnd());
     o.progress?.({ phase: "commit", donePages: 0, totalPages: 0, bytes: sink.nrBytes });
-    await unlessAborted(stop.signal, answer);
+    const late = setTimeout(() => stop.abort(new UserError(`The other end has all of it and has not said within ${READY_MS / 1000} s that it can be started there`)), READY_MS);
+    try { await unlessAborted(stop.signal, answer); } finally { clearTimeout(late); }
     stop.signal.throwIfAborted();
     mustBeThere(domain);
     o.signal?.removeEventListener("abort", cancel);

@@ -1,5 +1,5 @@
 /** The domains that live in a machine's process: each with its configuration, its disks and its supervisor, from its making to its end. */
-import { mkdir, readFile, stat } from "node:fs/promises";
+import { access, constants, mkdir, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { ApiFault, faultOf } from "../../api/fault.ts";
 import type { EventLog } from "../../api/events.ts";
@@ -7,7 +7,7 @@ import { configOf, DomainConfigJson } from "../../api/schema.ts";
 import { checkedBy } from "../../api/serve.node.ts";
 import type { Progress } from "../../api/tasks.ts";
 import { UserError } from "../../base/errors.ts";
-import { asGiven, type CheckedConfig, checkConfig, type DiskConfig, type DomainConfig, type EventAction } from "../../toolstack/config.ts";
+import { asGiven, type CheckedConfig, checkConfig, type DiskConfig, dropImages, type DomainConfig, type EventAction } from "../../toolstack/config.ts";
 import { crashText } from "../../toolstack/crash.ts";
 import { planDomain } from "../../toolstack/create.ts";
 import { closeDisks, isReadOnly } from "../../toolstack/disks.ts";
@@ -38,13 +38,15 @@ export function configOfText(text: string, what: string): LibxlConfig {
 /** What residents have of their machine. */
 export type House = { readonly machine: Machine; readonly events: EventLog; readonly messages: Messages; /** where consoles are logged and cores are dumped */ readonly folder: string; /** of the domains that are handed over */ readonly journal: MigrationJournal };
 
-/** Read an image without holding up the domains that run here: a pipe would for ever. @throws UserError */
-async function readImage(path: string, what: string): Promise<Uint8Array> {
+/** Read an image without holding up the domains that run here: a pipe would for ever. @param isWanted its bytes are, and not only that it is there @throws UserError */
+async function readImage(path: string, what: string, isWanted: boolean): Promise<Uint8Array> {
   const why = (e: NodeJS.ErrnoException): UserError => new UserError(`${what}: ${path} ${e.code === "ENOENT" ? "does not exist" : e.code === "EACCES" ? "may not be read" : `cannot be read (${e.code ?? e.message})`}`, { cause: e });
   const found = await stat(path).catch((e) => { throw why(e); });
   if (!found.isFile()) throw new UserError(`${what}: ${path} is ${found.isDirectory() ? "a folder" : "no file"}`);
   if (found.size > MAX_IMAGE_BYTES) throw new UserError(`${what}: ${path} is ${found.size} bytes long; ${MAX_IMAGE_BYTES} is the limit`);
-  return readFile(path).catch((e) => { throw why(e); });
+  if (isWanted) return readFile(path).catch((e) => { throw why(e); });
+  await access(path, constants.R_OK).catch((e) => { throw why(e); });
+  return new Uint8Array(0);
 }
 /** What a domain is made from, but for disks that somebody else may still write to: `open` opens those, once; or `drop` closes what is open. */
 export type Prepared = { readonly checked: CheckedConfig; open(): Promise<CheckedConfig>; drop(): Promise<void> };
@@ -59,7 +61,7 @@ async function prepareConfig(config: LibxlConfig, isEarly: boolean, options: Loa
   for (const d of file.disks) reviewDisk(d);
   checkVdevs(file.disks);
   options.progress?.({ text: "reading images" });
-  const image = (path: string, what: string): Promise<Uint8Array> => readImage(path, what).catch((e) => {
+  const image = (path: string, what: string): Promise<Uint8Array> => readImage(path, what, !isBuilt).catch((e) => {
     if (!isBuilt) throw e;
     options.missing?.(`${config.c_info.name} runs on, and cannot be started again: ${(e as Error).message}`);
     return new Uint8Array(0);
@@ -154,6 +156,7 @@ export class Resident {
   async #attach(domain: Domain): Promise<void> {
     const { events, messages, folder } = this.#house, isFirst = this.domain === null, { views } = domain, { name, uuid, domid } = domain;
     this.domain = domain;
+    dropImages(this.#loaded);
     const writer = domain.console.writable.getWriter();
     writer.closed.catch(() => {});
     views.typeTo((bytes) => writer.write(bytes));

@@ -57,7 +57,7 @@ async function migrate(xl: Xl, { options, words }: Line): Promise<number> {
   child.stdin.on("error", () => {});
   const { connection, task } = await orLeave(1, daemon.openStream("migrate.send", { domain: domid, live: true, ...(config ? { config: JSON.stringify(config) } : {}), ...(options.has("bandwidth") ? { maxBytesPerSecond: bandwidth(options.get("bandwidth")!) } : {}) }));
   connection.on("error", () => {});
-  const pipes = [pipeline(connection, child.stdin), pipeline(child.stdout, connection, { end: false })].map((p) => p.catch(() => {}));
+  for (const piped of [pipeline(connection, child.stdin), pipeline(child.stdout, connection, { end: false })]) piped.catch(() => {});
   void gone.then(() => connection.end());
   try {
     const report = (await daemon.call("task.watch", { task: task! }, { progress: xl.progress, signal: xl.signal })) as MigrateReport;
@@ -69,8 +69,7 @@ async function migrate(xl: Xl, { options, words }: Line): Promise<number> {
   } finally {
     connection.destroy();
     child.stdin.destroy();
-    await Promise.all(pipes);
-    await gone;
+    await gone;        // not for the pipes: one whose both ends were destroyed at once may never settle
   }
 }
 /** "10m": bytes a second. */
