@@ -4,7 +4,7 @@
  */
 import { readFileSync } from "node:fs";
 import { connect, createServer, type Socket } from "node:net";
-import { natUplinks } from "../src/bin/uplink.ts";
+import { Links, parseLink } from "../src/bin/uplink.ts";
 import { NodeStore } from "../src/storage/file.node.ts";
 import { LiveDisk } from "../src/storage/online.ts";
 import { openDisk } from "../src/storage/open.ts";
@@ -14,14 +14,15 @@ import { nodeHost } from "../src/toolstack/host.node.ts";
 import { createMachine } from "../src/toolstack/machine.ts";
 import { linkOver } from "../src/toolstack/link.node.ts";
 import { type Link, receiveDomain, sendDomain } from "../src/toolstack/migrate.ts";
+import { DEFAULT_BRIDGE } from "../src/toolstack/networks.ts";
 
 /** `port`: to wait on; absent: boot. */
-export type OurPlan = { readonly kernel: string; readonly ramdisk: string; readonly root: string; readonly data: string; readonly memoryMiB: number; readonly cmdline: string; readonly next: string; readonly port?: number };
+export type OurPlan = { readonly kernel: string; readonly ramdisk: string; readonly root: string; readonly data: string; readonly memoryMiB: number; readonly cmdline: string; readonly next: string; /** the socket of the network that it joins */ readonly cable: string; readonly port?: number };
 
 const plan = JSON.parse(process.argv[2]!) as OurPlan, MAC = "00:16:3e:00:00:01", store = new NodeStore();
 const say = (text: string): void => { process.stderr.write(`${text}\n`); };
 const data = (): ReturnType<typeof openDisk> => openDisk({ path: plan.data, format: "raw", store });
-const machine = await createMachine({ host: nodeHost(), memoryMiB: plan.memoryMiB, nrDomains: 1, pcpus: 1, log: say, uplink: natUplinks({ hostAccess: true, rules: [], log: say }) });
+const links = new Links([parseLink(`unix:${plan.cable}`)], say), machine = await createMachine({ host: nodeHost(), memoryMiB: plan.memoryMiB, nrDomains: 1, pcpus: 1, log: say, uplink: (bridge) => { links.begin(bridge); return null; } });
 let live: LiveDisk;
 const root = (): ReturnType<typeof openDisk> => openDisk({ path: plan.root, format: "raw", store, isReadonly: true });
 async function disks(opened: ReturnType<typeof root> = root()): Promise<DiskConfig[]> {
@@ -39,7 +40,7 @@ async function arrive(): Promise<Domain> {
   const server = createServer(), socket = await new Promise<Socket>((come) => { server.once("connection", come).listen(plan.port, "127.0.0.1", () => say("@@listening")); });
   server.close();
   let opened: ReturnType<typeof root>;
-  return receiveDomain(machine, linkOf(socket), { prepare: async () => { await (opened = root()); }, open: async () => ({ ...shape, kernel: new Uint8Array(0), disks: await disks(opened) }) });
+  return receiveDomain(machine, linkOf(socket), { prepare: async () => { machine.networks.bridge(DEFAULT_BRIDGE); await (opened = root()); }, open: async () => ({ ...shape, kernel: new Uint8Array(0), disks: await disks(opened) }) });
 }
 const domain = await arrive(), keyboard = domain.console.writable.getWriter();
 process.stdin.on("data", (bytes: Uint8Array) => { void keyboard.write(bytes).catch(() => {}); });

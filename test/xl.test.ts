@@ -192,6 +192,19 @@ test("what was set and plugged in while a domain ran holds in its next life, als
   await two.refuses(1, /a name of at least one letter/, "rename", "set", "");
 });
 
+test("a guest that knows nothing of Xen is saved, and restored under its number", async () => {
+  await host.done("create", "-q", host.cfg("plain"));
+  const domid = await host.domid("plain"), file = join(host.folder, "plain.save");
+  await host.done("save", "-c", "plain", file);
+  await host.refuses(3, new RegExp(`there is a domain ${domid} here|There is a domain named "plain" already`), "restore", file);
+  await host.done("save", "plain", file);
+  assert.deepEqual(await host.names(), []);
+  await host.done("restore", file);
+  assert.equal(await host.domid("plain"), domid);
+  await host.until("it sleeps on", async () => /-b----/.test(await host.done("list", "plain")));
+  await host.done("destroy", "plain");
+});
+
 test("a core has the guest's memory and registers, as readelf and Xen's format read it", async () => {
   const path = join(host.folder, "one.core");
   await host.done("create", "-q", host.cfg("dumped"));

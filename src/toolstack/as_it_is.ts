@@ -29,10 +29,10 @@ const OURS = new Set(["vm", "name"]);
  * @returns what goes along; null where it cannot go as it is: it runs on
  * @throws UserError where it cannot go at all; what a disk has to say
  */
-export async function standStill(domain: Domain, signal: AbortSignal): Promise<StoppedGuest | null> {
+export async function standStill(domain: Domain, signal: AbortSignal | undefined): Promise<StoppedGuest | null> {
   const { hv, devices, storeRing, machine, mute } = partsOf(domain);
   for (let tries = 0; tries < TRIES; tries++) {
-    signal.throwIfAborted();
+    signal?.throwIfAborted();
     mayGo(domain);
     if (domain.suspension !== null) return null;        // it may be about to follow an earlier request
     await hv.pause();

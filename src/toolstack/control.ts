@@ -27,8 +27,10 @@ export class Control {
   /** @returns false when the guest has not said that it understands it (it may all the same) */
   shutdown(request: ShutdownRequest): boolean {
     this.#xs.write(`${this.#path}/control/shutdown`, request);
-    return this.#xs.read(`${this.#path}/control/feature-${request}`) === "1";
+    return this.knows(request);
   }
+  /** Has the guest said that it understands that request? */
+  knows(request: ShutdownRequest): boolean { return this.#xs.read(`${this.#path}/control/feature-${request}`) === "1"; }
   /** Whether the guest has taken the last request up: it clears it. */
   get isShutdownTaken(): boolean { return this.shutdownAsked === ""; }
   /** The request that the guest has not taken up yet, or "". */

@@ -23,6 +23,7 @@ class IdleWorker implements HostWorker {
 export const idleHost: Host = { name: "node", nrCpus: 2, soon: (task) => { setTimeout(task, 0); }, spawnPcpu: (index) => new IdleWorker(index) };
 /** Suspend a domain when it is asked to. @param path of control/shutdown */
 export function obey(machine: Machine, domain: Domain, path: string): Disposable {
+  machine.xs.write(path.replace(/shutdown$/, "feature-suspend"), "1");
   return machine.xs.watch(path, () => {
     if (machine.xs.read(path) !== "suspend") return;
     machine.xs.write(path, "");

@@ -59,6 +59,25 @@ test("a domain comes out of its file with its memory, its nodes and its limits; 
   assert.equal(there.mayRun, true);
 });
 
+test("a guest that knows no suspend is saved as it is, and goes on under its number, which is to be free", async () => {
+  await using one = await make();
+  await one.createDomain({ name: "first", memoryMiB: 4, kernel: tinyKernel() });
+  const domain = await one.createDomain({ ...shape, kernel: tinyKernel() }), { domid } = domain, hd = one.hv.domain(domid)!, out = collector(), path = `${domainPath(domid)}/data/token`;
+  hd.memory.write(0x500000, new TextEncoder().encode("kept"));
+  one.xs.write(path, "of the guest's");
+  const { isAsItIs } = await saveDomain(domain, collector().stream, { configJson: "{}", leavePaused: true });
+  assert.deepEqual([isAsItIs, domain.isPaused, hd.mayRun, hd.end], [true, true, false, null]);
+  domain.unpause();
+  await assert.rejects(saveDomain(domain, new WritableStream({ write: () => { throw new Error("full"); } }), { configJson: "{}" }), /tiny cannot be saved: full; it runs on/);
+  assert.equal(hd.mayRun, true);
+  await saveDomain(domain, out.stream, { configJson: "{}" });
+  assert.equal((await domain.wait()).reason, "suspend");
+  const again = await restoreDomain(one, streamOf(out.bytes()), { open }), there = one.hv.domain(again.domid)!;
+  assert.deepEqual([again.domid, one.xs.read(path), there.mayRun], [domid, "of the guest's", true]);
+  assert.equal(new TextDecoder().decode(there.memory.read(0x500000, 4)), "kept");
+  await assert.rejects(restoreDomain(one, streamOf(out.bytes()), { open: () => assert.fail("nothing is opened for one that cannot be") }), new RegExp(`goes on as domain ${domid}; there is a domain ${domid} here: end that first`));
+});
+
 test("a domain that is destroyed while it is saved is not saved; one that finds no room is not restored, and leaves nothing", async () => {
   await using one = await make();
   await using small = await make(4);
@@ -262,6 +281,7 @@ test("a request to suspend that the guest took up and never followed does not st
   await using one = await make();
   const domain = await one.createDomain({ ...shape, kernel: tinyKernel() }), hd = one.hv.domain(domain.domid)!, path = `${domainPath(domain.domid)}/control/shutdown`;
   const given = new AbortController(), save = (signal?: AbortSignal) => saveDomain(domain, collector().stream, { configJson: "{}", leaveRunning: true, ...(signal ? { signal } : {}) });
+  one.xs.write(path.replace("shutdown", "feature-suspend"), "1");
   let nrAsked = 0;
   using _watch = one.xs.watch(path, () => {
     if (one.xs.read(path) !== "suspend") return;

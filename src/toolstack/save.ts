@@ -9,12 +9,13 @@ import { setHvmContext } from "../hypervisor/hvm_context.ts";
 import { MachineMemoryExhausted } from "../memory/frames.ts";
 import { type About, aboutOf, isOwn, type StorePairs } from "../migration/about.ts";
 import { envelopeEnd, envelopeStart, readEnvelopeEnd, readEnvelopeStart } from "../migration/envelope.ts";
+import type { StoppedGuest } from "../migration/guest.ts";
 import { type Image, ImageReader, writeImageEnd, writeImageStart } from "../migration/image.ts";
 import { ownPages, PageWriter } from "../migration/pages.ts";
 import { Sink, Source, StreamError } from "../migration/stream.ts";
 import { xxh32 } from "../migration/xxh32.ts";
 import { domainPath } from "../xenstore/path.ts";
-import { stoodNs, takeUp } from "./as_it_is.ts";
+import { goOn, standStill, stoodNs, takeUp } from "./as_it_is.ts";
 import { type CheckedConfig, checkConfig, type DomainConfig } from "./config.ts";
 import { connectDomain, takeBack, type Undo, uuidBytes, withDomid } from "./create.ts";
 import { Domain, partsOf } from "./domain.ts";
@@ -24,7 +25,7 @@ import { leaving, resumeInPlace, suspendDomain } from "./suspend.ts";
 /** How far an action is. */
 export type Progress = { readonly phase: "suspend" | "memory" | "round" | "stop" | "devices" | "commit"; readonly round?: number; readonly donePages: number; /** of this phase, as far as known */ readonly totalPages: number; readonly bytes: number };
 /** What a save came to. */
-export type SaveReport = { readonly bytes: number; readonly pages: number; readonly zeroPages: number; /** from the request until the guest had suspended itself, and how long it stood still in all */ readonly suspendMs: number; readonly pausedMs: number };
+export type SaveReport = { readonly bytes: number; readonly pages: number; readonly zeroPages: number; /** from the request until the guest had suspended itself, and how long it stood still in all */ readonly suspendMs: number; readonly pausedMs: number; /** it has not suspended itself */ readonly isAsItIs: boolean };
 export type SaveOptions = {
   /** goes with the stream, for `open` of restoreDomain */
   readonly configJson: string;
@@ -74,33 +75,35 @@ export async function saveDomain(domain: Domain, out: WritableStream<Uint8Array>
 }
 async function saveAlone(domain: Domain, out: WritableStream<Uint8Array>, o: SaveOptions): Promise<SaveReport> {
   const sink = new Sink(out, Number.POSITIVE_INFINITY, o.signal), { hv, devices } = partsOf(domain), begunMs = performance.now();
-  let isSuspended = false;
+  let isStill = false, guest: StoppedGuest | null = null;
+  const runOn = (): Promise<void> => (guest ? goOn(domain) : resumeInPlace(domain));
   try {
     o.progress?.({ phase: "suspend", donePages: 0, totalPages: 0, bytes: 0 });
-    await suspendDomain(domain, o.signal);
-    isSuspended = true;
+    if (!domain.control.knows("suspend")) guest = await standStill(domain, o.signal);
+    if (!guest) await suspendDomain(domain, o.signal);
+    isStill = true;
     const suspendedMs = performance.now(), totalPages = hv.totPages;
-    await devices.hold();
+    if (!guest) await devices.hold();
     await o.atInstant?.();
     mustBeThere(domain);
     await sink.write(envelopeStart(o.configJson));
-    await writeImageStart(sink, hv, describeDomain(domain, o.configJson, null));
+    await writeImageStart(sink, hv, describeDomain(domain, o.configJson, null, guest !== null));
     const pages = new PageWriter(hv, sink);
     await pages.write(ownPages(hv), (donePages) => {
       o.progress?.({ phase: "memory", donePages, totalPages, bytes: sink.nrBytes });
       mustBeThere(domain);
     });
-    await writeImageEnd(sink, hv, ownNodes(domain));
+    await writeImageEnd(sink, hv, ownNodes(domain), guest);
     mustBeThere(domain);
     await sink.write(envelopeEnd());
     await sink.close();
     mustBeThere(domain);
     if (o.leavePaused) await domain.pause();
-    if (o.leaveRunning || o.leavePaused) await resumeInPlace(domain);
+    if (o.leaveRunning || o.leavePaused) await runOn();
     else await domain.leave();
-    return { bytes: sink.nrBytes, pages: pages.nrPages, zeroPages: pages.nrZeros, suspendMs: suspendedMs - begunMs, pausedMs: performance.now() - suspendedMs };
+    return { bytes: sink.nrBytes, pages: pages.nrPages, zeroPages: pages.nrZeros, suspendMs: suspendedMs - begunMs, pausedMs: performance.now() - suspendedMs, isAsItIs: guest !== null };
   } catch (e) {
-    const stuck = isSuspended && !domain.isGone ? await resumeInPlace(domain).then(() => null, (why: Error) => why) : null;
+    const stuck = isStill && !domain.isGone ? await runOn().then(() => null, (why: Error) => why) : null;
     await sink.abort(e);
     if (stuck) throw new UserError(`${domain.name} cannot be saved: ${(e as Error).message}; and it cannot go on: ${stuck.message}; it stands still`, { cause: stuck });
     if (domain.isGone) await domain.destroy().catch(() => {});       // when we say that it was destroyed, it is
@@ -193,12 +196,14 @@ export async function restoreDomain(machine: Machine, input: ReadableStream<Uint
   const from = new Source(input);
   try {
     o.signal?.throwIfAborted();
-    const configJson = await readEnvelopeStart(from), begun = await beginImage(from, configJson), config = await o.open(configJson);
+    const configJson = await readEnvelopeStart(from), begun = await beginImage(from, configJson), { domid } = begun.about;
+    if (domid !== null && machine.hv.domain(domid) !== null) throw new UserError(`The saved guest does not know how to suspend itself and goes on as domain ${domid}; there is a domain ${domid} here: end that first`);
+    const config = await o.open(configJson);
     return await machine.addDomain(config.name, async () => {
       const arriving = await readImage(machine, begun, (donePages) => {
         o.signal?.throwIfAborted();
         o.progress?.({ phase: "memory", donePages, totalPages: begun.about.maxPages, bytes: from.offset });
-      });
+      }, () => {});
       let checked: CheckedConfig;
       try {
         await readEnvelopeEnd(from);

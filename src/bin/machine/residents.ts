@@ -14,6 +14,7 @@ import { closeDisks, isReadOnly } from "../../toolstack/disks.ts";
 import type { Domain, DomainEnd } from "../../toolstack/domain.ts";
 import { fromLibxl, type LibxlConfig } from "../../toolstack/libxl-json.ts";
 import type { Machine } from "../../toolstack/machine.ts";
+import { DEFAULT_BRIDGE } from "../../toolstack/networks.ts";
 import { actionFor, superviseDomain } from "../../toolstack/supervise.ts";
 import { reviewDisk } from "../../toolstack/xldevices.ts";
 import { checkVdevs, type DiskSpec } from "../../toolstack/xldisk.ts";
@@ -261,7 +262,9 @@ export class Residents {
       config = await change(configOfText(json, "The stream's configuration"));
       this.#mustBeFree(config);
       prepared = await prepareConfig(config, isEarly, { isBuilt: true, missing: (why) => this.house.messages.say(why) });
-      this.house.machine.cpus.placeFor(prepared.checked);
+      const { cpus, networks } = this.house.machine;
+      cpus.placeFor(prepared.checked);
+      for (const { bridge } of prepared.checked.vifs) networks.bridge(bridge ?? DEFAULT_BRIDGE);        // its cables are plugged in when the guest comes
       return prepared;
     };
     try {
