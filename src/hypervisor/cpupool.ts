@@ -5,6 +5,7 @@ import { DOMAIN, PCPU } from "./objects.ts";
 import { SCHED_ID, type SchedName } from "./sched_policy.ts";
 import type { Pool } from "./sched_unit.ts";
 
+const ALL = 0xffffffff;
 /** The pCPUs of a mask, ascending. */
 export const pcpusOf = (mask: number): number[] => Array.from({ length: 32 }, (_, i) => i).filter((i) => mask >>> i & 1);
 
@@ -25,7 +26,7 @@ export function destroyPool(hv: Hypervisor, pool: Pool): void {
     pool.setSched(0);
   });
 }
-/** Put a free pCPU into a pool, or take it out (null): what it runs goes elsewhere. */
+/** Put a free pCPU into a pool, or take it out (null): what it runs goes elsewhere; a vCPU that might run on none but this may run on all then, as Xen has it (cpu_disable_scheduler). */
 export function movePcpu(hv: Hypervisor, pcpu: number, to: Pool | null): void {
   const { scheduler } = hv;
   scheduler.locked(() => {
@@ -33,10 +34,18 @@ export function movePcpu(hv: Hypervisor, pcpu: number, to: Pool | null): void {
     if (from) from.cpus = (from.cpus & ~(1 << pcpu)) >>> 0;
     if (to) to.cpus = (to.cpus | 1 << pcpu) >>> 0;
     hv.set(PCPU.pool, hv.pcpuAt(pcpu), to ? to.id + 1 : 0);
-    for (const d of hv.domains()) if (d.domid !== 0 && (scheduler.poolOf(d) === from || scheduler.poolOf(d) === to)) for (const v of d.vcpus()) scheduler.replace(v.at);
+    for (const d of hv.domains()) {
+      const pool = scheduler.poolOf(d);
+      if (d.domid === 0 || (pool !== from && pool !== to)) continue;
+      for (const v of d.vcpus()) {
+        const u = scheduler.unit(v.at);
+        if (pool === from && (u.hard & pool.cpus) === 0) u.hard = ALL;
+        scheduler.replace(v.at);
+      }
+    }
   });
 }
-/** Move a domain with all its vCPUs; those that run leave their pCPUs soon. */
+/** Move a domain with all its vCPUs; those that run leave their pCPUs soon. Where they might run was said of the old pool's pCPUs: it is forgotten, as Xen does (sched_move_domain). */
 export function moveDomain(hv: Hypervisor, d: Domain, to: Pool): void {
   const { scheduler } = hv;
   scheduler.locked(() => {
@@ -45,6 +54,7 @@ export function moveDomain(hv: Hypervisor, d: Domain, to: Pool): void {
     hv.set(DOMAIN.pool, d.at, to.id);
     for (const v of d.vcpus()) {
       const u = scheduler.unit(v.at);
+      u.hard = u.soft = ALL;
       u.creditNs = u.ranNs = 0;
       u.epoch = to.epoch;
       scheduler.replace(v.at);

@@ -35,9 +35,8 @@ test("domains run where affinity and cpupools let them, and go elsewhere when th
   m.cpus.removeCpu(0, 0);
   const pool = m.cpus.createPool("fast", "credit", [0]);
   assert.deepEqual(m.cpus.pools().map((p) => [p.id, p.name, p.sched, p.pcpus]), [[0, "Pool-0", "credit2", [1, 2]], [1, "fast", "credit", [0]]]);
-  m.cpus.pin(a.domid, 0, "all", "all");
   await m.cpus.movePool(a.domid, pool.id);
-  await until("a runs in the other pool", () => only(m, a.domid).pcpu === 0);
+  await until("a runs in the other pool, where nothing was said of its pCPUs", () => only(m, a.domid).pcpu === 0 && only(m, a.domid).hard === "all");
   assert.deepEqual(m.cpus.pools()[1]!.domains, [a.domid]);
   assert.match(fault(() => m.cpus.destroyPool(pool.id)), /has domains in it/);
   assert.match(fault(() => m.cpus.removeCpu(pool.id, 0)), /the last of fast/);
@@ -45,6 +44,10 @@ test("domains run where affinity and cpupools let them, and go elsewhere when th
   m.cpus.destroyPool(pool.id);
   m.cpus.addCpu(0, 0);
   assert.deepEqual(m.cpus.pools().map((p) => p.pcpus), [[0, 1, 2]]);
+  m.cpus.removeCpu(0, 1);
+  assert.deepEqual(only(m, b.domid).hard, [2]);
+  m.cpus.removeCpu(0, 2);
+  await until("b runs on the last one: the one it was bound to is not there", () => only(m, b.domid).pcpu === 0 && only(m, b.domid).hard === "all");
 });
 
 test("a pCPU taken out of its pool is idle, and gets work again in another", async () => {
