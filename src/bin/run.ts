@@ -152,8 +152,8 @@ export async function runDomains(given: readonly Runnable[], options: RunOptions
   const configs = withForwards(given.map((g) => g.config), options.forwards);
   const names = configs.map((c) => c.name), twice = names.find((n, i) => names.indexOf(n) !== i);
   if (twice !== undefined) throw new UserError(`Two domains are named "${twice}"; names are unique on a machine`);
-  for (const c of configs) await planDomain(c).catch((e) => { throw e instanceof UserError ? new UserError(`${c.name}: ${e.message}`) : e; });
-  const symbols = options.profile === undefined ? null : await readSymbols(configs, options.symbols);
+  const planned = async (): Promise<void> => { for (const c of configs) await planDomain(c).catch((e) => { throw e instanceof UserError ? new UserError(`${c.name}: ${e.message}`) : e; }); };
+  const symbols = options.profile === undefined ? null : await planned().then(() => readSymbols(configs, options.symbols));
   if (options.profile) write(options.profile, "", "profile");      // told now, not when the guest has run
   if (options.capture !== undefined) write(options.capture, "", "capture");
   const controller = endings();
@@ -162,7 +162,7 @@ export async function runDomains(given: readonly Runnable[], options: RunOptions
   const routers = options.net === "none" ? null : natUplinks({ hostAccess: options.hostAccess, rules: options.netRules, log: told });
   const makeUplink = routers && typeof options.net === "object" ? tapUplinks(options.net, routers, told) : routers;
   const host = nodeHost();
-  await using machine = await createMachine({
+  const making = createMachine({
     host, engine: options.engine, trace: options.trace, profile: symbols !== null, memoryMiB: configs.reduce((sum, c) => sum + c.maxmemMiB, 0), nrDomains: configs.length,
     uplink: (bridge) => {
       captures?.begin(bridge);
@@ -171,6 +171,10 @@ export async function runDomains(given: readonly Runnable[], options: RunOptions
     },
     pcpus: options.pcpus ?? Math.min(host.nrCpus, 32, pcpusFor(configs)), ...(options.translateAfter === undefined ? {} : { translateAfter: options.translateAfter }), ...(options.codeCache === undefined ? {} : { codeCache: openCodeCache(options.codeCache) }), ...(options.quiet ? {} : { log: printLine }),
   });
+  making.catch(() => {});
+  const plan = await planned().then(() => null, (e: unknown) => ({ e }));        // while the pCPUs' threads read their code
+  await using machine = await making;
+  if (plan) throw plan.e;
   await using _served = options.xenstore === undefined ? null : await serveStore(machine.store, options.xenstore, options.quiet ? undefined : printLine);
   await using _outside = { [Symbol.asyncDispose]: async () => {       // also when a domain cannot be made: what was captured until then is worth reading
     await links?.close();
