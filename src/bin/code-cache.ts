@@ -1,10 +1,11 @@
 /** The persistent code cache of `--code-cache DIR`: one file for each version of the engine, replaced whole. */
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { UserError } from "../base/errors.ts";
 import type { CodeCacheConfig } from "../toolstack/machine.ts";
+import { makeFolders } from "./paths.ts";
 
 /** What translates is what a translation depends on: its sources, by their digest. */
 function engineName(): string {
@@ -20,7 +21,7 @@ function engineName(): string {
 export function openCodeCache(dir: string): CodeCacheConfig {
   const engine = engineName(), file = join(dir, `regions-${engine}.bin`);
   try {
-    mkdirSync(dir, { recursive: true });
+    makeFolders(dir);
     return {
       engine, name: file, bytes: existsSync(file) ? readFileSync(file) : null,
       save: (bytes) => {

@@ -1,10 +1,11 @@
 /** Consoles beside the terminal: a log per domain, and sockets for a domain's channels: many look, the first who types may type. */
-import { createWriteStream, mkdirSync, renameSync, rmSync, statSync, type WriteStream } from "node:fs";
+import { createWriteStream, renameSync, rmSync, statSync, type WriteStream } from "node:fs";
 import { createServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
 import type { Duplex, Writable } from "node:stream";
 import { UserError } from "../base/errors.ts";
 import type { ConsoleViews } from "../drivers/console/views.ts";
+import { makeFolders } from "./paths.ts";
 
 /** What one viewer may have typed that the guest has not read yet. Less is held, not waited for: a connection that is not read does not tell of its end. */
 const TYPED_AHEAD_BYTES = 64 << 10;
@@ -26,7 +27,7 @@ const roomIn = (stream: Writable): Promise<void> => new Promise((go) => {
 /** Append what a console says to DIR/NAME.log, as it comes; the last `maxBytes` at least are there, in it and in NAME.log.1. A disk that is full costs the log, not the guest. */
 export function logConsole(folder: string, name: string, views: ConsoleViews, told: (sentence: string) => void, maxBytes = LOG_BYTES): void {
   const path = join(folder, `${name}.log`);
-  try { mkdirSync(folder, { recursive: true }); } catch (e) { throw new UserError(`The folder ${folder} for console logs cannot be made: ${(e as Error).message}`); }
+  try { makeFolders(folder); } catch (e) { throw new UserError(`The folder ${folder} for console logs cannot be made: ${(e as Error).message}`); }
   let isLost = false;
   const lost = (e: Error): void => {
     if (!isLost) told(`The console log ${path} cannot be written: ${e.message}`);

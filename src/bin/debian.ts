@@ -3,9 +3,10 @@
  * lists are empty, lists of our own are kept beside the packages.
  */
 import { type ChildProcess, spawn } from "node:child_process";
-import { mkdirSync, readdirSync, statSync } from "node:fs";
+import { readdirSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { UserError } from "../base/errors.ts";
+import { makeFolders } from "./paths.ts";
 
 export type Package = { readonly name: string; readonly version: string; readonly sizeBytes: number };
 /** One line of progress that is rewritten in place on a terminal. */
@@ -24,7 +25,7 @@ export class Debian {
    */
   constructor(folder: string, architecture?: string) {
     this.#folder = resolve(folder);
-    mkdirSync(this.#folder, { recursive: true });
+    makeFolders(this.#folder);
     if (architecture === undefined) return;
     this.#useOwnLists();
     this.#options.push("-o", `APT::Architecture=${architecture}`, "-o", `APT::Architectures=${architecture}`, "-o", "Dir::State::status=/dev/null");
@@ -63,7 +64,7 @@ export class Debian {
   }
 
   #useOwnLists(): void {
-    const at = (name: string) => { mkdirSync(join(this.#folder, name, "partial"), { recursive: true }); return join(this.#folder, name); };
+    const at = (name: string) => { makeFolders(join(this.#folder, name, "partial")); return join(this.#folder, name); };
     this.#options.push("-o", `Dir::State::Lists=${at("lists")}`, "-o", `Dir::Cache=${at("cache")}`, "-o", `Dir::Cache::Archives=${at("archives")}`,
       "-o", "APT::Sandbox::User=", "-o", "APT::Update::Post-Invoke=", "-o", "APT::Update::Post-Invoke-Success=");
   }
@@ -108,7 +109,7 @@ export class Debian {
 
   /** Unpack a .deb. */
   async unpack(deb: string, into: string): Promise<void> {
-    mkdirSync(into, { recursive: true });
+    makeFolders(into);
     await this.#must("dpkg-deb", ["-x", deb, into], `Unpacking ${deb}`);
   }
   /** What a program prints; null where it cannot run here. */

@@ -3,7 +3,7 @@
  * mke2fs told to fill a file system with the tree. Owners are kept without root too, in a user namespace or by fakeroot.
  */
 import { randomBytes, randomInt } from "node:crypto";
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, renameSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { userInfo } from "node:os";
 import { join } from "node:path";
 import { UserError } from "../base/errors.ts";
@@ -12,6 +12,7 @@ import { tar } from "../builder/tar.ts";
 import { type Base, BaseProgress, baseKey, type ImageChoice, LABEL, mmdebstrapArgs } from "./image-recipe.ts";
 import { type BaseFiles, imageCfg, seedFiles } from "./image-seed.ts";
 import { findProgram, type Programs } from "./programs.ts";
+import { makeFolders } from "./paths.ts";
 
 /** How this user comes to be root inside: mmdebstrap's mode, and what to put before a command that must see owners as they are. */
 export type Privilege = { readonly mode: "root" | "unshare" | "fakechroot"; readonly before: readonly string[] };
@@ -54,7 +55,7 @@ export async function baseArchive(folder: string, base: Base, again: boolean, pr
   const key = baseKey(base), path = join(folder, `base-${key}.tar`), work = `${path}.${process.pid}.new`, partial = join(work, "base.tar");
   const sources = join(work, "debian.sources");      // its name stands in the base system
   if (existsSync(path) && !again) return { path, key };
-  mkdirSync(work, { recursive: true });
+  makeFolders(work);
   steps.step(`Make a base system of Debian ${base.suite}`);
   const progress = new BaseProgress();
   try {
@@ -122,7 +123,7 @@ export async function makeImage(place: string, name: string, suite: string, choi
   if (choice.sizeBytes < wantedBytes) throw new UserError(`Option "--size": what is to be on the disk takes ${sizeText(wantedBytes)}, more than ${sizeText(choice.sizeBytes)}`);
   steps.step("Lay accounts and keys over it");
   try {
-    mkdirSync(from, { recursive: true, mode: 0o700 });
+    makeFolders(from, 0o700);
     await programs.must("Reading the base system", "tar", ["-x", "-f", basePath, "-C", from, "--no-same-owner", "--no-same-permissions", ...FROM_BASE]);
     const base = readBase(from), epoch = process.env["SOURCE_DATE_EPOCH"], now = epoch !== undefined && /^\d{1,11}$/.test(epoch) ? Number(epoch) : Math.floor(Date.now() / 1000);
     let keys = choice.keys;

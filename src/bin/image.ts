@@ -1,5 +1,5 @@
 /** `domus image`: disks with a Debian on them, made from Debian's packages. */
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { homedir } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -13,6 +13,7 @@ import { needPrograms, Programs } from "./programs.ts";
 import { readWhole } from "./run.ts";
 import { tableText } from "./table.ts";
 import { type Ending, endings, printLine } from "./terminal.ts";
+import { makeFolders } from "./paths.ts";
 
 const OPTIONS: Readonly<Record<string, Option>> = {
   name: { value: "NAME", help: 'what the image is called (default: "debian")' },
@@ -128,7 +129,7 @@ async function build(parsed: Parsed): Promise<number> {
   const controller = endings(), programs = new Programs(controller.signal), steps = stepLines(quiet);
   try {
     const privilege = await choosePrivilege(programs);
-    mkdirSync(dirname(place), { recursive: true });
+    makeFolders(dirname(place));
     const { path } = await baseArchive(join(VAR, BASES), base, options.has("update"), privilege, programs, steps);
     // One without a way in is of no use: a key that was made is in the image's folder, a drawn password is for the console.
     const drawn = given === undefined && options.get("key") === undefined ? drawPassword() : null;

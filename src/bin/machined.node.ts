@@ -2,7 +2,6 @@
  * A machine in a process of its own: its memory, its pCPUs, its domains. domusd starts it and it outlives domusd; it serves the API's machine part and xenstore at Unix sockets.
  * What it tells who starts it is "ready", or why it cannot be.
  */
-import { mkdirSync } from "node:fs";
 import { totalmem } from "node:os";
 import { join } from "node:path";
 import { EventLog } from "../api/events.ts";
@@ -25,6 +24,7 @@ import { Messages } from "./machine/messages.ts";
 import { Residents } from "./machine/residents.ts";
 import { serveUnix } from "./unix-server.ts";
 import { Links, natUplinks, parseLink, parseNet, tapUplinks } from "./uplink.ts";
+import { makeFolders } from "./paths.ts";
 
 const OWN: Readonly<Record<string, Option>> = { state: { value: "DIR", help: "" }, socket: { value: "PATH", help: "" }, xenstore: { value: "PATH", help: "" }, ...MACHINE_OPTIONS };
 
@@ -32,7 +32,7 @@ const log = jsonLog("machine");
 async function main(args: string[]): Promise<void> {
   const parsed = parseArgs(args, OWN, "machined"), option = (name: string): string => parsed.options.get(name)!;
   const folder = option("state"), events = new EventLog(), tasks = new Tasks(), messages = new Messages((line) => log("info", line));
-  mkdirSync(join(folder, "console"), { recursive: true, mode: 0o700 });
+  makeFolders(join(folder, "console"), 0o700);
   const say = (sentence: string): void => messages.say(sentence), routers = natUplinks({ hostAccess: parsed.options.has("host-access"), rules: parsed.options.get("net-rules")?.split(",") ?? [], log: say });
   const net = parseNet(parsed.options.get("net") ?? "nat"), uplink = net === "none" ? undefined : net === "nat" ? routers : tapUplinks(net, routers, say);
   const link = parsed.options.has("link") ? parseLink(option("link")) : null, links = link && new Links([link], say);

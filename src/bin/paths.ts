@@ -36,14 +36,14 @@ function digest(text: string): string {
 }
 
 /** Make a folder and those it lies in. Node's own way of doing so never ends where a file system has none of a name and makes none, as /proc. @throws as mkdir does */
-export function makeFolders(folder: string): void {
+export function makeFolders(folder: string, mode = 0o777): void {
   if (existsSync(folder)) return;
-  makeFolders(dirname(folder));
-  try { mkdirSync(folder, { mode: 0o700 }); } catch (e) { if ((e as NodeJS.ErrnoException).code !== "EEXIST") throw e; }       // somebody else was faster
+  makeFolders(dirname(folder), mode);
+  try { mkdirSync(folder, { mode }); } catch (e) { if ((e as NodeJS.ErrnoException).code !== "EEXIST") throw e; }       // somebody else was faster
 }
 /** Make a folder that only this user can enter, if it is missing. One that others may enter and that has something else in it is theirs too. @throws UserError where it cannot be had, or is another's */
 export function makeOwnFolder(folder: string): void {
-  try { makeFolders(folder); } catch (e) { throw new UserError(`${folder} cannot be made (${(e as NodeJS.ErrnoException).code}); choose another folder with --state`, { cause: e }); }
+  try { makeFolders(folder, 0o700); } catch (e) { throw new UserError(`${folder} cannot be made (${(e as NodeJS.ErrnoException).code}); choose another folder with --state`, { cause: e }); }
   const stat = lstatSync(folder);
   if (!stat.isDirectory() || (process.getuid && stat.uid !== process.getuid())) throw new UserError(`${folder} is not this user's own folder; remove it, or choose another with --state`);
   if (!(stat.mode & 0o077)) return;

@@ -11,6 +11,7 @@ import { numberOption, type Option, optionsHelp, parseArgs } from "./args.ts";
 import { Debian, type Package, type Progress } from "./debian.ts";
 import { againOf, type ImageFile, imagesOf, RUN_OPTIONS, runDomains, runOptions } from "./run.ts";
 import { printLine } from "./terminal.ts";
+import { makeFolders } from "./paths.ts";
 
 const { strict: _, throwaway: __, ...SHARED } = RUN_OPTIONS;
 const OPTIONS: Readonly<Record<string, Option>> = {
@@ -56,7 +57,7 @@ function place(path: string, write: (temporary: string) => void): void {
 
 /** Fetch what `domus start` boots, where it is missing. @returns paths of the kernel and the initramfs */
 export async function prepareStart(flavour: "cloud" | "generic", wanted: { update: boolean; quiet: boolean }): Promise<{ kernel: string; ramdisk: string }> {
-  mkdirSync(folder, { recursive: true });
+  makeFolders(folder);
   const kernel = join(folder, `vmlinuz-${flavour}`), ramdisk = join(folder, `initramfs-${flavour}.cpio`), modules = join(folder, `modules-${flavour}`), stampPath = join(folder, `stamp-${flavour}.json`);
   const stamp = readStamp(stampPath);
   if (stamp && !wanted.update && stamp.recipe === RECIPE && existsSync(kernel) && existsSync(ramdisk) && existsSync(modules)) return { kernel, ramdisk };

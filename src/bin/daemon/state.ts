@@ -2,13 +2,13 @@
  * What a host knows beyond its daemon's life, in SQLite: machines, configurations of domains, tokens. Whoever has it open is the host's daemon: the file stays locked until its
  * process ends, however it ends.
  */
-import { mkdirSync } from "node:fs";
 import { dirname } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Result, Role } from "../../api/actions.ts";
 import { UserError } from "../../base/errors.ts";
 import type { LibxlConfig } from "../../toolstack/libxl-json.ts";
+import { makeFolders } from "../paths.ts";
 
 /** A machine's process: its number, and the kernel's word for when it began (proc(5), stat field 22), which tells it from a later process of that number. */
 export type MachineRow = { readonly name: string; readonly pid: number; readonly pidStart: string; readonly socket: string; readonly xenstore: string; readonly startedMs: number };
@@ -32,7 +32,7 @@ export class HostState {
   readonly #db: DatabaseSync;
 
   private constructor(path: string) {
-    mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+    makeFolders(dirname(path), 0o700);
     this.#db = new DatabaseSync(path, { timeout: 0 });
     try {
       // exclusive before WAL: no shared memory is used then, and the lock is held from the first transaction to the end of the process

@@ -1,5 +1,5 @@
 /** The domains that live in a machine's process: each with its configuration, its disks and its supervisor, from its making to its end. */
-import { access, constants, mkdir, readFile, stat } from "node:fs/promises";
+import { access, constants, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { ApiFault, faultOf } from "../../api/fault.ts";
 import type { EventLog } from "../../api/events.ts";
@@ -26,6 +26,7 @@ import type { MigrationJournal } from "./journal.ts";
 import type { Messages } from "./messages.ts";
 import { dumpToFile } from "./moves.ts";
 import { presentConfig } from "./present.ts";
+import { makeFolders } from "../paths.ts";
 
 const MAX_IMAGE_BYTES = 2 ** 31 - 1;
 
@@ -197,7 +198,7 @@ export class Resident {
     const { folder, messages } = this.#house, path = join(folder, "dump", `${new Date().toISOString().slice(0, 19).replace(/[-:]/g, "").replace("T", "-")}-${domain.name}.${domain.domid}.core`);
     messages.say(`dumping core to ${path}`);
     try {
-      await mkdir(join(folder, "dump"), { recursive: true, mode: 0o700 });
+      makeFolders(join(folder, "dump"), 0o700);
       await dumpToFile(domain, path, {});
     } catch (e) { messages.say(`core dump failed: ${(e as Error).message}`); }
   }
