@@ -65,6 +65,8 @@ export type ReceiveOptions = {
 const DOWNTIME_MS = 20, MAX_ROUNDS = 30, BATCH = 256, MAX_TIMES = 4;
 /** How long the other end, whose engine may be new, takes to decode a place of code, and how long it is given for all: decoding goes on beside the guest, but the guest is the slower for it. */
 const DECODE_MS = { aPlace: 0.015, most: 500 } as const;
+/** What a connection says whose other end has gone. */
+const BROKEN = /^(?:write|read) E(?:PIPE|CONNRESET)$/;
 /** How long the other end is given to make ready when it has all, while the guest stands still. */
 const READY_MS = 60_000;
 /** How long a sender is listened to that has been told why its domain is not taken, and may be in the middle of a write. */
@@ -300,7 +302,8 @@ async function sendAlone(domain: Domain, link: Link, o: SendOptions): Promise<Mi
     if (o.signal?.aborted) throw o.signal.reason;
     if (domain.isGone) await domain.destroy().catch(() => {});
     if (domain.isGone) throw new UserError(`${domain.name} was destroyed while it was moved`, { cause: failure });
-    throw failure instanceof UserError ? new UserError(`${domain.name} is not moved and runs on here: ${failure.message}`, { cause: failure }) : new UserError(`${domain.name} is not moved and runs on here: ${(failure as Error).message}`, { cause: failure });
+    const { message } = failure as Error;
+    throw new UserError(`${domain.name} is not moved and runs on here: ${failure instanceof UserError || !BROKEN.test(message) ? message : `the link broke (${message})`}`, { cause: failure });
   }
   const endMs = performance.now();
   sink.release();
