@@ -155,6 +155,7 @@ export async function runDomains(given: readonly Runnable[], options: RunOptions
   const planned = async (): Promise<void> => { for (const c of configs) await planDomain(c).catch((e) => { throw e instanceof UserError ? new UserError(`${c.name}: ${e.message}`) : e; }); };
   const symbols = options.profile === undefined ? null : await planned().then(() => readSymbols(configs, options.symbols));
   if (options.profile) write(options.profile, "", "profile");      // told now, not when the guest has run
+  if (options.json) write(options.json, "", "report");
   if (options.capture !== undefined) write(options.capture, "", "capture");
   const controller = endings();
   const told = options.quiet ? () => {} : printLine, captures = options.capture === undefined ? null : new Captures(options.capture, options.captureFilter, told);
@@ -180,7 +181,7 @@ export async function runDomains(given: readonly Runnable[], options: RunOptions
     await links?.close();
     await captures?.close();
   } };
-  const lives = [...configs], ends = await Promise.all(configs.map((config, i) => superviseDomain(machine, config, {
+  const lives = [...configs], imageless = new Set<number>(), ends = await Promise.all(configs.map((config, i) => superviseDomain(machine, config, {
     attach: async (domain) => {
       if (given[i]!.images) dropImages(lives[i]!);
       if (options.consoleLog !== undefined) logConsole(options.consoleLog, domain.name, domain.views, told);
@@ -189,10 +190,16 @@ export async function runDomains(given: readonly Runnable[], options: RunOptions
         await (configs.length === 1 ? attachConsole(domain.console, controller) : copyLines(domain.name, domain.console.readable, controller.signal));
       } finally { for (const end of sockets) end(); }
     },
-    next: async () => lives[i] = { ...config, ...given[i]!.images?.() },
+    next: async () => {
+      try { return lives[i] = { ...config, ...given[i]!.images?.() }; } catch (e) { imageless.add(i); throw e; }
+    },
     ended: (domain, end) => { if (end.crash && !controller.signal.aborted) printCrash(domain.name, end.crash); },
     notice: (text) => { if (!options.quiet) printLine(text); },
     signal: controller.signal,
+  }).catch((e): DomainEnd => {
+    if (!imageless.has(i)) throw e;
+    printLine(`${config.name} is not started again: ${(e as Error).message}`);
+    return { reason: "reboot", gaveUp: true };
   }))).catch((e): DomainEnd[] => { if (controller.signal.aborted) return []; throw e; });
   await flush(process.stdout);
   const ending = controller.signal.aborted ? (controller.signal.reason as Ending) : null;

@@ -114,6 +114,7 @@ export class Cpus {
   /** Ask the guest to have its first `nr` vCPUs on line and the others off. */
   setOnline(domid: number, nr: number): void {
     const d = this.#domain(domid);
+    if (d.end) throw new UserError(`Domain ${domid} has shut down`);
     if (!whole(nr, 1, d.nrVcpus)) throw new UserError(`Domain ${domid} can have 1 to ${d.nrVcpus} vCPUs on line (its maxvcpus), not ${nr}`);
     this.#machine.xs.transaction((t) => t.writeAll(Array.from({ length: d.nrVcpus }, (_, i) => ({ path: `/local/domain/${domid}/cpu/${i}/availability`, value: i < nr ? "online" : "offline" }))));
   }

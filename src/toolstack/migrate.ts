@@ -21,7 +21,7 @@ import type { DomainConfig } from "./config.ts";
 import { type Domain, partsOf } from "./domain.ts";
 import type { Machine } from "./machine.ts";
 import { beginImage, configFor, connectArrived, describeDomain, mustBeThere, ownNodes, type Progress, readImage } from "./save.ts";
-import { leaving, resumeInPlace, suspendDomain } from "./suspend.ts";
+import { leaving, mayGo, resumeInPlace, suspendDomain } from "./suspend.ts";
 
 /** A way to the other end, both directions; encrypted and authenticated by whoever made it. */
 export type Link = { readonly readable: ReadableStream<Uint8Array>; readonly writable: WritableStream<Uint8Array> };
@@ -173,6 +173,7 @@ export async function sendDomain(domain: Domain, link: Link, o: SendOptions): Pr
 }
 async function sendAlone(domain: Domain, link: Link, o: SendOptions): Promise<MigrateReport> {
   const { hv, devices, machine } = partsOf(domain), migration = newId(), begunMs = performance.now(), rounds: Round[] = [];
+  mayGo(domain);
   if (o.postcopy) throw new UserError("Post-copy is not built yet; leave it out, and the guest is stopped when it writes faster than the link");
   /** ends all that can be ended: a cancel, or the other end's refusal, until the guest is given away */
   const stop = new AbortController(), cancel = (): void => stop.abort(o.signal!.reason);

@@ -22,6 +22,7 @@ test("a file that cannot be written to its end leaves nothing, and what had its 
   await broken.abort().catch(() => {});
   assert.deepEqual([readdirSync(folder), [...readFileSync(path)]], [["saved"], [1, 2, 3]]);
   await assert.rejects(fileSink(folder), /is a folder; name a file in it/);
+  await assert.rejects(fileSink("/dev/null"), /is a device, a pipe or a socket, which would be replaced/);
   await assert.rejects(fileSink(join(folder, "none", "saved")), /saved cannot be written: its folder does not exist/);
   rmSync(folder, { recursive: true });
 });

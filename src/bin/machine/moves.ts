@@ -39,7 +39,8 @@ async function syncFolderOf(path: string): Promise<void> {
 /** A file that is there whole or not at all: its name is given when all is on the disk. @param named told when it has its name */
 export async function fileSink(path: string, named: () => void = () => {}): Promise<WritableStream<Uint8Array>> {
   const part = `${path}.part-${crypto.randomUUID().slice(0, 8)}`, unwritten = (e: NodeJS.ErrnoException): ApiFault => new ApiFault(e.code === "ENOSPC" ? "failed" : "invalid", `${path} cannot be written: ${e.code === "ENOENT" ? "its folder does not exist" : whyOf(e)}`, { cause: e });
-  if ((await stat(path).catch(() => null))?.isDirectory()) throw new ApiFault("invalid", `${path} is a folder; name a file in it`);
+  const there = await stat(path).catch(() => null);
+  if (there && !there.isFile()) throw new ApiFault("invalid", there.isDirectory() ? `${path} is a folder; name a file in it` : `${path} is a device, a pipe or a socket, which would be replaced; name a file`);
   const file: FileHandle = await open(part, "wx", 0o600).catch((e) => { throw unwritten(e); });
   const drop = async (): Promise<void> => { await file.close().catch(() => {}); await unlink(part).catch(() => {}); };
   return new WritableStream<Uint8Array>({
@@ -78,6 +79,7 @@ export async function dumpToFile(domain: Domain, path: string, c: { readonly sig
 }
 /** xl restore. */
 export async function restoreFromFile(residents: Residents, path: string, isPaused: boolean, config: LibxlConfig | null, c: CallContext): Promise<Result<"domain.restore">> {
+  if ((await stat(path).catch(() => null))?.isDirectory()) throw new ApiFault("invalid", `${path} cannot be read: it is a folder`);
   const file = createReadStream(path, { highWaterMark: 1 << 20 });
   await new Promise<void>((done, failed) => {
     file.once("open", () => done());

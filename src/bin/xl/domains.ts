@@ -36,6 +36,11 @@ async function create(xl: Xl, line: Line): Promise<number> {
     watch?.stop();
     throw new Leave(createCode(e), e instanceof ApiFault && e.code === "exists" ? `xl: Domain with name "${config.c_info.name}" already exists.` : `xl: ${wordsOf(e)}`);
   }
+  if (xl.signal.aborted) {        // too late for the task
+    watch?.stop();
+    await orLeave(1, daemon.call("domain.destroy", { domain: domid }));
+    return 130;
+  }
   if (hasConsole) {
     await runConsole(xl, domid, { follow: true, opened: () => { if (!options.has("p")) daemon.call("domain.unpause", { domain: domid }).catch((e) => xl.say(`xl: ${wordsOf(e)}`)); } });
   }

@@ -1,5 +1,6 @@
 /** Verbs that carry domains through time and space. */
 import { spawn } from "node:child_process";
+import { statSync } from "node:fs";
 import { resolve } from "node:path";
 import { pipeline } from "node:stream/promises";
 import type { MigrateReport } from "../../toolstack/migrate.ts";
@@ -13,6 +14,8 @@ const ignored = (short: string, long?: string) => ({ short, ...(long === undefin
 async function save(xl: Xl, { options, words }: Line): Promise<number> {
   const [word, path, config] = words as [string, string, string?], { domid } = await findGuest(xl, word), daemon = await xl.daemon();
   const other = config === undefined ? {} : { config: readConfig(xl, config, [], { isComplete: true, isQuiet: true }) };
+  const there = statSync(path, { throwIfNoEntry: false });
+  if (there && !there.isFile() && !there.isDirectory()) throw new Leave(1, `xl: ${path} is a device, a pipe or a socket; a domain is saved to a file`);        // of this process, perhaps, which the daemon has not
   xl.say(`Saving to ${path} new xl format (info 0x3/0x0/0)`);
   try {
     await daemon.call("domain.save", { domain: domid, path: resolve(path), ...other, afterwards: options.has("c") ? "run" : options.has("p") ? "pause" : "destroy" }, { signal: xl.signal, progress: xl.progress });
@@ -110,7 +113,7 @@ export const SAVE_VERBS: readonly Verb[] = [
   { name: "save", help: "Save a domain to a file", args: "[options] <Domain> <CheckpointFile> [<ConfigFile>]", minWords: 2, modifies: true, run: save, note: "the file is there whole or not at all; a save that fails leaves the domain running", options: [help, { short: "c", help: "it runs on afterwards" }, { short: "p", help: "it is left paused" }, ignored("D")] },
   { name: "restore", help: "Make a domain from a saved one", args: "[options] [<ConfigFile>] <CheckpointFile>", minWords: 1, modifies: true, run: restore, options: [help, { short: "p", help: "leave it paused" }, { short: "c", help: "be on its console" }, ignored("e"), ignored("d"), ignored("V", "vncviewer"), ignored("A", "vncviewer-autopass"), { short: "q", help: "say nothing but errors" }] },
   { name: "migrate", help: "Move a domain to another host while it runs", args: "[options] <Domain> <host>", minWords: 2, modifies: true, run: migrate, note: "a host written HOST:PORT is one whose domusd serves HTTP there: the daemons speak TLS with each other, without ssh; --bandwidth is ours",
-    options: [help, { short: "s", value: true, arg: "COMMAND", help: "in place of ssh; empty: run <host> as the command" }, ignored("e"), { short: "p", help: "leave it paused there" }, { short: "C", value: true, arg: "CONFIG", help: "what it is made from there: disks and images by other names" }, ignored("D"), { long: "live", help: "what is done anyway" }, { long: "debug", help: "tell how it went" }, { long: "bandwidth", value: true, arg: "BYTES", help: "at most so many bytes a second, as 10m" }] },
+    options: [help, { short: "s", value: true, arg: "COMMAND", help: "in place of ssh; empty: run <host> as the command" }, ignored("e"), { short: "p", help: "leave it paused there" }, { short: "C", value: true, arg: "CONFIG", help: "what it is made from there: disks and images by other names; its own name it keeps" }, ignored("D"), { long: "live", help: "what is done anyway" }, { long: "debug", help: "tell how it went" }, { long: "bandwidth", value: true, arg: "BYTES", help: "at most so many bytes a second, as 10m" }] },
   { name: "migrate-receive", help: "Take a domain in, from stdin", args: "- for internal use only", modifies: true, run: migrateReceive, options: [help, ignored("e"), { short: "p", help: "leave it paused" }, ignored("d"), { long: "debug", help: "taken, without meaning" }] },
   { name: "migrate-settle", help: "Say which host has a domain that stands still because the link broke while it was handed over", args: "<Migration> running|dropped", minWords: 2, modifies: true, run: migrateSettle, note: "ours; running: the other host has it, and the copy here ends; dropped: it has it not, and it goes on here", options: [help] },
 ];
