@@ -1,5 +1,5 @@
 /** Paths of a host's daemons and of those who call them. */
-import { chmodSync, existsSync, lstatSync, mkdirSync, readdirSync } from "node:fs";
+import { chmodSync, existsSync, lstatSync, mkdirSync, readdirSync, statSync } from "node:fs";
 import { homedir, tmpdir } from "node:os";
 import { dirname, isAbsolute, join, resolve } from "node:path";
 import { UserError } from "../base/errors.ts";
@@ -37,9 +37,10 @@ function digest(text: string): string {
 
 /** Make a folder and those it lies in. Node's own way of doing so never ends where a file system has none of a name and makes none, as /proc. @throws as mkdir does */
 export function makeFolders(folder: string, mode = 0o777): void {
-  if (existsSync(folder)) return;
-  makeFolders(dirname(folder), mode);
-  try { mkdirSync(folder, { mode }); } catch (e) { if ((e as NodeJS.ErrnoException).code !== "EEXIST") throw e; }       // somebody else was faster
+  const isThere = (): boolean => statSync(folder, { throwIfNoEntry: false })?.isDirectory() ?? false;
+  if (isThere()) return;
+  if (!existsSync(dirname(folder))) makeFolders(dirname(folder), mode);
+  try { mkdirSync(folder, { mode }); } catch (e) { if ((e as NodeJS.ErrnoException).code !== "EEXIST" || !isThere()) throw e; }       // somebody else was faster
 }
 /** Make a folder that only this user can enter, if it is missing. One that others may enter and that has something else in it is theirs too. @throws UserError where it cannot be had, or is another's */
 export function makeOwnFolder(folder: string): void {
