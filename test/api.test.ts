@@ -173,5 +173,6 @@ test("over HTTP the role operate names files in the folders that the host gives,
   const given = await operated();
   const { domid } = await given.call("domain.create", { config: await config("second", join(folder, "kernel")) });
   for (const path of own) await assert.rejects(given.call("block.attach", { domain: domid, spec: [`${path},raw,xvdb,w`] }), code("forbidden"));
+  for (const path of own) await assert.rejects(given.call("domain.save", { domain: domid, path: join(folder, "saved"), config: await config("second", path) }), code("forbidden"));
   await given.call("domain.dumpCore", { domain: domid, path: join(folder, "core") });
 });

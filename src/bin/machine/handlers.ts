@@ -9,8 +9,6 @@ import { configOf } from "../../api/schema.ts";
 import type { CallContext, Handlers, StreamOpener } from "../../api/serve.node.ts";
 import type { Tasks } from "../../api/tasks.ts";
 import type { Domain } from "../../toolstack/domain.ts";
-import { fromLibxl } from "../../toolstack/libxl-json.ts";
-import { checkConfig } from "../../toolstack/config.ts";
 import { joinConsole } from "../consoles.ts";
 import { mustBeDisk, mustBeWithin, mustNameWithin } from "./bounds.ts";
 import { bridgeList } from "./capture.ts";
@@ -18,7 +16,7 @@ import { debugKeys } from "./debug-keys.ts";
 import { attachBlock, attachNic, blockList, changeCd, channelList, detachBlock, detachNic, nicList } from "./devices.ts";
 import { domain0, domainInfo, machineInfo } from "./info.ts";
 import { dumpToFile, type MigrateParams, migrateTo, restoreFromFile, saveToFile, settleMigration, standingIn } from "./moves.ts";
-import type { Residents } from "./residents.ts";
+import { mustBuild, type Residents } from "./residents.ts";
 
 const BUSY_NOTICE = "\r\n[somebody else types on this console; you only look]\r\n";
 /** Whole MiB of KiB, as the balloon takes them. */
@@ -51,7 +49,7 @@ export function machineHandlers(residents: Residents, tasks: Tasks): Handlers {
     "domain.rename": ({ domain, name }) => { residents.rename(domain, name); return {}; },
     "domain.configUpdate": async ({ domain, config }, c) => {
       const next = await mustNameWithin(c.folders ?? null, configOf(config)), r = residents.keeper(domain);
-      checkConfig({ ...fromLibxl(next).config, kernel: new Uint8Array(1) });
+      mustBuild(next);
       r.nextConfig = { ...next, c_info: { ...next.c_info, name: r.name, uuid: r.domain.uuid } };
       changed(r.domain);
       return {};
@@ -69,7 +67,7 @@ export function machineHandlers(residents: Residents, tasks: Tasks): Handlers {
       } else throw new ApiFault("notbuilt", `The trigger "${trigger}" is not built yet; "reset" and "nmi" are`);
       return {};
     },
-    "domain.save": async ({ domain, path, afterwards, config }, c) => saveToFile(residents, domain, await toMake(c, path), afterwards ?? "destroy", config && configOf(config), c),
+    "domain.save": async ({ domain, path, afterwards, config }, c) => saveToFile(residents, domain, await toMake(c, path), afterwards ?? "destroy", config && await mustNameWithin(c.folders ?? null, configOf(config)), c),
     "domain.restore": async ({ path, isPaused, config }, c) => restoreFromFile(residents, await toRead(c, path), isPaused ?? false, config === undefined ? null : configOf(config), c),
     "domain.dumpCore": async ({ domain, path }, c) => dumpToFile(residents.find(domain), await toMake(c, path), c),
     "domain.migrate": (params, c) => migrateTo(residents, defined(params) as MigrateParams, c),

@@ -10,6 +10,7 @@ import type { Result } from "../../api/actions.ts";
 import { ApiFault } from "../../api/fault.ts";
 import type { CallContext, StreamOpener } from "../../api/serve.node.ts";
 import type { TaskContext, Tasks } from "../../api/tasks.ts";
+import { whyOf } from "../../storage/file.node.ts";
 import { dumpCore } from "../../toolstack/dumpcore.ts";
 import { diskFromLibxl, type LibxlConfig } from "../../toolstack/libxl-json.ts";
 import type { Standing } from "../../migration/commit.ts";
@@ -18,18 +19,18 @@ import { linkOver, readableOf } from "../../toolstack/link.node.ts";
 import { type Link, MigrationInDoubt, type MigrateReport, receiveOrGiveBack, sendDomain, standingOf } from "../../toolstack/migrate.ts";
 import { type Progress as Step, restoreDomain, saveDomain } from "../../toolstack/save.ts";
 import { mustNameWithin } from "./bounds.ts";
-import { whyOf } from "../../storage/file.node.ts";
 import { remedyOf } from "./doubts.ts";
 import { handOver } from "./drives.ts";
-import { configOfText, type Resident, type Residents } from "./residents.ts";
+import { configOfText, mustBuild, type Resident, type Residents } from "./residents.ts";
 
 /** Steps of a save or migration as a task tells them. */
 const PHASES: Readonly<Record<Step["phase"], string>> = { suspend: "suspending the guest", memory: "memory", round: "memory while it runs", stop: "the last pages", devices: "devices", commit: "handing over" };
 const tell = (c: TaskContext) => (s: Step): void => c.progress({ text: s.round === undefined ? PHASES[s.phase] : `${PHASES[s.phase]}, round ${s.round + 1}`, done: s.donePages, total: s.totalPages });
-/** What goes with the stream: the domain as it is, or as it is to be where it goes on. */
-const configJson = (r: Resident, other: LibxlConfig | undefined): string => { const { config } = r; return JSON.stringify(other ? { ...other, c_info: { ...other.c_info, uuid: config.c_info.uuid } } : config); };
-/** A domain that moves keeps its name. */
-const underName = (r: Resident, other: LibxlConfig | undefined): LibxlConfig | undefined => other && { ...other, c_info: { ...other.c_info, name: r.name } };
+/** What goes with the stream: the domain as it is, or as it is to be where it goes on. @throws UserError where that cannot be */
+function configJson(r: Resident, other: LibxlConfig | undefined, keeps: readonly ("uuid" | "name")[]): string {
+  const { config } = r;
+  return JSON.stringify(other ? { ...mustBuild(other), c_info: { ...other.c_info, ...Object.fromEntries(keeps.map((key) => [key, config.c_info[key]])) } } : config);
+}
 
 /** Have what a file's folder says of it stand when the host loses its power. */
 async function syncFolderOf(path: string): Promise<void> {
@@ -65,7 +66,7 @@ export async function saveToFile(residents: Residents, ref: number | string, pat
   const r = residents.keeper(ref), { domain, name } = r, begun = performance.now();
   let isNamed = false;
   const out = await fileSink(path, () => { isNamed = true; });
-  const { bytes } = await saveDomain(domain, out, { configJson: configJson(r, other), leaveRunning: afterwards === "run", leavePaused: afterwards === "pause", signal: c.signal, progress: tell(c) }).catch(async (e: unknown) => {
+  const { bytes } = await saveDomain(domain, out, { configJson: configJson(r, other, ["uuid"]), leaveRunning: afterwards === "run", leavePaused: afterwards === "pause", signal: c.signal, progress: tell(c) }).catch(async (e: unknown) => {
     if (isNamed && !domain.isGone && domain.suspension === null) await unlink(path).then(() => syncFolderOf(path)).catch((why: Error) => residents.house.messages.say(`${path} holds ${name}, which runs on, and is not to be restored: ${why.message}`));
     else if (isNamed) residents.house.messages.say(`${name} is whole in ${path}, and does not run on`);
     throw e;
@@ -110,7 +111,7 @@ type SendParams = { readonly live?: boolean; readonly postcopy?: boolean; readon
 async function send(residents: Residents, r: Resident & { domain: Domain }, connection: Duplex, params: SendParams, c: TaskContext): Promise<MigrateReport> {
   const { live, postcopy, maxBytesPerSecond, config } = params;
   const report = await sendDomain(r.domain, linkOf(connection), {
-    configJson: configJson(r, underName(r, config)), live: live ?? true, journal: residents.house.journal, signal: c.signal, progress: tell(c), handOver: handOver(r.disks, (r.config.disks ?? []).map(diskFromLibxl)),
+    configJson: configJson(r, config, ["uuid", "name"]), live: live ?? true, journal: residents.house.journal, signal: c.signal, progress: tell(c), handOver: handOver(r.disks, (r.config.disks ?? []).map(diskFromLibxl)),
     ...(postcopy === undefined ? {} : { postcopy }), ...(maxBytesPerSecond === undefined ? {} : { maxBytesPerSecond }),
   }).catch((e: unknown) => {
     if (e instanceof MigrationInDoubt) residents.doubts.hold(e, r.gone);

@@ -20,13 +20,13 @@ import { reviewDisk } from "../../toolstack/xldevices.ts";
 import { checkVdevs, type DiskSpec } from "../../toolstack/xldisk.ts";
 import { logConsole, serveChannel } from "../consoles.ts";
 import { peerOf } from "../disks.ts";
+import { makeFolders } from "../paths.ts";
 import { openDrives } from "./drives.ts";
 import { Doubts } from "./doubts.ts";
 import type { MigrationJournal } from "./journal.ts";
 import type { Messages } from "./messages.ts";
 import { dumpToFile } from "./moves.ts";
 import { presentConfig } from "./present.ts";
-import { makeFolders } from "../paths.ts";
 
 const MAX_IMAGE_BYTES = 2 ** 31 - 1;
 
@@ -37,6 +37,11 @@ export function configOfText(text: string, what: string): LibxlConfig {
   return configOf(checkedBy(DomainConfigJson, what, json));
 }
 
+/** A configuration for a life to come, with whatever images it will find then. @returns it @throws UserError naming the field */
+export function mustBuild(config: LibxlConfig): LibxlConfig {
+  checkConfig({ ...fromLibxl(config).config, kernel: new Uint8Array(1) });
+  return config;
+}
 /** What residents have of their machine. */
 export type House = { readonly machine: Machine; readonly events: EventLog; readonly messages: Messages; /** where consoles are logged and cores are dumped */ readonly folder: string; /** of the domains that are handed over */ readonly journal: MigrationJournal };
 
