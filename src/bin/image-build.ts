@@ -11,8 +11,8 @@ import { mbr, PARTITION_AT } from "../builder/mbr.ts";
 import { tar } from "../builder/tar.ts";
 import { type Base, BaseProgress, baseKey, type ImageChoice, LABEL, mmdebstrapArgs } from "./image-recipe.ts";
 import { type BaseFiles, imageCfg, seedFiles } from "./image-seed.ts";
-import { findProgram, type Programs } from "./programs.ts";
 import { makeFolders } from "./paths.ts";
+import { findProgram, type Programs } from "./programs.ts";
 
 /** How this user comes to be root inside: mmdebstrap's mode, and what to put before a command that must see owners as they are. */
 export type Privilege = { readonly mode: "root" | "unshare" | "fakechroot"; readonly before: readonly string[] };

@@ -9,11 +9,11 @@ import { baseArchive, cfgName, choosePrivilege, drawPassword, FILES, type ImageS
 import { type Base, baseKey, type ImageChoice, imageKey, PACKAGES } from "./image-recipe.ts";
 import { checkHostname, checkKeys, checkUser } from "./image-seed.ts";
 import { debianSources, parseSources, type Source, sourcesText } from "./image-sources.ts";
+import { makeFolders } from "./paths.ts";
 import { needPrograms, Programs } from "./programs.ts";
 import { readWhole } from "./run.ts";
 import { tableText } from "./table.ts";
 import { type Ending, endings, printLine } from "./terminal.ts";
-import { makeFolders } from "./paths.ts";
 
 const OPTIONS: Readonly<Record<string, Option>> = {
   name: { value: "NAME", help: 'what the image is called (default: "debian")' },

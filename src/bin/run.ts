@@ -91,24 +91,23 @@ export function readWhole(path: string, what: string, most: number): Uint8Array 
   }
 }
 
-/** What a domain is run from. `images`: reads its images, for its first life and for each that follows; what was read is let go of in between. */
-export type Runnable = { readonly config: CheckedConfig; readonly channels: readonly ChannelSpec[]; readonly images: (() => Images) | null };
+/** What a domain is run from. `again` reads its images for another life: what was read is let go of meanwhile; null: it is kept. */
+export type Runnable = { readonly config: CheckedConfig; readonly channels: readonly ChannelSpec[]; readonly again: (() => Images) | null };
 type Images = { readonly kernel: Uint8Array; readonly kernelName: string; readonly ramdisk?: Uint8Array; readonly ramdiskName?: string };
 /** One of them: the file, and what it is called in messages. */
-export type ImageFile = { readonly path: string; readonly name: string; readonly what: string };
-/** @returns how they are read @throws UserError when it is called */
-export const imagesOf = (kernel: ImageFile, ramdisk: ImageFile | null) => (): Images => {
-  const read = ({ path, what }: ImageFile): Uint8Array => readWhole(path, what, MAX_IMAGE_BYTES);
-  return { kernel: read(kernel), kernelName: kernel.name, ...(ramdisk ? { ramdisk: read(ramdisk), ramdiskName: ramdisk.name } : {}) };
-};
-/** What can be read once, as a pipe, is kept. */
-export const againOf = (images: () => Images, ...files: readonly (ImageFile | null)[]): Runnable["images"] => (files.every((f) => !f || statSync(f.path, { throwIfNoEntry: false })?.isFile()) ? images : null);
+type ImageFile = { readonly path: string; readonly name: string; readonly what: string };
+/** @returns what is in them, and what reads them anew: null where they can be read once, as a pipe @throws UserError */
+export function readImages(kernel: ImageFile, ramdisk: ImageFile | null): { readonly first: Images; readonly again: (() => Images) | null } {
+  const read = ({ path, what }: ImageFile): Uint8Array => readWhole(path, what, MAX_IMAGE_BYTES), isFile = ({ path }: ImageFile): boolean => statSync(path, { throwIfNoEntry: false })?.isFile() ?? false;
+  const all = (): Images => ({ kernel: read(kernel), kernelName: kernel.name, ...(ramdisk ? { ramdisk: read(ramdisk), ramdiskName: ramdisk.name } : {}) });
+  return { first: all(), again: isFile(kernel) && (!ramdisk || isFile(ramdisk)) ? all : null };
+}
 
 async function loadDomain({ config, kernel, ramdisk, disks, channels }: DomainFile, file: string, isThrowaway: boolean): Promise<Runnable> {
   const image = (what: string, { path, place }: { path: string; place: Place }): ImageFile => ({ path: pathOf(path, file), name: path, what: `${placeText(place)}: ${what}` });
-  const files = [image("kernel", kernel), ramdisk && image("ramdisk", ramdisk)] as const, images = imagesOf(...files), read = images();
-  checkConfig({ ...config, ...read });         // told before a disk is opened
-  return { config: checkConfig({ ...config, ...read, disks: await openDisks(disks, file, isThrowaway) }), channels, images: againOf(images, ...files) };
+  const { first, again } = readImages(image("kernel", kernel), ramdisk && image("ramdisk", ramdisk));
+  checkConfig({ ...config, ...first });         // told before a disk is opened
+  return { config: checkConfig({ ...config, ...first, disks: await openDisks(disks, file, isThrowaway) }), channels, again };
 }
 
 export const runOptions = (parsed: Parsed): RunOptions => {
@@ -183,7 +182,7 @@ export async function runDomains(given: readonly Runnable[], options: RunOptions
   } };
   const lives = [...configs], imageless = new Set<number>(), ends = await Promise.all(configs.map((config, i) => superviseDomain(machine, config, {
     attach: async (domain) => {
-      if (given[i]!.images) dropImages(lives[i]!);
+      if (given[i]!.again) dropImages(lives[i]!);
       if (options.consoleLog !== undefined) logConsole(options.consoleLog, domain.name, domain.views, told);
       const sockets = await serveChannels(domain, given[i]!.channels, told);
       try {
@@ -191,7 +190,7 @@ export async function runDomains(given: readonly Runnable[], options: RunOptions
       } finally { for (const end of sockets) end(); }
     },
     next: async () => {
-      try { return lives[i] = { ...config, ...given[i]!.images?.() }; } catch (e) { imageless.add(i); throw e; }
+      try { return lives[i] = { ...config, ...given[i]!.again?.() }; } catch (e) { imageless.add(i); throw e; }
     },
     ended: (domain, end) => { if (end.crash && !controller.signal.aborted) printCrash(domain.name, end.crash); },
     notice: (text) => { if (!options.quiet) printLine(text); },

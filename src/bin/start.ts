@@ -9,9 +9,9 @@ import { randomMac } from "../toolstack/xlvif.ts";
 import { RECIPE, shellInitramfs } from "../toolstack/initramfs.ts";
 import { numberOption, type Option, optionsHelp, parseArgs } from "./args.ts";
 import { Debian, type Package, type Progress } from "./debian.ts";
-import { againOf, type ImageFile, imagesOf, RUN_OPTIONS, runDomains, runOptions } from "./run.ts";
-import { printLine } from "./terminal.ts";
 import { makeFolders } from "./paths.ts";
+import { readImages, RUN_OPTIONS, runDomains, runOptions } from "./run.ts";
+import { printLine } from "./terminal.ts";
 
 const { strict: _, throwaway: __, ...SHARED } = RUN_OPTIONS;
 const OPTIONS: Readonly<Record<string, Option>> = {
@@ -136,11 +136,11 @@ export async function start(args: string[]): Promise<number> {
   }
   const kernel = own.kernel ?? fetched!.kernel, ramdisk = own.ramdisk ?? fetched!.ramdisk;
   if (options.has("fetch")) { process.stdout.write(`${kernel}\n${ramdisk}\n`); return 0; }
-  const files = ([["kernel", kernel], ["ramdisk", ramdisk]] as const).map(([what, path]): ImageFile => ({ path, name: path, what })), images = imagesOf(files[0]!, files[1]!);
+  const { first, again } = readImages({ path: kernel, name: kernel, what: "kernel" }, { path: ramdisk, name: ramdisk, what: "ramdisk" });
   const config: DomainConfig = {
-    name: "debian", type: "pvh", memoryMiB, cmdline: options.get("cmdline") ?? "console=hvc0", ...images(),
+    name: "debian", type: "pvh", memoryMiB, cmdline: options.get("cmdline") ?? "console=hvc0", ...first,
     ...(own.ramdisk === undefined ? { vifs: [{ mac: randomMac() }] } : {}),
   };
   if (!shared.quiet) printLine(`booting a guest of ${memoryMiB} MiB; ^] leaves and ends it, poweroff inside ends it too`);
-  return runDomains([{ config: checkConfig(config), channels: [], images: againOf(images, ...files) }], shared);
+  return runDomains([{ config: checkConfig(config), channels: [], again }], shared);
 }

@@ -2,10 +2,9 @@
 import type { Domain } from "./domain.ts";
 import type { Hypervisor } from "./hypervisor.ts";
 import { DOMAIN, PCPU } from "./objects.ts";
-import { SCHED_ID, type SchedName } from "./sched_policy.ts";
+import { ALL_PCPUS, SCHED_ID, type SchedName } from "./sched_policy.ts";
 import type { Pool } from "./sched_unit.ts";
 
-const ALL = 0xffffffff;
 /** The pCPUs of a mask, ascending. */
 export const pcpusOf = (mask: number): number[] => Array.from({ length: 32 }, (_, i) => i).filter((i) => mask >>> i & 1);
 
@@ -39,7 +38,7 @@ export function movePcpu(hv: Hypervisor, pcpu: number, to: Pool | null): void {
       if (d.domid === 0 || (pool !== from && pool !== to)) continue;
       for (const v of d.vcpus()) {
         const u = scheduler.unit(v.at);
-        if (pool === from && (u.hard & pool.cpus) === 0) u.hard = ALL;
+        if (pool === from && (u.hard & pool.cpus) === 0) u.hard = ALL_PCPUS;
         scheduler.replace(v.at);
       }
     }
@@ -54,7 +53,7 @@ export function moveDomain(hv: Hypervisor, d: Domain, to: Pool): void {
     hv.set(DOMAIN.pool, d.at, to.id);
     for (const v of d.vcpus()) {
       const u = scheduler.unit(v.at);
-      u.hard = u.soft = ALL;
+      u.hard = u.soft = ALL_PCPUS;
       u.creditNs = u.ranNs = 0;
       u.epoch = to.epoch;
       scheduler.replace(v.at);

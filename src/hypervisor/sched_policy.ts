@@ -78,6 +78,8 @@ export interface Policy {
   account?(units: readonly Unit[], pool: PoolState, now: number): void;
 }
 
+/** An affinity of all pCPUs. */
+export const ALL_PCPUS = 0xffffffff;
 /** Bits set in a mask. */
 export const nrCpus = (mask: number): number => { let n = 0; for (let x = mask >>> 0; x !== 0; x = (x & x - 1) >>> 0) n++; return n; };
 const has = (mask: number, pcpu: number): boolean => (mask >>> pcpu & 1) !== 0;

@@ -11,7 +11,7 @@ import { sendVcpuVirq } from "./event_channel.ts";
 import type { Hypervisor } from "./hypervisor.ts";
 import { lapicStart, lapicTimerFired } from "./lapic.ts";
 import { DOMAIN, HYPERVISOR_ROOT as ROOT, PCPU, PCPU_REQUEST, PCPU_STATE, POOL, VCPU, VPF } from "./objects.ts";
-import { allowed, choose, DEFAULT_BUDGET_NS, DEFAULT_PERIOD_NS, DEFAULT_RATELIMIT_NS, DEFAULT_TSLICE_NS, DEFAULT_WEIGHT, SCHED_ID, sliceOf } from "./sched_policy.ts";
+import { ALL_PCPUS, allowed, choose, DEFAULT_BUDGET_NS, DEFAULT_PERIOD_NS, DEFAULT_RATELIMIT_NS, DEFAULT_TSLICE_NS, DEFAULT_WEIGHT, SCHED_ID, sliceOf } from "./sched_policy.ts";
 import { Pool, poolsOf, VcpuUnit } from "./sched_unit.ts";
 import type { Vcpu } from "./vcpu.ts";
 
@@ -23,7 +23,6 @@ export const SMP_STRETCH_MS = 0.25;
 const LEFT_NS = 50_000_000;
 /** SCHEDOP_watchdog's timers by id - 1. */
 export const WATCHDOGS = ["watchdog1", "watchdog2"] as const;
-const ALL = 0xffffffff;
 
 /** One thread's view of the run queues and the timers. */
 export class Scheduler {
@@ -51,8 +50,8 @@ export class Scheduler {
   /** A new domain's and vCPU's terms. */
   static initDomain(hv: Hypervisor, at: number): void { hv.set(DOMAIN.weight, at, DEFAULT_WEIGHT); }
   static initVcpu(hv: Hypervisor, at: number): void {
-    hv.set(VCPU.hard, at, ALL);
-    hv.set(VCPU.soft, at, ALL);
+    hv.set(VCPU.hard, at, ALL_PCPUS);
+    hv.set(VCPU.soft, at, ALL_PCPUS);
     hv.set(VCPU.periodNs, at, DEFAULT_PERIOD_NS);
     hv.set(VCPU.budgetNs, at, DEFAULT_BUDGET_NS);
     hv.set(VCPU.isExtratime, at, 1);

@@ -20,6 +20,7 @@ export function whyOf(e: unknown): string {
   const { code = "", message } = e as NodeJS.ErrnoException;
   return WORDS[code] ?? (code || message);
 }
+/** The same as a disk's error. */
 const wrap = (name: string, what: string, e: unknown): DiskError => {
   const { code = "" } = e as NodeJS.ErrnoException;
   return new DiskError(FAULTS[code] ?? "io", `${name} cannot be ${what}: ${whyOf(e)}`, { cause: e });

@@ -3,7 +3,7 @@ import { UserError } from "../base/errors.ts";
 import { createPool, destroyPool, moveDomain, movePcpu, pcpusOf } from "../hypervisor/cpupool.ts";
 import type { Domain as HvDomain } from "../hypervisor/domain.ts";
 import { VPF } from "../hypervisor/objects.ts";
-import { nrCpus, type SchedName } from "../hypervisor/sched_policy.ts";
+import { ALL_PCPUS, nrCpus, type SchedName } from "../hypervisor/sched_policy.ts";
 import { utilisation } from "../hypervisor/sched_rtds.ts";
 import type { Pool, VcpuUnit } from "../hypervisor/sched_unit.ts";
 import type { Vcpu } from "../hypervisor/vcpu.ts";
@@ -32,9 +32,9 @@ export type PoolInfo = {
   readonly tsliceMs?: number;
 };
 /** How a domain's vCPUs are placed and served when it is made. */
-export type CpuConfig = { readonly pool: string; /** per vCPU; those beyond: all */ readonly cpus: readonly Affinity[]; readonly cpusSoft: readonly Affinity[]; readonly sched: SchedParams; readonly vcpus: number };
+export type CpuConfig = { readonly pool: string; /** per vCPU; those beyond: all */ readonly cpus: readonly Affinity[]; readonly cpusSoft: readonly Affinity[]; readonly sched: SchedParams; readonly vcpus: number; readonly maxvcpus: number };
 
-const ALL = 0xffffffff, SCHEDS: readonly SchedName[] = ["credit", "credit2", "rtds", "null"], MAX_POOL_NAME = 63;
+const SCHEDS: readonly SchedName[] = ["credit", "credit2", "rtds", "null"], MAX_POOL_NAME = 63;
 /** xl's own limits: sched-credit(2) -w and -c, sched-rtds -p and -b (public/domctl.h, xen/common/sched/rt.c) */
 const LIMITS = { weight: 65535, leastUs: 10, mostUs: 4_294_967, ratelimitUs: [100, 500_000], tsliceMs: [1, 1000] } as const;
 const whole = (x: unknown, least: number, most: number): x is number => typeof x === "number" && Number.isSafeInteger(x) && x >= least && x <= most;
@@ -74,7 +74,7 @@ export class Cpus {
     return there.length === this.#nrPcpus ? "all" : there;
   }
   #mask(a: Affinity): number {
-    if (a === "all") return ALL;
+    if (a === "all") return ALL_PCPUS;
     if (a.length === 0) throw new UserError("An affinity names at least one pCPU");
     for (const i of a) this.#checkPcpu(i);
     return a.reduce((mask, i) => (mask | 1 << i) >>> 0, 0);
@@ -166,12 +166,12 @@ export class Cpus {
     if (asked > there + 1e-9) throw new UserError(`${pool.name} cannot keep that: its vCPUs would reserve ${asked.toFixed(2)} pCPUs, and it has ${there}; lower a budget, or add a pCPU`);
   }
   /** Where a domain would be placed, which this says beforehand. @throws UserError where it cannot be */
-  placeFor(c: Pick<CpuConfig, "pool" | "cpus" | "cpusSoft">): Pool {
+  placeFor(c: CpuConfig): Pool {
     const { pools } = this.#hv.scheduler, pool = c.pool === "" ? pools[0] : pools.find((p) => p.isUsed && p.name === c.pool);
     if (!pool) throw new UserError(`pool: There is no cpupool "${c.pool}"; there are ${this.pools().map((p) => `"${p.name}"`).join(", ")}`);
     if (pool.cpus === 0) throw new UserError(`pool: ${pool.name} has no pCPUs`);
-    for (const soft of c.cpusSoft) this.#mask(soft);
-    for (const hard of c.cpus) this.#hardMask(hard, pool);
+    for (const soft of c.cpusSoft.slice(0, c.maxvcpus)) this.#mask(soft);
+    for (const hard of c.cpus.slice(0, c.maxvcpus)) this.#hardMask(hard, pool);
     return pool;
   }
   /** Place a domain that was just made and does not run yet. */
