@@ -36,6 +36,8 @@ export interface Call {
   flushTlbs(): void;
   /** Do not finish: run the instruction again, with this in place of the first argument. */
   again(firstArgument: number): void;
+  /** Wait until the guest's frame is there, where it is on its way: for handlers that take hold of it. Not under a lock. */
+  awaitFrame(gfn: number): boolean;
   /** May the domain's interrupts be delivered now? */
   hasDeliverable(): boolean;
 }

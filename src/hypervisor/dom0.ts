@@ -7,6 +7,7 @@ import { GNTST } from "../abi/grant_table.ts";
 import { SharedInfo, VcpuInfo } from "../abi/xen.ts";
 import { P2M_RW } from "../memory/p2m.ts";
 import { readConring } from "./conring.ts";
+import type { Arrival } from "./arrival.ts";
 import { Domain } from "./domain.ts";
 import { allocUnbound, bindInterdomain, close, send, status } from "./event_channel.ts";
 import { type GrantMapping, mapGrant, unmapGrant } from "./grant_table.ts";
@@ -43,7 +44,10 @@ export class Dom0 {
   readonly #changed = new Set<() => void>();
   readonly #console = new Map<number, (bytes: Uint8Array) => void>();
   readonly #pages = new Map<number, number>();
+  /** domains that run while pages of theirs are on their way, by domid */
+  readonly arrivals = new Map<number, Arrival>();
   #seenExc = 0;
+  #seenAwaits = 0;
   #closed = false;
   #timer: ReturnType<typeof setInterval> | null = null;
 
@@ -105,6 +109,11 @@ export class Dom0 {
       this.#seenExc = exc;
       this.#drainConsoles();
       for (const handler of [...this.#changed]) handler();
+    }
+    const awaits = hv.load(ROOT.nrAwaits, hv.root);
+    if (awaits !== this.#seenAwaits) {
+      this.#seenAwaits = awaits;
+      for (const arrival of this.arrivals.values()) arrival.poll();
     }
     if (Atomics.exchange(u8, info + VcpuInfo.evtchn_upcall_pending.at, 0) === 0) return;
     for (let half = 0; half < 2; half++) {

@@ -54,13 +54,19 @@ const OPS: Readonly<Record<number, Op>> = {
   [EVTCHNOP.reset]: (c, arg) => events.reset(self(c, copyIn(c, arg, E.EvtchnReset.sizeof).getUint16(0, true))),
   [EVTCHNOP.init_control]: (c, arg) => {
     const s = copyIn(c, arg, E.EvtchnInitControl.sizeof), C = E.EvtchnInitControl;
-    const rc = initControl(c.d, C.vcpu.get(s, 0), num(C.control_gfn.get(s, 0)), C.offset.get(s, 0));
+    const gfn = num(C.control_gfn.get(s, 0));
+    c.awaitFrame(gfn);
+    const rc = initControl(c.d, C.vcpu.get(s, 0), gfn, C.offset.get(s, 0));
     if (rc !== 0) return rc;
     C.link_bits.set(s, 0, E.EVTCHN_FIFO.LINK_BITS);
     copyOut(c, arg, s);
     return 0;
   },
-  [EVTCHNOP.expand_array]: (c, arg) => expandArray(c.d, num(E.EvtchnExpandArray.array_gfn.get(copyIn(c, arg, E.EvtchnExpandArray.sizeof), 0))),
+  [EVTCHNOP.expand_array]: (c, arg) => {
+    const gfn = num(E.EvtchnExpandArray.array_gfn.get(copyIn(c, arg, E.EvtchnExpandArray.sizeof), 0));
+    c.awaitFrame(gfn);
+    return expandArray(c.d, gfn);
+  },
   [EVTCHNOP.set_priority]: (c, arg) => {
     const s = copyIn(c, arg, E.EvtchnSetPriority.sizeof);
     return events.setPriority(c.d, E.EvtchnSetPriority.port.get(s, 0), E.EvtchnSetPriority.priority.get(s, 0));

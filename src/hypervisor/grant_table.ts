@@ -58,6 +58,12 @@ const entryAt = (d: Domain, ref: number): number =>
   ((d.hv.word(DOMAIN.grantMfn, d.at, Math.floor(ref / ENTRIES_PER_FRAME)) << 12) >>> 0) + (ref % ENTRIES_PER_FRAME) * GrantEntryV1.sizeof;
 const activeAt = (d: Domain, ref: number): number => d.hv.word(DOMAIN.grantActive, d.at, Math.floor(ref / ENTRIES_PER_FRAME)) + (ref % ENTRIES_PER_FRAME) * ACTIVE.sizeof;
 
+/** The gfn that a grant names now, or -1; the guest may change it at any time. */
+export function grantedGfn(d: Domain, ref: number): number {
+  if (!(ref >= 0 && ref < nrGrantFrames(d) * ENTRIES_PER_FRAME)) return -1;
+  const { u32 } = d.hv.views, entry = entryAt(d, ref), flags = Atomics.load(u32, entry >>> 2) & GTF.type_mask;
+  return flags === GTF.permit_access ? Atomics.load(u32, (entry + GrantEntryV1.frame.at) >>> 2) : -1;
+}
 /** Say in the guest's entry that it is in use. @returns GNTST_* */
 function setStatus(d: Domain, entry: number, forDomid: number, isReadonly: boolean, isPinned: boolean): number {
   const { u32 } = d.hv.views, word = entry >>> 2;

@@ -69,6 +69,8 @@ export const HYPERVISOR_ROOT = struct(HYPERVISOR_BYTES, {
   lastTsc: u64(0x40),
   /** held by guests' locked accesses that no single atomic operation makes (x86/mmu.ts) */
   busLock: i32(0x50),
+  /** counts vCPUs that came to need a frame that is on its way: domain 0 looks at them when it changed */
+  nrAwaits: u32(0x54),
   /** addresses of all vCPUs, a slot each, 0 free */
   vcpus: bytes(0x1000, MAX_VCPUS_TOTAL * 4),
   /** addresses of domains by domid */
@@ -136,6 +138,8 @@ export const DOMAIN = struct(4096, {
   logDirty: i32(0x284),
   /** how far its system time is ahead of the machine's, in ns: it has come from another machine and not noticed */
   timeOffsetNs: f64(0x288),
+  /** nonzero: frames of its memory may be on their way, see arrival.ts */
+  isArriving: i32(0x290),
   vcpus: bytes(0x300, MAX_VCPUS * 4),
   /** per grant frame: mfn, address of the active entries, gfn it was mapped at (or 0xffffffff) */
   grantMfn: bytes(0x500, MAX_GRANT_FRAMES * 4), grantActive: bytes(0x600, MAX_GRANT_FRAMES * 4), grantGfn: bytes(0x700, MAX_GRANT_FRAMES * 4),
@@ -202,9 +206,11 @@ export const VCPU = struct(4096, {
   mustLeave: i32(0xc04),
   /** an NMI waits; several are one [Atomics] */
   nmiPending: i32(0xc74),
+  /** 1 + the gfn that it waits for, 0: none [Atomics] */
+  awaits: i32(0xc78),
   /** under runLock: see Unit of sched_policy.ts and VcpuUnit of sched_unit.ts; homePcpu: 1 + where it ran last */
   creditNs: f64(0xc08), chargedNs: f64(0xc10), startedNs: f64(0xc18), sliceEndNs: f64(0xc20), periodNs: f64(0xc28), budgetNs: f64(0xc30), leftNs: f64(0xc38), deadlineNs: f64(0xc40), ranNs: f64(0xc48),
   epoch: u32(0xc50), hard: u32(0xc54), soft: u32(0xc58), level: u32(0xc5c), isExtratime: u32(0xc60), assigned: u32(0xc64), yielded: u32(0xc68), isBoosted: u32(0xc6c), homePcpu: u32(0xc70),
 });
-/** VCPU.pauseFlags. down: not brought up; blocked: waits for an event; polling: in SCHEDOP_poll (with blocked) */
-export const VPF = { down: 1, blocked: 2, polling: 4 } as const;
+/** VCPU.pauseFlags. down: not brought up; blocked: waits for an event; polling: in SCHEDOP_poll (with blocked); awaiting: needs a page that is on its way */
+export const VPF = { down: 1, blocked: 2, polling: 4, awaiting: 8 } as const;

@@ -6,7 +6,7 @@ import { TRACE, TRACE_CLASS } from "../base/trace.ts";
 import { FRAME } from "../memory/frames.ts";
 import { p2mLookup } from "../memory/p2m.ts";
 import type { Engine } from "../x86/engine.ts";
-import { P2M_CLEAN, P2M_CODE, type Platform } from "../x86/platform.ts";
+import { P2M_AWAITED, P2M_CLEAN, P2M_CODE, type Platform } from "../x86/platform.ts";
 import { CPU, EFLAGS, EXIT, MODE } from "../x86/state.ts";
 import type { Args, Call } from "./call.ts";
 import { writeConring } from "./conring.ts";
@@ -18,7 +18,7 @@ import {
   APIC_BASE, APIC_PAGE, isX2apic, lapicAcknowledge, lapicMmioRead, lapicMmioWrite, lapicPending, lapicTpr, MSR_TSC_DEADLINE, setLapicTpr, setTscDeadline,
   tscDeadline, X2APIC_MSRS, x2apicRead, x2apicWrite,
 } from "./lapic.ts";
-import { DOMAIN, HYPERVISOR_ROOT as ROOT, PCPU, PCPU_REQUEST, VCPU } from "./objects.ts";
+import { DOMAIN, HYPERVISOR_ROOT as ROOT, PCPU, PCPU_REQUEST, VCPU, VPF } from "./objects.ts";
 import type { Profiler } from "./profile.ts";
 import type { Vcpu } from "./vcpu.ts";
 
@@ -33,6 +33,8 @@ const FIXED_MSRS = new Map<number, bigint>([[0x8b, 0n], [0xc0010010, 0n], [0xc00
   [0xc0010064, 0n], [0xc0010114, 0n], [0xc0011029, 2n], [0xc0011022, 0n], [0xc001102a, 0n], [0xc0010055, 0n], [0x1d9, 0n], [0x1db, 0n], [0x1dc, 0n]]);
 const WRITES_DROPPED = new Set<number>([0x1b, 0x1d9, 0xc0010015, 0xc001001f, 0xc0011022, 0xc0011029, 0xc001102a]);
 const HYPERVISOR_IRET = 23;
+/** How long a pCPU waits for a page in the middle of something, and nobody else runs on it; how often it looks up. */
+const AWAIT_MS = 30_000, AWAIT_LOOK_MS = 50;
 
 /** One per pCPU; `load` says which vCPU it serves. */
 export class PvhPlatform implements Platform, Call {
@@ -50,6 +52,8 @@ export class PvhPlatform implements Platform, Call {
   #root = 0;
   /** index of its domain's DOMAIN.logDirty */
   #logDirty = 0;
+  /** index of its domain's DOMAIN.isArriving */
+  #isArriving = 0;
   readonly #u32: Uint32Array;
   readonly #frameTable: number;
   readonly #args: Args;
@@ -71,6 +75,7 @@ export class PvhPlatform implements Platform, Call {
     this.d = v.domain;
     this.#root = v.domain.p2m.root;
     this.#logDirty = (v.domain.at + DOMAIN.logDirty.at) >>> 2;
+    this.#isArriving = (v.domain.at + DOMAIN.isArriving.at) >>> 2;
   }
   #reg(field: { at: number }): number { return this.#u32[(this.cpu + field.at) >>> 2] as number; }
 
@@ -78,11 +83,37 @@ export class PvhPlatform implements Platform, Call {
   frameOf(gfn: number): number {
     const entry = p2mLookup(this.#u32, this.#root, gfn);
     if (entry === 0) return 0;
+    if (this.#u32[this.#isArriving] !== 0 && this.hv.mm.frames.isAwaited(entry >>> 12)) return ((entry & ~0xfff) | P2M_AWAITED) >>> 0;
     const hasCode = Atomics.load(this.#u32, this.#frameTable + (entry >>> 12) * (FRAME.sizeof >>> 2) + (FRAME.codeCpus.at >>> 2)) !== 0;
     const isClean = this.#u32[this.#logDirty] !== 0 && !this.hv.mm.frames.isDirty(entry >>> 12);
     return ((entry & ~0xffc) | (hasCode ? P2M_CODE : 0) | (isClean ? P2M_CLEAN : 0)) >>> 0;
   }
   dirtied(frame: number): void { this.hv.mm.frames.markDirty(frame); }
+  awaited(gfn: number): void {
+    const { hv, v } = this;
+    hv.or(VCPU.pauseFlags, v.at, VPF.awaiting);
+    this.#askFor(gfn);
+    if (this.#isAwaited(gfn)) return;
+    hv.store(VCPU.awaits, v.at, 0);        // it came meanwhile, and whoever brought it may have looked before
+    hv.and(VCPU.pauseFlags, v.at, ~VPF.awaiting);
+  }
+  awaitFrame(gfn: number): boolean {
+    const { hv, v, d } = this, word = (v.at + VCPU.awaits.at) >>> 2, untilMs = performance.now() + AWAIT_MS;
+    if (!this.#isAwaited(gfn)) return true;
+    this.#askFor(gfn);
+    while (this.#isAwaited(gfn) && !hv.stopped && !d.isShutDown && !d.isDying) {
+      Atomics.wait(hv.views.i32, word, gfn + 1, AWAIT_LOOK_MS);
+      if (performance.now() > untilMs) d.crash(`Its page at gfn 0x${gfn.toString(16)} did not come within ${AWAIT_MS / 1000} s, where it cannot be left waiting`, v.id);
+    }
+    hv.store(VCPU.awaits, v.at, 0);
+    return !this.#isAwaited(gfn);
+  }
+  #isAwaited(gfn: number): boolean { return (this.frameOf(gfn) & P2M_AWAITED) !== 0; }
+  #askFor(gfn: number): void {
+    this.hv.store(VCPU.awaits, this.v.at, gfn + 1);
+    this.hv.add(ROOT.nrAwaits, this.hv.root, 1);
+    this.hv.wakeDom0();
+  }
   /** What the engine tells of frames with decoded code; see FRAME.codeCpus. */
   readonly code = {
     mark: (mfn: number): void => {
@@ -193,6 +224,7 @@ export class PvhPlatform implements Platform, Call {
   /** Fill a page of the guest's with a stub a hypercall: mov eax, number; vmmcall; ret. */
   #hypercallPage(value: bigint): boolean {
     if ((value & 0xfffn) !== 0n) return false;
+    this.awaitFrame(Math.floor(Number(value) / 4096));
     const page = new Uint8Array(4096), dv = new DataView(page.buffer);
     for (let nr = 0; nr < 4096 / HYPERCALL_STUB_BYTES; nr++) {
       const at = nr * HYPERCALL_STUB_BYTES;

@@ -58,7 +58,9 @@ function registerVcpuInfo(c: Call, v: Vcpu, arg: bigint): number {
   const r = copyIn(c, arg, VcpuRegisterVcpuInfo.sizeof), offset = VcpuRegisterVcpuInfo.offset.get(r, 0), { hv } = c;
   if (offset > 4096 - VcpuInfo.sizeof || offset & 3) return -EINVAL;
   if (hv.get(VCPU.vcpuInfoMfn, v.at) !== 0 || (v !== c.v && v.isUp)) return -EINVAL;
-  const mfn = pinGuestFrame(c.d, num(VcpuRegisterVcpuInfo.mfn.get(r, 0)));
+  const gfn = num(VcpuRegisterVcpuInfo.mfn.get(r, 0));
+  c.awaitFrame(gfn);
+  const mfn = pinGuestFrame(c.d, gfn);
   if (mfn === 0) return -EINVAL;
   const at = ((mfn << 12) >>> 0) + offset, old = v.vcpuInfo, { u8, i32 } = hv.views;
   if (old !== 0) u8.copyWithin(at, old, old + VcpuInfo.sizeof);

@@ -18,8 +18,8 @@ export const FRAME = struct(16, {
   /** a bit for each pCPU that has decoded code from this frame */
   codeCpus: u32(12),
 });
-/** FRAME.flags. heap: a hypervisor object; shared: given to a guest by Xen (shared info, grant table); dirty: written since `takeDirty` last asked (a pCPU's stores count where its domain's log is on) [Atomics] */
-export const FRAME_FLAG = { allocated: 1, heap: 2, shared: 4, dirty: 8 } as const;
+/** FRAME.flags. heap: a hypervisor object; shared: given to a guest by Xen (shared info, grant table); dirty: written since `takeDirty` last asked (a pCPU's stores count where its domain's log is on) [Atomics]; awaited: its bytes are still on their way from another machine, see hypervisor/arrival.ts [Atomics] */
+export const FRAME_FLAG = { allocated: 1, heap: 2, shared: 4, dirty: 8, awaited: 16 } as const;
 
 /** Machine memory is used up. Becomes -ENOMEM at a hypercall's exit and a message at the toolstack's. */
 export class MachineMemoryExhausted extends Error {
@@ -137,6 +137,10 @@ export class Frames {
   markDirty(mfn: number): void { Atomics.or(this.#views.u16, this.#flagsWord(mfn), FRAME_FLAG.dirty); }
   /** @returns whether it was written since the last time */
   takeDirty(mfn: number): boolean { return (Atomics.and(this.#views.u16, this.#flagsWord(mfn), ~FRAME_FLAG.dirty) & FRAME_FLAG.dirty) !== 0; }
+  isAwaited(mfn: number): boolean { return (Atomics.load(this.#views.u16, this.#flagsWord(mfn)) & FRAME_FLAG.awaited) !== 0; }
+  setAwaited(mfn: number): void { Atomics.or(this.#views.u16, this.#flagsWord(mfn), FRAME_FLAG.awaited); }
+  /** Its bytes are there. */
+  clearAwaited(mfn: number): void { Atomics.and(this.#views.u16, this.#flagsWord(mfn), ~FRAME_FLAG.awaited); }
   /** What was decoded from the frame is void. */
   newCode(mfn: number): void { Atomics.add(this.#views.u32, (this.entryAt(mfn) + FRAME.codeGen.at) >>> 2, 1); }
   /** Say that a frame's bytes were changed by a hand other than a pCPU's own stores, after that. @returns the pCPUs (a bit each) that should look again */

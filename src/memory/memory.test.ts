@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { FRAME, MachineMemoryExhausted } from "./frames.ts";
+import { GfnSet } from "./gfn_set.ts";
 import { GuestAddressError, GuestMemory } from "./guest_memory.ts";
 import { MachineMemory, heapBytes } from "./machine.ts";
 import { P2M_RW, P2M_R, P2m } from "./p2m.ts";
@@ -85,4 +86,17 @@ test("a machine of 4 GiB has frames up to the last byte", () => {
   const mem = new GuestMemory(mm.views, mm.frames, p2m.root);
   mem.write(4095, new Uint8Array([9]));
   assert.equal(mm.views.u8[2 ** 32 - 1], 9);
+});
+
+test("a set of gfns finds what was put into it", () => {
+  const set = new GfnSet(), put = [0, 7, 8, 32767, 32768, 2 ** 29 + 5];
+  for (const gfn of put) set.add(gfn);
+  assert.deepEqual(set.filter(() => true), put);
+  assert.deepEqual(set.filter((gfn) => gfn > 8), put.slice(3));
+  assert.equal(set.size, put.length);
+  set.add(7);
+  set.delete(8);
+  set.delete(8);
+  assert.equal(set.size, put.length - 1);
+  assert.deepEqual([set.has(8), set.has(7), set.has(9), set.has(2 ** 29)], [false, true, false, false]);
 });

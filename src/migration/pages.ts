@@ -1,6 +1,7 @@
 /** Pages of a domain's memory into PAGE_DATA records and back: copied whole, summed as they were copied, and pages of zeros told by name only. */
 import { UserError } from "../base/errors.ts";
 import type { Domain } from "../hypervisor/domain.ts";
+import { GfnSet } from "../memory/gfn_set.ts";
 import { P2M_TYPE, GFN_BITS } from "../memory/p2m.ts";
 import { BATCH_MAX, checksum, PageDataHeader, parsePfns, PFINFO, REC, recordName, RHDR, type RecordHead, type RecordReader } from "./libxc.ts";
 import { deflated } from "./deflated.ts";
@@ -18,39 +19,6 @@ export function* ownPages(d: Domain): Generator<Page> {
 function isZero(words: Int32Array, at: number): boolean {
   for (const end = at + WORDS; at < end; at += 4) if ((words[at]! | words[at + 1]! | words[at + 2]! | words[at + 3]!) !== 0) return false;
   return true;
-}
-
-/** A set of gfns, a bit each where there are any. */
-export class GfnSet {
-  readonly #chunks = new Map<number, Uint8Array>();
-  has(gfn: number): boolean { return ((this.#chunks.get(gfn >>> 15)?.[gfn >>> 3 & 4095] ?? 0) >>> (gfn & 7) & 1) !== 0; }
-  size = 0;
-  add(gfn: number): void {
-    if (this.has(gfn)) return;
-    this.size++;
-    this.#chunk(gfn)[gfn >>> 3 & 4095]! |= 1 << (gfn & 7);
-  }
-  delete(gfn: number): void {
-    if (!this.has(gfn)) return;
-    this.size--;
-    this.#chunk(gfn)[gfn >>> 3 & 4095]! &= ~(1 << (gfn & 7));
-  }
-  #chunk(gfn: number): Uint8Array {
-    const known = this.#chunks.get(gfn >>> 15), chunk = known ?? new Uint8Array(4096);
-    if (!known) this.#chunks.set(gfn >>> 15, chunk);
-    return chunk;
-  }
-  /** Those that `holds` of. */
-  filter(holds: (gfn: number) => boolean): number[] {
-    const found: number[] = [];
-    for (const [key, chunk] of this.#chunks) {
-      for (let i = 0; i < chunk.length; i++) {
-        const bits = chunk[i]!;
-        if (bits !== 0) for (let bit = 0; bit < 8; bit++) if (bits >>> bit & 1 && holds(key * 32768 + i * 8 + bit)) found.push(key * 32768 + i * 8 + bit);
-      }
-    }
-    return found;
-  }
 }
 
 /** Makes PAGE_DATA records of pages. */
@@ -123,9 +91,9 @@ export class PageWriter {
   }
 }
 
-/** Read a PAGE_DATA record's pages into a domain that does not run, giving it the frames it lacks. @throws StreamError, UserError for more than the domain may have, MachineMemoryExhausted */
-export async function readPages(from: Source, reader: RecordReader, head: RecordHead, d: Domain): Promise<number> {
-  const { u8 } = d.hv.views, sumIn = xxh32In(d.hv.mm.memory), first = new Uint8Array(HEAD), dv = new DataView(first.buffer);
+/** What a PAGE_DATA record says before its pages, all of it as it came, too. @throws StreamError */
+async function readNames(from: Source, head: RecordHead): Promise<{ readonly count: number; readonly opening: Uint8Array; readonly gfns: Float64Array; readonly types: Uint8Array; readonly nrWithData: number }> {
+  const first = new Uint8Array(HEAD), dv = new DataView(first.buffer);
   RHDR.type.set(dv, 0, head.type);
   RHDR.length.set(dv, 0, head.lengthBytes);
   if (head.lengthBytes < PageDataHeader.sizeof + 8) throw new StreamError(`The stream's ${recordName(head)} has ${head.lengthBytes} bytes, fewer than a page's number takes: the stream is damaged`);
@@ -135,7 +103,31 @@ export async function readPages(from: Source, reader: RecordReader, head: Record
   const opening = new Uint8Array(HEAD + count * 8);
   opening.set(first);
   await from.readInto(opening.subarray(HEAD));
-  const { gfns, types } = parsePfns(head, new DataView(opening.buffer, RHDR.sizeof, PageDataHeader.sizeof), new BigUint64Array(opening.buffer, HEAD, count), 2 ** GFN_BITS);
+  return { count, opening, ...parsePfns(head, new DataView(opening.buffer, RHDR.sizeof, PageDataHeader.sizeof), new BigUint64Array(opening.buffer, HEAD, count), 2 ** GFN_BITS) };
+}
+/** Where pages are read to that are believed when the whole record has been read, and not before. */
+export class PageBuffer {
+  #memory: WebAssembly.Memory | null = null;
+  /** Read a PAGE_DATA record. @param place gets each page, null: of zeros, or not there any more @throws StreamError */
+  async read(from: Source, reader: RecordReader, head: RecordHead, place: (gfn: number, bytes: Uint8Array | null) => void): Promise<void> {
+    const { opening, gfns, types, nrWithData } = await readNames(from, head), nrWasmPages = Math.max(1, Math.ceil(nrWithData * PAGE / WASM_PAGE));
+    if (!this.#memory || this.#memory.buffer.byteLength < nrWithData * PAGE) this.#memory = new WebAssembly.Memory({ initial: nrWasmPages, maximum: nrWasmPages, shared: true });
+    const bytes = new Uint8Array(this.#memory.buffer), sumIn = xxh32In(this.#memory);
+    await from.readInto(bytes.subarray(0, nrWithData * PAGE));
+    let sum = xxh32(opening), at = 0;
+    for (let i = 0; i < nrWithData; i++) sum = sumIn(i * PAGE, PAGE, sum);
+    await reader.covered(head, sum);
+    for (const [i, gfn] of gfns.entries()) {
+      const isHere = types[i] === PFINFO.NOTAB;
+      place(gfn, isHere ? bytes.subarray(at, at + PAGE) : null);
+      if (isHere) at += PAGE;
+    }
+  }
+}
+
+/** Read a PAGE_DATA record's pages into a domain that does not run, giving it the frames it lacks. @throws StreamError, UserError for more than the domain may have, MachineMemoryExhausted */
+export async function readPages(from: Source, reader: RecordReader, head: RecordHead, d: Domain): Promise<number> {
+  const { u8 } = d.hv.views, sumIn = xxh32In(d.hv.mm.memory), { count, opening, gfns, types } = await readNames(from, head);
   populate(d, gfns, types);
   let sum = xxh32(opening);
   // pages whose frames lie behind one another are read in one go

@@ -15,7 +15,7 @@ import { collector, recordsOf, startOfRecords, streamOf, withoutOptional } from 
 import { ImageReader, writeImageEnd, writeImageStart } from "./image.ts";
 import { covered, REC, recName } from "./libxc.ts";
 import { MESSAGE, messageBytes, readMessage } from "./messages.ts";
-import { GfnSet, ownPages, PageWriter } from "./pages.ts";
+import { ownPages, PageWriter } from "./pages.ts";
 import { Sink, Source, StreamError } from "./stream.ts";
 import { xxh32, xxh32In } from "./xxh32.ts";
 
@@ -220,19 +220,6 @@ test("places of code are hints: what cannot be is left out", () => {
   const places = [{ gfn: 5, offset: 4095, mode: 2 }, { gfn: 2 ** 30 - 1, offset: 0, mode: 1 }];
   assert.deepEqual(parsePlaces(encodePlaces([places[0]!, { gfn: 5, offset: 4096, mode: 2 }, { gfn: 2 ** 30, offset: 0, mode: 2 }, { gfn: 1, offset: 0, mode: 3 }, places[1]!])), places);
   assert.deepEqual(parsePlaces(new Uint8Array(7)), []);
-});
-
-test("a set of gfns finds what was put into it", () => {
-  const set = new GfnSet(), put = [0, 7, 8, 32767, 32768, 2 ** 29 + 5];
-  for (const gfn of put) set.add(gfn);
-  assert.deepEqual(set.filter(() => true), put);
-  assert.deepEqual(set.filter((gfn) => gfn > 8), put.slice(3));
-  assert.equal(set.size, put.length);
-  set.add(7);
-  set.delete(8);
-  set.delete(8);
-  assert.equal(set.size, put.length - 1);
-  assert.deepEqual([set.has(8), set.has(7), set.has(9), set.has(2 ** 29)], [false, true, false, false]);
 });
 
 test("messages are xl's sentences, and a report of failure has its reason", async () => {

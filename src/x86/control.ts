@@ -15,7 +15,7 @@ export function needCpl0(cpu: Cpu): void { if (cpu.cpl !== 0) throw gp0(); }
 /** PAE outside long mode: the four PDPTEs may not have reserved bits set where present. */
 function checkPdptes(cpu: Cpu, cr3: bigint): void {
   const base = Number(cr3 & 0xffffffe0n), reserved = 0x1e6n | BigInt.asUintN(64, -1n << BigInt(cpu.mmu.maxPhysAddr));
-  const packed = cpu.platform.frameOf(Math.floor(base / 4096));
+  const packed = cpu.mmu.frame(Math.floor(base / 4096));
   for (let i = 0; i < 4; i++) {
     const e = packed === 0 ? -1n : cpu.v.dv.getBigUint64(((packed - (packed & 0xfff)) >>> 0) + base % 4096 + i * 8, true);
     if (e & 1n && e & reserved) throw gp0();

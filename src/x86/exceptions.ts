@@ -35,7 +35,7 @@ export function combine(first: number, second: GuestFault): GuestFault | null {
 export function deliver(cpu: Cpu, vector: number, errorCode: number, cause: Cause): void {
   for (;;) {
     try {
-      enter(cpu, vector, errorCode, cause);
+      cpu.mmu.waiting(() => enter(cpu, vector, errorCode, cause));       // an interrupt has been taken off its queue
       return;
     } catch (f) {
       if (!(f instanceof GuestFault)) throw f;

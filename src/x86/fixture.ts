@@ -2,7 +2,7 @@
 import { Views } from "../base/views.ts";
 import { Cpu } from "./cpu.ts";
 import { CODE_AT } from "./layout.ts";
-import { P2M_CLEAN, P2M_CODE, P2M_READ, P2M_WRITE, type Platform } from "./platform.ts";
+import { P2M_AWAITED, P2M_CLEAN, P2M_CODE, P2M_READ, P2M_WRITE, type Platform } from "./platform.ts";
 import { CPU, CR0, CR4, CS, DS, EFER, EFLAGS, ES, FS, GS, LDTR, SS, TR } from "./state.ts";
 import { setFlags } from "./flags.ts";
 
@@ -48,7 +48,13 @@ export class Fixture implements Platform {
   machine(gpa: number): number { return RAM_AT + gpa; }
 
   // Platform -------------------------------------------------------------------
+  /** gfns that have not come, and what became of each that was needed; `comes`: whether a wait for it ends well */
+  readonly absent = new Set<number>();
+  comes = true;
+  awaited(gfn: number): void { this.diary.push(`leaves for ${gfn.toString(16)}`); }
+  awaitFrame(gfn: number): boolean { this.diary.push(`waits for ${gfn.toString(16)}`); if (this.comes) this.absent.delete(gfn); return this.comes; }
   frameOf(gfn: number): number {
+    if (this.absent.has(gfn)) return RAM_AT + gfn * 4096 + P2M_AWAITED;
     return gfn < this.frames ? (RAM_AT + gfn * 4096) + (P2M_READ | (this.readOnly.has(gfn) ? 0 : P2M_WRITE) | (this.code.has(gfn) ? P2M_CODE : 0) | (this.clean.has(gfn) ? P2M_CLEAN : 0)) : 0;
   }
   /** Frames whose first write is to be told of. */

@@ -9,7 +9,7 @@ import { Cpu, canonical } from "./cpu.ts";
 import { ADDR, type Insn, Undecodable, decode } from "./decode.ts";
 import type { Engine, EngineOptions } from "./engine.ts";
 import { deliver } from "./exceptions.ts";
-import { GuestFault } from "./fault.ts";
+import { GuestFault, NO_VECTOR } from "./fault.ts";
 import { fpHelpers } from "./fp-glue.ts";
 import { CONTEXT, REC } from "./layout.ts";
 import type { Platform } from "./platform.ts";
@@ -25,8 +25,6 @@ import type { TlbTurn } from "./tlb.ts";
 const TABLE_SIZE = 32768;
 /** The widest limits: the same bytes then serve every machine. */
 const MEMORY: MemorySpec = { min: 1, max: 65536, shared: true };
-/** Not a vector: the instruction shall be executed once more, by its stub. */
-const RETRY = 255;
 type Runtime = Cpu["bulk"] & { interpret(rec: number): void; step(rec: number): number; resume(): number };
 
 export class Interpreter implements Engine {
@@ -111,7 +109,7 @@ export class Interpreter implements Engine {
     cpu.onCodeWrite = (machine, size) => {
       options.code?.wrote(Math.floor(machine / 4096));
       // a region cannot notice that it has been overwritten: the store is undone, and made again by the interpreter
-      if (this.code.invalidate(machine, size) && this.isTranslating && mmu.isDirect && !this.isRetrying) throw new GuestFault(RETRY);
+      if (this.code.invalidate(machine, size) && this.isTranslating && mmu.isDirect && !this.isRetrying) throw new GuestFault(NO_VECTOR.retry);
     };
   }
 
@@ -187,7 +185,12 @@ export class Interpreter implements Engine {
       this.settle();
       if (i32[HOT]) { const hot = i32[HOT]!; i32[HOT] = 0; this.regions.heated(hot, cpu.rip); }
       if (i32[STAYED]) { const stayed = i32[STAYED]!; i32[STAYED] = 0; this.regions.heated(stayed, this.ripOf(stayed, cpu.get(CPU.stayedBase))); }
-      if (i32[FAULT] === RETRY + 1) { i32[FAULT] = 0; i32[LINK] = 0; this.isRetrying = true; }
+      if (i32[FAULT] === NO_VECTOR.retry + 1) { i32[FAULT] = 0; i32[LINK] = 0; this.isRetrying = true; }
+      if (i32[FAULT] === NO_VECTOR.awaited + 1) {
+        i32[FAULT] = 0; i32[LINK] = 0; i32[EXIT_] = EXIT.await;
+        platform.awaited?.(cpu.get(CPU.errorCode));
+        return EXIT.await;
+      }
       if (i32[FAULT]) {
         const vector = i32[FAULT]! - 1 === VECTOR.GP && cpu.isNonCanonical && this.usesStack() ? VECTOR.SS : i32[FAULT]! - 1, error = cpu.get(CPU.errorCode);
         cpu.isNonCanonical = false;
@@ -258,7 +261,11 @@ export class Interpreter implements Engine {
     this.isRetrying = false;
     if (next) cpu.rip = this.ripOf(next);
     if (cpu.get(CPU.link)) cpu.set(CPU.link, 0);
-    if (cpu.get(CPU.fault)) { if (before & EFLAGS.RF) cpu.eflags |= EFLAGS.RF; return; }
+    if (cpu.get(CPU.fault)) {
+      if (before & EFLAGS.RF) cpu.eflags |= EFLAGS.RF;
+      if (wasShadow && cpu.get(CPU.fault) === NO_VECTOR.awaited + 1) cpu.set(CPU.shadow, 1);
+      return;
+    }
     const hits = cpu.mmu.watchHits | (isTraced ? 0x4000 : 0);
     if (hits && !cpu.get(CPU.exit) && !cpu.get(CPU.shadow)) this.debug(hits);
   }

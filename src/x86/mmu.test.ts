@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Fixture } from "./fixture.ts";
-import { GuestFault } from "./fault.ts";
+import { deliver } from "./exceptions.ts";
+import { GuestFault, NO_VECTOR } from "./fault.ts";
 import { CONTEXT, TLB_AT, TLB_BITS, TLB_BYTES, TLBE, noTag } from "./layout.ts";
 import { CPU, CR0, CR4, EFER, EFLAGS } from "./state.ts";
 
@@ -197,4 +198,42 @@ test("before an entry goes that let stores through, whoever counts them is asked
     forget(x);
     assert.deepEqual(asked[0], [0x6000], what);
   }
+});
+test("a frame that has not come is left for, in the table or behind it, and nothing is changed by that; what is not an instruction's access waits, and a look ahead finds nothing", () => {
+  const x = long(0x200007n, 0x201003n), { cpu } = x, { mmu } = cpu, left = (f: () => unknown): unknown => { try { return f(); } catch (e) { assert(e instanceof GuestFault); return [e.vector, e.errorCode]; } };
+  x.p32(0x200000, 5);
+  for (const gfn of [3, 5, 0x200]) {
+    x.absent.add(gfn);
+    mmu.tlb.flushAll();
+    assert.deepEqual([left(() => cpu.read32(A)), left(() => cpu.write32(A, 6)), left(() => mmu.fillCode(A)), mmu.peekCode(A)], [[NO_VECTOR.awaited, gfn], [NO_VECTOR.awaited, gfn], [NO_VECTOR.awaited, gfn], 0]);
+    cpu.clearFault();
+    assert.equal(mmu.fill(A / 4096, 0, 1), 1);
+    assert.deepEqual([cpu.get(CPU.fault), cpu.get(CPU.errorCode)], [NO_VECTOR.awaited + 1, gfn]);
+    cpu.clearFault();
+    assert.equal(mmu.slowLoad(BigInt(A), 4), 0n);
+    assert.equal(cpu.get(CPU.fault), NO_VECTOR.awaited + 1);
+    cpu.clearFault();
+    assert.deepEqual([x.diary.length, x.g32(0x200000)], [0, 5]);
+    const out = new Uint8Array(4);
+    assert.equal(cpu.readLinear(A, out), true);
+    assert.deepEqual([x.diary.splice(0), out[0], cpu.read32(A)], [[`waits for ${gfn.toString(16)}`], 5, 5]);
+  }
+  // never to come: nothing is there
+  x.comes = false;
+  x.absent.add(0x200);
+  mmu.tlb.flushAll();
+  assert.deepEqual([cpu.readLinear(A, new Uint8Array(4)), mmu.translate(A)], [false, 0x200000]);
+  assert.deepEqual(left(() => cpu.read32(A)), [NO_VECTOR.awaited, 0x200]);
+});
+test("an interrupt that was taken is delivered when its stack has come, not twice and not never", () => {
+  const x = long(0x200003n, 0x201003n), { cpu } = x;
+  cpu.set(CPU.idtrBase, 0x8000n); cpu.set(CPU.idtrLimit, 0xfff); cpu.set(CPU.gdtrBase, 0x7000n); cpu.set(CPU.gdtrLimit, 0xff);
+  x.p64(0x7008, 0x00af9b000000ffffn);
+  x.p64(0x8000 + 0x40 * 16, 0x00008e0000080000n | 0x1234n); x.p64(0x8008 + 0x40 * 16, 0n);
+  cpu.setGpr(4, BigInt(A + 0x1000)); cpu.set(CPU.rip, 0x5555n); cpu.set(CPU.eflags, EFLAGS.fixed | EFLAGS.IF); cpu.setMode();
+  for (const gfn of [7, 8, 0x200]) x.absent.add(gfn);
+  cpu.mmu.tlb.flushAll();
+  deliver(cpu, 0x40, -1, "external");
+  assert.deepEqual([x.diary.splice(0), cpu.get(CPU.rip), cpu.get(CPU.fault), cpu.exit], [["waits for 8", "waits for 7", "waits for 200"], 0x1234n, 0, 0]);
+  assert.deepEqual([x.g64(0x200fd8), x.g64(0x200fe0), x.g64(0x200ff0)], [0x5555n, 8n, BigInt(A + 0x1000)]);
 });

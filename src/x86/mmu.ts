@@ -10,14 +10,16 @@
  */
 import { lock, unlock } from "../memory/lock.ts";
 import { canonical, type Cpu } from "./cpu.ts";
-import { GuestFault } from "./fault.ts";
+import { GuestFault, NO_VECTOR } from "./fault.ts";
 import { CONTEXT, TLBE } from "./layout.ts";
-import { P2M_CLEAN, P2M_CODE, P2M_WRITE } from "./platform.ts";
+import { P2M_AWAITED, P2M_CLEAN, P2M_CODE, P2M_WRITE } from "./platform.ts";
 import { CPU, CR0, CR4, EFER, PFERR, VECTOR } from "./state.ts";
 import { HUGE, LARGE, NR_TABLES, Tlb } from "./tlb.ts";
 
 const READ = 0, WRITE = 1, EXECUTE = 2;
 const OK = -1, AGAIN = -2;
+/** What is done about a frame that has not come yet: the instruction is left and made again; it is waited for, in the middle of what cannot be; the look was for nothing. */
+const LEAVE = 0, WAIT = 1, GIVE_UP = 2;
 /** Page table entry bits, SDM Vol. 3A table 4-15 ff. */
 export const PTE = { P: 1, RW: 2, US: 4, A: 0x20, D: 0x40, PS: 0x80, G: 0x100 } as const;
 export class Mmu {
@@ -60,6 +62,26 @@ export class Mmu {
     return this.physBits = Math.min(52, Math.max(36, out[0]! & 0xff));
   }
 
+  // Frames ---------------------------------------------------------------------
+  private ifAwaited: typeof LEAVE | typeof WAIT | typeof GIVE_UP = LEAVE;
+  private whileAwaiting<T>(how: typeof WAIT | typeof GIVE_UP, f: () => T): T {
+    const before = this.ifAwaited;
+    this.ifAwaited = how;
+    try { return f(); } finally { this.ifAwaited = before; }
+  }
+  /** Do what cannot be made again from its beginning: frames that have not come yet are waited for. */
+  waiting<T>(f: () => T): T { return this.whileAwaiting(WAIT, f); }
+  /** A guest's frame as Platform.frameOf has it, its bytes there. @throws GuestFault (NO_VECTOR.awaited) */
+  frame(gfn: number): number {
+    const { platform } = this.cpu;
+    for (;;) {
+      const packed = platform.frameOf(gfn);
+      if (!(packed & P2M_AWAITED)) return packed;
+      if (this.ifAwaited === LEAVE) throw new GuestFault(NO_VECTOR.awaited, gfn);
+      if (this.ifAwaited === GIVE_UP || !platform.awaitFrame?.(gfn)) return 0;
+    }
+  }
+
   // Walk -----------------------------------------------------------------------
   /**
    * Translate a canonical address for one access; on success A (and D) are set and the fields above filled.
@@ -93,7 +115,7 @@ export class Mmu {
   }
   /** Remember where a level's entry lies; leaves its low half in entryLo. @returns its machine address, 0 for a hole */
   private locate(level: number, gfn: number, offset: number): number {
-    const packed = this.cpu.platform.frameOf(gfn), rights = packed & 0xfff;
+    const packed = this.frame(gfn), rights = packed & 0xfff;
     this.entryRights[level] = rights;
     return this.entryAt[level] = packed === 0 ? 0 : ((packed - rights) >>> 0) + offset;
   }
@@ -179,7 +201,7 @@ export class Mmu {
   // Data TLB -------------------------------------------------------------------
   /** After a walk: fill the entry. @returns the byte's machine address, or -1 when the access must be made by hand (machine and rights say how) */
   private enter(linear: number, write: number, context: number): number {
-    const packed = this.cpu.platform.frameOf(this.gfn), rights = this.rights = packed & 0xfff, machine = this.machine = (packed - rights) >>> 0;
+    const packed = this.frame(this.gfn), rights = this.rights = packed & 0xfff, machine = this.machine = (packed - rights) >>> 0;
     if (packed === 0) return -1;
     const { flags } = this;
     if (this.watch.length !== 0 && this.watch.some(b => b.from <= linear - (linear & 0xfff) + 4095 && b.to > linear - (linear & 0xfff))) {
@@ -205,15 +227,21 @@ export class Mmu {
 
   /**
    * Called by generated code on a TLB miss, with the linear page's number (lo: bits 12-43, hi: bits 44-63), and access 0 or 1 with the offset in the page above it.
-   * @returns 0: the tag is there; 1: a page fault, recorded; 2: do the access by slowLoad or slowStore, which also find other faults
+   * @returns 0: the tag is there; 1: a page fault or an awaited frame, recorded; 2: do the access by slowLoad or slowStore, which also find other faults
    */
   fill(lo: number, hi: number, how: number): number {
     const top = (hi & 0xfffff) >>> 3;
     if (top !== 0 && top !== 0x1ffff) return 2;
-    const linear = ((hi << 12 >> 12) * 4294967296 + (lo >>> 0)) * 4096, { context } = this.cpu, code = this.walk(linear, how & 1, context);
-    if (code === OK) return this.enter(linear, how & 1, context) >= 0 ? 0 : 2;
-    this.setCr2(linear + (how >>> 1));
-    this.cpu.recordFault(VECTOR.PF, code);
+    const linear = ((hi << 12 >> 12) * 4294967296 + (lo >>> 0)) * 4096, { context } = this.cpu;
+    try {
+      const code = this.walk(linear, how & 1, context);
+      if (code === OK) return this.enter(linear, how & 1, context) >= 0 ? 0 : 2;
+      this.setCr2(linear + (how >>> 1));
+      this.cpu.recordFault(VECTOR.PF, code);
+    } catch (f) {
+      if (!(f instanceof GuestFault)) throw f;
+      this.cpu.record(f);
+    }
     return 1;
   }
 
@@ -470,10 +498,12 @@ export class Mmu {
   // Access that may fail -------------------------------------------------------
   /** host() without an exception and without CR2; 0 where there is no plain memory. */
   private tryHost(a: number, write: number, context: number): number {
-    if (this.walk(a, write, context) !== OK) return 0;
-    const h = this.enter(a, write, context);
-    if (h >= 0) return h;
-    return this.machine && (!write || this.rights & P2M_WRITE) ? this.machine + (a & 0xfff) : 0;
+    return this.waiting(() => {
+      if (this.walk(a, write, context) !== OK) return 0;
+      const h = this.enter(a, write, context);
+      if (h >= 0) return h;
+      return this.machine && (!write || this.rights & P2M_WRITE) ? this.machine + (a & 0xfff) : 0;
+    });
   }
   /** Call `each` for the pieces of a range, page by page; false as soon as one is not there. */
   private pieces(start: number | bigint, length: number, write: number, context: number, each: (host: number, done: number, n: number) => void): boolean {
@@ -503,13 +533,13 @@ export class Mmu {
   /** Guest-physical address as the guest's kernel would read it, or null. */
   translate(a: number | bigint): number | null {
     const n = typeof a === "bigint" ? canonical(a) : a;
-    return n === null || this.walk(n, READ, CONTEXT.kernelAc) !== OK ? null : this.gfn * 4096 + (n & 0xfff);
+    return n === null || this.waiting(() => this.walk(n, READ, CONTEXT.kernelAc)) !== OK ? null : this.gfn * 4096 + (n & 0xfff);
   }
 
   /** Machine address of the page that an instruction fetch at the present privilege would find, or 0; nothing is raised or entered. */
   peekCode(linear: number): number {
-    if (linear >= 2 ** 47 || linear < -(2 ** 47) || this.walk(linear, EXECUTE, this.cpu.context) !== OK) return 0;
-    const packed = this.cpu.platform.frameOf(this.gfn);
+    if (linear >= 2 ** 47 || linear < -(2 ** 47)) return 0;
+    const packed = this.whileAwaiting(GIVE_UP, () => (this.walk(linear, EXECUTE, this.cpu.context) === OK ? this.frame(this.gfn) : 0));
     return packed === 0 ? 0 : (packed - (packed & 0xfff)) >>> 0;
   }
 
@@ -521,7 +551,7 @@ export class Mmu {
     if (known >= 0) return known;
     const code = this.walk(linear, EXECUTE, cpu.context);
     if (code >= 0) this.pageFault(linear, code);
-    const packed = cpu.platform.frameOf(this.gfn);
+    const packed = this.frame(this.gfn);
     if (packed === 0) throw new GuestFault(VECTOR.UD);    // a hole reads all ones, which is no instruction
     const machine = (packed - (packed & 0xfff)) >>> 0;
     tlb.enterCode(linear, cpu.mode, machine, this.flags);

@@ -6,6 +6,10 @@
 export interface Platform {
   /** Guest frame to machine frame. Returns the frame's machine byte address and rights, packed: address (multiple of 4096) | P2M_* bits; 0: nothing there (MMIO or a hole). */
   frameOf(gfn: number): number;
+  /** The vCPU leaves (EXIT.await) at an instruction that needs a guest frame that frameOf called P2M_AWAITED. Absent, like the next: there are none. */
+  awaited?(gfn: number): void;
+  /** The same where there is no leaving: wait. @returns whether the frame has come; if not, there is nothing there */
+  awaitFrame?(gfn: number): boolean;
   /** A frame (machine address / 4096) that frameOf called P2M_CLEAN is about to be written; called again for one that is dirty already now and then. */
   dirtied(frame: number): void;
   /** An access to a guest-physical address without a frame (local APIC, hole). `size` 1, 2, 4, 8; never crosses a page. A hole reads all ones. */
@@ -45,4 +49,4 @@ export interface Platform {
   getTpr(): number;
 }
 /** Rights in what frameOf returns. */
-export const P2M_READ = 1, P2M_WRITE = 2, P2M_CODE = 4 /* some pCPU has decoded code from this frame: writes must say so */, P2M_CLEAN = 8 /* the first write must say so, by `dirtied` */;
+export const P2M_READ = 1, P2M_WRITE = 2, P2M_CODE = 4 /* some pCPU has decoded code from this frame: writes must say so */, P2M_CLEAN = 8 /* the first write must say so, by `dirtied` */, P2M_AWAITED = 16 /* its bytes are on their way: not to be touched */;

@@ -109,7 +109,7 @@ export const xmmAt = (i: number): number => CPU.xmm.at + i * 16;
 export const MODE = { code16: 0, code32: 1, code64: 2, sizeMask: 3, user: 4, ts: 8, em: 16, noFxsr: 32 } as const;
 
 /** CPU.exit. */
-export const EXIT = { none: 0, slice: 1, halt: 2, yield: 3, tripleFault: 4, shutdown: 5, internal: 6 } as const;
+export const EXIT = { none: 0, slice: 1, halt: 2, yield: 3, tripleFault: 4, shutdown: 5, internal: 6, await: 7 } as const;
 
 /** Exception vectors, SDM Vol. 3A table 6-1. */
 export const VECTOR = { DE: 0, DB: 1, NMI: 2, BP: 3, OF: 4, BR: 5, UD: 6, NM: 7, DF: 8, TS: 10, NP: 11, SS: 12, GP: 13, PF: 14, MF: 16, AC: 17, MC: 18, XM: 19 } as const;

@@ -26,7 +26,8 @@ export function taskDescriptor(cpu: Cpu, sel: number, wrong: number, ext = 0, bu
  * Switch tasks. Up to the commit a fault leaves the old task untouched; the new task's segments are checked after it, in its own context.
  * @param eip where the old task goes on, `flags` the EFLAGS it is saved with
  */
-export function taskSwitch(cpu: Cpu, next: Descriptor, cause: TaskCause, eip: bigint, flags: number): void {
+export function taskSwitch(cpu: Cpu, next: Descriptor, cause: TaskCause, eip: bigint, flags: number): void { cpu.mmu.waiting(() => switchTo(cpu, next, cause, eip, flags)); }
+function switchTo(cpu: Cpu, next: Descriptor, cause: TaskCause, eip: bigint, flags: number): void {
   const from = cpu.segAttr(TR) & 8 ? TSS32 : TSS16, to = next.attr & 8 ? TSS32 : TSS16, old = cpu.segBase(TR), { mmu } = cpu, K = CONTEXT.kernel;
   if (next.limit < to.min) throw selFault(VECTOR.TS, next.sel);
   if (cpu.segAttr(TR) & ATTR.unusable || cpu.segLimit(TR) < from.min) throw selFault(VECTOR.TS, cpu.segSel(TR));
