@@ -16,6 +16,7 @@ export function dom0Grants(dom0: Dom0, domid: number): GrantAccess {
     map: (ref, isReadonly) => dom0.mapGrant(domid, ref, isReadonly),
     unmap: (page) => dom0.unmapGrant(page as MappedPage & MappedGrant),
     wrote: (page) => dom0.wrote(page.at),
+    missing: (refs) => dom0.arrivals.get(domid)?.missing(refs) ?? null,
   };
 }
 

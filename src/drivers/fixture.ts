@@ -48,6 +48,38 @@ export class GuestPages implements GrantAccess {
     this.#freeRefs.push(ref);
   }
   get nrMapped(): number { return this.#mapped.size; }
+  /** pages that have not come, and what they will hold; rubbish until then */
+  readonly #absent = new Map<number, Uint8Array>();
+  #waiting: { at: Set<number>; resolve: () => void; reject: (why: Error) => void }[] = [];
+  /** pages that were asked for */
+  readonly wanted = new Set<number>();
+  /** Take a page's bytes away until `bring`. */
+  withhold(at: number): void {
+    const page = this.bytes.subarray(at, at + PAGE_BYTES);
+    this.#absent.set(at, page.slice());
+    page.fill(0xf1);
+  }
+  withholdAll(but: readonly number[] = []): void { for (const { at } of this.#grants.values()) if (!but.includes(at)) this.withhold(at); }
+  /** Bring what was asked for. @returns how many */
+  bring(): number {
+    for (const at of this.wanted) {
+      this.bytes.set(this.#absent.get(at)!, at);
+      this.#absent.delete(at);
+      for (const w of this.#waiting) if (w.at.delete(at) && w.at.size === 0) w.resolve();
+    }
+    const nr = this.wanted.size;
+    this.wanted.clear();
+    return nr;
+  }
+  /** They will never come. */
+  lose(): void { for (const { reject } of this.#waiting) reject(new Error("lost")); }
+  missing(refs: Iterable<number>): Promise<void> | null {
+    if (this.#absent.size === 0) return null;
+    const at = new Set([...refs].map((ref) => this.#grants.get(ref)?.at ?? -1).filter((a) => this.#absent.has(a)));
+    if (at.size === 0) return null;
+    for (const a of at) this.wanted.add(a);
+    return new Promise((resolve, reject) => this.#waiting.push({ at, resolve, reject }));
+  }
 
   map(ref: number, isReadonly: boolean): MappedPage | number {
     const g = this.#grants.get(ref);

@@ -21,6 +21,8 @@ export interface GrantAccess {
   map(ref: number, isReadonly: boolean): MappedPage | number;
   /** Give a page back, once: the guest may revoke the grant afterwards. A page not mapped read-only counts as written. */
   unmap(page: MappedPage): void;
+  /** What these name may still be on its way from another host (post-copy): it is asked for. @returns when all is there, or null: now. Rejects when it never will be */
+  missing?(refs: Iterable<number>): Promise<void> | null;
   /** Say that a page that stays mapped was written to, before the guest is told: it may have held code. */
   wrote(page: MappedPage): void;
 }

@@ -144,3 +144,13 @@ test("a ring of which one page cannot be mapped leaves none mapped", () => {
   assert.throws(() => mapRing(mem, [...refs, 77777], "ring-ref2"), (e) => e instanceof FrontRefusal && /^ring-ref2 77777 cannot be mapped \(GNTST -3\)$/.test(e.message));
   assert.equal(mem.nrMapped, 2);
 });
+
+test("what is peeked at stays in the ring, and no more is seen than waits", () => {
+  const { front, back } = rings(1, 112, 0xfffffffe);
+  for (let i = 1; i <= 3; i++) front.put(new Uint8Array(112).fill(i));
+  assert.equal(back.peek(0), false);
+  front.push();
+  assert.deepEqual([2, 0, 1].map((i) => back.peek(i) && back.request[5]), [3, 1, 2]);
+  assert.equal(back.peek(3), false);
+  assert.deepEqual([back.nrRequests, back.take(), back.request[5], back.peek(2), back.peek(1) && back.request[5]], [3, true, 1, false, 3]);
+});

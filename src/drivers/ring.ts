@@ -100,10 +100,17 @@ export class BackRing {
   get nrInFlight(): number {
     return (this.#reqCons - this.#rspProd) >>> 0;
   }
+  /** Copy the request that is `i` behind the next one to `request`, and leave it in the ring, where the front end may still change it. @returns false when there is none */
+  peek(i: number): boolean {
+    if (i >= this.nrRequests) return false;
+    this.#copy(this.#reqCons + i);
+    return true;
+  }
+  #copy(index: number): void { this.#pieces(index, this.#slotBytes, (at, offset, n) => this.request.set(this.#bytes.subarray(at, at + n), offset)); }
   /** Copy the next request to `request`; the front end may overwrite its slot once there is a response. @returns false when there is none */
   take(): boolean {
     if (this.nrRequests === 0) return false;
-    this.#pieces(this.#reqCons, this.#slotBytes, (at, offset, n) => this.request.set(this.#bytes.subarray(at, at + n), offset));
+    this.#copy(this.#reqCons);
     this.#reqCons = (this.#reqCons + 1) >>> 0;
     return true;
   }

@@ -339,3 +339,33 @@ test("random slots harm nothing but their own device", async () => {
     assert.deepEqual(mem.faults, [], `seed ${seed}`);
   }
 });
+
+test("a request whose pages are on their way waits for them, and is not carried out where they never come", async () => {
+  const t = setUp(), { mem, front, disk } = t, data = Uint8Array.from({ length: 8192 }, (_, i) => i * 7 & 255), rings = front.rings.flatMap((r) => r.pages);
+  const write = front.transfer("write", 8, [8, 8], data, 0, false), other = front.transfer("write", 64, [8], data.subarray(0, 4096), 0, false);
+  mem.withholdAll(rings);
+  front.ring();
+  await turn();
+  assert.deepEqual([disk.log, mem.wanted.size], [[], 3]);
+  mem.bring();
+  assert.deepEqual(await Promise.all([write, other]), [BLKIF_RSP.OKAY, BLKIF_RSP.OKAY]);
+  assert.deepEqual([disk.bytes.slice(4096, 4096 + 8192), disk.bytes.slice(32768, 32768 + 4096)], [data, data.subarray(0, 4096)]);
+  // what is read goes between bytes of the page that are the guest's
+  const into = new Uint8Array(512), read = front.transfer("read", 8, [1], into, 0, false);
+  mem.withholdAll(rings);
+  front.ring();
+  await turn();
+  assert.equal(mem.wanted.size, 1);
+  mem.bring();
+  assert.equal(await read, BLKIF_RSP.OKAY);
+  assert.deepEqual(into, data.subarray(0, 512));
+  disk.log.length = 0;
+  const lost = front.transfer("write", 8, [8], new Uint8Array(4096), 0, false);
+  mem.withholdAll(rings);
+  front.ring();
+  await turn();
+  mem.lose();
+  assert.equal(await lost, BLKIF_RSP.ERROR);
+  assert.deepEqual(disk.log, []);
+  await finish(t);
+});

@@ -52,6 +52,8 @@ export class BlockPages {
     else if (isWritten) this.#grants.wrote(page);
   }
 
+  /** See GrantAccess. */
+  missing(refs: Iterable<number>): Promise<void> | null { return this.#grants.missing?.(refs) ?? null; }
   /** Copy from a page. @returns whether the grant was good */
   read(ref: number, offset: number, into: Uint8Array): boolean {
     const page = this.#map(ref, true);

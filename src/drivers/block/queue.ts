@@ -17,6 +17,8 @@ const IN_FLIGHT_BYTES = 8 << 20;
  */
 const POLL_BYTES = 64 << 20, POLL_COST_LEAST = 16 << 10;
 
+function* grantsOf(run: readonly BlockTransfer[]): Generator<number> { for (const { segments } of run) for (const { ref } of segments) yield ref; }
+
 export class BlockQueue {
   readonly #ring: BackRing;
   readonly #notify: () => void;
@@ -116,6 +118,8 @@ export class BlockQueue {
       else over(run, BLKIF_RSP.ERROR);
       return;
     }
+    const missing = device.pages.missing(grantsOf(run));
+    if (missing && !(await missing.then(() => true, () => false))) return over(run, BLKIF_RSP.ERROR);
     counters[first.kind] += run.length;
     counters[first.kind === "read" ? "readBytes" : "writtenBytes"] += total;
     counters.operations++;

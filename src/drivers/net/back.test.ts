@@ -449,3 +449,37 @@ test("a flow keeps its queue, flows spread, and fragments of a datagram stay tog
   assert.equal(flowHash(packet(1, 0x2000)), flowHash(packet(2, 0x00b9)));
   for (let n = 0; n < 60; n++) flowHash(packet(5, 0, n % 2 ? 4 : 6).subarray(0, n));
 });
+
+test("frames whose pages are on their way wait for them, both ways, and keep their order", async () => {
+  const g = new NetGuest({ nrPages: 3000 }), rnd = seeded(11), turn = (): Promise<void> => new Promise((done) => { setTimeout(done, 0); }), rings = [...g.q.tx.pages, ...g.q.rx.pages];
+  const frames = Array.from({ length: 12 }, (_, i) => random(rnd, i % 4 === 0 ? 9000 : 60 + rnd(1400)));
+  for (const [i, f] of frames.entries()) assert.ok(g.q.send(pieces(rnd, f), i % 4 === 0 ? "blank" : "unknown", i % 4 === 0 ? { type: "tcpv4", mss: 1400 } : null));
+  g.q.post(40);
+  g.mem.withholdAll(rings);
+  g.kick();
+  for (const f of frames) assert.ok(g.back.receive(frame(f, f.length === 9000 ? { checksum: "blank", gso: { type: "tcpv4", mss: 1400 } } : {})));
+  g.back.pollRx(0);
+  assert.equal(g.peer.frames.length, 0);
+  let nr = 0;
+  for (let idle = 0; idle < 3;) {
+    await turn();
+    const brought = g.mem.bring();
+    nr += brought;
+    idle = brought === 0 ? idle + 1 : 0;
+    g.serve();
+  }
+  assert.ok(nr > 30, `${nr} pages were asked for`);
+  assert.deepEqual(g.peer.frames.map((f) => f.bytes), frames);
+  assert.deepEqual(g.q.received.map((f) => f.bytes), frames);
+  assert.deepEqual([g.log, g.q.nrRxErrors, g.q.statuses.every((s) => s === NETIF_RSP.OKAY)], [[], 0, true]);
+  settled(g);
+  // a guest that is lost sends nothing more
+  assert.ok(g.q.send(whole(new Uint8Array(60))));
+  g.mem.withholdAll(rings);
+  g.kick();
+  await turn();
+  g.mem.lose();
+  await turn();
+  assert.equal(g.peer.frames.length, frames.length);
+  g.back.close();
+});

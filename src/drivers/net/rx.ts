@@ -2,6 +2,7 @@
 import { NETIF_RSP, NETRXF, NetifExtraInfo as EXTRA, NetifRxRequest as REQ, NetifRxResponse as RSP, XEN_NETIF_EXTRA_TYPE, XEN_NETIF_GSO_TYPE } from "../../abi/io/netif.ts";
 import type { Frame } from "../../network/port.ts";
 import type { BackRing } from "../ring.ts";
+import { PageGate } from "./gate.ts";
 import { FRAME_BYTES_MAX, FRAME_BYTES_MIN, type NetDevice, PAGE_BYTES, POLL_BYTES, pollCost } from "./device.ts";
 
 /** What waits for receive requests: beyond it the sender waits. */
@@ -26,6 +27,7 @@ export class RxQueue {
   /** `offer` has returned false */
   #owesReady = false;
   #isStalled = false;
+  readonly #gate: PageGate;
   #isPolling = false;
   #isClosed = false;
   #willPoll = false;
@@ -47,6 +49,7 @@ export class RxQueue {
     this.#ring = ring;
     this.#notify = notify;
     this.#drained = drained;
+    this.#gate = new PageGate(device.gnt, () => this.poll());
   }
 
   /** Take a frame for the guest. It is given at the end of this task, together with what comes until then. @returns false when there is no room */
@@ -98,7 +101,7 @@ export class RxQueue {
       for (let frame = this.#frames[this.#head]; frame; frame = this.#frames[this.#head]) {
         const nrSlots = slotsOf(frame);
         if (ring.nrRequests < nrSlots && !ring.finalCheck(nrSlots)) break;
-        if (budget <= 0) break;
+        if (budget <= 0 || this.#gate.isShut(this.#nextGrants(nrSlots))) break;
         this.#give(frame);
         this.#head++;
         this.#bytes -= frame.bytes.length;
@@ -129,6 +132,7 @@ export class RxQueue {
     }
     this.#sayDrained();
   }
+  *#nextGrants(nrSlots: number): Generator<number> { for (let i = 0; i < nrSlots && this.#ring.peek(i); i++) yield REQ.gref.get(this.#ring.requestView, 0); }
   #pollAfter(delayMs: number): void {
     this.#cancelAgain ??= this.#device.timers.after(delayMs, () => {
       this.#cancelAgain = null;

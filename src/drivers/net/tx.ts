@@ -3,6 +3,7 @@ import { NETIF_RSP, NetifExtraInfo as EXTRA, NetifTxRequest as REQ, NetifTxRespo
 import { MSS_BYTES_MIN } from "../../network/offload.ts";
 import type { Frame, Gso } from "../../network/port.ts";
 import type { BackRing } from "../ring.ts";
+import { PageGate } from "./gate.ts";
 import { FRAME_BYTES_MIN, type NetDevice, PAGE_BYTES, POLL_BYTES, pollCost } from "./device.ts";
 
 /** Slots of one frame, extra infos not counted. XEN_NETIF_NR_SLOTS_MIN and what front ends sent beyond it; a longer chain has lost its end. */
@@ -30,6 +31,7 @@ export class TxQueue {
   #unsent: Frame[] = [];
   #nrSent = 0;
   #isDropping = false;
+  readonly #gate: PageGate;
   #isPolling = false;
   #isClosed = false;
   #cancelWait: (() => void) | null = null;
@@ -46,6 +48,7 @@ export class TxQueue {
     this.#device = device;
     this.#ring = ring;
     this.#notify = notify;
+    this.#gate = new PageGate(device.gnt, () => this.poll());
   }
 
   /** Take what the guest sends, as long as the peer, the rate and the other tasks of this thread allow. */
@@ -63,6 +66,7 @@ export class TxQueue {
           });
           break;
         }
+        if (this.#gate.isShut(this.#nextGrants())) break;
         const frame = this.#takeFrame();
         budget -= pollCost(frame?.bytes.length ?? 0, this.#nrEntries);
         if (this.#device.isDead) break;
@@ -168,6 +172,20 @@ export class TxQueue {
     this.nrFrames++;
     this.nrBytes += sizeBytes;
     return { bytes, checksum: flags & NETTXF.csum_blank ? "blank" : flags & NETTXF.data_validated ? "good" : "unknown", gso };
+  }
+  /** The grants of the frame that comes next, as its slots say now. */
+  *#nextGrants(): Generator<number> {
+    const ring = this.#ring, view = ring.requestView;
+    let i = 0;
+    if (!ring.peek(i++)) return;
+    let flags = REQ.flags.get(view, 0);
+    yield REQ.gref.get(view, 0);
+    if (flags & NETTXF.extra_info) do if (!ring.peek(i++)) return; while (EXTRA.flags.get(view, 0) & XEN_NETIF_EXTRA_FLAG_MORE);
+    while (flags & NETTXF.more_data) {
+      if (!ring.peek(i++)) return;
+      flags = REQ.flags.get(view, 0);
+      yield REQ.gref.get(view, 0);
+    }
   }
   #keepSlot(i: number): void {
     const view = this.#ring.requestView;
