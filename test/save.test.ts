@@ -28,6 +28,8 @@ import { type Domain, partsOf } from "../src/toolstack/domain.ts";
 import { nodeHost } from "../src/toolstack/host.node.ts";
 import { createMachine, type Machine } from "../src/toolstack/machine.ts";
 import { type Link, MigrationInDoubt, receiveDomain, sendDomain, standingOf } from "../src/toolstack/migrate.ts";
+import { dumpCore } from "../src/toolstack/dumpcore.ts";
+import { receiveRest } from "../src/toolstack/rest.ts";
 import { beginImage, readImage, restoreDomain, saveDomain } from "../src/toolstack/save.ts";
 import { imagesMissing } from "./guest.ts";
 import { Talk } from "./talk.ts";
@@ -191,6 +193,45 @@ describe("a Debian guest that is saved, restored and moved", { skip: imagesMissi
       assert.equal(/Freezing user space/.test(await guest.ok("dmesg")), hinder !== null, "a guest that is not asked notices nothing");
     }
     await guest.ok("touch /tmp/stop; until test -e /tmp/stopped; do usleep 20000; done; cmp /tmp/busy /mnt/busy; echo 3 > /proc/sys/vm/drop_caches; cmp /tmp/busy /mnt/busy");
+  });
+
+  test("by post-copy it runs before its memory is there, reads and writes its disk and the network, and a wire that breaks meanwhile is followed by another", async () => {
+    for (const [from, to, breaks] of [[two, one, false], [one, two, true]] as const) {
+      await guest.ok("rm -f /tmp/stop /tmp/stopped; dd if=/dev/urandom of=/tmp/many bs=64k count=192 2>/dev/null; (while test ! -e /tmp/stop; do cp /tmp/many /tmp/copy; dd if=/tmp/many of=/tmp/busy bs=64k count=16 2>/dev/null; cp /tmp/busy /mnt/busy; done; echo > /tmp/stopped) & until test -e /tmp/busy; do usleep 10000; done");
+      const [a, b] = linkPair(), behind = Promise.withResolvers<void>(), moved = receiveDomain(to, b, { open, relinkMs: 30_000 });
+      let isBroken = false, more: Promise<void> | null = null;
+      const sent = sendDomain(guest.domain, a, {
+        configJson, live: true, postcopy: true, downtimeMs: 1, maxBytesPerSecond: 32 * MIB, deflates: breaks,
+        progress: ({ phase, donePages, totalPages }) => {
+          if (phase !== "behind") return;
+          behind.resolve();
+          if (!breaks || isBroken || donePages < totalPages / 3) return;
+          isBroken = true;
+          a.break();
+        },
+        relink: async (migration) => {
+          const [again, there] = linkPair();
+          more = receiveRest(to, migration, there);
+          return again;
+        },
+      });
+      const domain = await moved, rest = domain.rest!;
+      await behind.promise;
+      assert.ok(rest.nrLeft > 100, `${rest.nrLeft} pages are missing`);
+      await assert.rejects(saveDomain(domain, collector().stream, { configJson }), /mover has just come here, and \d+ MiB of its memory are still on their way; it can be saved or moved when they are here/);
+      await assert.rejects(dumpCore(domain, collector().stream), /it can be dumped when they are here/);
+      guest = new Talk(domain, guest);
+      await isWhole();
+      const report = await sent;
+      await rest.whole();
+      await more;
+      assert.deepEqual([from.domains.length, to.domains.length, domain.rest, isBroken, report.isAsItIs], [0, 1, null, breaks, true]);
+      assert.ok(report.latePages > 1000 && rest.nrWaits > 5, `${report.latePages} pages late, ${rest.nrWaits} waited for`);
+      assert.equal(to.dom0.arrivals.size, 0);
+      await isWhole();
+      await guest.ok("touch /tmp/stop; until test -e /tmp/stopped; do usleep 20000; done; cmp /tmp/many /tmp/copy; cmp /tmp/busy /mnt/busy; echo 3 > /proc/sys/vm/drop_caches; cmp /tmp/busy /mnt/busy");
+      assert.doesNotMatch(await guest.ok("dmesg"), /BUG:|Oops|WARNING:|rcu: INFO|error/);
+    }
   });
 
   test("a cancel, a wire that breaks, and an end that cannot leave it where it is", async () => {

@@ -18,7 +18,7 @@ import { jsonLog } from "./log.ts";
 import { captureStream } from "./machine/capture.ts";
 import { consoleStream, machineHandlers } from "./machine/handlers.ts";
 import { MigrationJournal } from "./machine/journal.ts";
-import { receiveStream, sendStream } from "./machine/moves.ts";
+import { receiveStream, restStream, sendStream } from "./machine/moves.ts";
 import { MACHINE_OPTIONS } from "./machine/options.ts";
 import { Messages } from "./machine/messages.ts";
 import { Residents } from "./machine/residents.ts";
@@ -51,7 +51,7 @@ async function main(args: string[]): Promise<void> {
   const residents = new Residents({ machine, events, messages, folder, journal: new MigrationJournal(join(folder, "migrations")) });
   const store = new SocketServer(machine.store, option("xenstore"), { log: say });
   await store.listen();
-  const server = await serveUnix(option("socket"), { handlers: machineHandlers(residents, tasks), streams: { "net.capture": captureStream(machine), console: consoleStream(residents), "migrate.send": sendStream(residents, tasks), "migrate.receive": receiveStream(residents, tasks) }, tasks, events });
+  const server = await serveUnix(option("socket"), { handlers: machineHandlers(residents, tasks), streams: { "net.capture": captureStream(machine), console: consoleStream(residents), "migrate.send": sendStream(residents, tasks), "migrate.receive": receiveStream(residents, tasks), "migrate.rest": restStream(residents, tasks) }, tasks, events });
   let isEnding = false;
   for (const signal of ["SIGTERM", "SIGINT"] as const) process.on(signal, () => {
     if (isEnding) return;

@@ -1,5 +1,5 @@
 /** DOMUS_DEFLATED: a whole PAGE_DATA record and its checksum, as raw DEFLATE (RFC 1951), behind the number of bytes they are. For links that are slower than a processor deflates. */
-import { covered, REC, REC_LENGTH_MAX, type RecordHead, recordName } from "./libxc.ts";
+import { covered, REC, REC_LENGTH_MAX, recName, type RecordHead, recordName, RecordReader } from "./libxc.ts";
 import { Source, StreamError } from "./stream.ts";
 
 /** What does not get smaller than this goes as it is. */
@@ -29,4 +29,12 @@ export async function inflated(head: RecordHead, body: Uint8Array<ArrayBuffer>):
     throw e instanceof StreamError && !e.message.includes("cut short") ? e : damaged(`is not ${length} deflated bytes`);
   }
   return new Source(new Blob([whole]).stream());
+}
+/** The PAGE_DATA record within, its header read. @param body of the record, which its checksum has confirmed @throws StreamError */
+export async function pagesWithin(head: RecordHead, body: Uint8Array<ArrayBuffer>): Promise<{ readonly from: Source; readonly records: RecordReader; readonly inner: RecordHead }> {
+  const from = await inflated(head, body), records = new RecordReader(from);
+  records.isCovered = true;
+  const inner = await records.head();
+  if (inner.type !== REC.PAGE_DATA) throw new StreamError(`The stream's ${recordName(head)} holds ${recName(inner.type)}, not PAGE_DATA: the stream is damaged`);
+  return { from, records, inner };
 }

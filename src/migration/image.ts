@@ -7,11 +7,13 @@ import type { Domain } from "../hypervisor/domain.ts";
 import { getHvmContext } from "../hypervisor/hvm_context.ts";
 import { XEN_MAJOR, XEN_MINOR } from "../hypervisor/version_op.ts";
 import type { Vcpu } from "../hypervisor/vcpu.ts";
+import { Arrival } from "../hypervisor/arrival.ts";
 import { codePlaces, prepareCode } from "../hypervisor/warm.ts";
 import { type About, encodeAbout, encodePairs, encodePlaces, parseAbout, parsePairs, parsePlaces, type StorePairs } from "./about.ts";
-import { CpuidLeaf, covered, headers, hvmParams, MsrEntry, parseHvmParams, REC, readHeaders, recName, record, type RecordHead, recordName, RecordReader, TscInfo, XEN_CPUID_NO_SUBLEAF } from "./libxc.ts";
+import { CpuidLeaf, covered, headers, hvmParams, MsrEntry, parseHvmParams, REC, readHeaders, record, type RecordHead, recordName, RecordReader, TscInfo, XEN_CPUID_NO_SUBLEAF } from "./libxc.ts";
 import { encodeGuest, type Guest, parseGuest, type StoppedGuest } from "./guest.ts";
-import { inflated } from "./deflated.ts";
+import { pagesWithin } from "./deflated.ts";
+import { expectPages, parseGfns } from "./late.ts";
 import { readPages } from "./pages.ts";
 import { type Sink, type Source, StreamError } from "./stream.ts";
 
@@ -67,7 +69,7 @@ export async function writeImageEnd(sink: Sink, d: Domain, pairs: StorePairs, gu
 }
 
 /** What a stream had beside the pages, all of it whole. */
-export type Image = { readonly context: Uint8Array; readonly params: readonly (readonly [number, bigint])[]; readonly pairs: StorePairs; readonly guest: Guest | null };
+export type Image = { /** pages that come later */ readonly arrival: Arrival | null; readonly context: Uint8Array; readonly params: readonly (readonly [number, bigint])[]; readonly pairs: StorePairs; readonly guest: Guest | null };
 /** Reads an image: `start`, then `rest` into the domain that was made from what `start` said. */
 export class ImageReader {
   readonly #from: Source;
@@ -86,7 +88,7 @@ export class ImageReader {
   }
   /** Read to libxc's END, pages into `d`. @param progress is told of pages @throws StreamError, and what `readPages` throws */
   async rest(d: Domain, progress: (nrPages: number) => void): Promise<Image> {
-    let context: Uint8Array | null = null, params: (readonly [number, bigint])[] = [], pairs: StorePairs = [], guest: Guest | null = null, isStatic = true;
+    let arrival: Arrival | null = null, context: Uint8Array | null = null, params: (readonly [number, bigint])[] = [], pairs: StorePairs = [], guest: Guest | null = null, isStatic = true;
     for (;;) {
       const head = await this.#records.head();
       if (head.type === REC.PAGE_DATA) {
@@ -95,11 +97,8 @@ export class ImageReader {
         continue;
       }
       if (head.type === REC.DOMUS_DEFLATED && !isStatic) {
-        const within = await inflated(head, await this.#records.body(head)), records = new RecordReader(within);
-        records.isCovered = true;
-        const inner = await records.head();
-        if (inner.type !== REC.PAGE_DATA) throw new StreamError(`The stream's ${recordName(head)} holds ${recName(inner.type)}, not PAGE_DATA: the stream is damaged`);
-        progress(await readPages(within, records, inner, d));
+        const { from, records, inner } = await pagesWithin(head, await this.#records.body(head));
+        progress(await readPages(from, records, inner, d));
         continue;
       }
       if (head.type === REC.END) {
@@ -116,12 +115,13 @@ export class ImageReader {
         case REC.HVM_CONTEXT: context = body; break;
         case REC.DOMUS_CODE: prepareCode(d, parsePlaces(body)); break;
         case REC.DOMUS_GUEST: guest = parseGuest(body, recordName(head)); break;
+        case REC.DOMUS_AWAITED: expectPages(arrival ??= new Arrival(d), d, parseGfns(body, recordName(head)), recordName(head)); break;
         case REC.DOMUS_STORE: pairs = parsePairs(body, recordName(head)); break;
         default: if (head.type < 0x8000_0000) throw new StreamError(`The stream's ${recordName(head)} is nothing that a PVH domain has: the stream is damaged`);
       }
     }
     if (!context) throw new StreamError("The stream has no HVM_CONTEXT, the vCPUs' registers: it is damaged");
-    return { context, params: params.filter(([index]) => TAKEN_PARAMS.has(index)), pairs, guest };
+    return { context, params: params.filter(([index]) => TAKEN_PARAMS.has(index)), pairs, guest, arrival };
   }
 }
 /** The guest has seen a processor with these features; ours must have them all. */

@@ -4,7 +4,8 @@
  * Records of our own have the optional bit, so that other tools pass them over: DOMUS_DOMAIN comes first and says what Xen's records do not, in JSON with a version;
  * DOMUS_CHECKSUM follows each record and covers it, DOMUS_STORE has the guest's own nodes of the store, DOMUS_CODE places of
  * code that it has run (about.ts). DOMUS_DEFLATED, between two ends that both are Domus, is
- * a PAGE_DATA with its checksum made smaller (deflated.ts), and DOMUS_GUEST, in whose place a guest that suspended itself needs nothing, what guest.ts says; they must be understood.
+ * a PAGE_DATA with its checksum made smaller (deflated.ts), DOMUS_GUEST, in whose place a guest that suspended itself needs nothing, what guest.ts says, and DOMUS_AWAITED and DOMUS_WANTED
+ * name pages that come behind their domain (late.ts); they must be understood.
  */
 import { struct, u16, u32, u64 } from "../base/struct.ts";
 import { type Source, StreamError } from "./stream.ts";
@@ -13,7 +14,7 @@ import { xxh32 } from "./xxh32.ts";
 export const REC = {
   END: 0, PAGE_DATA: 1, X86_PV_INFO: 2, X86_PV_P2M_FRAMES: 3, X86_PV_VCPU_BASIC: 4, X86_PV_VCPU_EXTENDED: 5, X86_PV_VCPU_XSAVE: 6, SHARED_INFO: 7, X86_TSC_INFO: 8,
   HVM_CONTEXT: 9, HVM_PARAMS: 0xa, TOOLSTACK: 0xb, X86_PV_VCPU_MSRS: 0xc, VERIFY: 0xd, CHECKPOINT: 0xe, CHECKPOINT_DIRTY_PFN_LIST: 0xf, STATIC_DATA_END: 0x10, X86_CPUID_POLICY: 0x11,
-  X86_MSR_POLICY: 0x12, DOMUS_DEFLATED: 0x4044_0001, DOMUS_GUEST: 0x4044_0002, DOMUS_DOMAIN: 0x8044_0001, DOMUS_CHECKSUM: 0x8044_0002, DOMUS_STORE: 0x8044_0003, DOMUS_CODE: 0x8044_0004,
+  X86_MSR_POLICY: 0x12, DOMUS_DEFLATED: 0x4044_0001, DOMUS_GUEST: 0x4044_0002, DOMUS_AWAITED: 0x4044_0003, DOMUS_WANTED: 0x4044_0004, DOMUS_DOMAIN: 0x8044_0001, DOMUS_CHECKSUM: 0x8044_0002, DOMUS_STORE: 0x8044_0003, DOMUS_CODE: 0x8044_0004,
 } as const;
 /** Set in the type of a record that need not be understood. */
 export const REC_OPTIONAL = 0x8000_0000;

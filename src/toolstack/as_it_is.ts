@@ -76,7 +76,7 @@ export function guestOf(domain: Domain): StoppedGuest {
   };
 }
 /** A domain's folder, parents first. What another domain than itself and domain 0 may do there is not said: the number is somebody else's elsewhere. */
-function nodesOf({ tree }: Store, domid: number): GuestNode[] {
+export function nodesOf({ tree }: Store, domid: number): GuestNode[] {
   const base = domainPath(domid), found: GuestNode[] = [];
   const walk = (path: string): void => {
     const node = tree.get(path === "" ? base : `${base}/${path}`);

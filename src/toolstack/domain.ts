@@ -13,6 +13,7 @@ import type { Devices } from "./devices.ts";
 import type { Machine } from "./machine.ts";
 import type { StoreRing } from "../xenstore/ring.ts";
 import { BANNER } from "./initramfs.ts";
+import type { Rest } from "./rest.ts";
 import { vdevNumber } from "./xldisk.ts";
 
 /** Why a domain ended: the guest's own word (public/sched.h SHUTDOWN_*), or ours. */
@@ -72,6 +73,8 @@ export class Domain implements AsyncDisposable {
   isLeaving = false;
   /** it may run at the other end: it leaves no other way until that is known; migrate.ts */
   isInDoubt = false;
+  /** it runs here while pages of its memory are on their way; rest.ts */
+  rest: Rest | null = null;
   /** told once, when the domain is gone */
   onGone: () => void = () => {};
 

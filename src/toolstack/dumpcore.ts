@@ -15,6 +15,7 @@ import type { Cpu } from "../x86/cpu.ts";
 import { getFlags } from "../x86/flags.ts";
 import { CPU, gprAt, SEG, segAt } from "../x86/state.ts";
 import { type Domain, partsOf } from "./domain.ts";
+import { mustBeWhole } from "./suspend.ts";
 
 const PAGE = 4096, EHDR = 64, SHDR = 64, PAGES_AT_ONCE = 256;
 /** XC_CORE_MAGIC_HVM; the format's version: major in the upper half, minor in the lower */
@@ -120,6 +121,7 @@ async function writeCore(hd: HvDomain, put: (bytes: Uint8Array) => Promise<void>
  * @returns bytes @throws the stream's error or the signal's reason; `out` is aborted then
  */
 export async function dumpCore(domain: Domain, out: WritableStream<Uint8Array>, o: { readonly signal?: AbortSignal; readonly progress?: (done: number, total: number) => void } = {}): Promise<number> {
+  mustBeWhole(domain, "dumped");
   const { hv: hd } = partsOf(domain), writer = out.getWriter();
   try {
     await hd.pause();

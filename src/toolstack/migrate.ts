@@ -1,30 +1,33 @@
 /**
- * A running domain to another machine. The stream is the one of save.ts, with what was written meanwhile sent again until little is left; then the guest suspends itself, the rest
- * goes, and the other end starts it. Who has it when something dies is src/migration/commit.ts's business.
+ * A running domain to another machine. The stream is the one of save.ts, with what was written meanwhile sent again until little is left; then the guest stands still, what is left
+ * goes, and the other end starts it. Who has it when something dies is src/migration/commit.ts's business. By post-copy what is left, if it is much, goes behind the guest (rest.ts).
  */
 import { UserError } from "../base/errors.ts";
 import { pause, unlessAborted } from "../base/wait.ts";
 import { countDirtyFrames, emptyTlbs, pinnedFrames, startDirtyLog, stopDirtyLog, takeDirtyFrames } from "../hypervisor/dirty_log.ts";
+import type { Arrival } from "../hypervisor/arrival.ts";
+import { grantedGfn } from "../hypervisor/grant_table.ts";
 import { NotAsItIs } from "../hypervisor/guest_state.ts";
 import { P2M_TYPE } from "../memory/p2m.ts";
 import { envelopeEnd, envelopeStart, readEnvelopeEnd, readEnvelopeStart } from "../migration/envelope.ts";
 import { receiverStep, type ReceiverEvent, type ReceiverState, senderStep, type SenderEvent, type SenderState, type Standing } from "../migration/commit.ts";
+import { writeAwaited } from "../migration/late.ts";
 import type { StoppedGuest } from "../migration/guest.ts";
 import { writeCodePlaces, writeImageEnd, writeImageStart } from "../migration/image.ts";
 import { DEFLATE_BELOW_BYTES_PER_SECOND } from "../migration/deflated.ts";
 import { messageBytes, readMessage } from "../migration/messages.ts";
 import { ownPages, type Page, PageWriter } from "../migration/pages.ts";
 import { Sink, Source } from "../migration/stream.ts";
-import { goOn, guestOf, standStill } from "./as_it_is.ts";
+import { goOn, guestOf, nodesOf, standStill } from "./as_it_is.ts";
 import { takeBack } from "./create.ts";
 import type { DomainConfig } from "./config.ts";
 import { type Domain, partsOf } from "./domain.ts";
 import type { Machine } from "./machine.ts";
+import { type Link, Rest, sendRest, type SendRestOptions } from "./rest.ts";
+export type { Link } from "./rest.ts";
 import { beginImage, configFor, connectArrived, describeDomain, mustBeThere, ownNodes, type Progress, readImage } from "./save.ts";
 import { leaving, mayGo, resumeInPlace, suspendDomain } from "./suspend.ts";
 
-/** A way to the other end, both directions; encrypted and authenticated by whoever made it. */
-export type Link = { readonly readable: ReadableStream<Uint8Array>; readonly writable: WritableStream<Uint8Array> };
 /** Where the ends write down who has the guest, so that it stands after their own death. Awaited before what follows from it is done. */
 export type Journal = { note(migration: string, standing: Standing): void | Promise<void> };
 export type SendOptions = {
@@ -33,8 +36,10 @@ export type SendOptions = {
   readonly live: boolean;
   /** have the guest suspend itself even where it could come as it is (as_it_is.ts) */
   readonly suspends?: boolean;
-  /** not built: pages after the guest */
+  /** where rounds do not help, let the guest run at the other end before all of its memory is there: with `live` */
   readonly postcopy?: boolean;
+  /** makes another link for the rest of the memory, see SendRestOptions */
+  readonly relink?: SendRestOptions["relink"];
   readonly maxBytesPerSecond?: number;
   /** make pages smaller, which Xen's own tools do not understand; default: where maxBytesPerSecond is less than 24 MiB */
   readonly deflates?: boolean;
@@ -49,13 +54,15 @@ export type SendOptions = {
   readonly progress?: (p: Progress) => void;
 };
 export type Round = { readonly pages: number; readonly bytes: number; readonly ms: number };
-/** How it went. `suspendMs`: until it stood still; `downtimeMs`: from its standstill until the other end said that it runs. */
-export type MigrateReport = { readonly migration: string; readonly bytes: number; readonly pages: number; readonly zeroPages: number; readonly rounds: readonly Round[]; readonly totalMs: number; /** it has not suspended itself */ readonly isAsItIs: boolean; readonly suspendMs: number; readonly downtimeMs: number };
+/** How it went. `suspendMs`: until it stood still; `downtimeMs`: from its standstill until the other end said that it runs; `latePages`: that went behind it by post-copy, in `lateMs`. */
+export type MigrateReport = { readonly latePages: number; readonly lateMs: number; readonly migration: string; readonly bytes: number; readonly pages: number; readonly zeroPages: number; readonly rounds: readonly Round[]; readonly totalMs: number; /** it has not suspended itself */ readonly isAsItIs: boolean; readonly suspendMs: number; readonly downtimeMs: number };
 export type ReceiveOptions = {
   /** Called when the stream begins, while the guest runs on at the other end: what can be looked at and made ready is, and a refusal costs the guest nothing. */
   prepare?(configJson: string): Promise<void>;
   /** as for restoreDomain; called when all is here and the sender's disks are flushed and let go of */
   open(configJson: string): Promise<DomainConfig>;
+  /** how long another link is waited for (`receiveRest`) when one broke on which memory followed the domain; default: not at all */
+  readonly relinkMs?: number;
   readonly journal?: Journal;
   /** cancels, until all is here */
   readonly signal?: AbortSignal;
@@ -71,6 +78,8 @@ const BROKEN = /^(?:write|read) E(?:PIPE|CONNRESET)$/;
 const READY_MS = 60_000;
 /** How long a sender is listened to that has been told why its domain is not taken, and may be in the middle of a write. */
 const LINGER_MS = 2000;
+/** How front ends call the grants of their rings. */
+const RING_REF = /^device\/.*ring-ref\d*$/;
 /** Rounds that leave nearly as much as the one before, until it is given up to be faster than the guest. */
 const STUBBORN = 3;
 
@@ -101,8 +110,8 @@ function declare(machine: Machine, migration: string, word: Word): void {
 const newId = (): string => Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, "0")).join("");
 
 // Sending ----------------------------------------------------------------------
-/** Pages in rounds until what is left is soon sent, or there is no hope; the other end is given time to decode its code. */
-async function preCopy(domain: Domain, writer: PageWriter, sink: Sink, o: SendOptions, rounds: Round[], signal: AbortSignal): Promise<void> {
+/** Pages in rounds until what is left is soon sent, or there is no hope; the other end is given time to decode its code. @returns how many pages are sent in the standstill that is aimed at */
+async function preCopy(domain: Domain, writer: PageWriter, sink: Sink, o: SendOptions, rounds: Round[], signal: AbortSignal): Promise<number> {
   const { hv } = partsOf(domain), aimMs = o.downtimeMs ?? DOWNTIME_MS;
   const send = async (pages: Iterable<Page>, totalPages: number): Promise<Round> => {
     mustBeThere(domain);
@@ -121,10 +130,10 @@ async function preCopy(domain: Domain, writer: PageWriter, sink: Sink, o: SendOp
   let last = await send(ownPages(hv), hv.totPages);
   const decodedMs = Math.min(DECODE_MS.most, await writeCodePlaces(sink, hv) * DECODE_MS.aPlace) + performance.now();
   for (let left = countDirtyFrames(hv), stubborn = 0; rounds.length < (o.maxRounds ?? MAX_ROUNDS);) {
-    const bytesPerMs = Math.max(last.bytes, 1) / Math.max(last.ms, 0.01);
-    if (left * 4096 / bytesPerMs <= aimMs || stubborn === STUBBORN || sink.nrBytes > MAX_TIMES * hv.totPages * 4096) {
+    const soon = soonSent(last, aimMs);
+    if (left <= soon || stubborn === (o.postcopy ? 1 : STUBBORN) || sink.nrBytes > MAX_TIMES * hv.totPages * 4096) {
       const waitMs = decodedMs - performance.now();
-      if (waitMs <= 0) return;
+      if (waitMs <= 0) return soon;
       await pause(waitMs, signal);
       mustBeThere(domain);
       left = countDirtyFrames(hv);
@@ -137,7 +146,10 @@ async function preCopy(domain: Domain, writer: PageWriter, sink: Sink, o: SendOp
     stubborn = now > left * 0.9 ? stubborn + 1 : 0;
     left = now;
   }
+  return soonSent(last, aimMs);
 }
+/** How many pages go in so many ms, by the last round. */
+const soonSent = (last: Round, ms: number): number => Math.max(last.bytes, 1) / Math.max(last.ms, 0.01) * ms / 4096;
 /** Pages as the domain has them when they are copied: it runs, and a frame that it gave back since is somebody else's. */
 function* asTheyAre(domain: Domain, pages: Iterable<Page>): Generator<Page> {
   const { p2m } = partsOf(domain).hv;
@@ -158,6 +170,17 @@ function lastPages(domain: Domain, writer: PageWriter): Page[] {
   return [...dirty, ...gone.map((gfn) => ({ gfn, mfn: 0 }))];
 }
 
+/** Of the last pages those that must be there before it runs: gone ones, and what is written and read without asking whether it is there - see pinnedFrames, and its rings. */
+function parted(domain: Domain, pages: readonly Page[]): { readonly now: Page[]; readonly later: Page[] } {
+  const { hv, gfns, machine: { store } } = partsOf(domain), needed = new Set<number>([0, ...pinnedFrames(hv), hv.p2m.mfn(gfns.store), hv.p2m.mfn(gfns.console)]);
+  for (const { path, value } of nodesOf(store, domain.domid)) {
+    const gfn = RING_REF.test(path) && /^\d{1,10}$/.test(value) ? grantedGfn(hv, Number(value)) : -1;
+    if (gfn >= 0) needed.add(hv.p2m.mfn(gfn));
+  }
+  const now: Page[] = [], later: Page[] = [];
+  for (const page of pages) (needed.has(page.mfn) ? now : later).push(page);
+  return { now, later };
+}
 /** Do once while it runs what is done when it stands still: Node compiles then what it meets for the first time, and the guest need not wait for that. */
 async function rehearse(domain: Domain): Promise<void> {
   try {
@@ -174,18 +197,17 @@ export async function sendDomain(domain: Domain, link: Link, o: SendOptions): Pr
 async function sendAlone(domain: Domain, link: Link, o: SendOptions): Promise<MigrateReport> {
   const { hv, devices, machine } = partsOf(domain), migration = newId(), begunMs = performance.now(), rounds: Round[] = [];
   mayGo(domain);
-  if (o.postcopy) throw new UserError("Post-copy is not built yet; leave it out, and the guest is stopped when it writes faster than the link");
   /** ends all that can be ended: a cancel, or the other end's refusal, until the guest is given away */
   const stop = new AbortController(), cancel = (): void => stop.abort(o.signal!.reason);
   o.signal?.throwIfAborted();
   o.signal?.addEventListener("abort", cancel, { once: true });
-  const sink = new Sink(link.writable, o.maxBytesPerSecond ?? Number.POSITIVE_INFINITY, stop.signal), answers = new Source(link.readable), writer = new PageWriter(hv, sink, BATCH, o.deflates ?? (o.maxBytesPerSecond ?? Number.POSITIVE_INFINITY) < DEFLATE_BELOW_BYTES_PER_SECOND);
-  let state: SenderState = "sending", isSuspended = false, guest: StoppedGuest | null = null, mayComeAsItIs = false, isReleased = false, suspendMs = 0, stillMs = 0, failure: unknown = null;
+  const sink = new Sink(link.writable, o.maxBytesPerSecond ?? Number.POSITIVE_INFINITY, stop.signal), answers = new Source(link.readable), deflates = o.deflates ?? (o.maxBytesPerSecond ?? Number.POSITIVE_INFINITY) < DEFLATE_BELOW_BYTES_PER_SECOND, writer = new PageWriter(hv, sink, BATCH, deflates);
+  let state: SenderState = "sending", isSuspended = false, guest: StoppedGuest | null = null, mayComeAsItIs = false, isReleased = false, suspendMs = 0, stillMs = 0, runsMs = 0, failure: unknown = null, later: readonly Page[] = [], lost: UserError | null = null;
   /** the state as it is now: the checker takes a variable that a closure changes for what it was last */
   const at = (): SenderState => state;
   /** it is ours again and cannot be let run */
   let stuck: UserError | null = null;
-  const isStuck = (): UserError | null => stuck;
+  const isStuck = (): UserError | null => stuck, isLost = (): UserError | null => lost;
   const word: Word = { standing: "sending" };
   const note = async (now: Standing): Promise<void> => {
     await o.journal?.note(migration, now);
@@ -212,6 +234,11 @@ async function sendAlone(domain: Domain, link: Link, o: SendOptions): Promise<Mi
           } catch (e) { stuck = new UserError(`${domain.name} is not moved, and cannot go on here: ${(e as Error).message}; it stands still`, { cause: e }); }
           break;
         case "end":
+          runsMs = performance.now();
+          if (later.length) await sendRest(hv, domain.name, migration, event.kind === "started" ? { sink, source: answers } : null, {
+            deflates, log: machine.log, ...(o.relink ? { relink: o.relink } : {}),
+            progress: (donePages, totalPages) => { mustBeThere(domain); o.progress?.({ phase: "behind", donePages, totalPages, bytes: sink.nrBytes }); },
+          }).catch((e: UserError) => { lost = e; });
           // it is the other end's; what cannot be cleared away here does not change that
           await domain.leave().catch((e: unknown) => machine.log(`${domain.name} has moved, and cannot be taken down here: ${(e as Error).message}`));
           break;
@@ -234,7 +261,7 @@ async function sendAlone(domain: Domain, link: Link, o: SendOptions): Promise<Mi
     await sink.write(envelopeStart(o.configJson));
     await writeImageStart(sink, hv, describeDomain(domain, o.configJson, migration, o.live && !o.suspends));
     mustBeThere(domain);
-    if (o.live) await preCopy(domain, writer, sink, o, rounds, stop.signal);
+    const soon = o.live ? await preCopy(domain, writer, sink, o, rounds, stop.signal) : 0;
     if (o.live && mayComeAsItIs) await rehearse(domain);
     mustBeThere(domain);
     o.progress?.({ phase: "suspend", donePages: 0, totalPages: 0, bytes: sink.nrBytes });
@@ -248,11 +275,17 @@ async function sendAlone(domain: Domain, link: Link, o: SendOptions): Promise<Mi
     suspendMs = stillMs - askedMs;
     if (!guest) await devices.hold();
     mustBeThere(domain);
-    const pages = o.live ? lastPages(domain, writer) : [...ownPages(hv)];
+    let pages = o.live ? lastPages(domain, writer) : [...ownPages(hv)];
+    if (o.live && o.postcopy && pages.length > soon) {
+      const last = parted(domain, pages);
+      pages = last.now;
+      later = last.later;
+    }
     await writer.write(pages, (n) => {
       o.progress?.({ phase: "stop", donePages: n, totalPages: pages.length, bytes: sink.nrBytes });
       mustBeThere(domain);
     });
+    if (later.length) await writeAwaited(sink, later.map(({ gfn }) => gfn));
     if (o.handOver) {
       isReleased = true;
       await o.handOver.release();
@@ -291,7 +324,7 @@ async function sendAlone(domain: Domain, link: Link, o: SendOptions): Promise<Mi
     await end();
     throw new MigrationInDoubt(domain.name, migration, async (standing) => {
       await act({ kind: "answer", standing });
-      const why = isStuck();
+      const why = isStuck() ?? isLost();
       if (why) throw why;
       return at() === "doubt" ? undefined : at() === "kept" ? domain : null;
     });
@@ -306,20 +339,24 @@ async function sendAlone(domain: Domain, link: Link, o: SendOptions): Promise<Mi
     const { message } = failure as Error;
     throw new UserError(`${domain.name} is not moved and runs on here: ${failure instanceof UserError || !BROKEN.test(message) ? message : `the link broke (${message})`}`, { cause: failure });
   }
-  const endMs = performance.now();
+  const endMs = performance.now(), why = isLost();
+  if (why) {
+    await end();
+    throw why;
+  }
   sink.release();
   answers.release();
-  return { migration, bytes: sink.nrBytes, pages: writer.nrPages, zeroPages: writer.nrZeros, rounds, totalMs: endMs - begunMs, isAsItIs: guest !== null, suspendMs, downtimeMs: endMs - stillMs };
+  return { migration, bytes: sink.nrBytes, pages: writer.nrPages + later.length, zeroPages: writer.nrZeros, rounds, totalMs: endMs - begunMs, isAsItIs: guest !== null, suspendMs, downtimeMs: runsMs - stillMs, latePages: later.length, lateMs: later.length ? endMs - runsMs : 0 };
 }
 
 // Receiving --------------------------------------------------------------------
 /**
- * Receive a domain that sendDomain sends; when it returns, the domain runs here.
+ * Receive a domain that sendDomain sends; when it returns, the domain runs here. By post-copy the link is still needed then, until `domain.rest` is whole.
  * @throws UserError where it does not come, with nothing left behind; MigrationInDoubt
  */
 export async function receiveDomain(machine: Machine, link: Link, o: ReceiveOptions): Promise<Domain> {
   const from = new Source(link.readable), answers = new Sink(link.writable);
-  let state: ReceiverState = "receiving", domain: Domain | null = null, migration = "", failure: unknown = null, isNoted = false, isAsItIs = false;
+  let state: ReceiverState = "receiving", domain: Domain | null = null, migration = "", failure: unknown = null, isNoted = false, isAsItIs = false, arrival: Arrival | null = null;
   const word: Word = { standing: "receiving" };
   const be = (now: ReceiverState): void => {
     state = now;
@@ -357,6 +394,11 @@ export async function receiveDomain(machine: Machine, link: Link, o: ReceiveOpti
         }
         case "start":
           if (domain!.isGone) break;
+          if (arrival && arrival.nrLeft !== 0) {
+            const rest = domain!.rest = new Rest(machine, domain!, arrival, migration, o.relinkMs ?? 0), { progress } = o;
+            if (progress) rest.progress = (donePages, totalPages) => progress({ phase: "behind", donePages, totalPages, bytes: from.offset });
+            void rest.whole().catch(() => {}).then(() => { domain!.rest = null; });
+          }
           domain!.unpause();
           if (isAsItIs) domain!.devices.announce();
           break;
@@ -379,6 +421,7 @@ export async function receiveDomain(machine: Machine, link: Link, o: ReceiveOpti
     await o.prepare?.(configJson);
     const arriving = await readImage(machine, begun, (donePages) => o.progress?.({ phase: "memory", donePages, totalPages: about.maxPages, bytes: from.offset }), () => answers.post(messageBytes("asItIs")));
     isAsItIs = arriving.image.guest !== null;
+    arrival = arriving.image.arrival;
     let taken = false;
     try {
       await readEnvelopeEnd(from);
@@ -407,6 +450,7 @@ export async function receiveDomain(machine: Machine, link: Link, o: ReceiveOpti
   if (at() === "doubt") {
     throw new MigrationInDoubt(domain.name, migration, async (standing) => {
       await act({ kind: "answer", standing });
+      domain!.rest?.wait("the link broke while it was handed over");
       return at() === "doubt" ? undefined : at() === "running" ? domain! : null;
     });
   }
@@ -414,6 +458,10 @@ export async function receiveDomain(machine: Machine, link: Link, o: ReceiveOpti
     await from.cancel("over");
     await answers.close().catch(() => {});
     throw failure;
+  }
+  if (domain.rest) {
+    void domain.rest.take({ source: from, sink: answers });
+    return domain;
   }
   from.release();
   answers.release();

@@ -23,7 +23,7 @@ import type { Machine } from "./machine.ts";
 import { leaving, resumeInPlace, suspendDomain } from "./suspend.ts";
 
 /** How far an action is. */
-export type Progress = { readonly phase: "suspend" | "memory" | "round" | "stop" | "devices" | "commit"; readonly round?: number; readonly donePages: number; /** of this phase, as far as known */ readonly totalPages: number; readonly bytes: number };
+export type Progress = { readonly phase: "suspend" | "memory" | "round" | "stop" | "devices" | "commit" | "behind"; readonly round?: number; readonly donePages: number; /** of this phase, as far as known */ readonly totalPages: number; readonly bytes: number };
 /** What a save came to. */
 export type SaveReport = { readonly bytes: number; readonly pages: number; readonly zeroPages: number; /** from the request until the guest had suspended itself, and how long it stood still in all */ readonly suspendMs: number; readonly pausedMs: number; /** it has not suspended itself */ readonly isAsItIs: boolean };
 export type SaveOptions = {
@@ -170,7 +170,12 @@ export async function connectArrived(machine: Machine, config: CheckedConfig, { 
     const parts = await connectDomain(machine, config, hd, {
       gfns: { store: about.storeGfn, console: about.consoleGfn }, ...(guest ? { ports: { store: guest.storePort, console: guest.consolePort } } : {}), overheadPages: about.overheadPages, targetKiB: about.targetKiB, staticMaxKiB: about.staticMaxKiB, onlineVcpus,
     }, undo);
-    const base = domainPath(hd.domid);
+    const base = domainPath(hd.domid), { arrival } = image;
+    if (arrival) {
+      machine.dom0.arrivals.set(hd.domid, arrival);
+      // taken back first: a disk's request may wait for a page
+      undo.push(() => { arrival.end(); machine.dom0.arrivals.delete(hd.domid); });
+    }
     if (guest) {
       await takeUp(parts, guest);
       return new Domain(config, parts);
@@ -206,6 +211,7 @@ export async function restoreDomain(machine: Machine, input: ReadableStream<Uint
       }, () => {});
       let checked: CheckedConfig;
       try {
+        if (arriving.image.arrival) throw new StreamError("The stream names pages that come later, which only a migration's can: it is damaged");
         await readEnvelopeEnd(from);
         o.signal?.throwIfAborted();
         checked = configFor(config, arriving.about);

@@ -40,9 +40,14 @@ export async function resumeInPlace(domain: Domain): Promise<void> {
   hv.resume();
 }
 
+/** @throws UserError for a domain whose memory is partly still elsewhere */
+export function mustBeWhole(domain: Domain, what: string): void {
+  if (domain.rest) throw new UserError(`${domain.name} has just come here, and ${Math.ceil(domain.rest.nrLeft / 256)} MiB of its memory are still on their way; it can be ${what} when they are here`);
+}
 /** @throws UserError for a domain that does not run, or is about to end */
 export function mayGo(domain: Domain): void {
   if (partsOf(domain).hv.end) throw new UserError(`${domain.name} has shut down; only a running domain can be saved or moved`);
+  mustBeWhole(domain, "saved or moved");
   if (domain.isPaused) throw new UserError(`${domain.name} is paused and cannot suspend itself; unpause it first`);
   if (domain.control.shutdownAsked) throw new UserError(`${domain.name} has been asked to go down ("${domain.control.shutdownAsked}") and has not answered yet`);
 }

@@ -17,6 +17,7 @@ import type { Standing } from "../../migration/commit.ts";
 import type { Domain } from "../../toolstack/domain.ts";
 import { linkOver, readableOf } from "../../toolstack/link.node.ts";
 import { type Link, MigrationInDoubt, type MigrateReport, receiveOrGiveBack, sendDomain, standingOf } from "../../toolstack/migrate.ts";
+import { receiveRest, RELINK_MS, waitsForRest } from "../../toolstack/rest.ts";
 import { type Progress as Step, restoreDomain, saveDomain } from "../../toolstack/save.ts";
 import { mustNameWithin } from "./bounds.ts";
 import { remedyOf } from "./doubts.ts";
@@ -24,7 +25,7 @@ import { handOver } from "./drives.ts";
 import { configOfText, mustBuild, type Resident, type Residents } from "./residents.ts";
 
 /** Steps of a save or migration as a task tells them. */
-const PHASES: Readonly<Record<Step["phase"], string>> = { suspend: "suspending the guest", memory: "memory", round: "memory while it runs", stop: "the last pages", devices: "devices", commit: "handing over" };
+const PHASES: Readonly<Record<Step["phase"], string>> = { suspend: "suspending the guest", memory: "memory", round: "memory while it runs", stop: "the last pages", devices: "devices", commit: "handing over", behind: "memory behind it" };
 const tell = (c: TaskContext) => (s: Step): void => c.progress({ text: s.round === undefined ? PHASES[s.phase] : `${PHASES[s.phase]}, round ${s.round + 1}`, done: s.donePages, total: s.totalPages });
 /** What goes with the stream: the domain as it is, or as it is to be where it goes on. @throws UserError where that cannot be */
 function configJson(r: Resident, other: LibxlConfig | undefined, keeps: readonly ("uuid" | "name")[]): string {
@@ -108,17 +109,17 @@ function overConnection(tasks: Tasks, action: string, run: (connection: Duplex, 
 }
 /** What a sender may be told. */
 type SendParams = { readonly live?: boolean; readonly postcopy?: boolean; readonly maxBytesPerSecond?: number; /** in place of its own */ readonly config?: LibxlConfig };
-async function send(residents: Residents, r: Resident & { domain: Domain }, connection: Duplex, params: SendParams, c: TaskContext): Promise<MigrateReport> {
+async function send(residents: Residents, r: Resident & { domain: Domain }, connection: Duplex, params: SendParams, c: TaskContext, relink?: (migration: string) => Promise<Link | null>): Promise<MigrateReport> {
   const { live, postcopy, maxBytesPerSecond, config } = params;
   const report = await sendDomain(r.domain, linkOf(connection), {
     configJson: configJson(r, config, ["uuid", "name"]), live: live ?? true, journal: residents.house.journal, signal: c.signal, progress: tell(c), handOver: handOver(r.disks, (r.config.disks ?? []).map(diskFromLibxl)),
-    ...(postcopy === undefined ? {} : { postcopy }), ...(maxBytesPerSecond === undefined ? {} : { maxBytesPerSecond }),
+    ...(postcopy === undefined ? {} : { postcopy }), ...(relink ? { relink } : {}), ...(maxBytesPerSecond === undefined ? {} : { maxBytesPerSecond }),
   }).catch((e: unknown) => {
     if (e instanceof MigrationInDoubt) residents.doubts.hold(e, r.gone);
     throw e;
   });
   await r.gone;
-  residents.house.messages.say(`${r.name} went to another host: ${report.bytes} bytes in ${Math.round(report.totalMs)} ms, still for ${Math.round(report.downtimeMs)} ms`);
+  residents.house.messages.say(`${r.name} went to another host: ${report.bytes} bytes in ${Math.round(report.totalMs)} ms, still for ${Math.round(report.downtimeMs)} ms${report.latePages ? `, ${report.latePages} pages behind it in ${Math.round(report.lateMs)} ms` : ""}`);
   return report;
 }
 /** Give a domain away: the connection leads to a peer's migrate.receive, or to xl migrate-receive. */
@@ -153,8 +154,21 @@ export async function migrateTo(residents: Residents, p: MigrateParams, c: TaskC
   c.progress({ text: `connecting to ${p.to}` });
   const connection = await peer.stream("migrate.receive", p.isPaused ? { isPaused: true } : {});
   connection.on("error", () => {});
+  /** A new connection for the memory that follows the domain, as long as the other end is asked and may answer. */
+  const relink = async (migration: string): Promise<Link | null> => {
+    residents.house.messages.say(`${r.name}: the connection broke while its memory followed it; ${p.to} is called again`);
+    for (const begun = performance.now(); performance.now() - begun < RELINK_MS; await sleep(ASK_MS)) {
+      try {
+        links.push(await peer.stream("migrate.rest", { migration }));
+        links.at(-1)!.on("error", () => {});
+        return linkOf(links.at(-1)!);
+      } catch (e) { if (e instanceof ApiFault && e.code === "notfound") return null; }
+    }
+    return null;
+  };
+  const links = [connection];
   try {
-    return await send(residents, r, connection, p, c);
+    return await send(residents, r, connection, p, c, relink);
   } catch (e) {
     if (!(e instanceof MigrationInDoubt)) throw e;
     residents.house.messages.say(`${e.message}; ${p.to} is asked`);
@@ -168,15 +182,22 @@ export async function migrateTo(residents: Residents, p: MigrateParams, c: TaskC
     }
     throw remedyOf(e);
   } finally {
-    connection.destroy();
+    for (const link of links) link.destroy();
   }
 }
+/** Take the rest of a domain's memory over another connection than the one that broke. */
+export const restStream = (residents: Residents, tasks: Tasks): StreamOpener => async (params) => {
+  const { migration } = params as { migration: string }, { machine } = residents.house;
+  if (!waitsForRest(machine, migration)) throw new ApiFault("notfound", `No domain here waits for the rest of migration "${migration}"`);
+  return overConnection(tasks, "migrate.rest", (connection) => receiveRest(machine, migration, linkOf(connection)));
+};
 /** Take a domain in. */
 export const receiveStream = (residents: Residents, tasks: Tasks): StreamOpener => async (params, folders) => {
   const { isPaused, name } = params as { isPaused?: boolean; name?: string };
   return overConnection(tasks, "migrate.receive", async (connection, c) => {
-    const domain = await residents.adopt((opened, prepare) => receiveOrGiveBack(residents.house.machine, linkOf(connection), { open: opened, prepare, journal: residents.house.journal, signal: c.signal, progress: tell(c) }), async (config) => ({ ...await mustNameWithin(folders, config), ...(name === undefined ? {} : { c_info: { ...config.c_info, name } }) }));
+    const domain = await residents.adopt((opened, prepare) => receiveOrGiveBack(residents.house.machine, linkOf(connection), { open: opened, prepare, relinkMs: RELINK_MS, journal: residents.house.journal, signal: c.signal, progress: tell(c) }), async (config) => ({ ...await mustNameWithin(folders, config), ...(name === undefined ? {} : { c_info: { ...config.c_info, name } }) }));
     if (isPaused) await domain.pause();
+    await domain.rest?.whole();
     return { domid: domain.domid, name: domain.name };
   });
 };

@@ -38,7 +38,7 @@ async function restore(xl: Xl, { options, words }: Line): Promise<number> {
 const isUnheard = (e: unknown): boolean => /the connection broke before the answer/.test(wordsOf(e));
 const failedText = (e: unknown): string => (isUnheard(e) ? "It is not known how the migration went: see xl list at both ends" : `Migration failed, ${/stands still here/.test(wordsOf(e)) ? "and it is not known which end has the domain" : "resuming at sender."}`);
 /** How a migration went, in the words of a person. */
-const reportText = (r: MigrateReport): string => `${r.bytes} bytes in ${(r.totalMs / 1000).toFixed(2)} s, ${r.rounds.length} rounds, the guest stood still for ${r.downtimeMs.toFixed(0)} ms`;
+const reportText = (r: MigrateReport): string => `${r.bytes} bytes in ${(r.totalMs / 1000).toFixed(2)} s, ${r.rounds.length} rounds, the guest stood still for ${r.downtimeMs.toFixed(0)} ms${r.latePages ? `, ${r.latePages} pages went behind it in ${(r.lateMs / 1000).toFixed(2)} s` : ""}`;
 
 async function migrate(xl: Xl, { options, words }: Line): Promise<number> {
   const [word, host] = words as [string, string], { domid } = await findGuest(xl, word), daemon = await xl.daemon(), ssh = options.get("s") ?? "ssh";
@@ -47,7 +47,7 @@ async function migrate(xl: Xl, { options, words }: Line): Promise<number> {
   if (direct) {
     try {
       const limit = options.get("bandwidth"), token = xl.env["DOMUS_TOKEN"];
-      const report = (await daemon.call("domain.migrate", { domain: domid, to: host, ...(config ? { config } : {}), ...(limit === undefined ? {} : { maxBytesPerSecond: bandwidth(limit) }), ...(options.has("p") ? { isPaused: true } : {}), ...(token ? { token } : {}) }, { progress: xl.progress, signal: xl.signal })) as MigrateReport;
+      const report = (await daemon.call("domain.migrate", { domain: domid, to: host, ...(config ? { config } : {}), ...(limit === undefined ? {} : { maxBytesPerSecond: bandwidth(limit) }), ...(options.has("postcopy") ? { postcopy: true } : {}), ...(options.has("p") ? { isPaused: true } : {}), ...(token ? { token } : {}) }, { progress: xl.progress, signal: xl.signal })) as MigrateReport;
       if ((xl.isVerbose || options.has("debug")) && report.rounds) xl.say(reportText(report));
       xl.say("Migration successful.");
       return 0;
@@ -58,7 +58,7 @@ async function migrate(xl: Xl, { options, words }: Line): Promise<number> {
   const receive = `xl migrate-receive${options.has("e") ? " -e" : ""}${options.has("p") ? " -p" : ""}`, command = ssh === "" ? host : `exec ${ssh} ${host} ${receive}`;
   const child = spawn("sh", ["-c", command], { stdio: ["pipe", "pipe", "inherit"] }), gone = new Promise<number>((done) => { child.on("close", (code) => done(code ?? -1)); child.on("error", () => done(-1)); });
   child.stdin.on("error", () => {});
-  const { connection, task } = await orLeave(1, daemon.openStream("migrate.send", { domain: domid, live: true, ...(config ? { config: JSON.stringify(config) } : {}), ...(options.has("bandwidth") ? { maxBytesPerSecond: bandwidth(options.get("bandwidth")!) } : {}) }));
+  const { connection, task } = await orLeave(1, daemon.openStream("migrate.send", { domain: domid, live: true, ...(options.has("postcopy") ? { postcopy: true } : {}), ...(config ? { config: JSON.stringify(config) } : {}), ...(options.has("bandwidth") ? { maxBytesPerSecond: bandwidth(options.get("bandwidth")!) } : {}) }));
   connection.on("error", () => {});
   for (const piped of [pipeline(connection, child.stdin), pipeline(child.stdout, connection, { end: false })]) piped.catch(() => {});
   void gone.then(() => connection.end());
@@ -112,8 +112,8 @@ async function migrateSettle(xl: Xl, { words }: Line): Promise<number> {
 export const SAVE_VERBS: readonly Verb[] = [
   { name: "save", help: "Save a domain to a file", args: "[options] <Domain> <CheckpointFile> [<ConfigFile>]", minWords: 2, modifies: true, run: save, note: "the file is there whole or not at all; a save that fails leaves the domain running", options: [help, { short: "c", help: "it runs on afterwards" }, { short: "p", help: "it is left paused" }, ignored("D")] },
   { name: "restore", help: "Make a domain from a saved one", args: "[options] [<ConfigFile>] <CheckpointFile>", minWords: 1, modifies: true, run: restore, options: [help, { short: "p", help: "leave it paused" }, { short: "c", help: "be on its console" }, ignored("e"), ignored("d"), ignored("V", "vncviewer"), ignored("A", "vncviewer-autopass"), { short: "q", help: "say nothing but errors" }] },
-  { name: "migrate", help: "Move a domain to another host while it runs", args: "[options] <Domain> <host>", minWords: 2, modifies: true, run: migrate, note: "a host written HOST:PORT is one whose domusd serves HTTP there: the daemons speak TLS with each other, without ssh; --bandwidth is ours",
-    options: [help, { short: "s", value: true, arg: "COMMAND", help: "in place of ssh; empty: run <host> as the command" }, ignored("e"), { short: "p", help: "leave it paused there" }, { short: "C", value: true, arg: "CONFIG", help: "what it is made from there: disks and images by other names; its own name it keeps" }, ignored("D"), { long: "live", help: "what is done anyway" }, { long: "debug", help: "tell how it went" }, { long: "bandwidth", value: true, arg: "BYTES", help: "at most so many bytes a second, as 10m" }] },
+  { name: "migrate", help: "Move a domain to another host while it runs", args: "[options] <Domain> <host>", minWords: 2, modifies: true, run: migrate, note: "a host written HOST:PORT is one whose domusd serves HTTP there: the daemons speak TLS with each other, without ssh; --bandwidth and --postcopy are ours",
+    options: [help, { short: "s", value: true, arg: "COMMAND", help: "in place of ssh; empty: run <host> as the command" }, ignored("e"), { short: "p", help: "leave it paused there" }, { short: "C", value: true, arg: "CONFIG", help: "what it is made from there: disks and images by other names; its own name it keeps" }, ignored("D"), { long: "live", help: "what is done anyway" }, { long: "debug", help: "tell how it went" }, { long: "bandwidth", value: true, arg: "BYTES", help: "at most so many bytes a second, as 10m" }, { long: "postcopy", help: "of a guest that writes faster than they go, have pages go behind it: with either host it is lost then" }] },
   { name: "migrate-receive", help: "Take a domain in, from stdin", args: "- for internal use only", modifies: true, run: migrateReceive, options: [help, ignored("e"), { short: "p", help: "leave it paused" }, ignored("d"), { long: "debug", help: "taken, without meaning" }] },
   { name: "migrate-settle", help: "Say which host has a domain that stands still because the link broke while it was handed over", args: "<Migration> running|dropped", minWords: 2, modifies: true, run: migrateSettle, note: "ours; running: the other host has it, and the copy here ends; dropped: it has it not, and it goes on here", options: [help] },
 ];

@@ -1,0 +1,145 @@
+/**
+ * The rest of a domain that has gone ahead of it (post-copy): at the sender, where its pages are, and at the receiver, where it runs. While they are under way it hangs on both: with either end it is
+ * lost. A broken link is not the end: the sender makes another, and the receiver says over it what it still lacks.
+ */
+import { UserError } from "../base/errors.ts";
+import type { Arrival } from "../hypervisor/arrival.ts";
+import { receiveLate, sendLate } from "../migration/late.ts";
+import { Sink, Source, StreamError } from "../migration/stream.ts";
+import type { Domain as HvDomain } from "../hypervisor/domain.ts";
+import type { Machine } from "./machine.ts";
+
+/** A way to the other end, both directions; encrypted and authenticated by whoever made it. */
+export type Link = { readonly readable: ReadableStream<Uint8Array>; readonly writable: WritableStream<Uint8Array> };
+/** The two directions as the sender or the receiver uses them. */
+export type Ends = { readonly sink: Sink; readonly source: Source };
+const endsOf = (link: Link): Ends => ({ sink: new Sink(link.writable), source: new Source(link.readable) });
+const close = async ({ sink, source }: Ends, why: unknown): Promise<void> => {
+  await sink.abort(why);
+  await source.cancel(why);
+};
+
+export type SendRestOptions = {
+  readonly deflates: boolean;
+  /** Makes another link after one broke (`receiveRest` at its other end); null: there is no way. Absent: none is to be had */
+  readonly relink?: (migration: string) => Promise<Link | null>;
+  progress(done: number, total: number): void;
+  log(sentence: string): void;
+};
+/**
+ * Send the rest of a domain that runs at the other end.
+ * @param ends the link so far, or null where it broke already
+ * @throws UserError where it cannot be: what runs there is lost
+ */
+export async function sendRest(hv: HvDomain, name: string, migration: string, ends: Ends | null, o: SendRestOptions): Promise<void> {
+  let why: unknown = new UserError("the link broke");
+  for (let now = ends; ;) {
+    if (now) try {
+      await sendLate(hv, now.sink, now.source, o.deflates, o.progress);
+      return;
+    } catch (e) {
+      why = e;
+      if (now !== ends) await close(now, e);
+    }
+    const next = await o.relink?.(migration) ?? null;
+    if (!next) throw new UserError(`${name} has gone to the other end, and the link broke before all of its memory was there (${(why as Error).message}): it is lost`, { cause: why });
+    o.log(`${name}: the link broke while its memory followed it (${(why as Error).message}); it goes on over another one`);
+    now = endsOf(next);
+  }
+}
+
+/** How long the sender of a domain is given to make another link. */
+export const RELINK_MS = 600_000;
+const rests = new WeakMap<Machine, Map<string, Rest>>();
+/** One a domain that runs here and is not all here. */
+export class Rest {
+  readonly migration: string;
+  readonly #machine: Machine;
+  readonly #name: string;
+  readonly #domid: number;
+  readonly #arrival: Arrival;
+  readonly #patienceMs: number;
+  readonly #end = Promise.withResolvers<void>();
+  #ends: Ends | null = null;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  /** told when pages have come, of how many of how many */
+  progress: (done: number, total: number) => void = () => {};
+  /** pages that it lacked when it began to run */
+  readonly nrPages: number;
+
+  /** @param patienceMs how long another link is waited for after one broke */
+  constructor(machine: Machine, domain: { readonly name: string; readonly domid: number }, arrival: Arrival, migration: string, patienceMs: number) {
+    this.#machine = machine;
+    this.#name = domain.name;
+    this.#domid = domain.domid;
+    this.#arrival = arrival;
+    this.#patienceMs = patienceMs;
+    this.migration = migration;
+    this.nrPages = arrival.nrLeft;
+    const all = rests.get(machine) ?? new Map<string, Rest>();
+    rests.set(machine, all.set(migration, this));
+    this.#end.promise.catch(() => {});
+  }
+  /** all is here, or the domain is gone */
+  get isOver(): boolean { return this.#arrival.isOver; }
+  /** pages that have not come */
+  get nrLeft(): number { return this.#arrival.nrLeft; }
+  /** how often somebody had to wait for a page */
+  get nrWaits(): number { return this.#arrival.nrWaits; }
+  /** Resolves when all is here, or the domain is gone; rejects when what is missing will not come. */
+  whole(): Promise<void> { return this.#end.promise; }
+  /** Take pages over a link, the first or another one; the one before it is given up. @returns when the link has done what it can */
+  async take(ends: Ends): Promise<void> {
+    clearTimeout(this.#timer);
+    const before = this.#ends;
+    this.#ends = ends;
+    if (before) await close(before, "another link has taken its place");
+    try {
+      await receiveLate(this.#arrival, ends.source, ends.sink, () => this.progress(this.nrPages - this.nrLeft, this.nrPages));
+      this.#ends = null;
+      this.#over(null);
+      ends.sink.release();
+      ends.source.release();
+    } catch (e) {
+      if (this.#ends !== ends) return;
+      this.#ends = null;
+      await close(ends, e);
+      if (this.#arrival.isOver || this.nrLeft === 0) return this.#over(null);
+      if (this.#ends) return;        // there is another already
+      this.wait((e as Error).message);
+    }
+  }
+  /** There is no link: another one is waited for. */
+  wait(cause: string): void {
+    const why = `The link broke with ${this.nrLeft} pages of its memory on their way (${cause})`;
+    this.#machine.log(`${this.#name}: ${why}${this.#patienceMs > 0 ? `; another one is waited for, up to ${this.#patienceMs / 1000} s` : ""}`);
+    this.#timer = setTimeout(() => this.#lose(why), this.#patienceMs);
+  }
+  #lose(why: string): void {
+    if (this.#arrival.isOver) return this.#over(null);
+    this.#arrival.lose(`${why}, and no other was made`);
+    this.#over(new UserError(`${this.#name} is lost: ${why}`));
+  }
+  #over(failure: Error | null): void {
+    clearTimeout(this.#timer);
+    if (failure) rests.get(this.#machine)?.delete(this.migration);
+    else forgetOldest(rests.get(this.#machine)!);        // its sender may not have heard that all is here, and ask by another link
+    this.#arrival.end();
+    if (this.#machine.dom0.arrivals.get(this.#domid) === this.#arrival) this.#machine.dom0.arrivals.delete(this.#domid);
+    if (failure) this.#end.reject(failure);
+    else this.#end.resolve();
+  }
+}
+/** So many that are whole are known. */
+const KNOWN_MAX = 16;
+function forgetOldest(known: Map<string, Rest>): void {
+  for (const [migration, rest] of known) if (known.size > KNOWN_MAX && rest.isOver) known.delete(migration);
+}
+/** Does a domain here wait for that, or has it all? */
+export const waitsForRest = (machine: Machine, migration: string): boolean => rests.get(machine)?.has(migration) ?? false;
+/** Take the rest of a domain over another link than the one that broke. @returns when the link has done what it can @throws UserError where none is waited for */
+export async function receiveRest(machine: Machine, migration: string, link: Link): Promise<void> {
+  const rest = rests.get(machine)?.get(migration);
+  if (!rest) throw new UserError(`No domain here waits for the rest of migration "${migration}"`);
+  await rest.take(endsOf(link));
+}
