@@ -1,6 +1,6 @@
 /**
  * A machine of bench/migrate.ts: a program whose stdin and stdout are a guest's console. It boots the guest, or waits for it on a port; on SIGUSR2 it sends it to the port named in the file
- * `next`, tells the report on stderr, and ends.
+ * `next`, with post-copy if that says so, tells the report on stderr, and ends.
  */
 import { readFileSync } from "node:fs";
 import { connect, createServer, type Socket } from "node:net";
@@ -47,9 +47,9 @@ process.stdin.on("data", (bytes: Uint8Array) => { void keyboard.write(bytes).cat
 void domain.console.readable.pipeTo(new WritableStream({ write: (bytes) => { process.stdout.write(bytes); } })).catch(() => {});
 process.on("SIGTERM", () => process.exit(0));
 process.once("SIGUSR2", () => {
-  const socket = connect(Number(readFileSync(plan.next, "utf8")), "127.0.0.1", () => {
+  const [port, how] = readFileSync(plan.next, "utf8").split(" "), socket = connect(Number(port), "127.0.0.1", () => {
     void sendDomain(domain, linkOf(socket), {
-      configJson: "{}", live: true, handOver: { release: () => live.disk.close(), retake: () => live.exchange(data) },
+      configJson: "{}", live: true, postcopy: how === "postcopy", handOver: { release: () => live.disk.close(), retake: () => live.exchange(data) },
     }).then((report) => { say(`@@report ${JSON.stringify(report)}`); process.exit(0); }, (e: Error) => { say(`@@failed ${e.message}`); });
   });
 });
