@@ -15,10 +15,10 @@ export class Refusal extends Error {
     this.errno = errno;
   }
 }
-/** The caller's memory, as its kernel sees it. False: some page is not there or may not be written. */
+/** The caller's memory, as its kernel sees it. False: some page is not there or may not be written; `isHint`: or is on its way from another machine, where it is waited for else. */
 export type GuestAccess = {
   readLinear(linear: bigint, bytes: Uint8Array): boolean;
-  writeLinear(linear: bigint, bytes: Uint8Array): boolean;
+  writeLinear(linear: bigint, bytes: Uint8Array, isHint?: boolean): boolean;
 };
 /** Arguments in registers: `n` the low 32 bits, unsigned; `p` all of them. */
 export interface Args { n(i: number): number; p(i: number): bigint }

@@ -104,7 +104,8 @@ function mapXenFrame(c: Call, d: Domain, mfn: number, was: number, gpfn: number)
 /** Move one of the guest's own frames. */
 function moveFrame(c: Call, d: Domain, from: number, gpfn: number): number {
   if (from === gpfn) return d.p2m.lookup(gpfn) ? 0 : -EINVAL;
-  const entry = clearIf(c, d, from, (e) => (e & P2M_TYPE.mask) === P2M_TYPE.ram);
+  c.awaitFrame(from);        // its bytes come to where it was
+  const entry = clearIf(c, d, from, (e) => (e & P2M_TYPE.mask) === P2M_TYPE.ram && !c.hv.mm.frames.isAwaited(e >>> 12));
   if (entry === 0) return -EINVAL;
   try {
     setPage(c, d, gpfn, entry >>> 12, P2M_TYPE.ram);

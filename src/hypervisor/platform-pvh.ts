@@ -106,6 +106,7 @@ export class PvhPlatform implements Platform, Call {
       if (performance.now() > untilMs) d.crash(`Its page at gfn 0x${gfn.toString(16)} did not come within ${AWAIT_MS / 1000} s, where it cannot be left waiting`, v.id);
     }
     hv.store(VCPU.awaits, v.at, 0);
+    hv.and(VCPU.pauseFlags, v.at, ~VPF.awaiting);        // who brought it may have looked between
     return !this.#isAwaited(gfn);
   }
   #isAwaited(gfn: number): boolean { return (this.frameOf(gfn) & P2M_AWAITED) !== 0; }

@@ -27,7 +27,7 @@ function runstateInfo(v: Vcpu, next?: number): DataView<ArrayBuffer> {
 }
 /**
  * Tell the guest, where it asked for it, what state its vCPU is in. Called as the vCPU is switched in, and out: others look whether it runs before
- * they wait for it. A bad address is the guest's own loss. @param next the state it is about to be in
+ * they wait for it. A bad address is the guest's own loss, and a page that is on its way is not waited for: the next switch writes it. @param next the state it is about to be in
  */
 export function writeRunstate(v: Vcpu, guest: GuestAccess, next?: number): void {
   const area = v.hv.get(VCPU.runstateArea, v.at);
@@ -36,11 +36,11 @@ export function writeRunstate(v: Vcpu, guest: GuestAccess, next?: number): void 
   if (v.hv.get(DOMAIN.vmAssist, v.domain.at) & (1 << VMASST_TYPE.runstate_update_flag)) {
     const entry = E.get(info, 0), when = bytes.subarray(E.at, E.at + E.size);
     E.set(info, 0, entry | XEN_RUNSTATE_UPDATE);
-    if (!guest.writeLinear(area + BigInt(E.at), when)) return;
-    if (!guest.writeLinear(area, bytes)) return;
+    if (!guest.writeLinear(area + BigInt(E.at), when, true)) return;
+    if (!guest.writeLinear(area, bytes, true)) return;
     E.set(info, 0, entry);
-    guest.writeLinear(area + BigInt(E.at), when);
-  } else guest.writeLinear(area, bytes);
+    guest.writeLinear(area + BigInt(E.at), when, true);
+  } else guest.writeLinear(area, bytes, true);
 }
 /** The same for the second copy of the time, for user space. */
 export function writeTimeArea(v: Vcpu, guest: GuestAccess): void {

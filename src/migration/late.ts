@@ -42,34 +42,29 @@ export async function writeAwaited(sink: Sink, gfns: readonly number[]): Promise
 
 /**
  * Send what the receiver lacks. The domain stands still here.
+ * @param late what it may lack; nothing else is sent to it
+ * @param mustBeThere throws when the domain is gone here: its memory is others' then
  * @param progress is told how many of how many have gone
  * @throws StreamError, and what the stream has to say: the receiver may lack any of them then
  */
-export async function sendLate(d: Domain, sink: Sink, answers: Source, deflates: boolean, progress: (done: number, total: number) => void): Promise<void> {
+export async function sendLate(d: Domain, late: GfnSet, sink: Sink, answers: Source, deflates: boolean, mustBeThere: () => void, progress: (done: number, total: number) => void): Promise<void> {
   const reader = new RecordReader(answers), writer = new PageWriter(d, sink, LATE_BATCH, deflates), left = new GfnSet(), order: number[] = [], wanted: number[] = [];
   reader.isCovered = true;
-  const next = async (): Promise<RecordHead> => {
-    const head = await reader.head();
-    if (head.type !== REC.DOMUS_AWAITED && head.type !== REC.DOMUS_WANTED && head.type !== REC.END) throw new StreamError(`The other end's ${recordName(head)} asks for nothing: it does not speak as Domus does`);
-    return head;
-  };
-  let isOver = false;
-  const first = await next();
-  if (first.type === REC.END) isOver = true;
-  else for (const gfn of parseGfns(await reader.body(first), recordName(first))) {
-    left.add(gfn);
-    order.push(gfn);
-  }
-  const total = left.size, heard = (async () => {
-    while (!isOver) {
-      const head = await next();
-      if (head.type === REC.END) isOver = true;
-      else for (const gfn of parseGfns(await reader.body(head), recordName(head))) {
-        if (head.type === REC.DOMUS_AWAITED && !left.has(gfn)) { left.add(gfn); order.push(gfn); }
-        if (head.type === REC.DOMUS_WANTED) wanted.push(gfn);
-      }
+  let isOver = false, isSending = false;
+  /** What the receiver says next. */
+  const hear = async (): Promise<void> => {
+    const head = await reader.head(), isList = head.type === REC.DOMUS_AWAITED && !isSending;
+    if (head.type === REC.END) { isOver = true; return; }
+    if (!isList && head.type !== REC.DOMUS_WANTED) throw new StreamError(`The other end's ${recordName(head)} asks for nothing: it does not speak as Domus does`);
+    for (const gfn of parseGfns(await reader.body(head), recordName(head))) {
+      if (!isList && left.has(gfn)) wanted.push(gfn);
+      if (!isList || left.has(gfn) || !late.has(gfn)) continue;
+      left.add(gfn);
+      order.push(gfn);
     }
-  })(), failed = new Promise<never>((_, reject) => { heard.catch(reject); });
+  };
+  await hear();
+  const total = left.size, heard = (async () => { while (!isOver) await hear(); })(), failed = new Promise<never>((_, reject) => { heard.catch(reject); });
   failed.catch(() => {});
   const place = new Map(order.map((gfn, i) => [gfn, i]));
   let at = 0;
@@ -84,6 +79,8 @@ export async function sendLate(d: Domain, sink: Sink, answers: Source, deflates:
       at = place.get(gfn) ?? at;        // what lies behind it is likely to be wanted next
     }
     for (let looked = 0; gfns.length < LATE_BATCH && looked < order.length; looked++, at = (at + 1) % order.length) take(order[at]!);
+    isSending = true;
+    mustBeThere();
     await Promise.race([writer.write(pagesOf(d, gfns)), failed]);
     progress(total - left.size, total);
   }
@@ -107,9 +104,10 @@ export async function receiveLate(arrival: Arrival, from: Source, answers: Sink,
   const reader = new RecordReader(from), buffer = new PageBuffer(), place = (gfn: number, bytes: Uint8Array | null): void => arrival.place(gfn, bytes);
   reader.isCovered = true;
   for (const bytes of lists(REC.DOMUS_AWAITED, arrival.left)) answers.post(bytes);
-  arrival.onWanted = (gfns) => { for (const bytes of lists(REC.DOMUS_WANTED, gfns)) answers.post(bytes); };
+  const ask = (gfns: readonly number[]): void => { for (const bytes of lists(REC.DOMUS_WANTED, gfns)) answers.post(bytes); };
+  arrival.onWanted = ask;
   arrival.poll();
-  if (arrival.wanted.length) arrival.onWanted(arrival.wanted);
+  if (arrival.wanted.length) ask(arrival.wanted);
   try {
     for (let isSaid = false; ;) {
       const needsMore = !arrival.isOver && arrival.nrLeft !== 0;
@@ -125,5 +123,5 @@ export async function receiveLate(arrival: Arrival, from: Source, answers: Sink,
       } else throw new StreamError(`The stream's ${recordName(head)} is no page: the stream is damaged`);
       progress();
     }
-  } finally { arrival.onWanted = () => {}; }
+  } finally { if (arrival.onWanted === ask) arrival.onWanted = () => {}; }        // another link may have taken this one's place
 }

@@ -23,7 +23,7 @@ import { takeBack } from "./create.ts";
 import type { DomainConfig } from "./config.ts";
 import { type Domain, partsOf } from "./domain.ts";
 import type { Machine } from "./machine.ts";
-import { type Link, Rest, sendRest, type SendRestOptions } from "./rest.ts";
+import { isOnItsWay, type Link, Rest, sendRest, type SendRestOptions } from "./rest.ts";
 export type { Link } from "./rest.ts";
 import { beginImage, configFor, connectArrived, describeDomain, mustBeThere, ownNodes, type Progress, readImage } from "./save.ts";
 import { leaving, mayGo, resumeInPlace, suspendDomain } from "./suspend.ts";
@@ -202,7 +202,7 @@ async function sendAlone(domain: Domain, link: Link, o: SendOptions): Promise<Mi
   o.signal?.throwIfAborted();
   o.signal?.addEventListener("abort", cancel, { once: true });
   const sink = new Sink(link.writable, o.maxBytesPerSecond ?? Number.POSITIVE_INFINITY, stop.signal), answers = new Source(link.readable), deflates = o.deflates ?? (o.maxBytesPerSecond ?? Number.POSITIVE_INFINITY) < DEFLATE_BELOW_BYTES_PER_SECOND, writer = new PageWriter(hv, sink, BATCH, deflates);
-  let state: SenderState = "sending", isSuspended = false, guest: StoppedGuest | null = null, mayComeAsItIs = false, isReleased = false, suspendMs = 0, stillMs = 0, runsMs = 0, failure: unknown = null, later: readonly Page[] = [], lost: UserError | null = null;
+  let state: SenderState = "sending", isSuspended = false, guest: StoppedGuest | null = null, mayComeAsItIs = false, isReleased = false, suspendMs = 0, stillMs = 0, runsMs = 0, failure: unknown = null, later: readonly Page[] = [], lost: UserError | null = null, moreBytes = 0;
   /** the state as it is now: the checker takes a variable that a closure changes for what it was last */
   const at = (): SenderState => state;
   /** it is ours again and cannot be let run */
@@ -235,10 +235,10 @@ async function sendAlone(domain: Domain, link: Link, o: SendOptions): Promise<Mi
           break;
         case "end":
           runsMs = performance.now();
-          if (later.length) await sendRest(hv, domain.name, migration, event.kind === "started" ? { sink, source: answers } : null, {
-            deflates, log: machine.log, ...(o.relink ? { relink: o.relink } : {}),
-            progress: (donePages, totalPages) => { mustBeThere(domain); o.progress?.({ phase: "behind", donePages, totalPages, bytes: sink.nrBytes }); },
-          }).catch((e: UserError) => { lost = e; });
+          if (later.length) await sendRest(hv, domain.name, later.map(({ gfn }) => gfn), migration, event.kind === "started" ? { sink, source: answers } : null, {
+            deflates, maxBytesPerSecond: o.maxBytesPerSecond ?? Number.POSITIVE_INFINITY, log: machine.log, ...(o.relink ? { relink: o.relink } : {}), mustBeThere: () => mustBeThere(domain),
+            progress: (donePages, totalPages) => o.progress?.({ phase: "behind", donePages, totalPages, bytes: sink.nrBytes }),
+          }).then((n) => { moreBytes = n; }, (e: UserError) => { lost = e; });
           // it is the other end's; what cannot be cleared away here does not change that
           await domain.leave().catch((e: unknown) => machine.log(`${domain.name} has moved, and cannot be taken down here: ${(e as Error).message}`));
           break;
@@ -346,7 +346,7 @@ async function sendAlone(domain: Domain, link: Link, o: SendOptions): Promise<Mi
   }
   sink.release();
   answers.release();
-  return { migration, bytes: sink.nrBytes, pages: writer.nrPages + later.length, zeroPages: writer.nrZeros, rounds, totalMs: endMs - begunMs, isAsItIs: guest !== null, suspendMs, downtimeMs: runsMs - stillMs, latePages: later.length, lateMs: later.length ? endMs - runsMs : 0 };
+  return { migration, bytes: sink.nrBytes + moreBytes, pages: writer.nrPages + later.length, zeroPages: writer.nrZeros, rounds, totalMs: endMs - begunMs, isAsItIs: guest !== null, suspendMs, downtimeMs: runsMs - stillMs, latePages: later.length, lateMs: later.length ? endMs - runsMs : 0 };
 }
 
 // Receiving --------------------------------------------------------------------
@@ -417,6 +417,7 @@ export async function receiveDomain(machine: Machine, link: Link, o: ReceiveOpti
     answers.post(messageBytes("banner"));
     const configJson = await readEnvelopeStart(from), begun = await beginImage(from, configJson), { about } = begun;
     migration = about.migration ?? newId();
+    if (isOnItsWay(machine, migration)) throw new UserError(`Migration ${migration} has brought a domain here already, whose memory is still on its way`);
     declare(machine, migration, word);
     await o.prepare?.(configJson);
     const arriving = await readImage(machine, begun, (donePages) => o.progress?.({ phase: "memory", donePages, totalPages: about.maxPages, bytes: from.offset }), () => answers.post(messageBytes("asItIs")));

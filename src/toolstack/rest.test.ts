@@ -122,7 +122,7 @@ test("a domain that is destroyed while its memory follows it needs no more, and 
     const free = two.hv.mm.frames.nrFree, { domain, options } = await writing(one);
     let there: Domain | null = null, nr = 0;
     const [a, b] = linked((chunk) => { if (there && isPages(chunk) && ++nr === 5) void (side === "receiver" ? there : domain).destroy(); });
-    const sent = sendDomain(domain, a, options).then((r: MigrateReport) => r.latePages, (e: UserError) => e.message);
+    const sent = sendDomain(domain, a, { ...options, relink: () => assert.fail("there is nothing to send any more") }).then((r: MigrateReport) => r.latePages, (e: UserError) => e.message);
     there = await receive(two, b);
     const said = await sent;
     if (side === "receiver") assert.ok(Number(said) >= NR_DIRTY, String(said));
@@ -150,6 +150,28 @@ test("a wire that breaks before it is known that it runs costs neither the domai
   assert.equal(await doubt.settle("running"), null);
   await again;
   assert.equal(got.rest, null);
+  isWhole(two, got);
+});
+
+test("over a newer link pages are asked for, though the older one was given up only then", async () => {
+  await using one = await make();
+  await using two = await make();
+  const { domain, options } = await writing(one), last = AT / 4096 + NR_DIRTY - 1;
+  let nrWanted = 0, again: Promise<void> | null = null;
+  const [a, b] = linked(), sent = sendDomain(domain, a, { ...options, relink: async (migration) => {
+    const [x, y] = linked((chunk) => { if (chunk.length >= 8 && new DataView(chunk.buffer, chunk.byteOffset).getUint32(0, true) === REC.DOMUS_WANTED) nrWanted++; });
+    again = receiveRest(two, migration, y);
+    await new Promise((done) => setTimeout(done, 10));
+    const { hv } = partsOf(got);
+    hv.hv.store(VCPU.awaits, hv.vcpu(0)!.at, last + 1);
+    two.dom0.arrivals.get(got.domid)!.poll();
+    return x;
+  } }), got = await receive(two, b, { relinkMs: 60_000 });
+  // a connection that nobody serves takes the place of the good one, which breaks for that
+  const stale = receiveRest(two, got.rest!.migration, linked()[1]);
+  await sent;
+  await Promise.all([stale, again, got.rest?.whole()]);
+  assert.equal(nrWanted, 1);
   isWhole(two, got);
 });
 

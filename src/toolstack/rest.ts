@@ -3,48 +3,74 @@
  * lost. A broken link is not the end: the sender makes another, and the receiver says over it what it still lacks.
  */
 import { UserError } from "../base/errors.ts";
+import { pause } from "../base/wait.ts";
 import type { Arrival } from "../hypervisor/arrival.ts";
 import { receiveLate, sendLate } from "../migration/late.ts";
 import { Sink, Source, StreamError } from "../migration/stream.ts";
 import type { Domain as HvDomain } from "../hypervisor/domain.ts";
+import { GfnSet } from "../memory/gfn_set.ts";
 import type { Machine } from "./machine.ts";
 
 /** A way to the other end, both directions; encrypted and authenticated by whoever made it. */
 export type Link = { readonly readable: ReadableStream<Uint8Array>; readonly writable: WritableStream<Uint8Array> };
 /** The two directions as the sender or the receiver uses them. */
 export type Ends = { readonly sink: Sink; readonly source: Source };
-const endsOf = (link: Link): Ends => ({ sink: new Sink(link.writable), source: new Source(link.readable) });
-const close = async ({ sink, source }: Ends, why: unknown): Promise<void> => {
-  await sink.abort(why);
-  await source.cancel(why);
+const endsOf = (link: Link, bytesPerSecond = Number.POSITIVE_INFINITY): Ends => ({ sink: new Sink(link.writable, bytesPerSecond), source: new Source(link.readable) });
+/** Not to be waited for: what is being written may never end. */
+const giveUp = ({ sink, source }: Ends, why: unknown): void => {
+  void sink.abort(why);
+  void source.cancel(why);
 };
 
 export type SendRestOptions = {
   readonly deflates: boolean;
+  readonly maxBytesPerSecond: number;
   /** Makes another link after one broke (`receiveRest` at its other end); null: there is no way. Absent: none is to be had */
   readonly relink?: (migration: string) => Promise<Link | null>;
+  /** throws when the domain is gone here: it is not to be waited for then, and its memory is others' */
+  mustBeThere(): void;
   progress(done: number, total: number): void;
   log(sentence: string): void;
 };
+/** Links in a row that brought nothing until it is given up, and how long is waited before the next. */
+const IDLE_LINKS = 10, IDLE_MS = 1000;
 /**
- * Send the rest of a domain that runs at the other end.
+ * Send the rest of a domain that runs at the other end: the pages `late`.
  * @param ends the link so far, or null where it broke already
+ * @returns bytes that went over further links
  * @throws UserError where it cannot be: what runs there is lost
  */
-export async function sendRest(hv: HvDomain, name: string, migration: string, ends: Ends | null, o: SendRestOptions): Promise<void> {
-  let why: unknown = new UserError("the link broke");
+export async function sendRest(hv: HvDomain, name: string, late: readonly number[], migration: string, ends: Ends | null, o: SendRestOptions): Promise<number> {
+  const pages = new GfnSet();
+  for (const gfn of late) pages.add(gfn);
+  let why: Error = new UserError("the link broke"), nrIdle = 0, nrBytes = 0;
   for (let now = ends; ;) {
+    let hasMoved = false;
     if (now) try {
-      await sendLate(hv, now.sink, now.source, o.deflates, o.progress);
-      return;
+      await sendLate(hv, pages, now.sink, now.source, o.deflates, o.mustBeThere, (done, total) => {
+        hasMoved = true;
+        o.progress(done, total);
+      });
+      return now === ends ? 0 : nrBytes + now.sink.nrBytes;
     } catch (e) {
-      why = e;
-      if (now !== ends) await close(now, e);
+      why = e as Error;
+      if (now !== ends) nrBytes += now.sink.nrBytes;
+      giveUp(now, e);
     }
-    const next = await o.relink?.(migration) ?? null;
-    if (!next) throw new UserError(`${name} has gone to the other end, and the link broke before all of its memory was there (${(why as Error).message}): it is lost`, { cause: why });
-    o.log(`${name}: the link broke while its memory followed it (${(why as Error).message}); it goes on over another one`);
-    now = endsOf(next);
+    nrIdle = hasMoved ? 0 : nrIdle + 1;
+    let next: Link | null = null;
+    try {
+      if (nrIdle > 1) await pause(IDLE_MS, undefined);
+      o.mustBeThere();
+      if (nrIdle <= IDLE_LINKS) next = await o.relink?.(migration) ?? null;
+      o.mustBeThere();
+    } catch (e) {
+      why = e as Error;
+      next = null;
+    }
+    if (!next) throw new UserError(`${name} has gone to the other end, and the link broke before all of its memory was there (${why.message}): it is lost`, { cause: why });
+    o.log(`${name}: the link broke while its memory followed it (${why.message}); it goes on over another one`);
+    now = endsOf(next, o.maxBytesPerSecond);
   }
 }
 
@@ -93,7 +119,7 @@ export class Rest {
     clearTimeout(this.#timer);
     const before = this.#ends;
     this.#ends = ends;
-    if (before) await close(before, "another link has taken its place");
+    if (before) giveUp(before, "another link has taken its place");
     try {
       await receiveLate(this.#arrival, ends.source, ends.sink, () => this.progress(this.nrPages - this.nrLeft, this.nrPages));
       this.#ends = null;
@@ -103,17 +129,18 @@ export class Rest {
     } catch (e) {
       if (this.#ends !== ends) return;
       this.#ends = null;
-      await close(ends, e);
+      giveUp(ends, e);
       if (this.#arrival.isOver || this.nrLeft === 0) return this.#over(null);
-      if (this.#ends) return;        // there is another already
       this.wait((e as Error).message);
     }
   }
   /** There is no link: another one is waited for. */
   wait(cause: string): void {
+    clearTimeout(this.#timer);
+    if (this.#ends || this.#arrival.isOver) return;
     const why = `The link broke with ${this.nrLeft} pages of its memory on their way (${cause})`;
     this.#machine.log(`${this.#name}: ${why}${this.#patienceMs > 0 ? `; another one is waited for, up to ${this.#patienceMs / 1000} s` : ""}`);
-    this.#timer = setTimeout(() => this.#lose(why), this.#patienceMs);
+    this.#timer = setTimeout(() => { if (!this.#ends) this.#lose(why); }, this.#patienceMs);
   }
   #lose(why: string): void {
     if (this.#arrival.isOver) return this.#over(null);
@@ -122,8 +149,9 @@ export class Rest {
   }
   #over(failure: Error | null): void {
     clearTimeout(this.#timer);
-    if (failure) rests.get(this.#machine)?.delete(this.migration);
-    else forgetOldest(rests.get(this.#machine)!);        // its sender may not have heard that all is here, and ask by another link
+    const all = rests.get(this.#machine)!;
+    if (failure) all.delete(this.migration);
+    else forgetOldest(all);        // its sender may not have heard that all is here, and ask by another link
     this.#arrival.end();
     if (this.#machine.dom0.arrivals.get(this.#domid) === this.#arrival) this.#machine.dom0.arrivals.delete(this.#domid);
     if (failure) this.#end.reject(failure);
@@ -135,6 +163,8 @@ const KNOWN_MAX = 16;
 function forgetOldest(known: Map<string, Rest>): void {
   for (const [migration, rest] of known) if (known.size > KNOWN_MAX && rest.isOver) known.delete(migration);
 }
+/** Is a domain here that is not all here? */
+export const isOnItsWay = (machine: Machine, migration: string): boolean => rests.get(machine)?.get(migration)?.isOver === false;
 /** Does a domain here wait for that, or has it all? */
 export const waitsForRest = (machine: Machine, migration: string): boolean => rests.get(machine)?.has(migration) ?? false;
 /** Take the rest of a domain over another link than the one that broke. @returns when the link has done what it can @throws UserError where none is waited for */

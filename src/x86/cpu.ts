@@ -155,6 +155,6 @@ export class Cpu {
   write64(a: number, x: bigint): void { this.mmu.store64(a, x, this.context); }
   /** Copy out of guest memory as its kernel would read it, AC set. False: some page is not there; CR2 is untouched. */
   readLinear(a: number | bigint, out: Uint8Array): boolean { return this.mmu.copyOut(a, out, CONTEXT.kernelAc); }
-  /** Copy into guest memory as its kernel would write it. False: nothing was written. */
-  writeLinear(a: number | bigint, bytes: Uint8Array): boolean { return this.mmu.copyIn(a, bytes, CONTEXT.kernelAc); }
+  /** Copy into guest memory as its kernel would write it. @param isHint not where it would have to be waited for. False: nothing was written. */
+  writeLinear(a: number | bigint, bytes: Uint8Array, isHint = false): boolean { return isHint ? this.mmu.ifHere(() => this.mmu.copyIn(a, bytes, CONTEXT.kernelAc)) : this.mmu.copyIn(a, bytes, CONTEXT.kernelAc); }
 }

@@ -18,9 +18,9 @@ export interface Engine {
   prepare(places: readonly (readonly [machine: number, mode: number])[]): void;
   /** The p2m changed, or a remote asked: also for vCPUs that ran here and may come back. */
   flushTlb(): void;
-  /** Copy from and to guest memory at supervisor rights; false: some page is not there (nothing is raised, nothing written). */
+  /** Copy from and to guest memory at supervisor rights; false: some page is not there (nothing is raised, nothing written). `isHint`: one that is on its way is not there either; else it is waited for. */
   readLinear(linear: bigint, bytes: Uint8Array): boolean;
-  writeLinear(linear: bigint, bytes: Uint8Array): boolean;
+  writeLinear(linear: bigint, bytes: Uint8Array, isHint?: boolean): boolean;
   /** For reports and tracing. */
   readonly counters: Readonly<Record<string, number>>;
   onDeliver: ((vector: number, errorCode: number, external: boolean) => void) | null;

@@ -145,7 +145,7 @@ export class Interpreter implements Engine {
   }
   flushTlb(): void { this.cpu.mmu.tlb.flushEveryone(); }
   readLinear(linear: bigint, bytes: Uint8Array): boolean { return this.cpu.readLinear(linear, bytes); }
-  writeLinear(linear: bigint, bytes: Uint8Array): boolean { return this.cpu.writeLinear(linear, bytes); }
+  writeLinear(linear: bigint, bytes: Uint8Array, isHint = false): boolean { return this.cpu.writeLinear(linear, bytes, isHint); }
 
   /** The record at rip; a fetch fault is recorded and gives 0. */
   private find(rip: bigint): number {

@@ -70,7 +70,9 @@ export class Mmu {
     try { return f(); } finally { this.ifAwaited = before; }
   }
   /** Do what cannot be made again from its beginning: frames that have not come yet are waited for. */
-  waiting<T>(f: () => T): T { return this.whileAwaiting(WAIT, f); }
+  waiting<T>(f: () => T): T { return this.whileAwaiting(this.ifAwaited === GIVE_UP ? GIVE_UP : WAIT, f); }
+  /** Do what need not be done: where a frame has not come yet there is nothing. */
+  ifHere<T>(f: () => T): T { return this.whileAwaiting(GIVE_UP, f); }
   /** A guest's frame as Platform.frameOf has it, its bytes there. @throws GuestFault (NO_VECTOR.awaited) */
   frame(gfn: number): number {
     const { platform } = this.cpu;
@@ -539,7 +541,7 @@ export class Mmu {
   /** Machine address of the page that an instruction fetch at the present privilege would find, or 0; nothing is raised or entered. */
   peekCode(linear: number): number {
     if (linear >= 2 ** 47 || linear < -(2 ** 47)) return 0;
-    const packed = this.whileAwaiting(GIVE_UP, () => (this.walk(linear, EXECUTE, this.cpu.context) === OK ? this.frame(this.gfn) : 0));
+    const packed = this.ifHere(() => (this.walk(linear, EXECUTE, this.cpu.context) === OK ? this.frame(this.gfn) : 0));
     return packed === 0 ? 0 : (packed - (packed & 0xfff)) >>> 0;
   }
 

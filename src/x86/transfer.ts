@@ -1,7 +1,7 @@
 /** Far transfers of control: JMP, CALL and RET far, IRET, SYSCALL, SYSENTER. SDM Vol. 2 under these names; Vol. 3A 5.8. They write CPU.nextRip. */
 import type { Cpu } from "./cpu.ts";
 import { innerStack, tssStack } from "./exceptions.ts";
-import { GuestFault } from "./fault.ts";
+import { GuestFault, NO_VECTOR } from "./fault.ts";
 import { getFlags, setFlags } from "./flags.ts";
 import { CONTEXT } from "./layout.ts";
 import { codeDescriptor, type Descriptor, descriptor, dplOf, dropInnerSegments, gp, isCode, isConforming, isNull, isPresent, isRealStyle, nullSegment, putSegment, realSegment, selFault, stackDescriptor, SYSTEM, touch } from "./segments.ts";
@@ -181,8 +181,15 @@ export function flagMask(cpu: Cpu, width: number, isIret: boolean): number {
   return cpu.cpl <= cpu.iopl ? m | EFLAGS.IF : m;
 }
 export function iret(cpu: Cpu, width: number): void {
-  const size = width >> 3, f = cpu.eflags;
+  const wasMasked = cpu.get(CPU.nmiMasked);
   cpu.set(CPU.nmiMasked, 0);                           // even where it faults (SDM Vol. 3A 6.7.1)
+  try { iretAs(cpu, width); } catch (f) {
+    if (f instanceof GuestFault && f.vector === NO_VECTOR.awaited) cpu.set(CPU.nmiMasked, wasMasked);        // it has not begun
+    throw f;
+  }
+}
+function iretAs(cpu: Cpu, width: number): void {
+  const size = width >> 3, f = cpu.eflags;
   if (cpu.isVm86 && cpu.iopl < 3) throw gp(0);
   if (isRealStyle(cpu)) return iretReal(cpu, size, width);
   if (f & EFLAGS.NT) {

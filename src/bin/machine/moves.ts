@@ -157,7 +157,7 @@ export async function migrateTo(residents: Residents, p: MigrateParams, c: TaskC
   /** A new connection for the memory that follows the domain, as long as the other end is asked and may answer. */
   const relink = async (migration: string): Promise<Link | null> => {
     residents.house.messages.say(`${r.name}: the connection broke while its memory followed it; ${p.to} is called again`);
-    for (const begun = performance.now(); performance.now() - begun < RELINK_MS; await sleep(ASK_MS)) {
+    for (const begun = performance.now(); performance.now() - begun < RELINK_MS && !r.domain.isGone; await sleep(ASK_MS)) {
       try {
         links.push(await peer.stream("migrate.rest", { migration }));
         links.at(-1)!.on("error", () => {});

@@ -359,6 +359,17 @@ test("a request whose pages are on their way waits for them, and is not carried 
   mem.bring();
   assert.equal(await read, BLKIF_RSP.OKAY);
   assert.deepEqual(into, data.subarray(0, 512));
+  // an indirect request's table of segments is read when it is taken: not before it is there
+  disk.log.length = 0;
+  const long = Uint8Array.from({ length: 20 * 512 }, (_, i) => i * 3 & 255), indirect = front.transfer("write", 100, Array<number>(20).fill(1), long, 0, false), next = front.transfer("write", 200, [1], long.subarray(0, 512), 0, false);
+  mem.withholdAll(rings);
+  front.ring();
+  await turn();
+  assert.deepEqual([mem.bring(), disk.log], [1, []]);
+  await turn();
+  assert.deepEqual([mem.bring(), disk.log], [21, []]);
+  assert.deepEqual(await Promise.all([indirect, next]), [BLKIF_RSP.OKAY, BLKIF_RSP.OKAY]);
+  assert.deepEqual(disk.bytes.slice(51200, 51200 + long.length), long);
   disk.log.length = 0;
   const lost = front.transfer("write", 8, [8], new Uint8Array(4096), 0, false);
   mem.withholdAll(rings);

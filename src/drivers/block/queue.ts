@@ -3,9 +3,10 @@
  * the disk is done. What the guest may still rewrite is copied first: slots by the ring, pages into buffers of ours.
  */
 import { BLKIF_RSP, BlkifResponse } from "../../abi/io/blkif.ts";
+import { PageGate } from "../gate.ts";
 import type { BackRing } from "../ring.ts";
 import type { BlockDevice } from "./device.ts";
-import { type BlockOther, type BlockRequest, type BlockTransfer, parseRequest } from "./request.ts";
+import { type BlockOther, type BlockRequest, type BlockTransfer, parseRequest, tablesOf } from "./request.ts";
 
 /** Adjacent requests are one to the disk up to this. */
 const JOIN_BYTES = 1 << 20;
@@ -33,11 +34,16 @@ export class BlockQueue {
   #drained: PromiseWithResolvers<void> | null = null;
   /** the ring's pages are not ours any more */
   #isAbandoned = false;
+  readonly #gate: PageGate;
 
   constructor(ring: BackRing, notify: () => void, device: BlockDevice) {
     this.#ring = ring;
     this.#notify = notify;
     this.#device = device;
+    this.#gate = new PageGate(device.pages, () => this.poll(), () => {
+      this.#isClosed = true;
+      this.#lookWhetherDrained();
+    });
   }
   get nrInFlight(): number { return this.#nrInFlight; }
   /** For an inspector. */
@@ -66,6 +72,7 @@ export class BlockQueue {
         run = [];
       };
       while (this.#bytesInFlight < IN_FLIGHT_BYTES && this.#nrMore > 0 && this.#budgetBytes > 0) {
+        if (this.#gate.isShut(this.#nextTables())) return start();
         if (!this.#ring.take()) {
           if (this.#drained) this.#nrMore = 0;
           break;
@@ -94,6 +101,8 @@ export class BlockQueue {
     this.#lookWhetherDrained();
   }
 
+  /** Pages of segments that the next request has: they are read when it is taken. */
+  *#nextTables(): Generator<number> { if (this.#ring.peek(0)) yield* tablesOf(this.#ring.requestView); }
   #other(request: BlockOther): void {
     this.#nrInFlight++;
     if (request.kind === "bad") {

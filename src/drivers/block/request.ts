@@ -31,6 +31,13 @@ function segmentsOf(dv: DataView, at: number, nr: number, into: Segment[]): stri
   return null;
 }
 
+/** The grants of an indirect request's pages of segments, as its slot says; of others none. */
+export function* tablesOf(slot: DataView): Generator<number> {
+  const R = BlkifRequestIndirect;
+  if (R.operation.get(slot, 0) !== BLKIF_OP.INDIRECT) return;
+  const nrPages = Math.ceil(Math.min(R.nr_segments.get(slot, 0), MAX_INDIRECT_SEGMENTS) / SEGMENTS_PER_PAGE);
+  for (let i = 0; i < nrPages; i++) yield slot.getUint32(R.indirect_grefs.at + i * 4, true);
+}
 /**
  * Take a slot apart.
  * @param slot the copy of a request, BlkifRequest.sizeof bytes

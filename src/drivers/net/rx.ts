@@ -1,8 +1,8 @@
 /** To the guest: a queue's receive ring, public/io/netif.h "Guest receive". Responses stand in the slots of their requests, in order: front ends rely on it. */
 import { NETIF_RSP, NETRXF, NetifExtraInfo as EXTRA, NetifRxRequest as REQ, NetifRxResponse as RSP, XEN_NETIF_EXTRA_TYPE, XEN_NETIF_GSO_TYPE } from "../../abi/io/netif.ts";
 import type { Frame } from "../../network/port.ts";
+import { PageGate } from "../gate.ts";
 import type { BackRing } from "../ring.ts";
-import { PageGate } from "./gate.ts";
 import { FRAME_BYTES_MAX, FRAME_BYTES_MIN, type NetDevice, PAGE_BYTES, POLL_BYTES, pollCost } from "./device.ts";
 
 /** What waits for receive requests: beyond it the sender waits. */

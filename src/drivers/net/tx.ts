@@ -2,8 +2,8 @@
 import { NETIF_RSP, NetifExtraInfo as EXTRA, NetifTxRequest as REQ, NetifTxResponse as RSP, NETTXF, XEN_NETIF_EXTRA_FLAG_MORE, XEN_NETIF_EXTRA_TYPE, XEN_NETIF_GSO_TYPE } from "../../abi/io/netif.ts";
 import { MSS_BYTES_MIN } from "../../network/offload.ts";
 import type { Frame, Gso } from "../../network/port.ts";
+import { PageGate } from "../gate.ts";
 import type { BackRing } from "../ring.ts";
-import { PageGate } from "./gate.ts";
 import { FRAME_BYTES_MIN, type NetDevice, PAGE_BYTES, POLL_BYTES, pollCost } from "./device.ts";
 
 /** Slots of one frame, extra infos not counted. XEN_NETIF_NR_SLOTS_MIN and what front ends sent beyond it; a longer chain has lost its end. */
