@@ -7,7 +7,7 @@ import { gprAt, MODE } from "../x86/state.ts";
 import { pvhContext } from "./context.ts";
 import { Domain } from "./domain.ts";
 import { Pcpu } from "./pcpu.ts";
-import { codePlaces, isCodeMode, prepareCode } from "./warm.ts";
+import { codeHeats, codePlaces, isCodeMode, prepareCode } from "./warm.ts";
 
 /** What a PVH guest begins in. */
 const MODE_AT_ENTRY = MODE.code32 | MODE.noFxsr;
@@ -73,4 +73,33 @@ test("decoding ahead goes on by small steps, and who wakes up meanwhile does not
 
 test("a mode that no code is decoded for is none", () => {
   assert.deepEqual([0, 1, 2, 3, MODE.user, MODE.code64 | MODE.ts, 0x100, -1].map(isCodeMode), [true, true, true, false, false, true, false, false]);
+});
+
+test("what was come to lately is told first, and a list is worked off from its beginning", () => {
+  const mm = MachineMemory.create({ bytes: 128 << 20, nrPcpus: 1, pcpuBytes: PCPU_BYTES }), p = new Pcpu(mm, 0, makeInterpreter), { hv } = p, d = Domain.create(hv, { maxVcpus: 1, maxPages: 32 });
+  d.populate(0, 16);
+  // mov ecx, n; dec ecx; jnz back; hlt with interrupts off
+  const run = (gfn: number, count: number): void => {
+    d.memory.write(gfn * 4096, Uint8Array.of(0xb9, count, 0, 0, 0, 0x49, 0x75, 0xfd, 0xf4));
+    d.vcpu(0)!.setContext(pvhContext(gfn * 4096, 0x2000));
+    if (d.end) d.resume();
+    else d.unpause();
+    p.turn();
+    assert.ok(d.end, "it ended");
+  };
+  run(1, 200);
+  const before = codeHeats(hv);
+  run(2, 3);
+  const gfns = codePlaces(d, before).map(({ gfn }) => gfn);
+  assert.ok(gfns.includes(1) && gfns[0] === 2 && gfns.lastIndexOf(2) < gfns.indexOf(1), gfns.join());
+  const other = Domain.create(hv, { maxVcpus: 1, maxPages: 32 });
+  other.populate(0, 16);
+  other.memory.write(0x1000, program(40));
+  prepareCode(other, [{ gfn: 1, offset: 0, mode: MODE_AT_ENTRY }, ...Array.from({ length: 1200 }, (_, i) => ({ gfn: 2, offset: i, mode: MODE.code64 }))]);
+  p.turn();        // 32 places
+  const decoded = p.engine.counters["records"]!;
+  other.vcpu(0)!.setContext(pvhContext(0x1000, 0x2000));
+  other.unpause();
+  p.turn();
+  assert.deepEqual([other.end !== null, p.engine.counters["records"]], [true, decoded]);
 });

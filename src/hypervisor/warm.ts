@@ -6,7 +6,7 @@ import { struct, u32 } from "../base/struct.ts";
 import { MachineMemoryExhausted } from "../memory/frames.ts";
 import { P2M_TYPE } from "../memory/p2m.ts";
 import type { Engine } from "../x86/engine.ts";
-import { CODE_AT, CODE_BITS, CODEE } from "../x86/layout.ts";
+import { CODE_AT, CODE_BITS, CODEE, REC } from "../x86/layout.ts";
 import { MODE } from "../x86/state.ts";
 import type { Domain } from "./domain.ts";
 import type { Hypervisor } from "./hypervisor.ts";
@@ -24,30 +24,41 @@ const MODES = MODE.sizeMask | MODE.ts | MODE.em | MODE.noFxsr;
 /** Can that be a mode of decoded code? */
 export const isCodeMode = (mode: number): boolean => (mode & ~MODES) === 0 && (mode & MODE.sizeMask) <= MODE.code64;
 
-/** Places of a domain's code that its pCPUs know. It may run meanwhile. */
-export function codePlaces(d: Domain): CodePlace[] {
-  const { hv } = d, { i32 } = hv.views, gfns = new Int32Array(hv.mm.frames.nrFrames).fill(-1), seen = new Set<string>(), found: CodePlace[] = [];
-  for (const [gfn, entry] of d.p2m.entries()) if ((entry & P2M_TYPE.mask) === P2M_TYPE.ram) gfns[entry >>> 12] = gfn;
+/** The code indexes' entries: index of each in `i32`, and where the heat of its record lies: how much is left until it is translated, or made anew; it goes down with each arrival. */
+function* indexed(hv: Hypervisor): Generator<readonly [entry: number, heatAt: number]> {
+  const { i32 } = hv.views;
   for (let cpu = 0; cpu < hv.mm.nrPcpus; cpu++) {
-    for (let e = (hv.mm.pcpuAt(cpu) + CODE_AT) >>> 2, end = e + (CODEE.size << CODE_BITS >>> 2); e < end && found.length < CODE_PLACES_MAX; e += CODEE.size >>> 2) {
-      const mode = i32[e + 1]!, machine = i32[e]! >>> 0, gfn = mode < 0 ? -1 : gfns[machine >>> 12] ?? -1;
-      if (gfn < 0 || !isCodeMode(mode)) continue;
-      const key = `${machine}/${mode}`;
-      if (seen.has(key)) continue;
-      seen.add(key);
-      found.push({ gfn, offset: machine & 4095, mode });
-    }
+    for (let e = (hv.mm.pcpuAt(cpu) + CODE_AT) >>> 2, end = e + (CODEE.size << CODE_BITS >>> 2); e < end; e += CODEE.size >>> 2) if (i32[e + 1]! >= 0) yield [e, (i32[e + (CODEE.rec >> 2)]! + REC.heat) >>> 2];
   }
-  return found;
+}
+/** How much heat each place has now, by its entry. @see codePlaces */
+export type Heats = ReadonlyMap<number, number>;
+export const codeHeats = (hv: Hypervisor): Heats => new Map(Array.from(indexed(hv), ([entry, heatAt]) => [entry, hv.views.i32[heatAt] ?? 0]));
+/**
+ * Places of a domain's code that its pCPUs know. It may run meanwhile.
+ * @param before some time ago: those come first that were come to since, the most often first; most of what a guest has run is its boot
+ */
+export function codePlaces(d: Domain, before: Heats = new Map()): CodePlace[] {
+  const { hv } = d, { i32 } = hv.views, gfns = new Int32Array(hv.mm.frames.nrFrames).fill(-1), seen = new Set<number>(), found: (CodePlace & { readonly nrArrivals: number })[] = [];
+  for (const [gfn, entry] of d.p2m.entries()) if ((entry & P2M_TYPE.mask) === P2M_TYPE.ram) gfns[entry >>> 12] = gfn;
+  for (const [entry, heatAt] of indexed(hv)) {
+    const mode = i32[entry + 1]!, machine = i32[entry]! >>> 0, gfn = gfns[machine >>> 12] ?? -1, key = machine + mode * 2 ** 32;
+    if (gfn < 0 || !isCodeMode(mode) || seen.has(key)) continue;
+    seen.add(key);
+    const was = before.get(entry), nrArrivals = was === undefined ? Number.POSITIVE_INFINITY : Math.abs(was - (i32[heatAt] ?? 0));        // or met since
+    found.push({ gfn, offset: machine & 4095, mode, nrArrivals });
+    if (found.length === CODE_PLACES_MAX) break;
+  }
+  return found.sort((a, b) => (a.nrArrivals > b.nrArrivals ? -1 : a.nrArrivals < b.nrArrivals ? 1 : 0)).map(({ gfn, offset, mode }) => ({ gfn, offset, mode }));
 }
 
-/** Have so many pCPUs as the domain has vCPUs decode code of a domain that has not run yet. Places without memory are passed over. */
+/** Have so many pCPUs as the domain has vCPUs decode code of a domain that has not run yet, in this order. Places without memory are passed over. */
 export function prepareCode(d: Domain, places: readonly CodePlace[]): void {
   const { hv } = d, { u32: words, i32 } = hv.views;
   for (let cpu = Math.min(d.nrVcpus, hv.mm.nrPcpus) - 1; cpu >= 0; cpu--) {
     let first = 0;
     try {
-      for (let from = 0; from < places.length; from += PER_BATCH) {
+      for (let from = Math.floor((places.length - 1) / PER_BATCH) * PER_BATCH; from >= 0; from -= PER_BATCH) {        // the last is the first of the list
         const at = hv.allocPage();
         let n = 0;
         for (const { gfn, offset, mode } of places.slice(from, from + PER_BATCH)) {

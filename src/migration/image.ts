@@ -8,7 +8,7 @@ import { getHvmContext } from "../hypervisor/hvm_context.ts";
 import { XEN_MAJOR, XEN_MINOR } from "../hypervisor/version_op.ts";
 import type { Vcpu } from "../hypervisor/vcpu.ts";
 import { Arrival } from "../hypervisor/arrival.ts";
-import { codePlaces, prepareCode } from "../hypervisor/warm.ts";
+import { codePlaces, type Heats, prepareCode } from "../hypervisor/warm.ts";
 import { type About, encodeAbout, encodePairs, encodePlaces, parseAbout, parsePairs, parsePlaces, type StorePairs } from "./about.ts";
 import { CpuidLeaf, covered, headers, hvmParams, MsrEntry, parseHvmParams, REC, readHeaders, record, type RecordHead, recordName, RecordReader, TscInfo, XEN_CPUID_NO_SUBLEAF } from "./libxc.ts";
 import { encodeGuest, type Guest, parseGuest, type StoppedGuest } from "./guest.ts";
@@ -54,8 +54,8 @@ export async function writeImageStart(sink: Sink, d: Domain, about: About): Prom
   await writeAll(sink, [headers({ major: XEN_MAJOR, minor: XEN_MINOR }), covered(REC.DOMUS_DOMAIN, encodeAbout(about)), cpuidRecord(d.vcpu(0)!), covered(REC.X86_MSR_POLICY, new Uint8Array(msr.buffer)), covered(REC.STATIC_DATA_END)]);
 }
 /** Where the domain's code has been met, so that the other end decodes it while the rest comes. Behind the pages that hold it. @returns how many places */
-export async function writeCodePlaces(sink: Sink, d: Domain): Promise<number> {
-  const places = codePlaces(d);
+export async function writeCodePlaces(sink: Sink, d: Domain, before: Heats): Promise<number> {
+  const places = codePlaces(d, before);
   await sink.write(covered(REC.DOMUS_CODE, encodePlaces(places)));
   return places.length;
 }

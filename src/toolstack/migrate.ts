@@ -8,6 +8,7 @@ import { countDirtyFrames, emptyTlbs, pinnedFrames, startDirtyLog, stopDirtyLog,
 import type { Arrival } from "../hypervisor/arrival.ts";
 import { grantedGfn } from "../hypervisor/grant_table.ts";
 import { NotAsItIs } from "../hypervisor/guest_state.ts";
+import { codeHeats } from "../hypervisor/warm.ts";
 import { P2M_TYPE } from "../memory/p2m.ts";
 import { envelopeEnd, envelopeStart, readEnvelopeEnd, readEnvelopeStart } from "../migration/envelope.ts";
 import { receiverStep, type ReceiverEvent, type ReceiverState, senderStep, type SenderEvent, type SenderState, type Standing } from "../migration/commit.ts";
@@ -127,8 +128,9 @@ async function preCopy(domain: Domain, writer: PageWriter, sink: Sink, o: SendOp
     return round;
   };
   await startDirtyLog(hv);
+  const heats = codeHeats(hv.hv);
   let last = await send(ownPages(hv), hv.totPages);
-  const decodedMs = Math.min(DECODE_MS.most, await writeCodePlaces(sink, hv) * DECODE_MS.aPlace) + performance.now();
+  const decodedMs = Math.min(DECODE_MS.most, await writeCodePlaces(sink, hv, heats) * DECODE_MS.aPlace) + performance.now();
   for (let left = countDirtyFrames(hv), stubborn = 0; rounds.length < (o.maxRounds ?? MAX_ROUNDS);) {
     const soon = soonSent(last, aimMs);
     if (left <= soon || stubborn === (o.postcopy ? 1 : STUBBORN) || sink.nrBytes > MAX_TIMES * hv.totPages * 4096) {

@@ -109,6 +109,11 @@ export class CodeCache {
     if (known !== undefined) return known;
     return this.isFull() ? 0 : this.run(p, machine, off, mode);
   }
+  /** Decode what begins there, ahead of time. @param isFound also by generated code, where it has the page */
+  prepare(machine: number, mode: number, isFound: boolean): void {
+    const off = machine % 4096, p = this.page(machine - off, mode), rec = this.recordAt(p, off);
+    if (isFound && rec !== 0) this.publish(p, machine - off, off, rec);
+  }
   private publish(p: Page, machine: number, off: number, rec: number): void {
     const e = (this.base + CODE_AT + codeSlot(machine + off | 0) * CODEE.size) >>> 2;
     this.v.i32[e] = machine + off; this.v.i32[e + 1] = p.key / 2 ** 32; this.v.i32[e + 2] = rec;

@@ -23,6 +23,8 @@ import { callSys } from "./system.ts";
 import type { TlbTurn } from "./tlb.ts";
 
 const TABLE_SIZE = 32768;
+/** A module of stubs costs much more than a stub. */
+const STUBS_AHEAD = 64;
 /** The widest limits: the same bytes then serve every machine. */
 const MEMORY: MemorySpec = { min: 1, max: 65536, shared: true };
 type Runtime = Cpu["bulk"] & { interpret(rec: number): void; step(rec: number): number; resume(): number };
@@ -140,8 +142,9 @@ export class Interpreter implements Engine {
   contextChanged(turn?: TlbTurn): void { this.cpu.mmu.tlb.take(turn); this.cpu.setMode(); this.cpu.mmu.setWatch(); }
   forbidWrites(isForbidden: (frame: number) => boolean): number[] { return this.cpu.mmu.tlb.forbidFrames(isForbidden); }
   prepare(places: readonly (readonly [machine: number, mode: number])[]): void {
-    for (const [machine, mode] of places) this.code.recordAt(this.code.page(machine - machine % 4096, mode), machine % 4096);
-    this.makeStubs();
+    const isFound = !this.regions.adopts;        // by `find`, that is, which looks for images
+    for (const [machine, mode] of places) this.code.prepare(machine, mode, isFound);
+    if (this.fresh.length >= STUBS_AHEAD) this.makeStubs();        // the rest by `run`
   }
   flushTlb(): void { this.cpu.mmu.tlb.flushEveryone(); }
   readLinear(linear: bigint, bytes: Uint8Array): boolean { return this.cpu.readLinear(linear, bytes); }
@@ -178,6 +181,7 @@ export class Interpreter implements Engine {
     const { cpu, v } = this, w = this.at >>> 2, FAULT = w + (CPU.fault.at >> 2), EXIT_ = w + (CPU.exit.at >> 2), BUDGET = w + (CPU.budget.at >> 2), SHADOW = w + (CPU.shadow.at >> 2), LINK = w + (CPU.link.at >> 2),
       EFL = w + (CPU.eflags.at >> 2), DR7 = w + ((CPU.dr.at + 7 * 8) >> 2), HOT = w + (CPU.hot.at >> 2), STAYED = w + (CPU.stayed.at >> 2), IRQ = w + (CPU.irqPending.at >> 2), NMI_MASKED = w + (CPU.nmiMasked.at >> 2), { i32 } = v, { platform } = cpu, ASKED = platform.requestWord ? platform.requestWord >>> 2 : w + (CPU.zero.at >> 2);
     this.regions.tick();
+    this.makeStubs();
     // records are this pCPU's own: what another one left in the context names nothing here
     i32[EXIT_] = EXIT.none; Atomics.store(i32, BUDGET, budgetJumps); i32[LINK] = 0; i32[HOT] = 0; i32[STAYED] = 0;
     platform.entered?.();

@@ -108,6 +108,8 @@ export class Regions {
     const { u8 } = this.cpu.v;
     return spans.map(([from, to]) => { const at = machineOf(pageAt(pageOf(from))!) + (from & 4095); return { pos: from, bytes: u8.slice(at, at + to - from) }; });
   }
+  /** Are there images that might fit what is met for the first time? */
+  get adopts(): boolean { return this.host.images !== null && this.host.images.nrImages > 0; }
   /** The record at a linear address was met for the first time: is there an image that begins with it, made from the very bytes that are here? */
   adopt(rec: number, linear: number, machine: number, mode: number): void {
     const candidates = this.host.images?.candidates(mode & ~MODE.user, linear & 4095) ?? [];
