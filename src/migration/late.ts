@@ -8,7 +8,7 @@ import type { Domain } from "../hypervisor/domain.ts";
 import { GfnSet } from "../memory/gfn_set.ts";
 import { GFN_BITS, P2M_TYPE } from "../memory/p2m.ts";
 import { pagesWithin } from "./deflated.ts";
-import { covered, REC, record, type RecordHead, recordName, RecordReader } from "./libxc.ts";
+import { covered, REC, record, recordName, RecordReader } from "./libxc.ts";
 import { type Page, PageBuffer, PageWriter } from "./pages.ts";
 import { type Sink, type Source, StreamError } from "./stream.ts";
 

@@ -6,7 +6,7 @@ import { UserError } from "../base/errors.ts";
 import { pause } from "../base/wait.ts";
 import type { Arrival } from "../hypervisor/arrival.ts";
 import { receiveLate, sendLate } from "../migration/late.ts";
-import { Sink, Source, StreamError } from "../migration/stream.ts";
+import { Sink, Source } from "../migration/stream.ts";
 import type { Domain as HvDomain } from "../hypervisor/domain.ts";
 import { GfnSet } from "../memory/gfn_set.ts";
 import type { Machine } from "./machine.ts";
