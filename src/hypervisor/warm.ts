@@ -39,17 +39,17 @@ export const codeHeats = (hv: Hypervisor): Heats => new Map(Array.from(indexed(h
  * @param before some time ago: those come first that were come to since, the most often first; most of what a guest has run is its boot
  */
 export function codePlaces(d: Domain, before: Heats = new Map()): CodePlace[] {
-  const { hv } = d, { i32 } = hv.views, gfns = new Int32Array(hv.mm.frames.nrFrames).fill(-1), seen = new Set<number>(), found: (CodePlace & { readonly nrArrivals: number })[] = [];
+  const { hv } = d, { i32 } = hv.views, gfns = new Int32Array(hv.mm.frames.nrFrames).fill(-1), seen = new Set<number>(), active: { readonly place: CodePlace; readonly nrArrivals: number }[] = [], others: CodePlace[] = [];
   for (const [gfn, entry] of d.p2m.entries()) if ((entry & P2M_TYPE.mask) === P2M_TYPE.ram) gfns[entry >>> 12] = gfn;
   for (const [entry, heatAt] of indexed(hv)) {
     const mode = i32[entry + 1]!, machine = i32[entry]! >>> 0, gfn = gfns[machine >>> 12] ?? -1, key = machine + mode * 2 ** 32;
     if (gfn < 0 || !isCodeMode(mode) || seen.has(key)) continue;
-    seen.add(key);
-    const was = before.get(entry), nrArrivals = was === undefined ? Number.POSITIVE_INFINITY : Math.abs(was - (i32[heatAt] ?? 0));        // or met since
-    found.push({ gfn, offset: machine & 4095, mode, nrArrivals });
-    if (found.length === CODE_PLACES_MAX) break;
+    if (seen.add(key).size > CODE_PLACES_MAX) break;
+    const place = { gfn, offset: machine & 4095, mode }, was = before.get(entry), nrArrivals = was === undefined ? Number.POSITIVE_INFINITY : Math.abs(was - (i32[heatAt] ?? 0));        // or met since
+    if (nrArrivals > 0) active.push({ place, nrArrivals });
+    else others.push(place);
   }
-  return found.sort((a, b) => (a.nrArrivals > b.nrArrivals ? -1 : a.nrArrivals < b.nrArrivals ? 1 : 0)).map(({ gfn, offset, mode }) => ({ gfn, offset, mode }));
+  return [...active.sort((a, b) => (a.nrArrivals > b.nrArrivals ? -1 : a.nrArrivals < b.nrArrivals ? 1 : 0)).map(({ place }) => place), ...others];
 }
 
 /** Have so many pCPUs as the domain has vCPUs decode code of a domain that has not run yet, in this order. Places without memory are passed over. */

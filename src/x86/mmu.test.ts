@@ -218,6 +218,10 @@ test("a frame that has not come is left for, in the table or behind it, and noth
     assert.equal(cpu.readLinear(A, out), true);
     assert.deepEqual([x.diary.splice(0), out[0], cpu.read32(A)], [[`waits for ${gfn.toString(16)}`], 5, 5]);
   }
+  // not worth a wait
+  x.absent.add(0x200);
+  mmu.tlb.flushAll();
+  assert.deepEqual([cpu.writeLinear(A, new Uint8Array(4), true), x.diary.length], [false, 0]);
   // never to come: nothing is there
   x.comes = false;
   x.absent.add(0x200);
