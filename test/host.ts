@@ -83,7 +83,7 @@ export class TestHost implements AsyncDisposable {
   async names(): Promise<string[]> { return (await this.client.call("domain.list", {})).filter((d) => d.domid !== 0).map((d) => d.name); }
   /** Wait until it is so. */
   async until(what: string, is: () => Promise<boolean>): Promise<void> {
-    for (const begun = performance.now(); !(await is()); await sleep(20)) assert.ok(performance.now() - begun < PATIENCE_MS, `waited in vain until ${what}`);
+    for (const begun = performance.now(); !(await is()); await sleep(50)) assert.ok(performance.now() - begun < PATIENCE_MS, `waited in vain until ${what}`);
   }
   /** What the store's tool prints of a path. */
   store(path: string): string {

@@ -4,7 +4,7 @@
  *
  * This is the main thread's part: it hears what is needed, passes that on, and puts pages in their place. Back ends ask here before they touch what a guest granted them.
  */
-import { GFN_BITS, P2M_TYPE } from "../memory/p2m.ts";
+import { GFN_BITS } from "../memory/p2m.ts";
 import { GfnSet } from "../memory/gfn_set.ts";
 import type { Domain } from "./domain.ts";
 import { grantedGfn } from "./grant_table.ts";
@@ -33,10 +33,10 @@ export class Arrival {
   get isOver(): boolean { return this.#isOver; }
   /** Mark a page of the domain, which does not run yet. @returns false where it has no memory there */
   expect(gfn: number): boolean {
-    const entry = this.#d.p2m.lookup(gfn);
-    if (entry === 0 || (entry & P2M_TYPE.mask) !== P2M_TYPE.ram) return false;
+    const mfn = this.#d.p2m.ram(gfn);
+    if (mfn === 0) return false;
     this.#d.hv.store(DOMAIN.isArriving, this.#d.at, 1);
-    this.#d.hv.mm.frames.setAwaited(entry >>> 12);
+    this.#d.hv.mm.frames.setAwaited(mfn);
     this.#left.add(gfn);
     return true;
   }
@@ -63,7 +63,7 @@ export class Arrival {
     const gfns = new Set<number>();
     if (!this.#isOver && this.nrLeft !== 0) for (const ref of refs) {
       const gfn = grantedGfn(this.#d, ref);
-      if (gfn >= 0 && this.#left.has(gfn) && this.#isAwaited(gfn)) gfns.add(gfn);
+      if (gfn >= 0 && this.#left.has(gfn) && this.#d.hv.mm.frames.isAwaited(this.#d.p2m.ram(gfn))) gfns.add(gfn);
     }
     if (gfns.size === 0) return null;
     const { promise, resolve, reject } = Promise.withResolvers<void>();
@@ -72,16 +72,12 @@ export class Arrival {
     this.#want([...gfns]);
     return promise;
   }
-  #isAwaited(gfn: number): boolean {
-    const entry = this.#d.p2m.lookup(gfn);
-    return entry !== 0 && this.#d.hv.mm.frames.isAwaited(entry >>> 12);
-  }
   /** A page has come: its bytes, or null for one of zeros. What the guest has given back meanwhile, or has as something else, goes nowhere. */
   place(gfn: number, bytes: Uint8Array | null): void {
     if (this.#isOver || !(gfn >= 0 && gfn < 2 ** GFN_BITS) || !this.#left.has(gfn)) return;
     const d = this.#d, { hv } = d, { frames } = hv.mm, mfn = hv.withLock(DOMAIN.p2mLock, d.at, () => {
-      const entry = d.p2m.lookup(gfn), found = entry >>> 12;
-      return entry !== 0 && (entry & P2M_TYPE.mask) === P2M_TYPE.ram && frames.isAwaited(found) && frames.get(found, d.domid) ? found : 0;
+      const found = d.p2m.ram(gfn);
+      return found !== 0 && frames.isAwaited(found) && frames.get(found, d.domid) ? found : 0;
     });
     if (mfn !== 0) {
       const at = (mfn << 12) >>> 0;
@@ -94,21 +90,18 @@ export class Arrival {
     }
     this.#left.delete(gfn);
     if (this.nrLeft === 0) hv.store(DOMAIN.isArriving, d.at, 0);
-    this.#rouse((awaited) => awaited === gfn);
+    this.#rouse(gfn);
     for (const w of this.#waiting) if (w.gfns.delete(gfn) && w.gfns.size === 0) w.resolve();
     this.#waiting = this.#waiting.filter(({ gfns }) => gfns.size !== 0);
   }
-  /** Let those vCPUs look again. */
-  #rouse(concerns: (gfn: number) => boolean): void {
+  /** Let the vCPUs that wait for it look again. */
+  #rouse(gfn: number): void {
     const { hv } = this.#d, { i32 } = hv.views;
     for (const v of this.#d.vcpus()) {
-      const word = (v.at + VCPU.awaits.at) >>> 2, awaited = Atomics.load(i32, word);
-      if (awaited === 0 || !concerns(awaited - 1) || Atomics.compareExchange(i32, word, awaited, 0) !== awaited) continue;
+      const word = (v.at + VCPU.awaits.at) >>> 2;
+      if (Atomics.compareExchange(i32, word, gfn + 1, 0) !== gfn + 1) continue;
       Atomics.notify(i32, word);
-      if ((hv.and(VCPU.pauseFlags, v.at, ~VPF.awaiting) & VPF.awaiting) === 0) continue;
-      const pcpu = v.onPcpu;
-      if (pcpu >= 0) hv.kick(pcpu);
-      else hv.scheduler.wake(v);
+      v.rouse(VPF.awaiting);
     }
   }
   /** The rest will never come: the guest is not to run on without it. */

@@ -66,8 +66,10 @@ export class Vcpu {
     if (pcpu >= 0) this.hv.kick(pcpu, PCPU_REQUEST.reschedule);
   }
   /** Something it may wait for has happened: run, or look again. */
-  kick(): void {
-    this.hv.and(VCPU.pauseFlags, this.at, ~(VPF.blocked | VPF.polling));
+  kick(): void { this.rouse(VPF.blocked | VPF.polling); }
+  /** These reasons not to run, VPF, hold no more. */
+  rouse(flags: number): void {
+    this.hv.and(VCPU.pauseFlags, this.at, ~flags);
     const pcpu = this.onPcpu;
     if (pcpu >= 0) this.hv.kick(pcpu);
     else this.hv.scheduler.wake(this);

@@ -62,9 +62,9 @@ export function prepareCode(d: Domain, places: readonly CodePlace[]): void {
         const at = hv.allocPage();
         let n = 0;
         for (const { gfn, offset, mode } of places.slice(from, from + PER_BATCH)) {
-          const entry = d.p2m.lookup(gfn);
-          if (entry === 0 || (entry & P2M_TYPE.mask) !== P2M_TYPE.ram) continue;
-          words[(at + BATCH.sizeof + n * 8) >>> 2] = ((entry & ~4095) | offset) >>> 0;
+          const mfn = d.p2m.ram(gfn);
+          if (mfn === 0) continue;
+          words[(at + BATCH.sizeof + n * 8) >>> 2] = (mfn << 12 | offset) >>> 0;
           words[(at + BATCH.sizeof + n * 8 + 4) >>> 2] = mode;
           n++;
         }

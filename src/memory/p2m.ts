@@ -40,6 +40,11 @@ export class P2m {
 
   lookup(gfn: number): number { return p2mLookup(this.#u32, this.root, gfn); }
   mfn(gfn: number): number { return this.lookup(gfn) >>> 12; }
+  /** The mfn of the domain's own memory there, or 0: nothing, or a frame that is lent. */
+  ram(gfn: number): number {
+    const entry = this.lookup(gfn);
+    return (entry & P2M_TYPE.mask) === P2M_TYPE.ram ? entry >>> 12 : 0;
+  }
 
   /** Set an entry; the caller holds the domain's p2m lock. @returns the old entry @throws MachineMemoryExhausted RangeError for a gfn beyond the tree */
   set(gfn: number, mfn: number, bits: number): number {

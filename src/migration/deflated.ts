@@ -17,7 +17,7 @@ export async function deflated(bytes: Uint8Array<ArrayBuffer>): Promise<Uint8Arr
   return covered(REC.DOMUS_DEFLATED, body);
 }
 /** The records within, to be read as any. @param body of the record, which its checksum has confirmed @throws StreamError */
-export async function inflated(head: RecordHead, body: Uint8Array<ArrayBuffer>): Promise<Source> {
+async function inflated(head: RecordHead, body: Uint8Array<ArrayBuffer>): Promise<Source> {
   const length = body.length >= 4 ? new DataView(body.buffer).getUint32(0, true) : 0, damaged = (why: string): StreamError => new StreamError(`The stream's ${recordName(head)} ${why}: the stream is damaged`);
   if (length === 0 || length > REC_LENGTH_MAX) throw damaged(`claims to be ${length} bytes`);
   const whole = new Uint8Array(length), from = new Source(new Blob([body.subarray(4)]).stream().pipeThrough(new DecompressionStream("deflate-raw")));

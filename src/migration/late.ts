@@ -6,10 +6,10 @@
 import type { Arrival } from "../hypervisor/arrival.ts";
 import type { Domain } from "../hypervisor/domain.ts";
 import { GfnSet } from "../memory/gfn_set.ts";
-import { GFN_BITS, P2M_TYPE } from "../memory/p2m.ts";
+import { GFN_BITS } from "../memory/p2m.ts";
 import { pagesWithin } from "./deflated.ts";
 import { covered, REC, record, recordName, RecordReader } from "./libxc.ts";
-import { type Page, PageBuffer, PageWriter } from "./pages.ts";
+import { PageBuffer, PageWriter } from "./pages.ts";
 import { type Sink, type Source, StreamError } from "./stream.ts";
 
 /** Pages a record: what is wanted waits for the one that is under way. */
@@ -81,20 +81,12 @@ export async function sendLate(d: Domain, late: GfnSet, sink: Sink, answers: Sou
     for (let looked = 0; gfns.length < LATE_BATCH && looked < order.length; looked++, at = (at + 1) % order.length) take(order[at]!);
     isSending = true;
     mustBeThere();
-    await Promise.race([writer.write(pagesOf(d, gfns)), failed]);
+    await Promise.race([writer.write(gfns.map((gfn) => ({ gfn, mfn: d.p2m.ram(gfn) }))), failed]);        // one that is not there any more is told as such
     progress(total - left.size, total);
   }
   await Promise.race([sink.write(record(REC.END)), failed]);
   await heard;
 }
-/** Where they are; one that is not there any more is told as such. */
-function pagesOf(d: Domain, gfns: readonly number[]): Page[] {
-  return gfns.map((gfn) => {
-    const entry = d.p2m.lookup(gfn);
-    return { gfn, mfn: entry !== 0 && (entry & P2M_TYPE.mask) === P2M_TYPE.ram ? entry >>> 12 : 0 };
-  });
-}
-
 /**
  * Receive what the domain lacks, over a link of which this is the first or a later one.
  * @param progress is told when pages have come

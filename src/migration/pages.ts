@@ -149,9 +149,9 @@ export async function readPages(from: Source, reader: RecordReader, head: Record
 }
 /** The frame that is there to be written. */
 function frameFor(d: Domain, gfn: number, head: RecordHead): number {
-  const entry = d.p2m.lookup(gfn);
-  if (entry === 0 || (entry & P2M_TYPE.mask) !== P2M_TYPE.ram) throw new StreamError(`The stream's ${recordName(head)} names gfn 0x${gfn.toString(16)} twice, and once as gone: the stream is damaged`);
-  return entry >>> 12;
+  const mfn = d.p2m.ram(gfn);
+  if (mfn === 0) throw new StreamError(`The stream's ${recordName(head)} names gfn 0x${gfn.toString(16)} twice, and once as gone: the stream is damaged`);
+  return mfn;
 }
 function populate(d: Domain, gfns: Float64Array, types: Uint8Array): void {
   for (let i = 0; i < gfns.length;) {

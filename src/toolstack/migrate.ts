@@ -9,7 +9,6 @@ import type { Arrival } from "../hypervisor/arrival.ts";
 import { grantedGfn } from "../hypervisor/grant_table.ts";
 import { NotAsItIs } from "../hypervisor/guest_state.ts";
 import { codeHeats } from "../hypervisor/warm.ts";
-import { P2M_TYPE } from "../memory/p2m.ts";
 import { envelopeEnd, envelopeStart, readEnvelopeEnd, readEnvelopeStart } from "../migration/envelope.ts";
 import { receiverStep, type ReceiverEvent, type ReceiverState, senderStep, type SenderEvent, type SenderState, type Standing } from "../migration/commit.ts";
 import { writeAwaited } from "../migration/late.ts";
@@ -24,7 +23,7 @@ import { takeBack } from "./create.ts";
 import type { DomainConfig } from "./config.ts";
 import { type Domain, partsOf } from "./domain.ts";
 import type { Machine } from "./machine.ts";
-import { isOnItsWay, type Link, Rest, sendRest, type SendRestOptions } from "./rest.ts";
+import { type Link, Rest, restOf, sendRest, type SendRestOptions } from "./rest.ts";
 export type { Link } from "./rest.ts";
 import { beginImage, configFor, connectArrived, describeDomain, mustBeThere, ownNodes, type Progress, readImage } from "./save.ts";
 import { leaving, mayGo, resumeInPlace, suspendDomain } from "./suspend.ts";
@@ -156,8 +155,8 @@ const soonSent = (last: Round, ms: number): number => Math.max(last.bytes, 1) / 
 function* asTheyAre(domain: Domain, pages: Iterable<Page>): Generator<Page> {
   const { p2m } = partsOf(domain).hv;
   for (const { gfn } of pages) {
-    const entry = p2m.lookup(gfn);
-    if (entry !== 0 && (entry & P2M_TYPE.mask) === P2M_TYPE.ram) yield { gfn, mfn: entry >>> 12 };
+    const mfn = p2m.ram(gfn);
+    if (mfn !== 0) yield { gfn, mfn };
   }
 }
 /** What is left when the domain stands still: dirty pages, those that are written unmarked, and the names of those that are gone. */
@@ -168,7 +167,7 @@ function lastPages(domain: Domain, writer: PageWriter): Page[] {
   // a page that was never sent is dirty: so many must be gone, which are seldom worth the search
   if (said.size === hv.totPages - nrNew) return dirty;
   // where Xen has lent a frame since, the domain's own is gone, too
-  const gone = said.filter((gfn) => { const entry = hv.p2m.lookup(gfn); return entry === 0 || (entry & P2M_TYPE.mask) !== P2M_TYPE.ram; });
+  const gone = said.filter((gfn) => hv.p2m.ram(gfn) === 0);
   return [...dirty, ...gone.map((gfn) => ({ gfn, mfn: 0 }))];
 }
 
@@ -204,12 +203,12 @@ async function sendAlone(domain: Domain, link: Link, o: SendOptions): Promise<Mi
   o.signal?.throwIfAborted();
   o.signal?.addEventListener("abort", cancel, { once: true });
   const sink = new Sink(link.writable, o.maxBytesPerSecond ?? Number.POSITIVE_INFINITY, stop.signal), answers = new Source(link.readable), deflates = o.deflates ?? (o.maxBytesPerSecond ?? Number.POSITIVE_INFINITY) < DEFLATE_BELOW_BYTES_PER_SECOND, writer = new PageWriter(hv, sink, BATCH, deflates);
-  let state: SenderState = "sending", isSuspended = false, guest: StoppedGuest | null = null, mayComeAsItIs = false, isReleased = false, suspendMs = 0, stillMs = 0, runsMs = 0, failure: unknown = null, later: readonly Page[] = [], lost: UserError | null = null, moreBytes = 0;
+  let state: SenderState = "sending", isSuspended = false, guest: StoppedGuest | null = null, mayComeAsItIs = false, isReleased = false, suspendMs = 0, stillMs = 0, runsMs = 0, failure: unknown = null, later: readonly Page[] = [], moreBytes = 0;
   /** the state as it is now: the checker takes a variable that a closure changes for what it was last */
   const at = (): SenderState => state;
   /** it is ours again and cannot be let run */
-  let stuck: UserError | null = null;
-  const isStuck = (): UserError | null => stuck, isLost = (): UserError | null => lost;
+  let trouble: UserError | null = null;
+  const inTrouble = (): UserError | null => trouble;
   const word: Word = { standing: "sending" };
   const note = async (now: Standing): Promise<void> => {
     await o.journal?.note(migration, now);
@@ -233,14 +232,14 @@ async function sendAlone(domain: Domain, link: Link, o: SendOptions): Promise<Mi
             if (isReleased) await o.handOver?.retake();
             if (isSuspended) await resumeInPlace(domain);
             else if (guest) await goOn(domain);
-          } catch (e) { stuck = new UserError(`${domain.name} is not moved, and cannot go on here: ${(e as Error).message}; it stands still`, { cause: e }); }
+          } catch (e) { trouble = new UserError(`${domain.name} is not moved, and cannot go on here: ${(e as Error).message}; it stands still`, { cause: e }); }
           break;
         case "end":
           runsMs = performance.now();
           if (later.length) await sendRest(hv, domain.name, later.map(({ gfn }) => gfn), migration, event.kind === "started" ? { sink, source: answers } : null, {
             deflates, maxBytesPerSecond: o.maxBytesPerSecond ?? Number.POSITIVE_INFINITY, log: machine.log, ...(o.relink ? { relink: o.relink } : {}), mustBeThere: () => mustBeThere(domain),
             progress: (donePages, totalPages) => o.progress?.({ phase: "behind", donePages, totalPages, bytes: sink.nrBytes }),
-          }).then((n) => { moreBytes = n; }, (e: UserError) => { lost = e; });
+          }).then((n) => { moreBytes = n; }, (e: UserError) => { trouble = e; });
           // it is the other end's; what cannot be cleared away here does not change that
           await domain.leave().catch((e: unknown) => machine.log(`${domain.name} has moved, and cannot be taken down here: ${(e as Error).message}`));
           break;
@@ -326,14 +325,14 @@ async function sendAlone(domain: Domain, link: Link, o: SendOptions): Promise<Mi
     await end();
     throw new MigrationInDoubt(domain.name, migration, async (standing) => {
       await act({ kind: "answer", standing });
-      const why = isStuck() ?? isLost();
+      const why = inTrouble();
       if (why) throw why;
       return at() === "doubt" ? undefined : at() === "kept" ? domain : null;
     });
   }
   if (at() !== "gone") {
     await end();
-    const why = isStuck();
+    const why = inTrouble();
     if (why) throw why;
     if (o.signal?.aborted) throw o.signal.reason;
     if (domain.isGone) await domain.destroy().catch(() => {});
@@ -341,7 +340,7 @@ async function sendAlone(domain: Domain, link: Link, o: SendOptions): Promise<Mi
     const { message } = failure as Error;
     throw new UserError(`${domain.name} is not moved and runs on here: ${failure instanceof UserError || !BROKEN.test(message) ? message : `the link broke (${message})`}`, { cause: failure });
   }
-  const endMs = performance.now(), why = isLost();
+  const endMs = performance.now(), why = inTrouble();
   if (why) {
     await end();
     throw why;
@@ -419,7 +418,7 @@ export async function receiveDomain(machine: Machine, link: Link, o: ReceiveOpti
     answers.post(messageBytes("banner"));
     const configJson = await readEnvelopeStart(from), begun = await beginImage(from, configJson), { about } = begun;
     migration = about.migration ?? newId();
-    if (isOnItsWay(machine, migration)) throw new UserError(`Migration ${migration} has brought a domain here already, whose memory is still on its way`);
+    if (restOf(machine, migration)?.isOver === false) throw new UserError(`Migration ${migration} has brought a domain here already, whose memory is still on its way`);
     declare(machine, migration, word);
     await o.prepare?.(configJson);
     const arriving = await readImage(machine, begun, (donePages) => o.progress?.({ phase: "memory", donePages, totalPages: about.maxPages, bytes: from.offset }), () => answers.post(messageBytes("asItIs")));

@@ -163,13 +163,11 @@ const KNOWN_MAX = 16;
 function forgetOldest(known: Map<string, Rest>): void {
   for (const [migration, rest] of known) if (known.size > KNOWN_MAX && rest.isOver) known.delete(migration);
 }
-/** Is a domain here that is not all here? */
-export const isOnItsWay = (machine: Machine, migration: string): boolean => rests.get(machine)?.get(migration)?.isOver === false;
-/** Does a domain here wait for that, or has it all? */
-export const waitsForRest = (machine: Machine, migration: string): boolean => rests.get(machine)?.has(migration) ?? false;
+/** Of a domain here that waits for the rest of a migration, or has just got it all. */
+export const restOf = (machine: Machine, migration: string): Rest | undefined => rests.get(machine)?.get(migration);
 /** Take the rest of a domain over another link than the one that broke. @returns when the link has done what it can @throws UserError where none is waited for */
 export async function receiveRest(machine: Machine, migration: string, link: Link): Promise<void> {
-  const rest = rests.get(machine)?.get(migration);
+  const rest = restOf(machine, migration);
   if (!rest) throw new UserError(`No domain here waits for the rest of migration "${migration}"`);
   await rest.take(endsOf(link));
 }

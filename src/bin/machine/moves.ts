@@ -17,7 +17,7 @@ import type { Standing } from "../../migration/commit.ts";
 import type { Domain } from "../../toolstack/domain.ts";
 import { linkOver, readableOf } from "../../toolstack/link.node.ts";
 import { type Link, MigrationInDoubt, type MigrateReport, receiveOrGiveBack, sendDomain, standingOf } from "../../toolstack/migrate.ts";
-import { receiveRest, RELINK_MS, waitsForRest } from "../../toolstack/rest.ts";
+import { receiveRest, RELINK_MS, restOf } from "../../toolstack/rest.ts";
 import { type Progress as Step, restoreDomain, saveDomain } from "../../toolstack/save.ts";
 import { mustNameWithin } from "./bounds.ts";
 import { remedyOf } from "./doubts.ts";
@@ -159,9 +159,10 @@ export async function migrateTo(residents: Residents, p: MigrateParams, c: TaskC
     residents.house.messages.say(`${r.name}: the connection broke while its memory followed it; ${p.to} is called again`);
     for (const begun = performance.now(); performance.now() - begun < RELINK_MS && !r.domain.isGone; await sleep(ASK_MS)) {
       try {
-        links.push(await peer.stream("migrate.rest", { migration }));
-        links.at(-1)!.on("error", () => {});
-        return linkOf(links.at(-1)!);
+        const again = await peer.stream("migrate.rest", { migration });
+        again.on("error", () => {});
+        links.push(again);
+        return linkOf(again);
       } catch (e) { if (e instanceof ApiFault && e.code === "notfound") return null; }
     }
     return null;
@@ -188,7 +189,7 @@ export async function migrateTo(residents: Residents, p: MigrateParams, c: TaskC
 /** Take the rest of a domain's memory over another connection than the one that broke. */
 export const restStream = (residents: Residents, tasks: Tasks): StreamOpener => async (params) => {
   const { migration } = params as { migration: string }, { machine } = residents.house;
-  if (!waitsForRest(machine, migration)) throw new ApiFault("notfound", `No domain here waits for the rest of migration "${migration}"`);
+  if (!restOf(machine, migration)) throw new ApiFault("notfound", `No domain here waits for the rest of migration "${migration}"`);
   return overConnection(tasks, "migrate.rest", (connection) => receiveRest(machine, migration, linkOf(connection)));
 };
 /** Take a domain in. */

@@ -42,12 +42,13 @@ const reportText = (r: MigrateReport): string => `${r.bytes} bytes in ${(r.total
 
 async function migrate(xl: Xl, { options, words }: Line): Promise<number> {
   const [word, host] = words as [string, string], { domid } = await findGuest(xl, word), daemon = await xl.daemon(), ssh = options.get("s") ?? "ssh";
-  const file = options.get("C"), config = file === undefined ? undefined : readConfig(xl, file, [], { isComplete: true, isQuiet: true });
+  const file = options.get("C"), config = file === undefined ? undefined : readConfig(xl, file, [], { isComplete: true, isQuiet: true }), limit = options.get("bandwidth");
+  const how = { ...(limit === undefined ? {} : { maxBytesPerSecond: bandwidth(limit) }), ...(options.has("postcopy") ? { postcopy: true } : {}) };
   const direct = /^(?:\[[\da-f:.]+\]|[\w.-]+):\d{1,5}$/i.test(host) && !options.has("s");
   if (direct) {
     try {
-      const limit = options.get("bandwidth"), token = xl.env["DOMUS_TOKEN"];
-      const report = (await daemon.call("domain.migrate", { domain: domid, to: host, ...(config ? { config } : {}), ...(limit === undefined ? {} : { maxBytesPerSecond: bandwidth(limit) }), ...(options.has("postcopy") ? { postcopy: true } : {}), ...(options.has("p") ? { isPaused: true } : {}), ...(token ? { token } : {}) }, { progress: xl.progress, signal: xl.signal })) as MigrateReport;
+      const token = xl.env["DOMUS_TOKEN"];
+      const report = (await daemon.call("domain.migrate", { domain: domid, to: host, ...how, ...(config ? { config } : {}), ...(options.has("p") ? { isPaused: true } : {}), ...(token ? { token } : {}) }, { progress: xl.progress, signal: xl.signal })) as MigrateReport;
       if ((xl.isVerbose || options.has("debug")) && report.rounds) xl.say(reportText(report));
       xl.say("Migration successful.");
       return 0;
@@ -58,7 +59,7 @@ async function migrate(xl: Xl, { options, words }: Line): Promise<number> {
   const receive = `xl migrate-receive${options.has("e") ? " -e" : ""}${options.has("p") ? " -p" : ""}`, command = ssh === "" ? host : `exec ${ssh} ${host} ${receive}`;
   const child = spawn("sh", ["-c", command], { stdio: ["pipe", "pipe", "inherit"] }), gone = new Promise<number>((done) => { child.on("close", (code) => done(code ?? -1)); child.on("error", () => done(-1)); });
   child.stdin.on("error", () => {});
-  const { connection, task } = await orLeave(1, daemon.openStream("migrate.send", { domain: domid, live: true, ...(options.has("postcopy") ? { postcopy: true } : {}), ...(config ? { config: JSON.stringify(config) } : {}), ...(options.has("bandwidth") ? { maxBytesPerSecond: bandwidth(options.get("bandwidth")!) } : {}) }));
+  const { connection, task } = await orLeave(1, daemon.openStream("migrate.send", { domain: domid, live: true, ...how, ...(config ? { config: JSON.stringify(config) } : {}) }));
   connection.on("error", () => {});
   for (const piped of [pipeline(connection, child.stdin), pipeline(child.stdout, connection, { end: false })]) piped.catch(() => {});
   void gone.then(() => connection.end());
