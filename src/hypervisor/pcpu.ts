@@ -7,6 +7,7 @@ import { SHUTDOWN } from "../abi/sched.ts";
 import { TRACE, TRACE_CLASS } from "../base/trace.ts";
 import { allowWaiting } from "../memory/lock.ts";
 import type { MachineMemory } from "../memory/machine.ts";
+import { CodeStore } from "../x86/code-store.ts";
 import type { Engine, EngineOptions } from "../x86/engine.ts";
 import type { Platform } from "../x86/platform.ts";
 import { CPU, EFLAGS, EXIT } from "../x86/state.ts";
@@ -40,14 +41,15 @@ export class Pcpu {
   #countedJumps = 0;
   #countedMs = 0;
 
-  constructor(mm: MachineMemory, index: number, makeEngine: MakeEngine, options: { profile?: boolean; engine?: Omit<EngineOptions, "code"> } = {}) {
+  constructor(mm: MachineMemory, index: number, makeEngine: MakeEngine, options: { profile?: boolean; engine?: Omit<EngineOptions, "code" | "store"> } = {}) {
     this.hv = new Hypervisor(mm);
     this.hv.trace.pcpu = index;
     this.index = index;
     this.#at = this.hv.pcpuAt(index);
     this.#cpu = mm.pcpuAt(index);
     this.platform = new PvhPlatform(this.hv, index);
-    this.engine = makeEngine(mm.memory, this.#cpu, this.platform, { ...options.engine, code: this.platform.code });
+    const room = mm.codeStore;
+    this.engine = makeEngine(mm.memory, this.#cpu, this.platform, { ...options.engine, code: this.platform.code, ...(room ? { store: new CodeStore(this.hv.views, room.at, room.sizeBytes) } : {}) });
     this.platform.guest = this.engine;
     this.platform.profiler = this.#profiler = options.profile ? new Profiler(this.hv, index, this.engine) : null;
     this.engine.onDeliver = (vector, errorCode, external) => {

@@ -5,7 +5,8 @@
  *     0x1000   hypervisor area (its structs are the hypervisor's), HYPERVISOR_BYTES
  *              trace ring
  *              frame table, FRAME.sizeof a frame of the whole memory
- *              pCPU areas, 64 KiB aligned
+ *              code store (x86/code-store.ts), 64 KiB aligned
+ *              pCPU areas
  *              frames, from `firstFrame` to the end
  */
 import { assert, UserError } from "../base/errors.ts";
@@ -28,6 +29,7 @@ export const MACHINE = struct(PAGE_SIZE, {
   frameTable: u32(0x1c), hypervisor: u32(0x20), trace: u32(0x24), traceBytes: u32(0x28),
   /** milliseconds since 1970 when the machine began: its system time counts from here */
   epochMs: f64(0x30),
+  codeStore: u32(0x38), codeStoreBytes: u32(0x3c),
   /** allocator: frames from `bump` up were never used (and are zero); `freeHead` heads a list through their entries in the frame table */
   frameLock: i32(0x40), bump: u32(0x44), freeHead: u32(0x48), nrFree: u32(0x4c),
   spare: bytes(0x50, PAGE_SIZE - 0x50),
@@ -41,13 +43,15 @@ export type MachineOptions = {
   /** bytes of private area a pCPU wants, a multiple of 64 KiB */
   pcpuBytes: number;
   traceBytes?: number;
+  /** room for the code that pCPUs share, a multiple of 64 KiB */
+  codeStoreBytes?: number;
 };
 const up = (n: number, to: number): number => Math.ceil(n / to) * to;
 
 /** Bytes of a machine that are not frames for guests: what `create` adds to the guests' memory. */
 export function heapBytes(o: MachineOptions): number {
   const frameTable = up(PAGE_SIZE + HYPERVISOR_BYTES + (o.traceBytes ?? DEFAULT_TRACE_BYTES), PAGE_SIZE);
-  return up(frameTable + (o.bytes / PAGE_SIZE) * FRAME.sizeof, WASM_PAGE) + o.nrPcpus * o.pcpuBytes;
+  return up(frameTable + (o.bytes / PAGE_SIZE) * FRAME.sizeof, WASM_PAGE) + (o.codeStoreBytes ?? 0) + o.nrPcpus * o.pcpuBytes;
 }
 
 /** One thread's view of the machine's memory. */
@@ -73,6 +77,7 @@ export class MachineMemory {
   static create(o: MachineOptions): MachineMemory {
     assert(o.nrPcpus >= 1 && o.nrPcpus <= 32, `nrPcpus ${o.nrPcpus}`);
     assert(o.pcpuBytes > 0 && o.pcpuBytes % WASM_PAGE === 0, `pcpuBytes ${o.pcpuBytes}`);
+    assert((o.codeStoreBytes ?? 0) % WASM_PAGE === 0, `codeStoreBytes ${o.codeStoreBytes}`);
     if (!(o.bytes > 0 && o.bytes <= 2 ** 32 && o.bytes % WASM_PAGE === 0)) {
       throw new UserError(`A machine of ${o.bytes} bytes cannot be made: use a multiple of 64 KiB up to 4 GiB`);
     }
@@ -95,6 +100,8 @@ export class MachineMemory {
     MACHINE.nrPcpus.set(dv, 0, o.nrPcpus);
     MACHINE.pcpuBytes.set(dv, 0, o.pcpuBytes);
     MACHINE.pcpus.set(dv, 0, heap - o.nrPcpus * o.pcpuBytes);
+    MACHINE.codeStoreBytes.set(dv, 0, o.codeStoreBytes ?? 0);
+    MACHINE.codeStore.set(dv, 0, heap - o.nrPcpus * o.pcpuBytes - (o.codeStoreBytes ?? 0));
     MACHINE.frameTable.set(dv, 0, frameTable);
     MACHINE.hypervisor.set(dv, 0, PAGE_SIZE);
     MACHINE.trace.set(dv, 0, trace);
@@ -117,6 +124,11 @@ export class MachineMemory {
   pcpuAt(i: number): number {
     assert(i >= 0 && i < this.nrPcpus, `pCPU ${i}`);
     return this.#pcpus + i * this.#pcpuBytes;
+  }
+  /** Room for the code that pCPUs share; none where the machine was made without. */
+  get codeStore(): { at: number; sizeBytes: number } | null {
+    const { dv } = this.views, sizeBytes = MACHINE.codeStoreBytes.get(dv, 0);
+    return sizeBytes === 0 ? null : { at: MACHINE.codeStore.get(dv, 0), sizeBytes };
   }
   get hypervisor(): number { return MACHINE.hypervisor.get(this.views.dv, 0); }
   get trace(): { at: number; sizeBytes: number } {

@@ -5,7 +5,7 @@ import { Dom0 } from "../hypervisor/dom0.ts";
 import { Hypervisor } from "../hypervisor/hypervisor.ts";
 import type { PcpuProfile } from "../hypervisor/profile.ts";
 import { heapBytes, MachineMemory } from "../memory/machine.ts";
-import { ImageStore } from "../x86/image-store.ts";
+import { CODE_STORE_BYTES, CodeStore } from "../x86/code-store.ts";
 import { PCPU_BYTES } from "../x86/layout.ts";
 import { Client } from "../xenstore/client.ts";
 import { hostEntries, vmPath } from "../xenstore/domain-entries.ts";
@@ -68,7 +68,7 @@ const STOP_MS = 5000;
 /** Bytes of a machine whose guests have so much memory; its heap grows with its size. */
 function machineBytes(guestMiB: number, nrPcpus: number): number {
   let bytes = guestMiB * MIB;
-  for (let i = 0; i < 4; i++) bytes = Math.ceil((guestMiB * MIB + heapBytes({ bytes: Math.min(bytes, 2 ** 32), nrPcpus, pcpuBytes: PCPU_BYTES })) / WASM_PAGE) * WASM_PAGE;
+  for (let i = 0; i < 4; i++) bytes = Math.ceil((guestMiB * MIB + heapBytes({ bytes: Math.min(bytes, 2 ** 32), nrPcpus, pcpuBytes: PCPU_BYTES, codeStoreBytes: CODE_STORE_BYTES })) / WASM_PAGE) * WASM_PAGE;
   if (bytes > 2 ** 32) throw new UserError(`${guestMiB} MiB for guests are more than a machine of 4 GiB holds; ${Math.ceil(bytes / MIB) - guestMiB} MiB are its own`);
   return bytes;
 }
@@ -92,20 +92,14 @@ export class Machine implements AsyncDisposable {
   readonly #building = new Map<string, Promise<Domain>>();
   readonly #reports: DomainReport[] = [];
   #startMs = 0;
-  readonly #images: Uint8Array[] = [];
-  readonly #codeCache: { engine: string; bytes: Uint8Array | null } | null;
+  /** what its pCPUs have translated */
+  readonly #code: CodeStore;
   #failure: Error | null = null;
   #destroyed: Promise<void> | null = null;
 
   constructor(config: MachineConfig) {
     this.#config = config;
     this.log = config.log ?? (() => {});
-    this.#codeCache = null;
-    if (config.codeCache) {
-      const { engine, name, bytes } = config.codeCache, flaw = bytes && ImageStore.flaw(bytes);
-      if (flaw) this.log(`The code cache ${name} is not used, ${flaw}; it is made anew`);
-      this.#codeCache = { engine, bytes: flaw ? null : bytes };
-    }
     const nrPcpus = config.pcpus ?? Math.min(config.host.nrCpus, 32);
     if (!Number.isSafeInteger(nrPcpus) || nrPcpus < 1 || nrPcpus > 32) throw new UserError(`pcpus: A machine has 1 to 32 pCPUs, not ${nrPcpus}`);
     const memoryMiB = config.memoryMiB ?? 512;
@@ -113,8 +107,12 @@ export class Machine implements AsyncDisposable {
     const { bits, unknown } = traceClasses(config.trace ?? "");
     if (unknown !== undefined) throw new UserError(`trace: "${unknown}" is no class; there are all, ${Object.keys(TRACE_CLASS).join(", ")}`);
     const bytes = machineBytes(memoryMiB + DOMAIN_OVERHEAD_MIB * (config.nrDomains ?? 4), nrPcpus);
-    this.hv = new Hypervisor(MachineMemory.create({ bytes, nrPcpus, pcpuBytes: PCPU_BYTES }));
+    this.hv = new Hypervisor(MachineMemory.create({ bytes, nrPcpus, pcpuBytes: PCPU_BYTES, codeStoreBytes: CODE_STORE_BYTES }));
     this.hv.trace.on = bits | TRACE_CLASS.hypercall;
+    const { at, sizeBytes } = this.hv.mm.codeStore!, cache = config.codeCache, flaw = cache?.bytes && CodeStore.flaw(cache.bytes);
+    this.#code = new CodeStore(this.hv.views, at, sizeBytes);
+    if (flaw) this.log(`The code cache ${cache.name} is not used, ${flaw}; it is made anew`);
+    else if (cache?.bytes) this.#code.load(cache.bytes, cache.engine);
     this.dom0 = new Dom0(this.hv, config.host.soon, config.host.nrCpus);
     this.networks = new Networks(config.uplink, this.log);
     this.cpus = new Cpus(this);
@@ -136,7 +134,6 @@ export class Machine implements AsyncDisposable {
           case "ready": return resolve();
           case "stopped":
             if (message.profile) this.profiles.push(message.profile);
-            if (message.images) this.#images.push(message.images);
             return;
           case "failed": {
             const cause = new Error(`pCPU ${message.index} failed: ${message.message}`);
@@ -147,7 +144,7 @@ export class Machine implements AsyncDisposable {
           default: return message satisfies never;
         }
       };
-      worker.post({ op: "start", memory: this.hv.mm.memory, index, engine: this.#config.engine ?? "auto", profile: this.#config.profile ?? false, ...(this.#config.translateAfter === undefined ? {} : { translateAfter: this.#config.translateAfter }), ...(this.#codeCache ? { codeCache: this.#codeCache } : {}) });
+      worker.post({ op: "start", memory: this.hv.mm.memory, index, engine: this.#config.engine ?? "auto", profile: this.#config.profile ?? false, ...(this.#config.translateAfter === undefined ? {} : { translateAfter: this.#config.translateAfter }) });
     })));
     this.#startMs = performance.now() - begun;
   }
@@ -238,20 +235,16 @@ export class Machine implements AsyncDisposable {
       await this.networks.close();
       this.dom0.close();
       this.xs.close();
-      this.#saveImages();
+      this.#saveCode();
     })();
   }
   async [Symbol.asyncDispose](): Promise<void> { await this.destroy(); }
 
   /** What the pCPUs translated, in one file for the next machine. */
-  #saveImages(): void {
+  #saveCode(): void {
     const cache = this.#config.codeCache;
-    if (!cache || this.#images.length === 0) return;
-    const save = (bytes: Uint8Array): void => { try { cache.save(bytes); } catch (e) { this.log((e as Error).message); } };       // the guests have ended well all the same
-    if (this.#images.length === 1) return save(this.#images[0]!);
-    const [first, ...others] = this.#images.map((bytes) => ImageStore.decode(bytes, cache.engine)).filter((s) => s instanceof ImageStore);
-    for (const store of others) first?.addAll(store);
-    if (first) save(first.encode(cache.engine));
+    if (!cache || this.#code.nrAdded === 0) return;
+    try { cache.save(this.#code.encode(cache.engine)); } catch (e) { this.log((e as Error).message); }       // the guests have ended well all the same
   }
 }
 

@@ -17,14 +17,12 @@ export type ToPcpu = {
   translateAfter?: number;
   /** count where guests spend their time */
   profile: boolean;
-  /** translations kept from before (image-store.ts), and the name of the engine that made them; null: there are none yet. Left out: none are kept */
-  codeCache?: { engine: string; bytes: Uint8Array | null };
 };
 
 export type FromPcpu =
   /** the engine is built and the loop begins */
   | { op: "ready"; index: number; buildMs: number }
-  /** the loop has ended because the machine's stop word was set; profile: what was counted, images: what was translated anew and before, where that was asked for */
-  | { op: "stopped"; index: number; profile?: PcpuProfile; images?: Uint8Array }
+  /** the loop has ended because the machine's stop word was set; profile: what was counted, where that was asked for */
+  | { op: "stopped"; index: number; profile?: PcpuProfile }
   /** an error of ours ended the loop; the machine is lost */
   | { op: "failed"; index: number; message: string; stack: string };

@@ -89,7 +89,7 @@ export class Code extends Bytes {
 
 export type FuncType = { params: readonly Ty[]; results: readonly Ty[] };
 export type MemorySpec = { min: number; max: number; shared: boolean };
-export type Import = { name: string; type?: number; memory?: MemorySpec; table?: number };
+export type Import = { name: string; type?: number; memory?: MemorySpec; table?: number; /** a number that does not change */ global?: Ty };
 
 /** A module: imports all come from the module name "e". Functions may be placed in an imported table at given slots. */
 export class Module {
@@ -98,6 +98,8 @@ export class Module {
   readonly funcs: { type: number; code: Code; export?: string }[] = [];
   /** Table slots for the module's own functions: [slot, function index]. */
   readonly elems: [slot: number, func: number][] = [];
+  /** Or all of them, in order, from the slot that this imported global says. */
+  elemsFrom: number | undefined;
 
   type(params: readonly Ty[], results: readonly Ty[]): number {
     const same = this.types.findIndex(t => t.params.join() === params.join() && t.results.join() === results.join());
@@ -116,6 +118,7 @@ export class Module {
         s.str("e").str(i.name);
         if (i.memory) s.u8(2).u8(i.memory.shared ? 3 : 1).u32(i.memory.min).u32(i.memory.max);
         else if (i.table !== undefined) s.u8(1).u8(0x70).u8(0).u32(i.table);
+        else if (i.global !== undefined) s.u8(3).u8(i.global).u8(0);
         else s.u8(0).u32(i.type!);
       }
     });
@@ -125,7 +128,11 @@ export class Module {
       const ex = this.funcs.map((f, i) => [f.export, i] as const).filter(x => x[0]);
       s.u32(ex.length); for (const [name, i] of ex) s.str(name!).u8(0).u32(base + i);
     });
-    if (this.elems.length) section(9, s => {
+    if (this.elemsFrom !== undefined) section(9, s => {
+      s.u32(1).u8(0).u8(Op.global_get).u32(this.elemsFrom!).u8(Op.end).u32(this.funcs.length);
+      this.funcs.forEach((_, n) => { s.u32(base + n); });
+    });
+    else if (this.elems.length) section(9, s => {
       s.u32(this.elems.length);
       for (const [slot, func] of this.elems) s.u8(0).u8(Op.i32_const).s(slot).u8(Op.end).u32(1).u32(base + func);
     });

@@ -4,7 +4,7 @@
  */
 import type { Views } from "../base/views.ts";
 import { ADDR, type Insn, KIND, TRAP_ROWS, Undecodable, decode, jmpRow, trapInsn, blank } from "./decode.ts";
-import { CODEE, CODE_AT, CODE_BITS, LENGTH_SHIFT, RECS_AT, RECS_BYTES, REC } from "./layout.ts";
+import { CODEE, CODE_AT, CODE_BITS, LENGTH_SHIFT, RECS_AT, RECS_BYTES, REC, WARM } from "./layout.ts";
 import { RecordMap } from "./record-map.ts";
 import { STALE, STRADDLE, codeSlot } from "./runtime.ts";
 import { CPU, MODE, gprAt, segAt, xmmAt } from "./state.ts";
@@ -19,8 +19,9 @@ export type CodeHooks = {
   /** A frame now has decoded code: its writers must come to invalidate(). */
   protect(frame: number): void;
   unprotect(frame: number): void;
-  /** Arrivals at a record until it is worth translating. */
+  /** Arrivals at a record until it is worth translating, and until it is warm. */
   readonly heat: number;
+  readonly warmAfter: number;
   /** May jumps be linked when they are decoded? Not where each record's first arrival is wanted. */
   readonly linksAhead: boolean;
   /** Everything was forgotten: addresses of records mean nothing any more. */
@@ -109,10 +110,11 @@ export class CodeCache {
     if (known !== undefined) return known;
     return this.isFull() ? 0 : this.run(p, machine, off, mode);
   }
-  /** Decode what begins there, ahead of time. @param isFound also by generated code, where it has the page */
-  prepare(machine: number, mode: number, isFound: boolean): void {
+  /** Decode what begins there, ahead of time: generated code finds it where it has the page. @returns its record, or 0 where it cannot be had yet */
+  prepare(machine: number, mode: number): number {
     const off = machine % 4096, p = this.page(machine - off, mode), rec = this.recordAt(p, off);
-    if (isFound && rec !== 0) this.publish(p, machine - off, off, rec);
+    if (rec !== 0) this.publish(p, machine - off, off, rec);
+    return rec;
   }
   private publish(p: Page, machine: number, off: number, rec: number): void {
     const e = (this.base + CODE_AT + codeSlot(machine + off | 0) * CODEE.size) >>> 2;
@@ -171,7 +173,7 @@ export class CodeCache {
     if (isDirect && !cross) this.jumps.push({ rec: at, target });
     const slot = (k: number, n: number) => (k === KIND.hi ? gprAt(n) + 1 : k === KIND.xmm ? xmmAt(n) : k === KIND.mmx ? CPU.st.at + n * 16 : k === KIND.num ? n : gprAt(n));
     v.i32[at >>> 2] = v.i32[(at + REC.stub) >>> 2] = this.hooks.stubOf(i, cross, big);
-    v.i32[(at + REC.heat) >>> 2] = this.hooks.heat;
+    v.i32[(at + REC.heat) >>> 2] = this.hooks.warmAfter; v.i32[(at + REC.stay) >>> 2] = 0;
     v.u16[(at + REC.d) >>> 1] = slot(i.dk, i.dn); v.u16[(at + REC.s) >>> 1] = slot(i.sk, i.sn);
     v.u8[at + REC.base] = i.ripRel ? CPU.ripBase.at : i.base < 0 ? CPU.zero.at : gprAt(i.base); v.u8[at + REC.index] = i.index < 0 ? CPU.zero.at : gprAt(i.index);
     v.u8[at + REC.scale] = i.scale | i.len << LENGTH_SHIFT; v.u8[at + REC.seg] = (i.seg < 0 ? CPU.zero.at : segAt(i.seg)) >>> 3;
@@ -215,7 +217,7 @@ export class CodeCache {
     const { i32 } = this.v;
     for (const rec of r.recs) if (i32[rec >>> 2] === r.slot) {
       i32[rec >>> 2] = i32[(rec + REC.stub) >>> 2]!; this.v.u16[(rec + REC.block) >>> 1] = 0;
-      i32[(rec + REC.heat) >>> 2] = Math.max(1, this.hooks.heat >> 2);     // it was hot: sooner than the first time
+      i32[(rec + REC.heat) >>> 2] = Math.max(1, this.hooks.heat >> 2); i32[(rec + REC.stay) >>> 2] = WARM;     // it was hot: sooner than the first time
     }
     for (const p of r.pages) p.regions?.delete(r);
     this.hooks.freeRegion(r.slot);

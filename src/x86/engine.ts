@@ -1,10 +1,10 @@
 /** The CPU engine's door: run a vCPU until it exits, and say why. The portable engine is ours; a KVM engine would fit here too. */
 import type { Cpu } from "./cpu.ts";
-import type { ImageStore } from "./image-store.ts";
+import type { CodeStore } from "./code-store.ts";
+import type { Shape } from "./image.ts";
 import { Interpreter } from "./interpreter.ts";
 import type { Platform } from "./platform.ts";
 import type { TlbTurn } from "./tlb.ts";
-import type { Shape } from "./translate.ts";
 
 export interface Engine {
   readonly cpu: Cpu;
@@ -49,8 +49,8 @@ export type EngineOptions = {
   translateAfter?: number;
   /** Regions are made in this shape only (for tests); left out: as it pays. */
   shape?: Shape;
-  /** Translations kept from before, and a place for new ones. */
-  images?: ImageStore;
+  /** What other pCPUs have made, and a place for what this one makes. */
+  store?: CodeStore;
 };
 type MakeEngine = (memory: WebAssembly.Memory, at: number, platform: Platform, options?: EngineOptions) => Engine;
 export const makeInterpreter: MakeEngine = (memory, at, platform, options = {}) => new Interpreter(memory, at, platform, options);

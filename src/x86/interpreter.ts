@@ -13,7 +13,8 @@ import { GuestFault, NO_VECTOR } from "./fault.ts";
 import { fpHelpers } from "./fp-glue.ts";
 import { CONTEXT, REC } from "./layout.ts";
 import type { Platform } from "./platform.ts";
-import { Regions } from "./regions.ts";
+import { Modules } from "./modules.ts";
+import { Regions, warmAfter } from "./regions.ts";
 import { STACK_INSNS } from "./rows.ts";
 import { RUNTIME_IMPORTS, STRADDLE, runtimeModule } from "./runtime.ts";
 import { ATTR, CPU, CS, EFLAGS, EXIT, MODE, RSP, SEG, SS, VECTOR, segAt } from "./state.ts";
@@ -22,8 +23,8 @@ import { type Form, formKey, formOf, stubModule } from "./stubs.ts";
 import { callSys } from "./system.ts";
 import type { TlbTurn } from "./tlb.ts";
 
-const TABLE_SIZE = 32768;
-/** A module of stubs costs much more than a stub. */
+const TABLE_SIZE = 32768, NOTHING = new Uint8Array(0);
+/** Stubs of a module at most. A module costs much more than a stub. */
 const STUBS_AHEAD = 64;
 /** The widest limits: the same bytes then serve every machine. */
 const MEMORY: MemorySpec = { min: 1, max: 65536, shared: true };
@@ -35,17 +36,17 @@ export class Interpreter implements Engine {
   private readonly v: Views;
   private readonly at: number;
   private readonly table: WebAssembly.Table;
-  private readonly imports: Record<string, WebAssembly.ImportValue>;
+  private readonly modules: Modules;
   private readonly rt: Runtime;
   private readonly stubs = new Map<number, number>();
+  /** stubs to be made, and the first of the slots that are reserved for them */
   private fresh: Form[] = [];
+  private freshSlot = 0;
   private readonly isTranslating: boolean;
   private readonly isEager: boolean;
   private isRetrying = false;
   private readonly settle: () => void;
   private readonly regions: Regions;
-  private nextSlot = STRADDLE + 1;
-  private readonly freeSlots: number[] = [];
   /** Called with linear rip before each instruction when set: every instruction is stepped. */
   onStep: ((rip: bigint) => void) | null = null;
   /** Called at each exception and interrupt that is delivered. */
@@ -80,33 +81,28 @@ export class Interpreter implements Engine {
       if ((signed ? BigInt.asIntN(64, q) : BigInt.asUintN(64, q)) !== q) { cpu.record(new GuestFault(VECTOR.DE, -1)); return 0n; }
       return rem ? n % dd : q;
     };
-    this.imports = {
+    const imports = {
       ...rt, ...shared, ...fpHelpers(cpu),
       divu128: (h: bigint, l: bigint, d: bigint) => wide(h, l, d, false, false), divs128: (h: bigint, l: bigint, d: bigint) => wide(h, l, d, true, false),
       remu128: (h: bigint, l: bigint, d: bigint) => wide(h, l, d, false, true), rems128: (h: bigint, l: bigint, d: bigint) => wide(h, l, d, true, true),
       sys: (index: number, a: bigint, b: bigint) => { const r = callSys(cpu, index, a, b); this.settle(); return r; },
     } as Record<string, WebAssembly.ImportValue>;
-    const freeSlot = (slot: number): void => { this.table.set(slot, null); this.freeSlots.push(slot); mmu.tlb.forgetAllJumps(); };
     this.isTranslating = options.translateAfter !== undefined;
+    this.modules = new Modules(this.table, imports, options.store ?? null, STRADDLE + 1);
     this.isEager = options.translateAfter === 0;
     const hooks: CodeHooks = {
       protect: frame => { options.code?.mark(frame); mmu.tlb.protectFrame(frame); },
       unprotect: frame => options.code?.unmark(frame),
       generation: frame => options.code?.generation(frame) ?? 0,
-      heat: options.translateAfter ?? 0,
+      heat: options.translateAfter ?? 0, warmAfter: warmAfter(options.translateAfter ?? 0),
       linksAhead: !this.isEager,
-      freeRegion: freeSlot,
+      freeRegion: (slot) => { this.modules.release(slot); mmu.tlb.forgetAllJumps(); },
       flushed: () => { mmu.tlb.forgetAllJumps(); this.regions.flushed(); },
       stubOf: (i, cross, big) => this.stubOf(i, cross, big),
       fetch: linear => mmu.fillCode(linear),
     };
     this.code = new CodeCache(this.v, at, hooks);
-    this.regions = new Regions(cpu, this.code, {
-      memory: MEMORY, tableSize: TABLE_SIZE, heat: options.translateAfter ?? 0, shape: options.shape, images: this.isTranslating && options.images || null, makeStubs: () => this.makeStubs(),
-      takeSlot: () => { const slot = this.freeSlots.pop() ?? this.nextSlot++; this.roomFor(this.nextSlot); return slot; },
-      freeSlot,
-      instantiate: bytes => { new WebAssembly.Instance(new WebAssembly.Module(bytes), { e: this.imports }); },
-    });
+    this.regions = new Regions(cpu, this.code, this.modules, { memory: MEMORY, tableSize: TABLE_SIZE, heat: options.translateAfter ?? 0, shape: options.shape, makeStubs: () => this.makeStubs() });
     if (code?.lookBack) cpu.beforeForget = () => code.lookBack!();
     cpu.onCodeWrite = (machine, size) => {
       options.code?.wrote(Math.floor(machine / 4096));
@@ -116,19 +112,32 @@ export class Interpreter implements Engine {
   }
 
   private stubOf(i: Insn, cross: boolean, big: boolean): number {
-    const form = formOf(i, cross, big), key = formKey(form);
-    let slot = this.stubs.get(key);
-    if (slot === undefined) { slot = this.nextSlot + this.fresh.length; this.fresh.push(form); this.stubs.set(key, slot); }
+    const form = formOf(i, cross, big), key = formKey(form), known = this.stubs.get(key) ?? this.borrowStub(key);
+    if (known !== undefined) return known;
+    if (this.fresh.length === STUBS_AHEAD) this.makeStubs();
+    if (this.fresh.length === 0) this.freshSlot = this.modules.reserve(STUBS_AHEAD);
+    const slot = this.freshSlot + this.fresh.length;
+    this.fresh.push(form); this.stubs.set(key, slot);
+    return slot;
+  }
+  /** A stub that another pCPU has made, with all that it made with it. */
+  private borrowStub(key: number): number | undefined {
+    const { store } = this.modules, member = store?.find(key)[0], slot = member ? this.modules.slotOf(member) : 0;
+    if (!member || slot === 0) return undefined;
+    this.modules.use(slot);
+    store!.module(member.module)?.keys.forEach((k, n) => { if (!this.stubs.has(k)) this.stubs.set(k, slot - member.index + n); });
     return slot;
   }
   /** Stubs asked for since the last time, in one module. */
   private makeStubs(): void {
-    if (this.fresh.length === 0) return;
-    this.roomFor(this.nextSlot + this.fresh.length);
-    new WebAssembly.Instance(new WebAssembly.Module(stubModule(this.fresh, this.nextSlot, MEMORY, TABLE_SIZE)), { e: this.imports });
-    this.nextSlot += this.fresh.length; this.counts.stubs += this.fresh.length; this.fresh = [];
+    const { fresh, freshSlot, modules } = this;
+    if (fresh.length === 0) return;
+    this.fresh = [];
+    modules.giveBack(freshSlot + fresh.length, STUBS_AHEAD - fresh.length);
+    modules.add(stubModule(fresh, MEMORY, TABLE_SIZE), fresh.map(form => ({ keys: [formKey(form)], bytes: NOTHING })), freshSlot);
+    modules.use(freshSlot);        // for good
+    this.counts.stubs += fresh.length;
   }
-  private roomFor(slots: number): void { if (slots > this.table.length) this.table.grow(Math.max(4096, slots - this.table.length)); }
   /** The faults a real segment can give (SDM Vol. 3A 5.3): not the ordinary case, which generated code checks itself. */
   private segmentFault(seg: number, off: bigint, size: number, write: boolean): void {
     const n = (seg - this.at - segAt(0)) / SEG.sizeof, attr = this.cpu.segAttr(n), limit = BigInt(this.cpu.segLimit(n)), last = off + BigInt(size) - 1n;
@@ -142,9 +151,10 @@ export class Interpreter implements Engine {
   contextChanged(turn?: TlbTurn): void { this.cpu.mmu.tlb.take(turn); this.cpu.setMode(); this.cpu.mmu.setWatch(); }
   forbidWrites(isForbidden: (frame: number) => boolean): number[] { return this.cpu.mmu.tlb.forbidFrames(isForbidden); }
   prepare(places: readonly (readonly [machine: number, mode: number])[]): void {
-    const isFound = !this.regions.adopts;        // by `find`, that is, which looks for images
-    for (const [machine, mode] of places) this.code.prepare(machine, mode, isFound);
-    if (this.fresh.length >= STUBS_AHEAD) this.makeStubs();        // the rest by `run`
+    for (const [machine, mode] of places) {
+      const rec = this.code.prepare(machine, mode);
+      if (rec !== 0) this.regions.prepared(rec, machine, mode);
+    }
   }
   flushTlb(): void { this.cpu.mmu.tlb.flushEveryone(); }
   readLinear(linear: bigint, bytes: Uint8Array): boolean { return this.cpu.readLinear(linear, bytes); }
@@ -164,7 +174,7 @@ export class Interpreter implements Engine {
       }
       const machine = cpu.mmu.fillCode(linear), rec = this.code.record(linear, machine, mode);
       cpu.mmu.tlb.correctJump(linear, rec);
-      this.regions.adopt(rec, linear, machine, mode);
+      this.regions.met(rec, linear, machine, mode);
       cpu.set(CPU.ripBase, rip - BigInt(linear & 4095));
       this.makeStubs();
       return rec;

@@ -38,12 +38,14 @@ export const RECS_BYTES = Math.floor((PCPU_BYTES - RECS_AT) / 2 / 64) * 64;
  * of operand slots in the CPU struct (or plain numbers, by form), base, index: of registers; seg: address of the segment / 8; scale: of the index | length << LENGTH_SHIFT; off: offset in its page, above 4095 for the jump behind the last one; block: 1 + the block of the
  * region that begins here, or 0; imm, disp: as numbers of 32 bits (a form that is `big` reads bigImm and bigDisp); imm of a direct jump: the page offset it goes to; link, in place of disp: the record
  * there; guess, in place of imm: where an indirect call went last; heat: arrivals left until it is worth translating; data: the region's data block. Behind RECS_BYTES, stub: its stub; stay: how much
- * longer, in long stays, until that region is worth making wide.
+ * longer, in long stays, until that region is worth making wide; where no region begins, whether the record is WARM.
  */
 export const REC = {
   size: 32, handler: 0, d: 4, s: 6, base: 8, index: 9, scale: 10, seg: 11, off: 12, block: 14, imm: 16, guess: 16, disp: 20, link: 20, heat: 24, data: 28,
   stub: RECS_BYTES, stay: RECS_BYTES + 4, bigImm: RECS_BYTES + 8, bigDisp: RECS_BYTES + 16,
 } as const;
+/** REC.stay of a record that has been met so often that regions take it in. */
+export const WARM = 1;
 /** REC.scale's parts. */
 export const LENGTH_SHIFT = 4, SCALE_MASK = 3;
 

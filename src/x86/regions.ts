@@ -1,5 +1,6 @@
 /**
- * The translator at work: a record that has become hot becomes the seed of a region, whose image is put in the place of the records it begins at. A
+ * The translator at work: a record that has become hot becomes the seed of a region, which is put in the place of the records it begins at. Whatever has been translated before from the same code,
+ * by whomever, is taken as it is, as soon as the code is met or, where it has been met already, warm. A
  * region is not widened, since that would throw away what V8 has optimised: where it is left often, the way out becomes hot in its turn, and the
  * seed of another one. Only where regions go to each other all the time is one made of them.
  */
@@ -7,16 +8,19 @@ import { ACROSS, bytesAcross, type CodeCache, type Page } from "./code-cache.ts"
 import type { Cpu } from "./cpu.ts";
 import { type Insn, Undecodable, decode } from "./decode.ts";
 import { SLOT, entryTable } from "./entry-table.ts";
-import { REC } from "./layout.ts";
-import type { ImageStore, Piece } from "./image-store.ts";
+import { type Image, type Piece, type Shape, encodeImage, fittingImage, imageKey } from "./image.ts";
+import { REC, WARM } from "./layout.ts";
+import type { Modules } from "./modules.ts";
 import { type Region, type RegionSource, discover, pageOf } from "./region.ts";
 import { STRADDLE } from "./runtime.ts";
 import { CPU, MODE } from "./state.ts";
-import { RegionGen, type RegionImage, STAY_SHIFT, type Shape, dataLayout, regionModule } from "./translate.ts";
+import { RegionGen, STAY_SHIFT, type Translated, dataLayout, regionModule } from "./translate.ts";
 import type { MemorySpec } from "../wasm/writer.ts";
 
-/** A block is taken into a region when it has been met this part of what makes it hot. */
+/** A record is warm when it has been met this part of what makes it hot: then regions take it in, and others may have translated it. */
 const WARM_PART = 8;
+/** Arrivals until a record is warm. */
+export const warmAfter = (heat: number): number => Math.floor(heat / WARM_PART) || heat;
 /** Arrivals at a region from elsewhere until it is made anew with what it goes to and comes from, and how many times more for each time that has been done: V8 begins anew too. */
 const MERGE_AFTER = 60_000, MERGE_STEP = 8, MERGE_AT_MOST = 4_000_000;
 /** What long stays must have executed in a lean region until it is made wide, in instructions >>> STAY_SHIFT. */
@@ -28,30 +32,28 @@ const BATCH = { insns: 2000, ms: 3 } as const;
 
 export type RegionHost = {
   readonly memory: MemorySpec; readonly tableSize: number;
-  /** Where images are kept and looked for, or null. */
-  readonly images: ImageStore | null;
   /** The only shape that regions shall have, for tests. */
   readonly shape: Shape | undefined;
   /** Arrivals that make a record hot; 0: translate everything at once, for tests. */
   readonly heat: number;
-  /** A table slot for a region. */
-  takeSlot(): number;
-  freeSlot(slot: number): void;
-  /** Instantiate a module of regions, which puts them into their slots. */
-  instantiate(bytes: Uint8Array<ArrayBuffer>): void;
   /** Stubs for records decoded meanwhile. */
   makeStubs(): void;
 };
 
 /** A region on its way to its place. isMerging: in the place of others. */
-type Placing = { readonly image: RegionImage; readonly pages: readonly Page[]; readonly isMerging: boolean };
+type Placing = { readonly image: Image; readonly pages: readonly Page[]; readonly isMerging: boolean };
+/** One that waits for its module; `pieces`: for those who have the same code. */
+type Waiting = Placing & { readonly code: Translated["code"]; readonly mode: number; readonly pieces: readonly Piece[] };
+/** Where pages are: machine address by distance from the home page, 0 where there is none. */
+type MachineAt = (distance: number) => number;
 
 export class Regions {
   private readonly cpu: Cpu;
   private readonly code: CodeCache;
+  private readonly modules: Modules;
   private readonly host: RegionHost;
   private readonly gen = new RegionGen();
-  private waiting: Placing[] = [];
+  private waiting: Waiting[] = [];
   private nrWaiting = 0;
   private waitsSince = 0;
   /** what the region is made of that a record's others were merged into: doing it again must change something */
@@ -60,20 +62,27 @@ export class Regions {
   private readonly generations = new Map<number, number>();
   /** records that wide regions begin at: what they are merged into is wide too */
   private readonly wide = new Set<number>();
+  /** which function of which module the region that a record begins is */
+  private readonly madeOf = new Map<number, { readonly module: number; readonly index: number }>();
   /** records that regions which wait begin at */
   private readonly awaited = new Set<number>();
   readonly counters = { adopted: 0, regions: 0, regionInsns: 0, regionBytes: 0, translateMs: 0 };
 
-  constructor(cpu: Cpu, code: CodeCache, host: RegionHost) { this.cpu = cpu; this.code = code; this.host = host; }
+  constructor(cpu: Cpu, code: CodeCache, modules: Modules, host: RegionHost) { this.cpu = cpu; this.code = code; this.modules = modules; this.host = host; }
 
-  /** The record of the instruction at rip has become hot. */
+  /** The record of the instruction at rip has become warm or hot. */
   heated(rec: number, rip: bigint): void {
-    const { cpu } = this, { mode } = cpu;
+    const { cpu, host } = this, { mode } = cpu, { i32 } = cpu.v;
     if ((mode & MODE.sizeMask) !== MODE.code64) return;
     const linear = Number(BigInt.asIntN(64, rip)), machine = cpu.mmu.peekCode(linear), home = machine ? this.code.known(machine, mode) : null;
     if (!home || this.awaited.has(rec)) return;
     // a region that is entered so often shares a loop with others: they become one
-    const isMerging = this.isEntry(rec), { i32 } = cpu.v, shape = this.host.shape ?? (isMerging && (i32[(rec + REC.stay) >>> 2]! <= 0 || this.wide.has(rec)) ? "wide" : "lean");
+    const isMerging = this.isEntry(rec), shape = host.shape ?? (isMerging && (i32[(rec + REC.stay) >>> 2]! <= 0 || this.wide.has(rec)) ? "wide" : "lean");
+    if (this.take(rec, linear, mode, this.machinesFrom(linear, machine), isMerging ? shape : null)) return;
+    if (!isMerging && i32[(rec + REC.stay) >>> 2] !== WARM && warmAfter(host.heat) < host.heat) {
+      i32[(rec + REC.stay) >>> 2] = WARM; i32[(rec + REC.heat) >>> 2] = host.heat - warmAfter(host.heat);
+      return;
+    }
     const began = performance.now(), pages = new Map<number, Page | null>([[0, home]]), base = linear - (linear & 4095);
     const pageAt = (distance: number): Page | null => {
       let p = pages.get(distance);
@@ -88,9 +97,7 @@ export class Regions {
     if (isMerging && this.merged.get(rec) === made) { i32[(rec + REC.heat) >>> 2] = i32[(rec + REC.stay) >>> 2] = NEVER; return; }
     if (isMerging) this.merged.set(rec, made);
     if (region.blocks.length > 0) {
-      const image = this.gen.translate(region, shape);
-      this.enqueue({ image, pages: region.pages.map(distance => pageAt(distance)!), isMerging });
-      if (region.index.has(linear & 4095)) this.host.images?.add({ mode: mode & ~MODE.user, seed: linear & 4095, pieces: this.piecesOf(region, pageAt), image });
+      this.enqueue({ ...this.gen.translate(region, shape), pages: region.pages.map(distance => pageAt(distance)!), isMerging, mode, pieces: this.modules.store ? this.piecesOf(region, pageAt) : [] });
     }
     this.counters.translateMs += performance.now() - began;
   }
@@ -108,28 +115,48 @@ export class Regions {
     const { u8 } = this.cpu.v;
     return spans.map(([from, to]) => { const at = machineOf(pageAt(pageOf(from))!) + (from & 4095); return { pos: from, bytes: u8.slice(at, at + to - from) }; });
   }
-  /** Are there images that might fit what is met for the first time? */
-  get adopts(): boolean { return this.host.images !== null && this.host.images.nrImages > 0; }
-  /** The record at a linear address was met for the first time: is there an image that begins with it, made from the very bytes that are here? */
-  adopt(rec: number, linear: number, machine: number, mode: number): void {
-    const candidates = this.host.images?.candidates(mode & ~MODE.user, linear & 4095) ?? [];
-    if (candidates.length === 0 || this.isEntry(rec)) return;
-    const began = performance.now(), { cpu, code } = this, { u8 } = cpu.v, base = linear - (linear & 4095), at = new Map<number, number>([[0, machine]]);
-    const machineAt = (distance: number): number => {
+  private machinesFrom(linear: number, machine: number): MachineAt {
+    const base = linear - (linear & 4095), at = new Map<number, number>([[0, machine]]);
+    return (distance) => {
       let m = at.get(distance);
-      if (m === undefined) at.set(distance, m = cpu.mmu.peekCode(base + distance * 4096));
+      if (m === undefined) at.set(distance, m = this.cpu.mmu.peekCode(base + distance * 4096));
       return m;
     };
+  }
+  /** The record at a linear address was met for the first time: has anybody translated what begins there? */
+  met(rec: number, linear: number, machine: number, mode: number): void {
+    if (this.modules.store && !this.isEntry(rec)) this.take(rec, linear, mode, this.machinesFrom(linear, machine), null);
+  }
+  /** It was decoded ahead of time: nobody knows yet where it will be mapped, and what beside it. */
+  prepared(rec: number, machine: number, mode: number): void {
+    const page = machine - machine % 4096;
+    if (this.modules.store && !this.isEntry(rec)) this.take(rec, machine % 4096, mode, distance => (distance === 0 ? page : 0), null);
+  }
+  /** Put a region in its place that somebody made from the very code that is here. @param instead of one that is here, when it is of this shape and newer */
+  private take(rec: number, linear: number, mode: number, machineAt: MachineAt, instead: Shape | null): boolean {
+    const { store } = this.modules, seed = linear & 4095, key = imageKey(mode, seed);
+    if (!store?.mayHave(key)) return false;
+    const began = performance.now(), { u8 } = this.cpu.v, now = instead && this.madeOf.get(rec), shape = this.host.shape ?? instead;
     const isHere = ({ pos, bytes }: Piece): boolean => {
       const m = machineAt(pageOf(pos)) + (pos & 4095);
       return m >= 4096 && bytes.every((x, i) => u8[m + i] === x);
     };
-    const fit = candidates.find(s => s.pieces.every(isHere));
-    if (fit) {
-      this.enqueue({ image: fit.image, pages: fit.image.pages.map(distance => code.page(machineAt(distance), mode)), isMerging: false });
-      this.counters.adopted++;
+    let isDone = false;
+    for (const member of store.find(key)) {
+      if (now && now.module === member.module && now.index === member.index) break;
+      let image: Image | null = null;
+      try { image = fittingImage(member.bytes, isHere); } catch (e) { if (!(e instanceof RangeError)) throw e; }        // overwritten meanwhile
+      if (!image || shape && image.shape !== shape || !store.isCurrent(member.module)) continue;
+      const slot = this.modules.slotOf(member);
+      if (slot === 0) continue;
+      isDone = this.place({ image, pages: image.pages.map(distance => this.code.page(machineAt(distance), mode)), isMerging: instead !== null }, slot, member);
+      if (isDone) this.counters.adopted++;
+      // jumps that know the record do not know its region
+      for (const { pos } of image.entries) if (pageOf(pos) === 0) this.cpu.mmu.tlb.forgetJump(linear - seed + pos);
+      break;
     }
     this.counters.translateMs += performance.now() - began;
+    return isDone;
   }
 
   private source(base: number, pageAt: (distance: number) => Page | null, mode: number, isMerging: boolean): RegionSource {
@@ -153,7 +180,7 @@ export class Regions {
       isWarm: (pos) => {
         if (heat === 0) return true;
         const rec = recAt(pos);
-        return rec !== undefined && (this.isEntry(rec) || heat - v.i32[(rec + REC.heat) >>> 2]! >= heat / WARM_PART);
+        return rec !== undefined && (this.isEntry(rec) || v.i32[(rec + REC.stay) >>> 2] === WARM || warmAfter(heat) - v.i32[(rec + REC.heat) >>> 2]! >= heat / WARM_PART);
       },
       calleeOf: (pos) => {
         const rec = recAt(pos), to = rec === undefined ? 0 : v.i32[(rec + REC.guess) >>> 2]!;
@@ -168,10 +195,10 @@ export class Regions {
   }
 
   /** Translated regions go to V8 several at a time: a module has a price of its own, and code that runs together then lies together. */
-  private enqueue(p: Placing): void {
-    const { image, pages } = p;
+  private enqueue(w: Waiting): void {
+    const { image, pages } = w;
     if (this.waiting.length === 0) this.waitsSince = performance.now();
-    this.waiting.push(p);
+    this.waiting.push(w);
     for (const { pos } of image.entries) { const rec = pageOf(pos) === 0 ? pages[0]!.at.get(pos) : undefined; if (rec !== undefined) this.awaited.add(rec); }
     this.nrWaiting += image.nrInsns;
     if (this.host.heat === 0 || this.nrWaiting >= BATCH.insns) this.flush();
@@ -180,20 +207,22 @@ export class Regions {
   tick(): void { if (this.waiting.length !== 0 && performance.now() - this.waitsSince > BATCH.ms) this.flush(); }
   /** Make a module of what waits, and put it in its place. */
   private flush(): void {
-    const began = performance.now(), { code, host } = this, images = this.waiting.filter(w => w.pages.every(p => code.isCurrent(p))), slots = images.map(() => host.takeSlot());
+    const began = performance.now(), { code, host, modules } = this, ready = this.waiting.filter(w => w.pages.every(p => code.isCurrent(p)));
     this.waiting = []; this.nrWaiting = 0; this.awaited.clear();
-    if (images.length === 0) return;
-    host.instantiate(regionModule(images.map(w => w.image), slots, host.memory, host.tableSize));
-    images.forEach((p, n) => this.place(p, slots[n]!));
+    if (ready.length === 0) return;
+    const { id, first } = modules.add(regionModule(ready, host.memory, host.tableSize), ready.map(({ mode, image, pieces }) => ({ keys: keysOf(mode, image), bytes: modules.store ? encodeImage(image, pieces) : NOTHING })));
+    ready.forEach((w, n) => {
+      if (this.place(w, first + n, { module: id, index: n })) { this.counters.regions++; this.counters.regionInsns += w.image.nrInsns; this.counters.regionBytes += w.code.n; }
+    });
     this.cpu.mmu.tlb.forgetAllJumps();
     this.counters.translateMs += performance.now() - began;
   }
   /** What cannot be had (room, an instruction that was never met) leaves everything as it was. */
-  private place({ image, pages, isMerging }: Placing, slot: number): void {
+  private place({ image, pages, isMerging }: Placing, slot: number, madeOf: { readonly module: number; readonly index: number }): boolean {
     const { v } = this.cpu, { code, host } = this, { shape } = image, isEager = host.heat === 0, table = entryTable(image.entries.map(e => e.pos)), layout = dataLayout(image.pages.length, table, image.exits.length);
     const data = code.reserve(layout.size), pageNr = (pos: number): number => image.pages.indexOf(pageOf(pos));
     const exits = image.exits.map(({ pos, isNeeded }) => { const p = pages[pageNr(pos)]!; return isNeeded ? code.recordAt(p, pos & 4095) : p.at.get(pos & 4095) ?? 0; });
-    if (data === 0 || image.exits.some((e, n) => e.isNeeded && exits[n] === 0)) { host.freeSlot(slot); return; }
+    if (data === 0 || image.exits.some((e, n) => e.isNeeded && exits[n] === 0)) return false;
     for (let n = 0; n < pages.length; n++) v.u32[(data + n * 4) >>> 2] = machineOf(pages[n]!);
     v.u8.set(table.displacements, data + layout.displacements);
     for (let n = 0; n < table.nrSlots; n++) v.dv.setBigInt64(data + layout.slots + n * SLOT.size, 1n << 62n, true);
@@ -210,17 +239,25 @@ export class Regions {
       if (isMerging) this.generations.set(rec, generation);
       if (shape === "wide") this.wide.add(rec); else this.wide.delete(rec);
       v.i32[rec >>> 2] = slot; v.i32[(rec + REC.heat) >>> 2] = heat; v.i32[(rec + REC.stay) >>> 2] = isEager || shape === "wide" ? NEVER : WIDE_AFTER; v.u16[(rec + REC.block) >>> 1] = block + 1; v.i32[(rec + REC.data) >>> 2] = data;
-      recs.push(rec);
+      recs.push(rec); this.madeOf.set(rec, madeOf);
     }
     host.makeStubs();
-    code.place({ slot, recs, pages });
-    this.counters.regions++; this.counters.regionInsns += image.nrInsns; this.counters.regionBytes += image.code.n;
+    this.modules.use(slot); code.place({ slot, recs, pages });
+    return true;
   }
   /** The code cache has forgotten everything. */
-  flushed(): void { this.waiting = []; this.nrWaiting = 0; this.awaited.clear(); this.merged.clear(); this.generations.clear(); this.wide.clear(); }
+  flushed(): void { this.waiting = []; this.nrWaiting = 0; this.awaited.clear(); this.merged.clear(); this.generations.clear(); this.wide.clear(); this.madeOf.clear(); }
   /** A region begins at this record. */
   private isEntry(rec: number): boolean { const { i32 } = this.cpu.v; return i32[rec >>> 2] !== i32[(rec + REC.stub) >>> 2] || this.awaited.has(rec); }
 }
+/** Nobody looks for it. */
+const NO_KEY = 2 ** 53;
+/** An image is found by wherever it may be entered from outside. */
+function keysOf(mode: number, { entries }: Image): number[] {
+  const keys = entries.filter(({ pos }) => pageOf(pos) === 0).map(({ pos }) => imageKey(mode, pos));
+  return keys.length > 0 ? keys : [NO_KEY];
+}
+const NOTHING = new Uint8Array(0);
 const machineOf = (p: Page): number => p.key % 2 ** 32;
 function decodeAt(m: Uint8Array, from: number, to: number, mode: number): Insn | null {
   try { return decode(m, from, to, mode); } catch (e) { if (!(e instanceof Undecodable)) throw e; return null; }

@@ -292,12 +292,13 @@ export const STUB_TYPE = [[I32, I32], [I32]] as const;
 /** Memory, table and helpers: the same imports for every generated module. */
 export function importsOf(m: Module, memory: MemorySpec, tableSize: number): void {
   for (const [name, [params, results]] of Object.entries(HELPERS)) m.imports.push({ name, type: m.type(params, results) });
-  m.imports.push({ name: "memory", memory }, { name: "table", table: tableSize });
+  m.imports.push({ name: "memory", memory }, { name: "table", table: tableSize }, { name: "base", global: I32 });
+  m.elemsFrom = 0;
 }
-/** A module of stubs; stub n lands in table slot first + n. */
-export function stubModule(list: readonly Form[], first: number, memory: MemorySpec, tableSize: number): Uint8Array<ArrayBuffer> {
+/** A module of stubs, whose table slots follow the one given as `base`. */
+export function stubModule(list: readonly Form[], memory: MemorySpec, tableSize: number): Uint8Array<ArrayBuffer> {
   const m = new Module(), g = new StubGen(), type = m.type(...STUB_TYPE);
   importsOf(m, memory, tableSize);
-  list.forEach((f, n) => { m.funcs.push({ type, code: g.make(f) }); m.elems.push([first + n, n]); });
+  for (const f of list) m.funcs.push({ type, code: g.make(f) });
   return m.encode();
 }

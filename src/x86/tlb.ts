@@ -135,9 +135,15 @@ export class Tlb {
   }
   private showTags(): void { this.i32[this.jumpTags] = this.tags[0]; this.i32[this.jumpTags + 1] = this.tags[1]; }
   /** The record at a linear address is another than a jump remembers, if one does; no region begins there. */
+  private jumpEntry(linear: number): number { const lo = linear | 0; return this.jumps + ((lo ^ lo >>> JUMP_BITS) & (1 << JUMP_BITS) - 1) * (JUMPE.size >> 2); }
   correctJump(linear: number, rec: number): void {
-    const { i32 } = this, lo = linear | 0, e = this.jumps + ((lo ^ lo >>> JUMP_BITS) & (1 << JUMP_BITS) - 1) * (JUMPE.size >> 2);
+    const { i32 } = this, lo = linear | 0, e = this.jumpEntry(linear);
     if (i32[e] === lo && (i32[e + 1]! & 0xffff) === (Math.floor(linear / 4294967296) & 0xffff)) { i32[e + (JUMPE.rec >> 2)] = rec; i32[e + (JUMPE.region >> 2)] = 0; }
+  }
+  /** Where a jump to an address goes is to be looked up once more. */
+  forgetJump(linear: number): void {
+    const { i32 } = this, e = this.jumpEntry(linear);
+    if (i32[e] === (linear | 0)) i32[e] = i32[e + 1] = -1;
   }
   /** Addresses of records mean nothing any more, or regions have come or gone: forget all jumps, of all vCPUs. */
   forgetAllJumps(): void { this.nrForgotAll++; this.forgetJumps(0); this.forgetJumps(1); }

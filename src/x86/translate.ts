@@ -2,7 +2,7 @@
  * The translator's side of the generator: operands are known, general and XMM registers are wasm locals, flags are remembered as the operands that
  * made them until somebody must have the words. A region is one function (record, cpu) -> next record or 0, called like a stub: it begins at
  * the block its record names and leaves with everything in the CPU struct. Its bytes hold no address: what belongs to the machine it runs on lies in
- * the region's data block (RegionImage says what), which the record names too. So equal code gives equal bytes, for whoever runs it.
+ * the region's data block (`Image` says what), which the record names too. So equal code gives equal bytes, for whoever runs it.
  */
 import { Op } from "../wasm/opcodes.ts";
 import { Code, I32, I64, type MemorySpec, Module, V128 } from "../wasm/writer.ts";
@@ -12,6 +12,7 @@ import { ADDR, type Insn, KIND } from "./decode.ts";
 import { type EntryTable, SLOT, entryTable } from "./entry-table.ts";
 import { type FlagKind, type Flags, Gen, LOADS, STORES, type Val, type W, X, helperIndex, local, tyOf } from "./gen.ts";
 import { arithOf, auxOf, ccFrom, ccOf, flagCode, resOf, withCF, withCO, wordsOf } from "./gen-flags.ts";
+import type { Image, Shape } from "./image.ts";
 import { REC } from "./layout.ts";
 import { type Block, type Loop, type Region, pageOf } from "./region.ts";
 import { STACK_INSNS } from "./rows.ts";
@@ -29,11 +30,6 @@ const FIND = -1;
 const FLAG_PLACES = [[LA, CPU.fres.at, Op.i64_load, Op.i64_store], [LB, CPU.faux.at, Op.i64_load, Op.i64_store], [LKIND, CPU.lazy.at, Op.i32_load, Op.i32_store]] as const;
 /** Long stays count for REC.stay, in units of so many instructions (a power of 2). */
 export const STAY_SHIFT = 6;
-/**
- * What a region is made for. wide: registers and flags are locals over the whole region, jump tables at each site; for what loops. lean: registers are loaded by each
- * block that reads them, flags lie in memory between blocks, one jump table: a third of the code, for what runs now and then, above all kernels' paths.
- */
-export type Shape = "lean" | "wide";
 /** A value as a sum: something the block has met, and a number. */
 type Term = { readonly root: number; readonly plus: number };
 /** A page that was probed at a term's address: locals with that address' offset in the page (far more where the probe missed) and its machine address. */
@@ -50,33 +46,19 @@ const MAX_PARTS = 8;
 type Item = { first: number; last: number; loop: Loop | null };
 type Seq = { items: Item[]; labels: number[]; at: number; top: number; first: number; last: number; dispatch: boolean };
 
-/**
- * A translated region, fit for any machine that has the same code. Its data block: for each page the machine address it must have (u32, the home
- * page's is not looked at), the entry table's displacements, its slots (entry-table.ts), then for each exit the record of its position (u32; 0 where there is none yet and
- * none is needed).
- */
-export type RegionImage = {
-  readonly shape: Shape;
-  /** the function's body, for a module that begins with importsOf */
-  readonly code: Code;
-  /** distances from the home page, which comes first */
-  readonly pages: readonly number[];
-  /** blocks that may be entered, by number; those on the home page also from outside */
-  readonly entries: readonly { readonly pos: number; readonly block: number }[];
-  readonly exits: readonly { readonly pos: number; readonly isNeeded: boolean }[];
-  readonly nrInsns: number;
-};
+/** A translated region: `code` is its function's body, for a module that begins with importsOf. */
+export type Translated = { readonly image: Image; readonly code: Code };
 /** Offsets in the data block. */
 export type DataLayout = { readonly displacements: number; readonly slots: number; readonly exits: number; readonly size: number };
 export function dataLayout(nrPages: number, t: EntryTable, nrExits: number): DataLayout {
   const displacements = nrPages * 4, slots = displacements + t.displacements.length + 15 & ~15, exits = slots + t.nrSlots * SLOT.size;
   return { displacements, slots, exits, size: exits + nrExits * 4 };
 }
-/** A module of regions; the nth goes into the table slot slots[n]. */
-export function regionModule(images: readonly RegionImage[], slots: readonly number[], memory: MemorySpec, tableSize: number): Uint8Array<ArrayBuffer> {
+/** A module of regions, whose table slots follow the one given as `base`. */
+export function regionModule(regions: readonly Translated[], memory: MemorySpec, tableSize: number): Uint8Array<ArrayBuffer> {
   const m = new Module();
   importsOf(m, memory, tableSize);
-  images.forEach((image, n) => { m.funcs.push({ type: m.type(...STUB_TYPE), code: image.code }); m.elems.push([slots[n]!, n]); });
+  for (const { code } of regions) m.funcs.push({ type: m.type(...STUB_TYPE), code });
   return m.encode();
 }
 /** The XMM register whose place in the CPU struct that is, or null. */
@@ -154,7 +136,7 @@ export class RegionGen extends Gen {
   private place = 0;
   private isLast = false;
 
-  translate(r: Region, shape: Shape): RegionImage {
+  translate(r: Region, shape: Shape): Translated {
     const c = this.code = new Code(2), entries = r.blocks.flatMap((b, block) => (b.isEntry ? [{ pos: b.start, block }] : []));
     this.isLean = shape === "lean"; this.usesBudget = !this.isLean;
     this.r = r; this.used = this.usedX = 0; this.usesMxcsr = this.comesBack = false; this.hasInnerCalls = hasInnerCalls(r); this.reachLocals.length = 0; this.resetTemps(); this.seqs = []; this.exits = []; this.needed = new Set();
@@ -181,7 +163,7 @@ export class RegionGen extends Gen {
     if (this.usesMxcsr) this.lookAtMxcsr(p);
     const all = new Code(2);
     all.types.push(...c.types); all.bytes(p.buf.subarray(0, p.n)).bytes(c.buf.subarray(0, c.n)); all.hints = c.hints.map(([at, v]) => [at + p.n, v]);
-    return { shape, code: all, pages: r.pages, entries, exits: this.exits.map(pos => ({ pos, isNeeded: this.needed.has(pos) })), nrInsns: r.nrInsns };
+    return { code: all, image: { shape, pages: r.pages, entries, exits: this.exits.map(pos => ({ pos, isNeeded: this.needed.has(pos) })), nrInsns: r.nrInsns } };
   }
   private lookAtMxcsr(c: Code): void { c.get(CPU_).mem(Op.i32_load, CPU.mxcsr.at).i32(MXCSR_ORDINARY.mask).op(Op.i32_and).i32(MXCSR_ORDINARY.value).op(Op.i32_eq).set(LMX); }
   /** Bring the CPU struct's registers up to date: at the end of a block, and (leaving the block's state as it is) on a way out of its middle. */

@@ -52,7 +52,7 @@ function translate(code: readonly number[]): Body {
     try { return decode(page, pos, end, MODE.code64); } catch (e) { if (!(e instanceof Undecodable)) throw e; return null; }
   };
   const region = discover(HOME, { insnAt, isWarm: () => true, isCovered: () => false, calleeOf: () => null, entries: () => [] });
-  const m = readModule(regionModule([new RegionGen().translate(region, "lean")], [1], MEMORY, TABLE_SIZE)), f = m.functions[0]!;
+  const m = readModule(regionModule([new RegionGen().translate(region, "lean")], MEMORY, TABLE_SIZE)), f = m.functions[0]!;
   return { size: f.size, lines: functionText(m, f, TEXT) };
 }
 /** What a form adds to a region in which nops stand for it; negative where the interpreter does it. */

@@ -49,6 +49,7 @@ export function readModule(file: Uint8Array): WasmModule {
       s.name();
       const name = s.name(), kind = s.u8();
       if (kind === 0) { imports.push({ name, type: types[s.u32()]! }); return; }
+      if (kind === 3) { s.u8(); s.u8(); return; }
       if (kind === 1) s.u8();                     // a table's element type
       const limits = s.u8(); s.u32(); if (limits & 1) s.u32();
     });

@@ -1,0 +1,69 @@
+/**
+ * What a translated region is, apart from its function: which blocks may be entered, what its data block holds, and what it was made from. Images hold no address, so whoever meets the same
+ * code takes them as they are: another pCPU, another domain, the next boot, a clone. As bytes they are what a member of the code store (code-store.ts) says of itself.
+ */
+import { Bytes } from "../wasm/writer.ts";
+import { MODE } from "./state.ts";
+
+/**
+ * What a region is made for. wide: registers and flags are locals over the whole region, jump tables at each site; for what loops. lean: registers are loaded by each
+ * block that reads them, flags lie in memory between blocks, one jump table: a third of the code, for what runs now and then, above all kernels' paths.
+ */
+export type Shape = "lean" | "wide";
+/**
+ * Fit for any machine that has the same code. The region's data block: for each page the machine address it must have (u32, the home
+ * page's is not looked at), the entry table's displacements, its slots (entry-table.ts), then for each exit the record of its position (u32; 0 where there is none yet and
+ * none is needed).
+ */
+export type Image = {
+  readonly shape: Shape;
+  /** distances from the home page, which comes first */
+  readonly pages: readonly number[];
+  /** blocks that may be entered, by number; those on the home page also from outside */
+  readonly entries: readonly { readonly pos: number; readonly block: number }[];
+  readonly exits: readonly { readonly pos: number; readonly isNeeded: boolean }[];
+  readonly nrInsns: number;
+};
+/** Code that an image was made from: a piece of a page, by position. */
+export type Piece = { readonly pos: number; readonly bytes: Uint8Array };
+
+/** Under which images are found: the mode (that of user code is its kernel's), and the offset in its page of what is to be entered. Negative: other keys of the store are not. */
+export const imageKey = (mode: number, entry: number): number => -1 - ((mode & ~MODE.user) * 4096 + entry);
+
+/** Pieces first, so that what does not fit is known early. */
+export function encodeImage({ shape, pages, entries, exits, nrInsns }: Image, pieces: readonly Piece[]): Uint8Array {
+  const b = new Bytes().u32(pieces.length);
+  for (const p of pieces) b.s(p.pos).u32(p.bytes.length).bytes(p.bytes);
+  b.u8(shape === "wide" ? 1 : 0).u32(nrInsns);
+  b.u32(pages.length); for (const p of pages) b.s(p);
+  b.u32(entries.length); for (const e of entries) b.s(e.pos).u32(e.block);
+  b.u32(exits.length); for (const e of exits) b.s(e.pos).u32(e.isNeeded ? 1 : 0);
+  return b.done();
+}
+/** The image, if `isHere` says so of each piece of code it was made from; else null. @throws RangeError where the bytes end too soon: they were overwritten meanwhile */
+export function fittingImage(bytes: Uint8Array, isHere: (piece: Piece) => boolean): Image | null {
+  const r = new Reader(bytes);
+  for (let n = r.u32(); n > 0; n--) if (!isHere({ pos: r.s(), bytes: r.bytes() })) return null;
+  const shape = r.u8() === 1 ? "wide" : "lean", nrInsns = r.u32();
+  return { shape, nrInsns, pages: r.list(() => r.s()), entries: r.list(() => ({ pos: r.s(), block: r.u32() })), exits: r.list(() => ({ pos: r.s(), isNeeded: r.u32() === 1 })) };
+}
+
+/** LEB128 numbers and bytes, as Bytes writes them. Reading on behind the end is a RangeError. */
+class Reader {
+  private at = 0;
+  private readonly b: Uint8Array;
+  constructor(b: Uint8Array) { this.b = b; }
+  u8(): number { if (this.at >= this.b.length) throw new RangeError("end"); return this.b[this.at++]!; }
+  u32(): number {
+    let x = 0;
+    for (let scale = 1; scale < 2 ** 35; scale *= 128) { const y = this.u8(); x += (y & 127) * scale; if (y < 128) return x; }
+    throw new RangeError("number");
+  }
+  s(): number {
+    let x = 0;
+    for (let scale = 1; scale < 2 ** 49; scale *= 128) { const y = this.u8(); x += (y & 127) * scale; if (y < 128) return y & 64 ? x - scale * 128 : x; }
+    throw new RangeError("number");
+  }
+  bytes(): Uint8Array { const n = this.u32(); if (n > this.b.length - this.at) throw new RangeError("end"); return this.b.subarray(this.at, this.at += n); }
+  list<T>(read: () => T): T[] { const n = this.u32(); if (n > this.b.length - this.at) throw new RangeError("end"); return Array.from({ length: n }, read); }
+}
