@@ -91,10 +91,17 @@ export type FuncType = { params: readonly Ty[]; results: readonly Ty[] };
 export type MemorySpec = { min: number; max: number; shared: boolean };
 export type Import = { name: string; type?: number; memory?: MemorySpec; table?: number; /** a number that does not change */ global?: Ty };
 
+function writeSection(out: Bytes, id: number, fill: (s: Bytes) => void): void {
+  const s = new Bytes();
+  fill(s);
+  out.u8(id).u32(s.n).bytes(s.buf.subarray(0, s.n));
+}
 /** A module: imports all come from the module name "e". Functions may be placed in an imported table at given slots. */
 export class Module {
   readonly types: FuncType[] = [];
   readonly imports: Import[] = [];
+  /** types and imports as they are encoded, where they are those of the module that this one was made like */
+  private head: { readonly bytes: Bytes; readonly nrTypes: number; readonly nrImports: number } | null = null;
   readonly funcs: { type: number; code: Code; export?: string }[] = [];
   /** Table slots for the module's own functions: [slot, function index]. */
   readonly elems: [slot: number, func: number][] = [];
@@ -105,14 +112,24 @@ export class Module {
     const same = this.types.findIndex(t => t.params.join() === params.join() && t.results.join() === results.join());
     return same >= 0 ? same : this.types.push({ params, results }) - 1;
   }
+  /** An empty module with the types and imports that this one has now: they are encoded once for all such modules. */
+  like(): Module {
+    const m = new Module();
+    m.types.push(...this.types); m.imports.push(...this.imports);
+    m.elemsFrom = this.elemsFrom;
+    if (this.head?.nrTypes !== this.types.length || this.head.nrImports !== this.imports.length) {
+      const bytes = new Bytes();
+      this.writeHead(bytes);
+      this.head = { bytes, nrTypes: this.types.length, nrImports: this.imports.length };
+    }
+    m.head = this.head;
+    return m;
+  }
   importCount(): number { return this.imports.filter(i => i.type !== undefined).length; }
 
-  encode(): Uint8Array<ArrayBuffer> {
-    const out = new Bytes();
-    for (const b of [0, 0x61, 0x73, 0x6d, 1, 0, 0, 0]) out.u8(b);
-    const section = (id: number, fill: (s: Bytes) => void) => { const s = new Bytes(); fill(s); out.u8(id).u32(s.n).bytes(s.buf.subarray(0, s.n)); };
-    section(1, s => { s.u32(this.types.length); for (const t of this.types) { s.u8(0x60).u32(t.params.length); for (const p of t.params) s.u8(p); s.u32(t.results.length); for (const r of t.results) s.u8(r); } });
-    section(2, s => {
+  private writeHead(out: Bytes): void {
+    writeSection(out, 1, s => { s.u32(this.types.length); for (const t of this.types) { s.u8(0x60).u32(t.params.length); for (const p of t.params) s.u8(p); s.u32(t.results.length); for (const r of t.results) s.u8(r); } });
+    writeSection(out, 2, s => {
       s.u32(this.imports.length);
       for (const i of this.imports) {
         s.str("e").str(i.name);
@@ -122,6 +139,13 @@ export class Module {
         else s.u8(0).u32(i.type!);
       }
     });
+  }
+  encode(): Uint8Array<ArrayBuffer> {
+    const out = new Bytes();
+    for (const b of [0, 0x61, 0x73, 0x6d, 1, 0, 0, 0]) out.u8(b);
+    const section = (id: number, fill: (s: Bytes) => void) => writeSection(out, id, fill);
+    if (this.head?.nrTypes === this.types.length && this.head.nrImports === this.imports.length) out.bytes(this.head.bytes.buf.subarray(0, this.head.bytes.n));
+    else this.writeHead(out);
     section(3, s => { s.u32(this.funcs.length); for (const f of this.funcs) s.u32(f.type); });
     const base = this.importCount();
     section(7, s => {

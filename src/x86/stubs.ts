@@ -289,16 +289,23 @@ export class StubGen extends Gen {
 
 /** The wasm type of a stub: (record, cpu) -> next record or 0. */
 export const STUB_TYPE = [[I32, I32], [I32]] as const;
-/** Memory, table and helpers: the same imports for every generated module. */
-export function importsOf(m: Module, memory: MemorySpec, tableSize: number): void {
-  for (const [name, [params, results]] of Object.entries(HELPERS)) m.imports.push({ name, type: m.type(params, results) });
-  m.imports.push({ name: "memory", memory }, { name: "table", table: tableSize }, { name: "base", global: I32 });
-  m.elemsFrom = 0;
+const patterns = new Map<string, Module>();
+/** An empty module of generated functions, whose type is STUB_TYPE: memory, table and helpers are the same imports for all of them. */
+export function generatedModule(memory: MemorySpec, tableSize: number): Module {
+  const key = `${memory.min} ${memory.max} ${memory.shared} ${tableSize}`;
+  let m = patterns.get(key);
+  if (!m) {
+    patterns.set(key, m = new Module());
+    m.type(...STUB_TYPE);
+    for (const [name, [params, results]] of Object.entries(HELPERS)) m.imports.push({ name, type: m.type(params, results) });
+    m.imports.push({ name: "memory", memory }, { name: "table", table: tableSize }, { name: "base", global: I32 });
+    m.elemsFrom = 0;
+  }
+  return m.like();
 }
 /** A module of stubs, whose table slots follow the one given as `base`. */
 export function stubModule(list: readonly Form[], memory: MemorySpec, tableSize: number): Uint8Array<ArrayBuffer> {
-  const m = new Module(), g = new StubGen(), type = m.type(...STUB_TYPE);
-  importsOf(m, memory, tableSize);
+  const m = generatedModule(memory, tableSize), g = new StubGen(), type = m.type(...STUB_TYPE);
   for (const f of list) m.funcs.push({ type, code: g.make(f) });
   return m.encode();
 }

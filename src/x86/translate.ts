@@ -5,7 +5,7 @@
  * the region's data block (`Image` says what), which the record names too. So equal code gives equal bytes, for whoever runs it.
  */
 import { Op } from "../wasm/opcodes.ts";
-import { Code, I32, I64, type MemorySpec, Module, V128 } from "../wasm/writer.ts";
+import { Code, I32, I64, type MemorySpec, V128 } from "../wasm/writer.ts";
 import type { Ty } from "../wasm/writer.ts";
 import { ALL, CF, factsOf, liveBefore } from "./analyze.ts";
 import { ADDR, type Insn, KIND } from "./decode.ts";
@@ -19,7 +19,7 @@ import { STACK_INSNS } from "./rows.ts";
 import { EXTRACT, REPLACE, movx } from "./semantics-sse.ts";
 import { MXCSR_ORDINARY } from "./semantics-sse-float.ts";
 import { CPU, RCX, RSP, SEG, segAt, xmmAt } from "./state.ts";
-import { STUB_TYPE, importsOf } from "./stubs.ts";
+import { STUB_TYPE, generatedModule } from "./stubs.ts";
 
 /** Locals: parameters, the block asked for, the registers, lazy flags (a, b, code), rip on the way out, the home page's rip, instructions done, budget,
  *  the record to go on with, the data block, the TLB in use, pages known to be mapped, MXCSR is ordinary, position of a fault; XMM registers. */
@@ -46,7 +46,7 @@ const MAX_PARTS = 8;
 type Item = { first: number; last: number; loop: Loop | null };
 type Seq = { items: Item[]; labels: number[]; at: number; top: number; first: number; last: number; dispatch: boolean };
 
-/** A translated region: `code` is its function's body, for a module that begins with importsOf. */
+/** A translated region: `code` is its function's body, for a module like generatedModule's. */
 export type Translated = { readonly image: Image; readonly code: Code };
 /** Offsets in the data block. */
 export type DataLayout = { readonly displacements: number; readonly slots: number; readonly exits: number; readonly size: number };
@@ -56,9 +56,8 @@ export function dataLayout(nrPages: number, t: EntryTable, nrExits: number): Dat
 }
 /** A module of regions, whose table slots follow the one given as `base`. */
 export function regionModule(regions: readonly Translated[], memory: MemorySpec, tableSize: number): Uint8Array<ArrayBuffer> {
-  const m = new Module();
-  importsOf(m, memory, tableSize);
-  for (const { code } of regions) m.funcs.push({ type: m.type(...STUB_TYPE), code });
+  const m = generatedModule(memory, tableSize), type = m.type(...STUB_TYPE);
+  for (const { code } of regions) m.funcs.push({ type, code });
   return m.encode();
 }
 /** The XMM register whose place in the CPU struct that is, or null. */
