@@ -48,6 +48,12 @@ export function install() {
     process.stderr.write(`domus: npm ci failed${npm.error ? ` (${npm.error.message})` : ""}; run it in ${root} to see why\n`);
     process.exit(2);
   }
+  built();
+}
+/** Have the programs built (build.mjs), if they are not. Where that cannot be, they are run from their sources. */
+export function built() {
+  const node = fitNode();
+  if (node) spawnSync(node, [`${root}bin/build.mjs`], { stdio: ["ignore", 2, 2] });
 }
 
 /** Print what is missing and leave. */

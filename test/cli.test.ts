@@ -127,7 +127,7 @@ test("the command takes the place of its launcher, with the flags that it has by
   const child = spawn(domus, ["run", cfg("spins", 'kernel = "spins"')], { cwd: folder, stdio: ["pipe", "ignore", "pipe"] }), closed = new Promise((resolve) => child.on("close", resolve));
   const words = (): string[] => readFileSync(`/proc/${child.pid}/cmdline`, "utf8").split("\0");
   const { V8_FLAGS } = await import(new URL("../bin/fit-node.mjs", import.meta.url).href) as { V8_FLAGS: readonly string[] };
-  while (!words().some((w) => w.endsWith("/src/bin/domus.node.ts"))) await new Promise((resolve) => setTimeout(resolve, 20));
+  while (!words().some((w) => /\/domus\.node\.[jt]s$/.test(w))) await new Promise((resolve) => setTimeout(resolve, 20));
   assert.deepEqual(words().filter((w) => w.startsWith("--")), V8_FLAGS);
   child.kill("SIGTERM");
   await closed;

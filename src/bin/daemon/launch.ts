@@ -19,7 +19,7 @@ export async function findDaemon(paths: HostPaths): Promise<ApiClient | null> {
 }
 /** Start one in the background. @throws UserError with its reason */
 export async function startDaemon(paths: HostPaths, options: readonly string[] = []): Promise<void> {
-  await startProgram("domusd.node.ts", ["run", `--state=${paths.state}`, ...options.filter((o) => !o.startsWith("--state"))], paths.log);
+  await startProgram("domusd", ["run", `--state=${paths.state}`, ...options.filter((o) => !o.startsWith("--state"))], paths.log);
 }
 /** The host's daemon, started where none runs; two who start one at once get the same. @throws UserError */
 export async function needDaemon(paths: HostPaths): Promise<ApiClient> {

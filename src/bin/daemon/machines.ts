@@ -70,7 +70,7 @@ export class MachineKeeper {
       const given = JSON.parse(wished ?? this.#state.setting("machine") ?? "[]") as string[];
       this.#state.putSetting(WISHED, "");        // tried once
       const rowOf = (pid: number, pidStart: string): MachineRow => ({ name: MACHINE, pid, pidStart, socket, xenstore, startedMs: Date.now() });
-      const { pid, pidStart, ended } = await startProgram("machined.node.ts", ["--state", state, "--socket", socket, "--xenstore", xenstore, ...given], join(state, `machine-${MACHINE}.log`),
+      const { pid, pidStart, ended } = await startProgram("machined", ["--state", state, "--socket", socket, "--xenstore", xenstore, ...given], join(state, `machine-${MACHINE}.log`),
         (pid, pidStart) => this.#state.putMachine(rowOf(pid, pidStart)));       // before it is ready: we may be gone by then
       const row = rowOf(pid, pidStart);
       if (wished !== null) this.#state.putSetting("machine", wished);

@@ -1,7 +1,7 @@
 /** Processes that outlive who started them. */
 import { spawn } from "node:child_process";
-import { closeSync, openSync, readFileSync, writeSync } from "node:fs";
-import { dirname } from "node:path";
+import { closeSync, existsSync, openSync, readFileSync, writeSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { UserError } from "../../base/errors.ts";
 import { whyOf } from "../../storage/file.node.ts";
@@ -34,14 +34,19 @@ function openLog(path: string): number {
 /** A process that was started: it goes on when we do not. */
 export type Started = { readonly pid: number; readonly pidStart: string; /** resolves when it has ended, in words */ readonly ended: Promise<string> };
 
+/** What bin/build.mjs made of a program, where we are its making too; else the source. */
+function pathOf(program: string): string {
+  const built = join(dirname(process.argv[1] ?? ""), `${program}.node.js`);
+  return existsSync(built) ? built : fileURLToPath(new URL(`../${program}.node.ts`, import.meta.url));
+}
 /**
  * Start one of our programs in a session of its own, its words going to a log, and wait until it says that it is ready.
- * @param file beside this folder, like "machined.node.ts" @param spawned told at once, before anything else can happen to us @throws UserError with its reason, or the log's name
+ * @param program like "machined" @param spawned told at once, before anything else can happen to us @throws UserError with its reason, or the log's name
  */
-export async function startProgram(file: string, args: readonly string[], log: string, spawned: (pid: number, pidStart: string) => void = () => {}): Promise<Started> {
+export async function startProgram(program: string, args: readonly string[], log: string, spawned: (pid: number, pidStart: string) => void = () => {}): Promise<Started> {
   makeOwnFolder(dirname(log));
   const out = openLog(log);
-  const child = spawn(process.execPath, [...process.execArgv, fileURLToPath(new URL(`../${file}`, import.meta.url)), ...args], { detached: true, stdio: ["ignore", out, out, "pipe"], cwd: "/", env: { ...process.env, [READY_FD]: "3", [LOG_FILE]: log } });
+  const child = spawn(process.execPath, [...process.execArgv, pathOf(program), ...args], { detached: true, stdio: ["ignore", out, out, "pipe"], cwd: "/", env: { ...process.env, [READY_FD]: "3", [LOG_FILE]: log } });
   closeSync(out);
   const pidStart = child.pid === undefined ? "" : startOf(child.pid) ?? "";
   if (child.pid !== undefined) spawned(child.pid, pidStart);
@@ -59,7 +64,7 @@ export async function startProgram(file: string, args: readonly string[], log: s
   });
   const word = await ready;
   said.destroy();
-  if (word !== "ready") throw new UserError(/^failed: (.*)/.exec(word)?.[1] ?? `${file} did not start: ${await ended}; its words are in ${log}`);
+  if (word !== "ready") throw new UserError(/^failed: (.*)/.exec(word)?.[1] ?? `${program} did not start: ${await ended}; its words are in ${log}`);
   child.unref();
   return { pid: child.pid!, pidStart, ended };
 }

