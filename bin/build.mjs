@@ -6,11 +6,12 @@ import { execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { pathToFileURL } from "node:url";
-import { rolldown } from "rolldown";
 import { root } from "./fit-node.mjs";
 
-const PROGRAMS = ["domus", "domusd", "machined", "xenstore", "xl"];
+const PROGRAMS = ["bin/domus", "bin/domusd", "bin/machined", "bin/xenstore", "bin/xl", "toolstack/pcpu-worker"];
 
+/** Where a source names a thread's program. */
+const THREAD = /new URL\("\.\/([\w-]+\.node)\.ts", import\.meta\.url\)/g;
 /** Daemons may still run what was built before. */
 const KEPT_MS = 30 * 86_400_000;
 
@@ -18,15 +19,15 @@ const KEPT_MS = 30 * 86_400_000;
 async function build() {
   const to = execFileSync("sh", [join(root, "bin/launch.sh"), "--built"], { encoding: "utf8" }).trim(), folder = dirname(to);
   if (to === "" || existsSync(to)) return;
-  const next = join(folder, `.${process.pid}`);
+  const { rolldown } = await import("rolldown"), next = join(folder, `.${process.pid}`);
+  mkdirSync(folder, { recursive: true });
   const bundle = await rolldown({
-    input: PROGRAMS.map((name) => join(root, `src/bin/${name}.node.ts`)), platform: "node", cwd: root, logLevel: "warn",
-    // a program finds its files from where its source is
-    plugins: [{ name: "places", transform: (code, id) => (code.includes("import.meta.url") ? { code: code.replaceAll("import.meta.url", JSON.stringify(pathToFileURL(id).href)) } : null) }],
+    input: PROGRAMS.map((name) => join(root, `src/${name}.node.ts`)), platform: "node", cwd: root, logLevel: "warn",
+    // a program finds its files from where its source is, and its threads beside it
+    plugins: [{ name: "places", transform: (code, id) => (code.includes("import.meta.url") ? { code: code.replaceAll(THREAD, 'new URL("./$1.js", import.meta["url"])').replaceAll("import.meta.url", JSON.stringify(pathToFileURL(id).href)) } : null) }],
   });
-  await bundle.write({ dir: next, format: "esm" });
-  for (const name of readdirSync(folder)) if (Date.now() - statSync(join(folder, name)).mtimeMs > KEPT_MS) rmSync(join(folder, name), { recursive: true, force: true });
+  try { await bundle.write({ dir: next, format: "esm" }); } catch (e) { rmSync(next, { recursive: true, force: true }); throw e; }
+  for (const name of readdirSync(folder)) if (Date.now() - (statSync(join(folder, name), { throwIfNoEntry: false })?.mtimeMs ?? 0) > KEPT_MS) rmSync(join(folder, name), { recursive: true, force: true });
   try { renameSync(next, to); } catch (e) { rmSync(next, { recursive: true }); if (!existsSync(to)) throw e; }        // somebody was faster
 }
-mkdirSync(join(root, "var/built"), { recursive: true });
 try { await build(); } catch (e) { process.stderr.write(`domus: the programs are run from their sources, which takes longer: ${e.message}\n`); }

@@ -47,6 +47,6 @@ test("a launcher takes what was built of the sources as they are, where they are
 test("what is built runs, and finds its files", { skip: process.platform !== "linux" }, () => {
   execFileSync(process.execPath, [join(root, "bin/build.mjs")]);
   const built = execFileSync("sh", [join(root, "bin/launch.sh"), "--built"], { encoding: "utf8" }).trim();
-  for (const name of ["domus", "domusd", "machined", "xenstore", "xl"]) assert.ok(existsSync(join(built, `${name}.node.js`)), name);
+  for (const name of ["domus", "domusd", "machined", "pcpu-worker", "xenstore", "xl"]) assert.ok(existsSync(join(built, `${name}.node.js`)), name);
   assert.match(execFileSync(process.execPath, [join(built, "domus.node.js"), "--version"], { encoding: "utf8" }), /^domus \d+\.\d+\.\d+\n$/);
 });

@@ -95,6 +95,8 @@ export class Machine implements AsyncDisposable {
   /** what its pCPUs have translated */
   readonly #code: CodeStore;
   #failure: Error | null = null;
+  /** a pCPU did not end when it was asked to */
+  #isForced = false;
   #destroyed: Promise<void> | null = null;
 
   constructor(config: MachineConfig) {
@@ -228,7 +230,7 @@ export class Machine implements AsyncDisposable {
       if (!this.#failure) await Promise.all(this.domains.map((d) => d.destroy()));
       this.hv.stop();
       await Promise.all(this.#workers.map((w) => new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, STOP_MS), handled = w.onMessage;
+        const timer = setTimeout(() => { this.#isForced = true; resolve(); }, STOP_MS), handled = w.onMessage;
         w.onMessage = (m) => { handled(m); if (m.op === "stopped") { clearTimeout(timer); resolve(); } };
         w.onDeath = () => { clearTimeout(timer); resolve(); };
       }).then(() => w.terminate())));
@@ -243,7 +245,7 @@ export class Machine implements AsyncDisposable {
   /** What the pCPUs translated, in one file for the next machine. */
   #saveCode(): void {
     const cache = this.#config.codeCache;
-    if (!cache || this.#code.nrAdded === 0) return;
+    if (!cache || this.#failure || this.#isForced || this.#code.nrAdded === 0) return;        // what failed is not to be met again, and who was ended by force may hold the store's lock
     try { cache.save(this.#code.encode(cache.engine)); } catch (e) { this.log((e as Error).message); }       // the guests have ended well all the same
   }
 }

@@ -157,7 +157,7 @@ export class CodeCache {
     const off = linear & 4095, second = this.hooks.fetch(linear - off + 4096), long = (mode & MODE.sizeMask) === MODE.code64, { v } = this;
     const p = this.page(machine, mode), q = this.page(second, mode);         // either may be forgotten here, and `old` with it
     if (old !== 0 && v.i32[(old + REC.stub) >>> 2] === STRADDLE && v.u32[(old + REC.imm) >>> 2] === second) return old;
-    const i = decodeOrTrap(bytesAcross(v.u8, machine + off, second), 0, ACROSS, mode)!, rec = this.next;       // never too few bytes
+    const i = decodeOrTrap(bytesAcross(v.u8, machine + off, v.u8, second), 0, ACROSS, mode)!, rec = this.next;       // never too few bytes
     this.write(p, { ...blank(), long }, off); this.write(p, i, off); this.write(p, jump(off + i.len, off + i.len, long), off + i.len);
     v.i32[rec >>> 2] = v.i32[(rec + REC.stub) >>> 2] = STRADDLE; v.u32[(rec + REC.imm) >>> 2] = second;
     markPieces(p, off, 4095); markPieces(q, 0, 0); q.recs.push(rec, rec + REC.size);
@@ -230,14 +230,14 @@ export class CodeCache {
     this.pages.set(p.key, null);
   }
 }
-/** Enough for any instruction: the bytes from a machine address to its page's end, then those of the page that follows in linear addresses. */
+/** Enough for any instruction: the bytes from a place to its page's end, then those of the page that follows in linear addresses, which begins at `at`. */
 export const ACROSS = 32;
-export function bytesAcross(m: Uint8Array, from: number, second: number): Uint8Array {
+export function bytesAcross(first: Uint8Array, from: number, second: Uint8Array, at: number): Uint8Array {
   const b = new Uint8Array(ACROSS), n = 4096 - (from & 4095);
-  b.set(m.subarray(from, from + n)); b.set(m.subarray(second, second + ACROSS - n), n);
+  b.set(first.subarray(from, from + n)); b.set(second.subarray(at, at + ACROSS - n), n);
   return b;
 }
-function markPieces(p: Page, from: number, to: number): void {
+export function markPieces(p: Page, from: number, to: number): void {
   for (let b = from >> 6; b <= to >> 6 && b < 64; b++) if (b < 32) p.piecesLo |= 1 << b; else p.piecesHi |= 1 << (b & 31);
 }
 /** The instruction at m[at..end), or the one that raises what its bytes deserve; null when there are too few of them. */

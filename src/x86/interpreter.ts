@@ -199,6 +199,7 @@ export class Interpreter implements Engine {
       this.settle();
       if (i32[HOT]) { const hot = i32[HOT]!; i32[HOT] = 0; this.regions.heated(hot, cpu.rip); }
       if (i32[STAYED]) { const stayed = i32[STAYED]!; i32[STAYED] = 0; this.regions.heated(stayed, this.ripOf(stayed, cpu.get(CPU.stayedBase))); }
+      this.makeStubs();
       if (i32[FAULT] === NO_VECTOR.retry + 1) { i32[FAULT] = 0; i32[LINK] = 0; this.isRetrying = true; }
       if (i32[FAULT] === NO_VECTOR.awaited + 1) {
         i32[FAULT] = 0; i32[LINK] = 0; i32[EXIT_] = EXIT.await;

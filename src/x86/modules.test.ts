@@ -45,6 +45,14 @@ test("what is not in use goes when there is much of it, the longest unused first
     assert.equal(call(twice), 8);
   }
 });
+test("a function that was just asked for is there until it is used, though it had been unused for longest", () => {
+  const store = newStore(), { modules, call } = side(store);
+  for (let n = 0; n < 128; n++) modules.add(numbers(n), keys(n));
+  const slot = modules.slotOf(store.find(0)[0]!);
+  modules.add(numbers(999), keys(999));
+  modules.use(slot);
+  assert.equal(call(slot), 0);
+});
 test("slots that are given back are taken again, whole", () => {
   const { modules } = side(null), a = modules.reserve(4), b = modules.reserve(4), c = modules.reserve(4), last = modules.reserve(1);
   assert.deepEqual([a, b, c, last], [FIRST, FIRST + 4, FIRST + 8, FIRST + 12]);

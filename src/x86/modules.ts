@@ -70,7 +70,9 @@ export class Modules {
       const stored = this.store?.module(module);
       if (stored) r = this.settle(module, stored.wasm, stored.keys.length, this.reserve(stored.keys.length));
     }
-    return r && index < r.size ? r.first + index : 0;
+    if (!r || index >= r.size) return 0;
+    if (this.spare.delete(r)) this.spare.add(r);        // it is about to be used
+    return r.first + index;
   }
   /** A function of a module is in use once more. */
   use(slot: number): void { const r = this.bySlot.get(slot)!; if (r.nrUsed++ === 0) this.spare.delete(r); }

@@ -4,7 +4,7 @@
  * region is not widened, since that would throw away what V8 has optimised: where it is left often, the way out becomes hot in its turn, and the
  * seed of another one. Only where regions go to each other all the time is one made of them.
  */
-import { ACROSS, bytesAcross, type CodeCache, type Page } from "./code-cache.ts";
+import { ACROSS, bytesAcross, type CodeCache, markPieces, type Page } from "./code-cache.ts";
 import type { Cpu } from "./cpu.ts";
 import { type Insn, Undecodable, decode } from "./decode.ts";
 import { SLOT, entryTable } from "./entry-table.ts";
@@ -46,6 +46,10 @@ type Placing = { readonly image: Image; readonly pages: readonly Page[]; readonl
 type Waiting = Placing & { readonly code: Translated["code"]; readonly mode: number; readonly pieces: readonly Piece[] };
 /** Where pages are: machine address by distance from the home page, 0 where there is none. */
 type MachineAt = (distance: number) => number;
+/** A page by distance, and what was in it at one moment: others may write to it while it is being read. */
+type PageAt = (distance: number) => { readonly page: Page; readonly bytes: Uint8Array } | null;
+/** Which function of which module a region is. */
+type MadeOf = { readonly module: number; readonly index: number; readonly image: Image };
 
 export class Regions {
   private readonly cpu: Cpu;
@@ -63,7 +67,7 @@ export class Regions {
   /** records that wide regions begin at: what they are merged into is wide too */
   private readonly wide = new Set<number>();
   /** which function of which module the region that a record begins is */
-  private readonly madeOf = new Map<number, { readonly module: number; readonly index: number }>();
+  private readonly madeOf = new Map<number, MadeOf>();
   /** records that regions which wait begin at */
   private readonly awaited = new Set<number>();
   readonly counters = { adopted: 0, regions: 0, regionInsns: 0, regionBytes: 0, translateMs: 0 };
@@ -83,12 +87,12 @@ export class Regions {
       i32[(rec + REC.stay) >>> 2] = WARM; i32[(rec + REC.heat) >>> 2] = host.heat - warmAfter(host.heat);
       return;
     }
-    const began = performance.now(), pages = new Map<number, Page | null>([[0, home]]), base = linear - (linear & 4095);
-    const pageAt = (distance: number): Page | null => {
+    const began = performance.now(), pages = new Map<number, ReturnType<PageAt>>(), base = linear - (linear & 4095);
+    const pageAt: PageAt = (distance) => {
       let p = pages.get(distance);
       if (p === undefined) {
-        const m = cpu.mmu.peekCode(base + distance * 4096);
-        pages.set(distance, p = m ? this.code.known(m, mode) : null);
+        const m = cpu.mmu.peekCode(base + distance * 4096), page = m ? this.code.known(m, mode) : null;
+        pages.set(distance, p = page && { page, bytes: cpu.v.u8.slice(machineOf(page), machineOf(page) + 4096) });
       }
       return p;
     };
@@ -97,13 +101,13 @@ export class Regions {
     if (isMerging && this.merged.get(rec) === made) { i32[(rec + REC.heat) >>> 2] = i32[(rec + REC.stay) >>> 2] = NEVER; return; }
     if (isMerging) this.merged.set(rec, made);
     if (region.blocks.length > 0) {
-      this.enqueue({ ...this.gen.translate(region, shape), pages: region.pages.map(distance => pageAt(distance)!), isMerging, mode, pieces: this.modules.store ? this.piecesOf(region, pageAt) : [] });
+      this.enqueue({ ...this.gen.translate(region, shape), pages: region.pages.map(distance => pageAt(distance)!.page), isMerging, mode, pieces: this.modules.store ? this.piecesOf(region, pageAt) : [] });
     }
     this.counters.translateMs += performance.now() - began;
   }
 
   /** The code that a region is made of, page by page. */
-  private piecesOf(region: Region, pageAt: (distance: number) => Page | null): Piece[] {
+  private piecesOf(region: Region, pageAt: PageAt): Piece[] {
     const spans: [from: number, to: number][] = [];
     for (const b of region.blocks) b.insns.forEach((i, k) => {
       for (let from = b.at[k]!, end = from + i.len; from < end;) {
@@ -112,8 +116,7 @@ export class Regions {
         from = to;
       }
     });
-    const { u8 } = this.cpu.v;
-    return spans.map(([from, to]) => { const at = machineOf(pageAt(pageOf(from))!) + (from & 4095); return { pos: from, bytes: u8.slice(at, at + to - from) }; });
+    return spans.map(([from, to]) => ({ pos: from, bytes: pageAt(pageOf(from))!.bytes.subarray(from & 4095, (from & 4095) + to - from) }));
   }
   private machinesFrom(linear: number, machine: number): MachineAt {
     const base = linear - (linear & 4095), at = new Map<number, number>([[0, machine]]);
@@ -143,13 +146,16 @@ export class Regions {
     };
     let isDone = false;
     for (const member of store.find(key)) {
-      if (now && now.module === member.module && now.index === member.index) break;
+      const pieces: Piece[] = [];
       let image: Image | null = null;
-      try { image = fittingImage(member.bytes, isHere); } catch (e) { if (!(e instanceof RangeError)) throw e; }        // overwritten meanwhile
-      if (!image || shape && image.shape !== shape || !store.isCurrent(member.module)) continue;
-      const slot = this.modules.slotOf(member);
+      try { image = fittingImage(member.bytes, p => pieces.push(p) > 0 && isHere(p)); } catch (e) { if (!(e instanceof RangeError)) throw e; }        // overwritten meanwhile
+      if (!image || !store.isCurrent(member.module) || shape && image.shape !== shape || now && image.shape === now.image.shape && image.nrInsns <= now.image.nrInsns) continue;
+      const slot = this.modules.slotOf(member), pages = slot === 0 ? [] : image.pages.map(distance => this.code.page(machineAt(distance), mode));
       if (slot === 0) continue;
-      isDone = this.place({ image, pages: image.pages.map(distance => this.code.page(machineAt(distance), mode)), isMerging: instead !== null }, slot, member);
+      // it is code from now on, decoded or not: stores to it are to be told of. They may have been made just before the pages were marked
+      for (const { pos, bytes } of pieces) markPieces(pages[image.pages.indexOf(pageOf(pos))]!, pos & 4095, (pos & 4095) + bytes.length - 1);
+      if (!pages.every(p => this.code.isCurrent(p)) || !pieces.every(isHere) || !store.isCurrent(member.module)) continue;
+      isDone = this.place({ image, pages, isMerging: instead !== null }, slot, { ...member, image });
       if (isDone) this.counters.adopted++;
       // jumps that know the record do not know its region
       for (const { pos } of image.entries) if (pageOf(pos) === 0) this.cpu.mmu.tlb.forgetJump(linear - seed + pos);
@@ -159,17 +165,17 @@ export class Regions {
     return isDone;
   }
 
-  private source(base: number, pageAt: (distance: number) => Page | null, mode: number, isMerging: boolean): RegionSource {
+  private source(base: number, pageAt: PageAt, mode: number, isMerging: boolean): RegionSource {
     const { v } = this.cpu, known = new Map<number, Insn | null>(), { heat } = this.host;
-    const recAt = (pos: number): number | undefined => pageAt(pageOf(pos))?.at.get(pos & 4095);
+    const recAt = (pos: number): number | undefined => pageAt(pageOf(pos))?.page.at.get(pos & 4095);
     const at = (pos: number): Insn | null => {
       const rec = recAt(pos);
       if (rec === undefined) return null;
-      const page = machineOf(pageAt(pageOf(pos))!), from = page + (pos & 4095), stub = v.i32[(rec + REC.stub) >>> 2]!;
-      if (stub > STRADDLE) return decodeAt(v.u8, from, page + 4096, mode);
+      const { bytes } = pageAt(pageOf(pos))!, stub = v.i32[(rec + REC.stub) >>> 2]!;
+      if (stub > STRADDLE) return decodeAt(bytes, pos & 4095, 4096, mode);
       const next = pageAt(pageOf(pos) + 1);
-      if (!next || stub !== STRADDLE || v.u32[(rec + REC.imm) >>> 2] !== machineOf(next)) return null;
-      return decodeAt(bytesAcross(v.u8, from, machineOf(next)), 0, ACROSS, mode);
+      if (!next || stub !== STRADDLE || v.u32[(rec + REC.imm) >>> 2] !== machineOf(next.page)) return null;
+      return decodeAt(bytesAcross(bytes, pos & 4095, next.bytes, 0), 0, ACROSS, mode);
     };
     return {
       insnAt: (pos) => {
@@ -190,7 +196,7 @@ export class Regions {
         const rec = recAt(pos);
         return !isMerging && rec !== undefined && this.isEntry(rec);
       },
-      entries: (page) => (pageAt(page)?.at.offsets() ?? []).map(off => page * 4096 + off),
+      entries: (page) => (pageAt(page)?.page.at.offsets() ?? []).map(off => page * 4096 + off),
     };
   }
 
@@ -212,17 +218,18 @@ export class Regions {
     if (ready.length === 0) return;
     const { id, first } = modules.add(regionModule(ready, host.memory, host.tableSize), ready.map(({ mode, image, pieces }) => ({ keys: keysOf(mode, image), bytes: modules.store ? encodeImage(image, pieces) : NOTHING })));
     ready.forEach((w, n) => {
-      if (this.place(w, first + n, { module: id, index: n })) { this.counters.regions++; this.counters.regionInsns += w.image.nrInsns; this.counters.regionBytes += w.code.n; }
+      if (this.place(w, first + n, { module: id, index: n, image: w.image })) { this.counters.regions++; this.counters.regionInsns += w.image.nrInsns; this.counters.regionBytes += w.code.n; }
     });
     this.cpu.mmu.tlb.forgetAllJumps();
     this.counters.translateMs += performance.now() - began;
   }
   /** What cannot be had (room, an instruction that was never met) leaves everything as it was. */
-  private place({ image, pages, isMerging }: Placing, slot: number, madeOf: { readonly module: number; readonly index: number }): boolean {
+  private place({ image, pages, isMerging }: Placing, slot: number, madeOf: MadeOf): boolean {
+    this.modules.use(slot);        // what is done here may let go of modules
     const { v } = this.cpu, { code, host } = this, { shape } = image, isEager = host.heat === 0, table = entryTable(image.entries.map(e => e.pos)), layout = dataLayout(image.pages.length, table, image.exits.length);
     const data = code.reserve(layout.size), pageNr = (pos: number): number => image.pages.indexOf(pageOf(pos));
     const exits = image.exits.map(({ pos, isNeeded }) => { const p = pages[pageNr(pos)]!; return isNeeded ? code.recordAt(p, pos & 4095) : p.at.get(pos & 4095) ?? 0; });
-    if (data === 0 || image.exits.some((e, n) => e.isNeeded && exits[n] === 0)) return false;
+    if (data === 0 || image.exits.some((e, n) => e.isNeeded && exits[n] === 0)) { this.modules.release(slot); host.makeStubs(); return false; }
     for (let n = 0; n < pages.length; n++) v.u32[(data + n * 4) >>> 2] = machineOf(pages[n]!);
     v.u8.set(table.displacements, data + layout.displacements);
     for (let n = 0; n < table.nrSlots; n++) v.dv.setBigInt64(data + layout.slots + n * SLOT.size, 1n << 62n, true);
@@ -242,7 +249,7 @@ export class Regions {
       recs.push(rec); this.madeOf.set(rec, madeOf);
     }
     host.makeStubs();
-    this.modules.use(slot); code.place({ slot, recs, pages });
+    code.place({ slot, recs, pages });
     return true;
   }
   /** The code cache has forgotten everything. */

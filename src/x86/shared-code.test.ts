@@ -15,12 +15,15 @@ function code(by: number): Uint8Array {
   c.set([0xc1, 0xc0, by, 0xc3], 0x1000);
   return c;
 }
-function run(store: CodeStore, { by = 3, gpa = 0x10_0000, shape, heat = HEAT }: { by?: number; gpa?: number; shape?: Shape; heat?: number } = {}) {
+type How = { by?: number; gpa?: number; shape?: Shape; heat?: number };
+const run = (store: CodeStore, how: How = {}) => runCode(store, code(how.by ?? 3), 0x12, how);
+/** Two pages of code, until it comes to `end`. */
+function runCode(store: CodeStore, bytes: Uint8Array, end: number, { gpa = 0x10_0000, shape, heat = HEAT }: How) {
   const m = new FlatMachine(8 << 20, (memory, at, platform, options) => makeTranslator(memory, at, platform, { ...options, translateAfter: heat, store, ...(shape ? { shape } : {}) })), { cpu } = m.engine;
-  m.write(gpa, code(by));
+  m.write(gpa, bytes);
   m.map(LINEAR, gpa); m.map(LINEAR + 4096, gpa + 4096); m.map(0x60_0000, 0x20_0000);
   cpu.setGpr(4, 0x60_0800n); cpu.set(CPU.rip, BigInt(LINEAR));
-  for (let n = 0; n < 100_000 && cpu.rip !== BigInt(LINEAR + 0x12); n++) m.engine.run(10_000);
+  for (let n = 0; n < 100_000 && cpu.rip !== BigInt(LINEAR + end); n++) m.engine.run(10_000);
   return { rax: cpu.gpr(RAX), counters: m.engine.counters };
 }
 const expected = (by: number): bigint => { let a = 0; for (let n = 100_000; n > 0; n--) { a = a + n | 0; a = a << by | a >>> 32 - by; } return BigInt(a >>> 0); };
@@ -57,4 +60,33 @@ test("who wants one shape takes no other", () => {
 test("a store that forgets all the time costs no more than its services", () => {
   const small = new CodeStore(new Views(new SharedArrayBuffer(81_920)), 0, 81_920);
   for (const by of [1, 2, 3, 1, 2, 3]) assert.equal(run(small, { by }).rax, expected(by));
+});
+
+/** Twice, with another number in `turn` the second time: call turn and count down from 100000, then write into turn's second block, which nothing but regions has come to. */
+function patching(): { bytes: Uint8Array; end: number } {
+  const bytes = new Uint8Array(8192), main: number[] = [], le32 = (x: number): number[] => [x & 255, x >> 8 & 255, x >> 16 & 255, x >> 24 & 255];
+  main.push(0xba, ...le32(2), 0x31, 0xc0);                                              // mov edx, 2; xor eax, eax
+  const outer = main.push(0xb9, ...le32(100_000)) - 5, inner = main.length;             // outer: mov ecx, 100000
+  main.push(0x01, 0xc8, 0xe8, ...le32(0x1000 - (main.length + 7)));                     // inner: add eax, ecx; call turn
+  main.push(0xff, 0xc9, 0x75, inner - (main.length + 4) & 255);                         // dec ecx; jnz inner
+  main.push(0xc6, 0x05, ...le32(0x1402 - (main.length + 7)), 7);                        // mov byte [turn's number], 7
+  main.push(0xff, 0xca, 0x75, outer - (main.length + 4) & 255);                         // dec edx; jnz outer
+  const end = main.length;
+  bytes.set([...main, 0xeb, 0xfe]);                                                     // jmp $
+  bytes.set([0x90, 0xe9, ...le32(0x3fa)], 0x1000);                                      // turn: nop; jmp second
+  bytes.set([0xc1, 0xc0, 3, 0xc3], 0x1400);                                             // second: rol eax, 3; ret
+  return { bytes, end };
+}
+test("a store into code that was only ever taken, never decoded, ends what was taken", () => {
+  const { bytes, end } = patching();
+  let a = 0;
+  for (const by of [3, 7]) for (let n = 100_000; n > 0; n--) { a = a + n | 0; a = a << by | a >>> 32 - by; }
+  for (const heat of [0, HEAT, 10_000]) {
+    const store = newStore();
+    for (let n = 0; n < 3; n++) {
+      const { rax, counters } = runCode(store, bytes, end, { heat });
+      assert.equal(rax, BigInt(a >>> 0), `heat ${heat}, engine ${n}: ${JSON.stringify(counters)}`);
+      assert.ok(n === 0 || counters.adopted! > 0);
+    }
+  }
 });

@@ -1,5 +1,5 @@
 /** Processes that outlive who started them. */
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { closeSync, existsSync, openSync, readFileSync, writeSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -34,9 +34,9 @@ function openLog(path: string): number {
 /** A process that was started: it goes on when we do not. */
 export type Started = { readonly pid: number; readonly pidStart: string; /** resolves when it has ended, in words */ readonly ended: Promise<string> };
 
-/** What bin/build.mjs made of a program, where we are its making too; else the source. */
+/** What bin/build.mjs made of a program, where that is what is there now (launch.sh says); else the source. */
 function pathOf(program: string): string {
-  const built = join(dirname(process.argv[1] ?? ""), `${program}.node.js`);
+  const { stdout } = spawnSync("sh", [fileURLToPath(new URL("../../../bin/launch.sh", import.meta.url)), "--built"], { encoding: "utf8" }), built = join((stdout ?? "").trim() || "/", `${program}.node.js`);
   return existsSync(built) ? built : fileURLToPath(new URL(`../${program}.node.ts`, import.meta.url));
 }
 /**
