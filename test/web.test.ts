@@ -332,7 +332,7 @@ test("a browser that lacks what the page needs is told so in a sentence", async 
   const refuse = (pages: number) => `WebAssembly.Memory = class extends WebAssembly.Memory { constructor(o) { if (o.initial > ${pages}) throw new RangeError("no"); super(o); } };`;
   assert.match(await failureOf(browser.server.url, refuse(0)), /too little memory .* refuses 256 MiB/);
   const small = await browser.context.newPage();
-  await small.addInitScript(refuse(12000));
+  await small.addInitScript(refuse(14_000));
   await small.goto(browser.server.url);
   await ready(small);
   await small.getByText("The browser refuses 1024 MiB; the machine has 512").waitFor();
