@@ -48,8 +48,8 @@ export class Pcpu {
     this.#at = this.hv.pcpuAt(index);
     this.#cpu = mm.pcpuAt(index);
     this.platform = new PvhPlatform(this.hv, index);
-    const room = mm.codeStore;
-    this.engine = makeEngine(mm.memory, this.#cpu, this.platform, { ...options.engine, code: this.platform.code, ...(room ? { store: new CodeStore(this.hv.views, room.at, room.sizeBytes) } : {}) });
+    const store = CodeStore.of(mm);
+    this.engine = makeEngine(mm.memory, this.#cpu, this.platform, { ...options.engine, code: this.platform.code, ...(store ? { store } : {}) });
     this.platform.guest = this.engine;
     this.platform.profiler = this.#profiler = options.profile ? new Profiler(this.hv, index, this.engine) : null;
     this.engine.onDeliver = (vector, errorCode, external) => {

@@ -62,13 +62,15 @@ export type MachineReport = { readonly pcpus: number; readonly engine: EngineNam
 export type CreateOptions = { /** its abort destroys the domain, also later */ readonly signal?: AbortSignal; /** it begins paused, `Domain.unpause` lets it run */ readonly paused?: boolean };
 
 const MIB = 2 ** 20, WASM_PAGE = 65536;
+/** What of a machine's memory is its engines'. */
+const AREAS = { pcpuBytes: PCPU_BYTES, codeStoreBytes: CODE_STORE_BYTES } as const;
 /** How long pCPUs are waited for before they are ended by force. */
 const STOP_MS = 5000;
 
 /** Bytes of a machine whose guests have so much memory; its heap grows with its size. */
 function machineBytes(guestMiB: number, nrPcpus: number): number {
   let bytes = guestMiB * MIB;
-  for (let i = 0; i < 4; i++) bytes = Math.ceil((guestMiB * MIB + heapBytes({ bytes: Math.min(bytes, 2 ** 32), nrPcpus, pcpuBytes: PCPU_BYTES, codeStoreBytes: CODE_STORE_BYTES })) / WASM_PAGE) * WASM_PAGE;
+  for (let i = 0; i < 4; i++) bytes = Math.ceil((guestMiB * MIB + heapBytes({ bytes: Math.min(bytes, 2 ** 32), nrPcpus, ...AREAS })) / WASM_PAGE) * WASM_PAGE;
   if (bytes > 2 ** 32) throw new UserError(`${guestMiB} MiB for guests are more than a machine of 4 GiB holds; ${Math.ceil(bytes / MIB) - guestMiB} MiB are its own`);
   return bytes;
 }
@@ -109,10 +111,10 @@ export class Machine implements AsyncDisposable {
     const { bits, unknown } = traceClasses(config.trace ?? "");
     if (unknown !== undefined) throw new UserError(`trace: "${unknown}" is no class; there are all, ${Object.keys(TRACE_CLASS).join(", ")}`);
     const bytes = machineBytes(memoryMiB + DOMAIN_OVERHEAD_MIB * (config.nrDomains ?? 4), nrPcpus);
-    this.hv = new Hypervisor(MachineMemory.create({ bytes, nrPcpus, pcpuBytes: PCPU_BYTES, codeStoreBytes: CODE_STORE_BYTES }));
+    this.hv = new Hypervisor(MachineMemory.create({ bytes, nrPcpus, ...AREAS }));
     this.hv.trace.on = bits | TRACE_CLASS.hypercall;
-    const { at, sizeBytes } = this.hv.mm.codeStore!, cache = config.codeCache, flaw = cache?.bytes && CodeStore.flaw(cache.bytes);
-    this.#code = new CodeStore(this.hv.views, at, sizeBytes);
+    const cache = config.codeCache, flaw = cache?.bytes && CodeStore.flaw(cache.bytes);
+    this.#code = CodeStore.of(this.hv.mm)!;
     if (flaw) this.log(`The code cache ${cache.name} is not used, ${flaw}; it is made anew`);
     else if (cache?.bytes) this.#code.load(cache.bytes, cache.engine);
     this.dom0 = new Dom0(this.hv, config.host.soon, config.host.nrCpus);

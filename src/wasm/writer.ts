@@ -117,7 +117,7 @@ export class Module {
     const m = new Module();
     m.types.push(...this.types); m.imports.push(...this.imports);
     m.elemsFrom = this.elemsFrom;
-    if (this.head?.nrTypes !== this.types.length || this.head.nrImports !== this.imports.length) {
+    if (!this.hasHead()) {
       const bytes = new Bytes();
       this.writeHead(bytes);
       this.head = { bytes, nrTypes: this.types.length, nrImports: this.imports.length };
@@ -125,6 +125,7 @@ export class Module {
     m.head = this.head;
     return m;
   }
+  private hasHead(): boolean { return this.head?.nrTypes === this.types.length && this.head.nrImports === this.imports.length; }
   importCount(): number { return this.imports.filter(i => i.type !== undefined).length; }
 
   private writeHead(out: Bytes): void {
@@ -144,7 +145,7 @@ export class Module {
     const out = new Bytes();
     for (const b of [0, 0x61, 0x73, 0x6d, 1, 0, 0, 0]) out.u8(b);
     const section = (id: number, fill: (s: Bytes) => void) => writeSection(out, id, fill);
-    if (this.head?.nrTypes === this.types.length && this.head.nrImports === this.imports.length) out.bytes(this.head.bytes.buf.subarray(0, this.head.bytes.n));
+    if (this.hasHead()) out.bytes(this.head!.bytes.buf.subarray(0, this.head!.bytes.n));
     else this.writeHead(out);
     section(3, s => { s.u32(this.funcs.length); for (const f of this.funcs) s.u32(f.type); });
     const base = this.importCount();

@@ -13,6 +13,7 @@ import { assert } from "../base/errors.ts";
 import { bytes, f64, i32, struct, u32 } from "../base/struct.ts";
 import type { Views } from "../base/views.ts";
 import { withLock } from "../memory/lock.ts";
+import type { MachineMemory } from "../memory/machine.ts";
 
 /** Room for a machine's store. Pages nobody touches cost nothing. */
 export const CODE_STORE_BYTES = 64 << 20;
@@ -47,6 +48,9 @@ export class CodeStore {
     this.v = v; this.at = at; this.halfBytes = Math.floor((sizeBytes - HALVES_AT) / 2 / ALIGN) * ALIGN;
     assert(at % ALIGN === 0 && this.halfBytes > 0, `code store of ${sizeBytes} bytes at ${at}`);
   }
+
+  /** A machine's, or null where it was made without room for one. */
+  static of({ codeStore, views }: MachineMemory): CodeStore | null { return codeStore && new CodeStore(views, codeStore.at, codeStore.sizeBytes); }
 
   private halfAt(n: number): number { return this.at + STORE.halves.at + n * HALF.sizeof; }
   private bytesAt(n: number): number { return this.at + HALVES_AT + n * this.halfBytes; }

@@ -102,7 +102,7 @@ export class Interpreter implements Engine {
       fetch: linear => mmu.fillCode(linear),
     };
     this.code = new CodeCache(this.v, at, hooks);
-    this.regions = new Regions(cpu, this.code, this.modules, { memory: MEMORY, tableSize: TABLE_SIZE, heat: options.translateAfter ?? 0, shape: options.shape, makeStubs: () => this.makeStubs() });
+    this.regions = new Regions(cpu, this.code, this.modules, { memory: MEMORY, tableSize: TABLE_SIZE, heat: options.translateAfter ?? 0, shape: options.shape });
     if (code?.lookBack) cpu.beforeForget = () => code.lookBack!();
     cpu.onCodeWrite = (machine, size) => {
       options.code?.wrote(Math.floor(machine / 4096));
@@ -125,7 +125,7 @@ export class Interpreter implements Engine {
     const { store } = this.modules, member = store?.find(key)[0], slot = member ? this.modules.slotOf(member) : 0;
     if (!member || slot === 0) return undefined;
     this.modules.use(slot);
-    store!.module(member.module)?.keys.forEach((k, n) => { if (!this.stubs.has(k)) this.stubs.set(k, slot - member.index + n); });
+    for (const [k, at] of this.modules.around(slot)) if (!this.stubs.has(k)) this.stubs.set(k, at);
     return slot;
   }
   /** Stubs asked for since the last time, in one module. */
@@ -176,12 +176,10 @@ export class Interpreter implements Engine {
       cpu.mmu.tlb.correctJump(linear, rec);
       this.regions.met(rec, linear, machine, mode);
       cpu.set(CPU.ripBase, rip - BigInt(linear & 4095));
-      this.makeStubs();
       return rec;
     } catch (e) {
       if (!(e instanceof GuestFault)) throw e;
       cpu.record(e);
-      this.makeStubs();
       return 0;
     }
   }
@@ -191,7 +189,6 @@ export class Interpreter implements Engine {
     const { cpu, v } = this, w = this.at >>> 2, FAULT = w + (CPU.fault.at >> 2), EXIT_ = w + (CPU.exit.at >> 2), BUDGET = w + (CPU.budget.at >> 2), SHADOW = w + (CPU.shadow.at >> 2), LINK = w + (CPU.link.at >> 2),
       EFL = w + (CPU.eflags.at >> 2), DR7 = w + ((CPU.dr.at + 7 * 8) >> 2), HOT = w + (CPU.hot.at >> 2), STAYED = w + (CPU.stayed.at >> 2), IRQ = w + (CPU.irqPending.at >> 2), NMI_MASKED = w + (CPU.nmiMasked.at >> 2), { i32 } = v, { platform } = cpu, ASKED = platform.requestWord ? platform.requestWord >>> 2 : w + (CPU.zero.at >> 2);
     this.regions.tick();
-    this.makeStubs();
     // records are this pCPU's own: what another one left in the context names nothing here
     i32[EXIT_] = EXIT.none; Atomics.store(i32, BUDGET, budgetJumps); i32[LINK] = 0; i32[HOT] = 0; i32[STAYED] = 0;
     platform.entered?.();
@@ -199,7 +196,6 @@ export class Interpreter implements Engine {
       this.settle();
       if (i32[HOT]) { const hot = i32[HOT]!; i32[HOT] = 0; this.regions.heated(hot, cpu.rip); }
       if (i32[STAYED]) { const stayed = i32[STAYED]!; i32[STAYED] = 0; this.regions.heated(stayed, this.ripOf(stayed, cpu.get(CPU.stayedBase))); }
-      this.makeStubs();
       if (i32[FAULT] === NO_VECTOR.retry + 1) { i32[FAULT] = 0; i32[LINK] = 0; this.isRetrying = true; }
       if (i32[FAULT] === NO_VECTOR.awaited + 1) {
         i32[FAULT] = 0; i32[LINK] = 0; i32[EXIT_] = EXIT.await;
@@ -241,6 +237,7 @@ export class Interpreter implements Engine {
         if (this.isEager) this.regions.heated(rec, cpu.rip);
       }
       if (link) { i32[LINK] = 0; if (this.code.counters.flushes === flushes) i32[(link + REC.link) >>> 2] = rec; }
+      this.makeStubs();        // for whatever was decoded since the guest ran last
       if (i32[SHADOW] || i32[EFL]! & (EFLAGS.TF | EFLAGS.RF) || i32[DR7]! & 0xff || this.onStep || this.isRetrying) this.step(rec); else this.rt.interpret(rec);
     }
   }

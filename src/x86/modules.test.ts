@@ -24,7 +24,7 @@ const newStore = () => new CodeStore(new Views(new SharedArrayBuffer(1 << 20)), 
 test("what one has made the other has, in slots of its own, and once only", () => {
   const store = newStore(), a = side(store), b = side(store);
   b.modules.add(numbers(1), keys(1));
-  const { first } = a.modules.add(numbers(10, 11, 12), keys(10, 11, 12));
+  const first = a.modules.add(numbers(10, 11, 12), keys(10, 11, 12));
   assert.deepEqual([0, 1, 2].map((n) => a.call(first + n)), [10, 11, 12]);
   const slot = b.modules.slotOf(store.find(11)[0]!);
   assert.equal(b.call(slot), 11);
@@ -33,9 +33,9 @@ test("what one has made the other has, in slots of its own, and once only", () =
 });
 test("what is not in use goes when there is much of it, the longest unused first; what is in use stays", () => {
   for (const store of [newStore(), null]) {
-    const { modules, call } = side(store), used = modules.add(numbers(7), keys(7)).first, twice = modules.add(numbers(8), keys(8)).first, slots: number[] = [];
+    const { modules, call } = side(store), used = modules.add(numbers(7), keys(7)), twice = modules.add(numbers(8), keys(8)), slots: number[] = [];
     modules.use(used); modules.use(twice); modules.use(twice); modules.release(twice);
-    for (let n = 0; n < 300; n++) slots.push(modules.add(numbers(n, n + 1), keys(n, n)).first);
+    for (let n = 0; n < 300; n++) slots.push(modules.add(numbers(n, n + 1), keys(n, n)));
     assert.deepEqual([call(used), call(twice)], [7, 8]);
     assert.equal(call(slots[299]! + 1), 300);
     assert.ok(Math.max(...slots) < 300, `slots are used again: ${Math.max(...slots)}`);

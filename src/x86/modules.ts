@@ -2,10 +2,10 @@
  * Modules of generated code in a pCPU's table: their functions, in order, are in neighbouring slots. Those that the store knows are instantiated once, for as long as something is made of them
  * and some time longer, since code that was overwritten or forgotten often comes back.
  */
-import type { CodeStore, Member, NewMember } from "./code-store.ts";
+import type { CodeStore, Member, NewMember, StoredModule } from "./code-store.ts";
 
-/** `first`: slot of its first function; `nrUsed`: for how much its functions are in use, each of them perhaps in several places. */
-type Resident = { readonly id: number; readonly first: number; readonly size: number; nrUsed: number };
+/** `first`: slot of its first function; `keys`: the first key of each; `nrUsed`: for how much its functions are in use, each of them perhaps in several places. */
+type Resident = { readonly id: number; readonly first: number; readonly keys: readonly number[]; nrUsed: number };
 /** Unused modules that stay. */
 const SPARE_MAX = 128;
 
@@ -47,33 +47,35 @@ export class Modules {
     this.gaps.splice(isBehind ? at - 1 : at, (isBehind ? 1 : 0) + (isBefore ? 1 : 0), ...(gap.first + gap.size === this.next ? [] : [gap]));
     if (gap.first + gap.size === this.next) this.next = gap.first;
   }
-  private settle(id: number, wasm: Uint8Array<ArrayBuffer>, size: number, first: number): Resident {
-    const r: Resident = { id, first, size, nrUsed: 0 };
+  private settle(id: number, { wasm, keys }: StoredModule, first: number): Resident {
+    const r: Resident = { id, first, keys, nrUsed: 0 };
     new WebAssembly.Instance(new WebAssembly.Module(wasm), { e: { ...this.imports, base: first } });
     this.byId.set(id, r);
-    for (let n = 0; n < size; n++) this.bySlot.set(first + n, r);
+    keys.forEach((_, n) => { this.bySlot.set(first + n, r); });
     this.rest(r);
     return r;
   }
   /**
    * Put a new module's functions into slots, and tell everybody of it.
    * @param first of its slots, which are reserved
-   * @returns the module's number
+   * @returns the first
    */
-  add(wasm: Uint8Array<ArrayBuffer>, members: readonly NewMember[], first = this.reserve(members.length)): { readonly id: number; readonly first: number } {
-    return this.settle(this.store?.add(wasm, members) || --this.nrOwn, wasm, members.length, first);
+  add(wasm: Uint8Array<ArrayBuffer>, members: readonly NewMember[], first = this.reserve(members.length)): number {
+    return this.settle(this.store?.add(wasm, members) || --this.nrOwn, { wasm, keys: members.map(({ keys }) => keys[0]!) }, first).first;
   }
   /** The slot of a function that the store has, or 0 when it has it no more. */
   slotOf({ module, index }: Member): number {
     let r = this.byId.get(module);
     if (!r) {
       const stored = this.store?.module(module);
-      if (stored) r = this.settle(module, stored.wasm, stored.keys.length, this.reserve(stored.keys.length));
+      if (stored) r = this.settle(module, stored, this.reserve(stored.keys.length));
     }
-    if (!r || index >= r.size) return 0;
+    if (!r || index >= r.keys.length) return 0;
     if (this.spare.delete(r)) this.spare.add(r);        // it is about to be used
     return r.first + index;
   }
+  /** All functions of the module that a slot is of: the first key of each, and its slot. */
+  around(slot: number): (readonly [key: number, slot: number])[] { const { first, keys } = this.bySlot.get(slot)!; return keys.map((key, n) => [key, first + n] as const); }
   /** A function of a module is in use once more. */
   use(slot: number): void { const r = this.bySlot.get(slot)!; if (r.nrUsed++ === 0) this.spare.delete(r); }
   /** And once less. */
@@ -83,7 +85,7 @@ export class Modules {
     if (this.spare.size <= SPARE_MAX) return;
     const [old] = this.spare;
     this.spare.delete(old!); this.byId.delete(old!.id);
-    for (let n = 0; n < old!.size; n++) { this.bySlot.delete(old!.first + n); this.table.set(old!.first + n, null); }
-    this.giveBack(old!.first, old!.size);
+    old!.keys.forEach((_, n) => { this.bySlot.delete(old!.first + n); this.table.set(old!.first + n, null); });
+    this.giveBack(old!.first, old!.keys.length);
   }
 }

@@ -36,20 +36,14 @@ export type RegionHost = {
   readonly shape: Shape | undefined;
   /** Arrivals that make a record hot; 0: translate everything at once, for tests. */
   readonly heat: number;
-  /** Stubs for records decoded meanwhile. */
-  makeStubs(): void;
 };
 
 /** A region on its way to its place. isMerging: in the place of others. */
 type Placing = { readonly image: Image; readonly pages: readonly Page[]; readonly isMerging: boolean };
 /** One that waits for its module; `pieces`: for those who have the same code. */
-type Waiting = Placing & { readonly code: Translated["code"]; readonly mode: number; readonly pieces: readonly Piece[] };
-/** Where pages are: machine address by distance from the home page, 0 where there is none. */
-type MachineAt = (distance: number) => number;
+type Waiting = Placing & Translated & { readonly mode: number; readonly pieces: readonly Piece[] };
 /** A page by distance, and what was in it at one moment: others may write to it while it is being read. */
 type PageAt = (distance: number) => { readonly page: Page; readonly bytes: Uint8Array } | null;
-/** Which function of which module a region is. */
-type MadeOf = { readonly module: number; readonly index: number; readonly image: Image };
 
 export class Regions {
   private readonly cpu: Cpu;
@@ -64,10 +58,8 @@ export class Regions {
   private readonly merged = new Map<number, string>();
   /** how often the region that a record begins was merged from others */
   private readonly generations = new Map<number, number>();
-  /** records that wide regions begin at: what they are merged into is wide too */
-  private readonly wide = new Set<number>();
-  /** which function of which module the region that a record begins is */
-  private readonly madeOf = new Map<number, MadeOf>();
+  /** the region that a record begins, or began */
+  private readonly images = new Map<number, Image>();
   /** records that regions which wait begin at */
   private readonly awaited = new Set<number>();
   readonly counters = { adopted: 0, regions: 0, regionInsns: 0, regionBytes: 0, translateMs: 0 };
@@ -80,9 +72,9 @@ export class Regions {
     if ((mode & MODE.sizeMask) !== MODE.code64) return;
     const linear = Number(BigInt.asIntN(64, rip)), machine = cpu.mmu.peekCode(linear), home = machine ? this.code.known(machine, mode) : null;
     if (!home || this.awaited.has(rec)) return;
-    // a region that is entered so often shares a loop with others: they become one
-    const isMerging = this.isEntry(rec), shape = host.shape ?? (isMerging && (i32[(rec + REC.stay) >>> 2]! <= 0 || this.wide.has(rec)) ? "wide" : "lean");
-    if (this.take(rec, linear, mode, this.machinesFrom(linear, machine), isMerging ? shape : null)) return;
+    // a region that is entered so often shares a loop with others: they become one; what was wide stays so
+    const isMerging = this.isEntry(rec), shape = host.shape ?? (isMerging && (i32[(rec + REC.stay) >>> 2]! <= 0 || this.images.get(rec)?.shape === "wide") ? "wide" : "lean");
+    if (this.take(rec, linear, machine, mode, true, isMerging ? shape : null)) return;
     if (!isMerging && i32[(rec + REC.stay) >>> 2] !== WARM && warmAfter(host.heat) < host.heat) {
       i32[(rec + REC.stay) >>> 2] = WARM; i32[(rec + REC.heat) >>> 2] = host.heat - warmAfter(host.heat);
       return;
@@ -118,28 +110,24 @@ export class Regions {
     });
     return spans.map(([from, to]) => ({ pos: from, bytes: pageAt(pageOf(from))!.bytes.subarray(from & 4095, (from & 4095) + to - from) }));
   }
-  private machinesFrom(linear: number, machine: number): MachineAt {
-    const base = linear - (linear & 4095), at = new Map<number, number>([[0, machine]]);
-    return (distance) => {
-      let m = at.get(distance);
-      if (m === undefined) at.set(distance, m = this.cpu.mmu.peekCode(base + distance * 4096));
-      return m;
-    };
-  }
   /** The record at a linear address was met for the first time: has anybody translated what begins there? */
-  met(rec: number, linear: number, machine: number, mode: number): void {
-    if (this.modules.store && !this.isEntry(rec)) this.take(rec, linear, mode, this.machinesFrom(linear, machine), null);
-  }
+  met(rec: number, linear: number, machine: number, mode: number): void { if (!this.isEntry(rec)) this.take(rec, linear, machine, mode, true, null); }
   /** It was decoded ahead of time: nobody knows yet where it will be mapped, and what beside it. */
-  prepared(rec: number, machine: number, mode: number): void {
-    const page = machine - machine % 4096;
-    if (this.modules.store && !this.isEntry(rec)) this.take(rec, machine % 4096, mode, distance => (distance === 0 ? page : 0), null);
-  }
-  /** Put a region in its place that somebody made from the very code that is here. @param instead of one that is here, when it is of this shape and newer */
-  private take(rec: number, linear: number, mode: number, machineAt: MachineAt, instead: Shape | null): boolean {
+  prepared(rec: number, machine: number, mode: number): void { if (!this.isEntry(rec)) this.take(rec, machine % 4096, machine - machine % 4096, mode, false, null); }
+  /**
+   * Put a region in its place that somebody made from the very code that is here.
+   * @param machine of the page @param isMapped the pages beside it are those of the present tables @param instead of one that is here, when it is of this shape and covers more
+   */
+  private take(rec: number, linear: number, machine: number, mode: number, isMapped: boolean, instead: Shape | null): boolean {
     const { store } = this.modules, seed = linear & 4095, key = imageKey(mode, seed);
     if (!store?.mayHave(key)) return false;
-    const began = performance.now(), { u8 } = this.cpu.v, now = instead && this.madeOf.get(rec), shape = this.host.shape ?? instead;
+    const began = performance.now(), { u8 } = this.cpu.v, now = instead && this.images.get(rec), shape = this.host.shape ?? instead, known = new Map<number, number>([[0, machine]]);
+    /** Where a page is, by distance from this one; 0: nowhere. */
+    const machineAt = (distance: number): number => {
+      let m = known.get(distance);
+      if (m === undefined) known.set(distance, m = isMapped ? this.cpu.mmu.peekCode(linear - seed + distance * 4096) : 0);
+      return m;
+    };
     const isHere = ({ pos, bytes }: Piece): boolean => {
       const m = machineAt(pageOf(pos)) + (pos & 4095);
       return m >= 4096 && bytes.every((x, i) => u8[m + i] === x);
@@ -149,13 +137,14 @@ export class Regions {
       const pieces: Piece[] = [];
       let image: Image | null = null;
       try { image = fittingImage(member.bytes, p => pieces.push(p) > 0 && isHere(p)); } catch (e) { if (!(e instanceof RangeError)) throw e; }        // overwritten meanwhile
-      if (!image || !store.isCurrent(member.module) || shape && image.shape !== shape || now && image.shape === now.image.shape && image.nrInsns <= now.image.nrInsns) continue;
-      const slot = this.modules.slotOf(member), pages = slot === 0 ? [] : image.pages.map(distance => this.code.page(machineAt(distance), mode));
-      if (slot === 0) continue;
+      if (!image || !store.isCurrent(member.module) || shape && image.shape !== shape || now && image.shape === now.shape && image.nrInsns <= now.nrInsns) continue;
+      const pages = image.pages.map(distance => this.code.page(machineAt(distance), mode));
       // it is code from now on, decoded or not: stores to it are to be told of. They may have been made just before the pages were marked
       for (const { pos, bytes } of pieces) markPieces(pages[image.pages.indexOf(pageOf(pos))]!, pos & 4095, (pos & 4095) + bytes.length - 1);
       if (!pages.every(p => this.code.isCurrent(p)) || !pieces.every(isHere) || !store.isCurrent(member.module)) continue;
-      isDone = this.place({ image, pages, isMerging: instead !== null }, slot, { ...member, image });
+      const slot = this.modules.slotOf(member);
+      if (slot === 0) continue;
+      isDone = this.place({ image, pages, isMerging: instead !== null }, slot);
       if (isDone) this.counters.adopted++;
       // jumps that know the record do not know its region
       for (const { pos } of image.entries) if (pageOf(pos) === 0) this.cpu.mmu.tlb.forgetJump(linear - seed + pos);
@@ -216,20 +205,20 @@ export class Regions {
     const began = performance.now(), { code, host, modules } = this, ready = this.waiting.filter(w => w.pages.every(p => code.isCurrent(p)));
     this.waiting = []; this.nrWaiting = 0; this.awaited.clear();
     if (ready.length === 0) return;
-    const { id, first } = modules.add(regionModule(ready, host.memory, host.tableSize), ready.map(({ mode, image, pieces }) => ({ keys: keysOf(mode, image), bytes: modules.store ? encodeImage(image, pieces) : NOTHING })));
+    const first = modules.add(regionModule(ready, host.memory, host.tableSize), ready.map(({ mode, image, pieces }) => ({ keys: keysOf(mode, image), bytes: modules.store ? encodeImage(image, pieces) : NOTHING })));
     ready.forEach((w, n) => {
-      if (this.place(w, first + n, { module: id, index: n, image: w.image })) { this.counters.regions++; this.counters.regionInsns += w.image.nrInsns; this.counters.regionBytes += w.code.n; }
+      if (this.place(w, first + n)) { this.counters.regions++; this.counters.regionInsns += w.image.nrInsns; this.counters.regionBytes += w.code.n; }
     });
     this.cpu.mmu.tlb.forgetAllJumps();
     this.counters.translateMs += performance.now() - began;
   }
   /** What cannot be had (room, an instruction that was never met) leaves everything as it was. */
-  private place({ image, pages, isMerging }: Placing, slot: number, madeOf: MadeOf): boolean {
+  private place({ image, pages, isMerging }: Placing, slot: number): boolean {
     this.modules.use(slot);        // what is done here may let go of modules
     const { v } = this.cpu, { code, host } = this, { shape } = image, isEager = host.heat === 0, table = entryTable(image.entries.map(e => e.pos)), layout = dataLayout(image.pages.length, table, image.exits.length);
     const data = code.reserve(layout.size), pageNr = (pos: number): number => image.pages.indexOf(pageOf(pos));
     const exits = image.exits.map(({ pos, isNeeded }) => { const p = pages[pageNr(pos)]!; return isNeeded ? code.recordAt(p, pos & 4095) : p.at.get(pos & 4095) ?? 0; });
-    if (data === 0 || image.exits.some((e, n) => e.isNeeded && exits[n] === 0)) { this.modules.release(slot); host.makeStubs(); return false; }
+    if (data === 0 || image.exits.some((e, n) => e.isNeeded && exits[n] === 0)) { this.modules.release(slot); return false; }
     for (let n = 0; n < pages.length; n++) v.u32[(data + n * 4) >>> 2] = machineOf(pages[n]!);
     v.u8.set(table.displacements, data + layout.displacements);
     for (let n = 0; n < table.nrSlots; n++) v.dv.setBigInt64(data + layout.slots + n * SLOT.size, 1n << 62n, true);
@@ -244,16 +233,14 @@ export class Regions {
     for (const { rec, block } of found) {
       if (rec === 0 || this.isEntry(rec) && !isMerging) continue;
       if (isMerging) this.generations.set(rec, generation);
-      if (shape === "wide") this.wide.add(rec); else this.wide.delete(rec);
       v.i32[rec >>> 2] = slot; v.i32[(rec + REC.heat) >>> 2] = heat; v.i32[(rec + REC.stay) >>> 2] = isEager || shape === "wide" ? NEVER : WIDE_AFTER; v.u16[(rec + REC.block) >>> 1] = block + 1; v.i32[(rec + REC.data) >>> 2] = data;
-      recs.push(rec); this.madeOf.set(rec, madeOf);
+      recs.push(rec); this.images.set(rec, image);
     }
-    host.makeStubs();
     code.place({ slot, recs, pages });
     return true;
   }
   /** The code cache has forgotten everything. */
-  flushed(): void { this.waiting = []; this.nrWaiting = 0; this.awaited.clear(); this.merged.clear(); this.generations.clear(); this.wide.clear(); this.madeOf.clear(); }
+  flushed(): void { this.waiting = []; this.nrWaiting = 0; this.awaited.clear(); this.merged.clear(); this.generations.clear(); this.images.clear(); }
   /** A region begins at this record. */
   private isEntry(rec: number): boolean { const { i32 } = this.cpu.v; return i32[rec >>> 2] !== i32[(rec + REC.stub) >>> 2] || this.awaited.has(rec); }
 }

@@ -134,8 +134,8 @@ export class Tlb {
     this.showTags();
   }
   private showTags(): void { this.i32[this.jumpTags] = this.tags[0]; this.i32[this.jumpTags + 1] = this.tags[1]; }
-  /** The record at a linear address is another than a jump remembers, if one does; no region begins there. */
   private jumpEntry(linear: number): number { const lo = linear | 0; return this.jumps + ((lo ^ lo >>> JUMP_BITS) & (1 << JUMP_BITS) - 1) * (JUMPE.size >> 2); }
+  /** The record at a linear address is another than a jump remembers, if one does; no region begins there. */
   correctJump(linear: number, rec: number): void {
     const { i32 } = this, lo = linear | 0, e = this.jumpEntry(linear);
     if (i32[e] === lo && (i32[e + 1]! & 0xffff) === (Math.floor(linear / 4294967296) & 0xffff)) { i32[e + (JUMPE.rec >> 2)] = rec; i32[e + (JUMPE.region >> 2)] = 0; }
