@@ -153,7 +153,7 @@ export class Interpreter implements Engine {
   prepare(places: readonly (readonly [machine: number, mode: number])[]): void {
     for (const [machine, mode] of places) {
       const rec = this.code.prepare(machine, mode);
-      if (rec !== 0) this.regions.prepared(rec, machine, mode);
+      if (rec !== 0 && this.isTranslating) this.regions.prepared(rec, machine, mode);
     }
   }
   flushTlb(): void { this.cpu.mmu.tlb.flushEveryone(); }
@@ -174,7 +174,7 @@ export class Interpreter implements Engine {
       }
       const machine = cpu.mmu.fillCode(linear), rec = this.code.record(linear, machine, mode);
       cpu.mmu.tlb.correctJump(linear, rec);
-      this.regions.met(rec, linear, machine, mode);
+      if (this.isTranslating) this.regions.met(rec, linear, machine, mode);
       cpu.set(CPU.ripBase, rip - BigInt(linear & 4095));
       return rec;
     } catch (e) {

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Views } from "../base/views.ts";
 import { CodeStore } from "./code-store.ts";
-import { makeTranslator } from "./engine.ts";
+import { makeInterpreter, makeTranslator } from "./engine.ts";
 import { FlatMachine } from "./flat-machine.ts";
 import type { Shape } from "./image.ts";
 import { CPU, RAX } from "./state.ts";
@@ -15,11 +15,12 @@ function code(by: number): Uint8Array {
   c.set([0xc1, 0xc0, by, 0xc3], 0x1000);
   return c;
 }
-type How = { by?: number; gpa?: number; shape?: Shape; heat?: number };
+/** heat: null: nothing is translated */
+type How = { by?: number; gpa?: number; shape?: Shape; heat?: number | null };
 const run = (store: CodeStore, how: How = {}) => runCode(store, code(how.by ?? 3), 0x12, how);
 /** Two pages of code, until it comes to `end`. */
 function runCode(store: CodeStore, bytes: Uint8Array, end: number, { gpa = 0x10_0000, shape, heat = HEAT }: How) {
-  const m = new FlatMachine(8 << 20, (memory, at, platform, options) => makeTranslator(memory, at, platform, { ...options, translateAfter: heat, store, ...(shape ? { shape } : {}) })), { cpu } = m.engine;
+  const m = new FlatMachine(8 << 20, (memory, at, platform, options) => (heat === null ? makeInterpreter(memory, at, platform, { ...options, store }) : makeTranslator(memory, at, platform, { ...options, translateAfter: heat, store, ...(shape ? { shape } : {}) }))), { cpu } = m.engine;
   m.write(gpa, bytes);
   m.map(LINEAR, gpa); m.map(LINEAR + 4096, gpa + 4096); m.map(0x60_0000, 0x20_0000);
   cpu.setGpr(4, 0x60_0800n); cpu.set(CPU.rip, BigInt(LINEAR));
@@ -49,6 +50,12 @@ test("code that differs in one byte is another's", () => {
   const second = run(store, { by: 5 });
   assert.equal(second.rax, expected(5));
   assert.ok(second.counters.regions! > 0, JSON.stringify(second.counters));
+});
+test("who only interprets takes stubs and no regions", () => {
+  const store = newStore();
+  run(store);
+  const second = run(store, { heat: null });
+  assert.deepEqual([second.rax, second.counters.adopted, second.counters.stubs], [expected(3), 0, 0]);
 });
 test("who wants one shape takes no other", () => {
   const store = newStore();
