@@ -36,8 +36,8 @@ export type Started = { readonly pid: number; readonly pidStart: string; /** res
 
 /** What bin/build.mjs made of a program, where that is what is there now (launch.sh says); else the source. */
 function pathOf(program: string): string {
-  const { stdout } = spawnSync("sh", [fileURLToPath(new URL("../../../bin/launch.sh", import.meta.url)), "--built"], { encoding: "utf8" }), built = join((stdout ?? "").trim() || "/", `${program}.node.js`);
-  return existsSync(built) ? built : fileURLToPath(new URL(`../${program}.node.ts`, import.meta.url));
+  const launcher = fileURLToPath(new URL("../../../bin/launch.sh", import.meta.url)), folder = spawnSync("sh", [launcher, "--built"], { encoding: "utf8" }).stdout?.trim(), built = folder && join(folder, `${program}.node.js`);
+  return built && existsSync(built) ? built : fileURLToPath(new URL(`../${program}.node.ts`, import.meta.url));
 }
 /**
  * Start one of our programs in a session of its own, its words going to a log, and wait until it says that it is ready.
