@@ -1,6 +1,7 @@
 /** The machine that both engines get: plain memory, a console on the serial port, a port that ends it, an interrupt when somebody says so. */
 import { type EngineOptions, makeInterpreter } from "../../src/x86/engine.ts";
 import { FlatMachine } from "../../src/x86/flat-machine.ts";
+import type { Cpu } from "../../src/x86/cpu.ts";
 import type { Platform } from "../../src/x86/platform.ts";
 import { CPU, EXIT, MODE } from "../../src/x86/state.ts";
 
@@ -12,6 +13,8 @@ const CPUID: Readonly<Record<number, readonly number[]>> = {
 };
 
 export class Box extends FlatMachine {
+  readonly cpuAt = 0;
+  get cpu(): Cpu { return this.engine.cpu; }
   console = "";
   /** The vector of an interrupt that waits, or -1. */
   pending = -1;
