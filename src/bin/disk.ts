@@ -125,8 +125,8 @@ async function makeOverlay(parsed: Call, base: string, path: string, format: str
   const backingFormat = formatOf(base, parsed, "backing-format"), disk = await open(base, parsed, true, backingFormat), sizeBytes = size === undefined ? disk.sizeBytes : parseSize(size);
   await disk.close();
   const named = relative(dirname(resolve(path)), resolve(base));
-  if (named.startsWith("..")) printLine(`${path} names a file outside its folder: who uses it has to allow ${dirname(resolve(base))}`);
   await makeWhole(path, (file) => createDisk(file, { ...creation(parsed, format, sizeBytes), backing: { path: named, format: backingFormat } }));
+  if (named.startsWith("..")) printLine(`${path} names a file outside its folder: who uses it has to allow ${dirname(resolve(base))}`);
   return 0;
 }
 

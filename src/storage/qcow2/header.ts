@@ -40,7 +40,9 @@ export function corrupt(image: string, what: string): never {
 export async function readHeader(file: ByteFile): Promise<Header> {
   const name = file.name, fixed = new Uint8Array(H.sizeof), v = new DataView(fixed.buffer);
   await file.read(0, fixed);
+  if (file.sizeBytes === 0) throw new DiskError("corrupt", `${name} is empty; a qcow2 image is not`);
   if (H.magic.get(v, 0) !== QCOW_MAGIC) throw new DiskError("corrupt", `${name} is not a qcow2 image; state its true format`);
+  if (file.sizeBytes < V2_HEADER_BYTES) corrupt(name, `the file ends after ${file.sizeBytes} bytes, in its header`);
   const version = H.version.get(v, 0), refuse = (what: string): never => { throw new DiskError("unsupported", `${name}: ${what}`); };
   if (version !== 2 && version !== 3) refuse(`version ${version} of qcow2 is not known`);
   const clusterBits = H.cluster_bits.get(v, 0), clusterBytes = 2 ** clusterBits;

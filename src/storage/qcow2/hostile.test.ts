@@ -64,7 +64,9 @@ test("a header that contradicts itself, the file or us is refused by what is wro
     await assert.rejects(openQcow2(file), fails(fault, words), what);
     if (what !== "corrupt bit" && !what.startsWith("snapshots n")) await assert.rejects(check(file), fails(fault, words), what);
   }
-  await assert.rejects(openQcow2(new MemoryFile("short", (await image(() => {})).bytes().slice(0, 60))), DiskError);
+  for (const [bytes, words] of [[0, /short is empty/], [20, /short: the file ends after 20 bytes, in its header/], [60, /short: the file ends after 60 bytes/]] as const) {
+    await assert.rejects(openQcow2(new MemoryFile("short", (await image(() => {})).bytes().slice(0, bytes))), fails("corrupt", words));
+  }
 });
 
 test("tables that lead to the header, to each other, in a circle or out of the file are refused for writing and found by the check", async () => {
