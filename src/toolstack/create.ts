@@ -14,7 +14,7 @@ import { attachChannel } from "./channel.ts";
 import type { CheckedConfig, DiskConfig, VifConfig } from "./config.ts";
 import { Control } from "./control.ts";
 import { Devices } from "./devices.ts";
-import { Domain, type DomainParts, type RingGfns } from "./domain.ts";
+import { Domain, type DomainParts, type RingPair } from "./domain.ts";
 import { attachVif } from "./vif.ts";
 import type { Machine } from "./machine.ts";
 
@@ -106,7 +106,7 @@ export async function buildDomain(machine: Machine, config: CheckedConfig): Prom
 }
 
 /** What a domain's making has found out about it. */
-export type Made = { readonly gfns: RingGfns; /** where the guest has them already */ readonly ports?: RingGfns; readonly overheadPages: number; readonly targetKiB: number; /** what its memory map covers */ readonly staticMaxKiB: number; readonly onlineVcpus: number };
+export type Made = { readonly gfns: RingPair; /** where the guest has them already */ readonly ports?: RingPair; readonly overheadPages: number; readonly targetKiB: number; /** what its memory map covers */ readonly staticMaxKiB: number; readonly onlineVcpus: number };
 /** Steps that take back what was done, last first. */
 export type Undo = (() => void | Promise<void>)[];
 /** Give a domain that has its memory what it has outside: store, console, disks, networks. Its end is in `undo`, whatever happens. */

@@ -34,9 +34,9 @@ export type DomainReport = {
 };
 
 /** One thing of the store's ring and one of the console's: where the guest has their pages, or the numbers of its ports. */
-export type RingGfns = { readonly store: number; readonly console: number };
+export type RingPair = { readonly store: number; readonly console: number };
 /** What the machine gives a domain it has built. */
-export type DomainParts = { readonly machine: Machine; readonly hv: HvDomain; readonly config: CheckedConfig; /** ring pages, and frames it has beyond its memory */ readonly gfns: RingGfns; /** the guest's ports of the two */ readonly ports: RingGfns; readonly storeRing: StoreRing; /** let no event of the two come, and then all that has */ mute(on: boolean): void; readonly overheadPages: number; readonly streams: ConsoleStreams; readonly devices: Devices; readonly control: Control; readonly channels: ReadonlyMap<string, ConsoleViews>; /** give it a device while it runs */ attachDisk(disk: DiskConfig): void; attachVif(vif: VifConfig): Promise<number>; /** tell who watches that it has shut down */ shutDown(): void; /** close rings and ports, remove store nodes, give memory back */ release(): Promise<void> };
+export type DomainParts = { readonly machine: Machine; readonly hv: HvDomain; readonly config: CheckedConfig; /** ring pages, and frames it has beyond its memory */ readonly gfns: RingPair; /** the guest's ports of the two */ readonly ports: RingPair; readonly storeRing: StoreRing; /** let no event of the two come, and then all that has */ mute(on: boolean): void; readonly overheadPages: number; readonly streams: ConsoleStreams; readonly devices: Devices; readonly control: Control; readonly channels: ReadonlyMap<string, ConsoleViews>; /** give it a device while it runs */ attachDisk(disk: DiskConfig): void; attachVif(vif: VifConfig): Promise<number>; /** tell who watches that it has shut down */ shutDown(): void; /** close rings and ports, remove store nodes, give memory back */ release(): Promise<void> };
 
 const REASONS = new Map<number, EndReason>([[SHUTDOWN.poweroff, "poweroff"], [SHUTDOWN.reboot, "reboot"], [SHUTDOWN.suspend, "suspend"], [SHUTDOWN.crash, "crash"],
   [SHUTDOWN.watchdog, "watchdog"], [SHUTDOWN.soft_reset, "soft_reset"]]);
