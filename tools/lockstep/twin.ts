@@ -40,10 +40,13 @@ export type TwinCounts = { stretches: number; instructions: number; pages: numbe
 class Gate {
   #isOpen = true;
   isRunning = false;
+  /** called before each instruction that is stepped, and before its code is fetched, which may fault */
+  look: (() => void) | null = null;
   /** @param ends whether the stretch ends where one is held back */
   constructor(platform: PvhPlatform, { v, cpuAt, cpu }: Registered, ends: boolean) {
     const pending = platform.pendingVector.bind(platform), nmi = platform.takeNmi.bind(platform), { hv } = platform, holdBack = (): void => { if (ends) Atomics.store(v.i32, (cpuAt + CPU.budget.at) >>> 2, -1); };
     platform.pendingVector = () => {
+      this.look?.();
       const vector = pending(), isTaken = vector >= 0 && cpu.get(CPU.shadow) === 0 && (v.i32[(cpuAt + CPU.eflags.at) >>> 2]! & EFLAGS.IF) !== 0 && cpu.get(CPU.stiRip) !== cpu.rip;
       if (!this.isRunning || !isTaken || this.#isOpen) { this.#isOpen = isTaken && this.#isOpen; return vector; }
       holdBack();
@@ -212,8 +215,8 @@ export class LockstepEngine implements Engine {
       if (left !== EXIT.slice) return `the interpreter left (${nameOf(left)}) where the translator did not`;
     }
     let nearest = Number.POSITIVE_INFINITY, flaw: string | null = null, unlike: string[] = [];
-    twin.onStep = (rip) => {
-      note(rip);
+    twin.onStep = note;
+    this.gates.twin.look = () => {
       if (sameRip(a, b)) {
         const n = nrDifferentWords(a, b);
         if (n < nearest) { nearest = n; unlike = differing(registersOf(snapshot(b)), registersOf(snapshot(a))); }
@@ -230,7 +233,7 @@ export class LockstepEngine implements Engine {
     } catch (e) {
       if (e !== MET) throw e;
       return null;
-    } finally { twin.onStep = null; }
+    } finally { twin.onStep = this.gates.twin.look = null; }
     if (flaw !== null) return flaw;
     return nearest === Number.POSITIVE_INFINITY ? "the interpreter does not come by where the translator is" : `the interpreter comes by where the translator is, but in another state (${unlike.join(", ")})`;
   }
