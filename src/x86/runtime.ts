@@ -84,32 +84,36 @@ export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number
     c.get(0).i64(8).op(Op.i64_add).i32(cpu).mem(Op.i64_load, CPU.wide.at + 8).i32(8).call(own("slowStore"));
   });
   /**
-   * bulk(kind, width): REP MOVS (1) or STOS (2) of RCX elements in 64-bit mode. Here where all of it lies in one page each way that the TLB knows, is not read after it was written, and is one byte
-   * again and again; else by TypeScript, which does a part. @returns 0: nothing was done, 1: something, 2: all
+   * bulk(kind, width): REP MOVS (1) or STOS (2) of RCX elements in 64-bit mode, piece by piece: as many whole elements as both pages hold. Here where the TLB knows the pages, no piece is read after
+   * it was written, and what is stored is one byte again and again; else by TypeScript, which does a part. @returns 0: nothing was done, 1: something, come again, 2: all
    */
   define("bulk", [I32, I32], [I32], c => {
-    const n = c.local(I64), bytes = c.local(I32), from = c.local(I64), to = c.local(I64), fromHost = c.local(I32), toHost = c.local(I32), byHand = c.block();
-    const reg = (r: number) => c.i32(cpu).mem(Op.i64_load, gprAt(r)), advance = (r: number, a: number) => c.i32(cpu).get(a).get(bytes).op(Op.i64_extend_i32_u).op(Op.i64_add).mem(Op.i64_store, gprAt(r));
-    /** The machine address of the bytes at `a`, or by hand. */
-    const probe = (a: number, write: 0 | 1) => {
-      crosses(c, a, bytes).brIf(byHand);
-      isKnown(c, a, write).op(Op.i32_eqz).brIf(byHand);
-      host(c, a);
-    };
-    reg(RCX).tee(n).i64(4096).op(Op.i64_gt_u).brIf(byHand);
+    const left = c.local(I64), n = c.local(I32), shift = c.local(I32), bytes = c.local(I32), t = c.local(I32), from = c.local(I64), to = c.local(I64), fromHost = c.local(I32), toHost = c.local(I32), pieces = c.local(I32), byHand = c.block();
+    const reg = (r: number) => c.i32(cpu).mem(Op.i64_load, gprAt(r)), isMovs = () => c.get(0).i32(1).op(Op.i32_eq);
+    const advance = (r: number, a: number) => c.i32(cpu).get(a).get(bytes).op(Op.i64_extend_i32_u).op(Op.i64_add).tee(a).mem(Op.i64_store, gprAt(r));
+    /** No more elements than the page of `a` holds. */
+    const within = (a: number) => c.i32(4096).get(a).op(Op.i32_wrap_i64).i32(4095).op(Op.i32_and).op(Op.i32_sub).get(shift).op(Op.i32_shr_u).tee(t).get(n).get(t).get(n).op(Op.i32_lt_u).op(Op.select).set(n);
+    /** A piece takes as long as a jump does, or longer; the caller's own is the first. */
+    const spent = () => { c.i32(cpu).mem(Op.i32_load, CPU.budget.at).get(pieces).op(Op.i32_gt_s).if_(); c.i32(cpu).i32(cpu).mem(Op.i32_load, CPU.budget.at).get(pieces).op(Op.i32_sub).mem(Op.i32_store, CPU.budget.at).end(); };
     c.i32(cpu).mem(Op.i32_load, CPU.eflags.at).i32(EFLAGS.DF).op(Op.i32_and).brIf(byHand);
-    c.get(n).op(Op.i32_wrap_i64).get(1).op(Op.i32_ctz).i32(3).op(Op.i32_sub).op(Op.i32_shl).set(bytes);
-    reg(RDI).set(to); probe(to, 1); c.set(toHost);
-    c.get(0).i32(1).op(Op.i32_eq).if_();
-    reg(RSI).set(from); probe(from, 0);
-    c.set(fromHost).get(toHost).get(fromHost).op(Op.i32_sub).get(bytes).op(Op.i32_lt_u).brIf(byHand);
-    c.get(toHost).get(fromHost).get(bytes).op(Op.memory_copy).u8(0).u8(0); advance(RSI, from);
-    c.else_();
     // wider elements are mostly zero
-    reg(RAX).set(n).get(1).i32(8).op(Op.i32_ne).get(n).i64(64).get(1).op(Op.i64_extend_i32_u).op(Op.i64_sub).op(Op.i64_shl).i64(0).op(Op.i64_ne).op(Op.i32_and).brIf(byHand);
-    c.get(toHost).get(n).op(Op.i32_wrap_i64).get(bytes).op(Op.memory_fill).u8(0).end();
+    reg(RAX).set(left);
+    c.get(0).i32(2).op(Op.i32_eq).get(1).i32(8).op(Op.i32_ne).op(Op.i32_and).get(left).i64(64).get(1).op(Op.i64_extend_i32_u).op(Op.i64_sub).op(Op.i64_shl).i64(0).op(Op.i64_ne).op(Op.i32_and).brIf(byHand);
+    reg(RCX).set(left); reg(RDI).set(to); reg(RSI).set(from);
+    c.get(1).op(Op.i32_ctz).i32(3).op(Op.i32_sub).set(shift);
+    const stop = c.block(), more = c.loop();
+    c.i32(4096).get(left).op(Op.i32_wrap_i64).get(left).i64(4096).op(Op.i64_gt_u).op(Op.select).set(n);
+    within(to); isKnown(c, to, 1).op(Op.i32_eqz).brIf(stop); host(c, to).set(toHost);
+    isMovs().if_(); within(from); isKnown(c, from, 0).op(Op.i32_eqz).brIf(stop); host(c, from).set(fromHost); c.end();
+    c.get(n).get(shift).op(Op.i32_shl).tee(bytes).op(Op.i32_eqz).brIf(stop);
+    isMovs().if_();
+    c.get(toHost).get(fromHost).op(Op.i32_sub).get(bytes).op(Op.i32_lt_u).brIf(stop).get(toHost).get(fromHost).get(bytes).op(Op.memory_copy).u8(0).u8(0); advance(RSI, from);
+    c.else_().get(toHost); reg(RAX).op(Op.i32_wrap_i64).get(bytes).op(Op.memory_fill).u8(0).end();
     advance(RDI, to);
-    c.i32(cpu).i64(0).mem(Op.i64_store, gprAt(RCX)).i32(2).op(Op.return).end();
+    c.i32(cpu).get(left).get(n).op(Op.i64_extend_i32_u).op(Op.i64_sub).tee(left).mem(Op.i64_store, gprAt(RCX));
+    c.get(left).op(Op.i64_eqz).if_(); spent(); c.i32(2).op(Op.return).end();
+    c.get(pieces).i32(1).op(Op.i32_add).tee(pieces).i32(PIECES).op(Op.i32_lt_u).brIf(more).end().end();
+    c.get(pieces).if_(); spent(); c.i32(1).op(Op.return).end().end();
     c.get(0).get(1).call(fn("bulkByHand")).i32(0).op(Op.i32_ne);
   });
   define("copyBytes", [I32, I32, I32], [], c => { c.get(0).get(1).get(2).op(Op.memory_copy).u8(0).u8(0); });
@@ -254,4 +258,6 @@ export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number
   m.elems.push([STALE, exports.indexOf("stale")], [STRADDLE, exports.indexOf("straddle")]);
   return m.encode();
 }
+/** Of a repeated string instruction, before interrupts have their turn: 256 KiB at most. */
+const PIECES = 64;
 export const STALE = 0, STRADDLE = 1;
