@@ -30,7 +30,7 @@ const MAX_TRAIL = 200, LOOP = 24;
 /** Thrown out of the interpreter's run, before an instruction: it is where the translator stopped. Many are; none asks for a stack. */
 const MET = Symbol("met");
 
-/** Both engines did not do the same. `text` is for people. */
+/** Both engines did not do the same; the message says where, for people. */
 export class Divergence extends Error { override name = "Divergence"; }
 export type TwinCounts = { stretches: number; instructions: number; pages: number; exceptions: number; steps: number };
 
