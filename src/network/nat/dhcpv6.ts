@@ -47,7 +47,7 @@ export class Dhcpv6Server {
     put(OPTION.serverId, this.#duid());
     put(OPTION.dns, dns);
     put(OPTION.domains, encodeName(domain));
-    sendUdp(lan, own.linkLocal, DHCPV6_PORT.server, p.source, d.sourcePort, Uint8Array.from(parts), p.mac);
+    sendUdp(lan, own.linkLocal, DHCPV6_PORT.server, p.source, DHCPV6_PORT.client, Uint8Array.from(parts), p.mac);
   }
   #duid(): Uint8Array {
     const duid = Uint8Array.of(0, 3, 0, 1, 0, 0, 0, 0, 0, 0);

@@ -21,7 +21,11 @@ export type NamesOptions = { readonly own: Own; readonly domain: string; readonl
 /** The names as they are at the moment they are asked for. */
 export function namesOf({ own, domain, leases, lan }: NamesOptions): Names {
   const { v6 } = own, fixed = new Map<string, readonly Address[]>();
-  for (const d of [domain, "domus.internal"]) fixed.set(`gateway.${d}`, v6 ? [own.gateway, v6.gateway] : [own.gateway]).set(`host.${d}`, v6 ? [own.host, v6.host] : [own.host]);
+  for (const d of [domain, "domus.internal"]) {
+    // The host's ::1 has a name of its own: most servers there listen on 127.0.0.1 alone, and many a client tries one address, an IPv6 one where there is any.
+    fixed.set(`gateway.${d}`, v6 ? [own.gateway, v6.gateway] : [own.gateway]).set(`host.${d}`, [own.host]);
+    if (v6) fixed.set(`host6.${d}`, [v6.host]);
+  }
   const guest = (hostname: string): readonly Address[] | null => {
     const address = leases.addressOfName(hostname);
     if (address === null) return null;
@@ -30,7 +34,8 @@ export function namesOf({ own, domain, leases, lan }: NamesOptions): Names {
   };
   const labelOf = (address: Address): string | null => {
     if (isGateway(own, address)) return "gateway";
-    if (address === own.host || address === v6?.host) return "host";
+    if (address === own.host) return "host";
+    if (address === v6?.host) return "host6";
     if (typeof address === "number") return leases.nameOf(address);
     const mac = lan.macOf(address), leased = mac === undefined ? null : leases.addressOf(mac);
     return leased === null ? null : leases.nameOf(leased);

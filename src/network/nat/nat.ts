@@ -16,6 +16,7 @@ import { type Forward, parseForward } from "./forward.ts";
 import { Icmp } from "./icmp.ts";
 import { readIpv4 } from "./ipv4.ts";
 import { NO_NEXT_HEADER, readIpv6 } from "./ipv6.ts";
+import type { Ipv6Choice } from "./ipv6-choice.ts";
 import { Lan } from "./lan.ts";
 import { type Binding, type Lease, Leases } from "./leases.ts";
 import { namesOf } from "./names.ts";
@@ -33,10 +34,6 @@ import { readUdp, UDP_LIMITS, UdpLayer, type UdpLimits } from "./udp.ts";
 
 /** A guest that always gets the same address, and perhaps a name. */
 export type StaticLease = { readonly mac: string; readonly address: string; readonly hostname?: string };
-/** Whether there is IPv6: out where the host has it; always out; never out, guests, router and host alone; or not at all. */
-export const IPV6_CHOICES = ["auto", "always", "local", "none"] as const;
-/** One of them. */
-export type Ipv6Choice = (typeof IPV6_CHOICES)[number];
 /** All but `outside` may be left out. */
 export type NatOptions = {
   readonly outside: Outside;
@@ -394,12 +391,12 @@ export class NatNetwork {
   }
   /** A guest is gone: end its connections and flows outside, and keep its lease for when it comes again. @param guest its MAC or one of its addresses */
   dropGuest(guest: string): void {
-    const mac = parseMac(guest), one = mac === null ? parseAddress(guest) : this.#leases.addressOf(mac);
-    for (const address of new Set([...one === null ? [] : [one], ...mac === null ? [] : this.#lan.addressesOf(mac)])) {
-      this.#tcp.drop(address, true);
-      this.#udp.drop(address);
-      this.#lan.forget(address);
-    }
+    const mac = parseMac(guest), one = mac === null ? parseAddress(guest) : this.#leases.addressOf(mac), addresses = new Set<Address>(mac === null ? [] : this.#lan.addressesOf(mac));
+    if (one !== null) addresses.add(one);
+    const isMeant = (address: Address, owner: number): boolean => owner === mac || addresses.has(address);
+    this.#tcp.drop(isMeant, true);
+    this.#udp.drop(isMeant);
+    for (const address of addresses) this.#lan.forget(address);
   }
   /** Figures for an inspector; those that begin with `nr` and are in `now` are sizes at the moment, all others sums since the start. */
   get stats() {
@@ -429,8 +426,8 @@ export class NatNetwork {
     if (this.#isClosed) return;
     this.#isClosed = true;
     for (const forward of [...this.#listening]) forward.close();
-    this.#tcp.drop(null, false);
-    this.#udp.drop(null);
+    this.#tcp.drop(() => true, false);
+    this.#udp.drop(() => true);
     this.#dns.close();
     this.#reassembly.close();
     this.#wheel.close();

@@ -5,11 +5,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
 import { concat } from "../../base/bytes.ts";
+import { macText } from "../address.ts";
 import { Bridge } from "../bridge.ts";
 import { be16, bytesOf } from "../fixture.ts";
 import { segment } from "../offload.ts";
 import { interfaceBlock, packetBlock, sectionBlock } from "../pcapng.ts";
-import { connect, type Frame } from "../port.ts";
+import { connect, disconnect, type Frame } from "../port.ts";
 import { type Address, ALL_NODES, formatAddress, formatIpv6, ipv6At, madeFrom, parseAddress, solicitedNode } from "./address.ts";
 import { ALL_DHCP } from "./dhcpv6.ts";
 import { type GuestOptions, SimGuest } from "./fixture.ts";
@@ -152,16 +153,48 @@ test("messages that RFC 4861 has ignored are ignored: from afar, broken, fragmen
 });
 const hexOf = (address: bigint): string => address.toString(16).padStart(32, "0");
 
+/** A guest on a port of the bridge at whose other end the router is. */
+function plugged(nat: NatNetwork, clock: VirtualClock, bridge: Bridge, options: GuestOptions & { readonly mac: number }, ips?: readonly string[]): SimGuest {
+  const sim = new SimGuest(new NatNetwork({ outside: new FakeOutside(clock), clock, ipv6: "none" }), clock, { gso: true, ...options });
+  sim.peer = null;
+  connect(sim, bridge.attach({ name: `g${options.mac}`, ...(ips ? { ips, macs: [macText(options.mac)] } : {}) }));
+  return Object.assign(sim, { routerMac: Number.parseInt(nat.mac.replaceAll(":", ""), 16) });
+}
+test("a guest whose port lists its addresses has them, asks for routers and pings, and neither is a router nor has others' addresses", async () => {
+  const { clock, nat, v6: own } = network(), bridge = new Bridge({ name: "b", log: () => {} }), mac = 0x02163e000005, address6 = madeFrom(mac, HERE);
+  disconnect(nat.port);
+  connect(bridge.attach({ name: "nat" }), nat.port);
+  const guest = plugged(nat, clock, bridge, { mac, address6 }, [formatIpv6(address6)]), other = plugged(nat, clock, bridge, { mac: 0x02163e000006, address6: HERE | 6n });
+  const dropped = () => bridge.describe().ports.find((p) => p.name === `g${mac}`)!.counters.dropped.ip;
+  guest.solicit(address6, 0n);
+  guest.solicit(guest.linkLocal, 0n);
+  guest.solicitRouter(0n);
+  guest.solicitRouter();
+  guest.echo(own.gateway, text("hello"));
+  guest.echo(own.linkLocal, text("hello"));
+  await clock.run(20);
+  assert.deepEqual([icmps(guest).length, dropped()], [2, 0]);
+  assert.equal(nat.stats.ipv6!.advertisements.nrAnswered, 2);
+  const router = Uint8Array.from([134, 0, 0, 0, 64, 0, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0]);
+  guest.send(guest.icmp6(ALL_NODES, router, { ttl: 255, source: guest.linkLocal }));
+  guest.send(guest.ip6(60, ALL_NODES, bytesOf(58, 0, "010400000000", guest.icmp6(ALL_NODES, router).subarray(54)), { ttl: 255, source: guest.linkLocal }));
+  guest.advertise(ALL_NODES, own.gateway, 0x333300000001, guest.mac, 0x20);
+  guest.advertise(ALL_NODES, HERE | 6n, 0x333300000001, guest.mac, 0x20);
+  guest.solicit(own.gateway, HERE | 6n);
+  guest.send(guest.icmp6(own.gateway, bytesOf(128, 0, 0, 0, 0, 0, 0, 0), { source: HERE | 6n }));
+  await clock.run(20);
+  assert.deepEqual([dropped(), nat.stats.ipv6!.neighbours.nrRogue, nat.stats.frames.nrForged], [6, 0, 0]);
+  assert.ok(!other.others6.some((b) => b[54] === 134 || b[54] === 136), "and nobody heard of it");
+  other.send(other.icmp6(ALL_NODES, router, { ttl: 255, source: other.linkLocal }));
+  await clock.run(20);
+  assert.deepEqual([nat.stats.ipv6!.neighbours.nrRogue, guest.others6.filter((b) => b[54] === 134 && b[11] === 6).length], [1, 1], "one without a list can");
+  nat.close();
+});
+
 test("an address belongs to the MAC it is made from, or to who had it first until that is silent; a flood of addresses is the flooder's own loss", async () => {
   const clock = new VirtualClock(), outside = new FakeOutside(clock), logged: string[] = [], nat = new NatNetwork({ outside, clock, log: (s) => logged.push(s), forwards: ["tcp:1-[fd64:6f6d:7573:2::5]:22"] }), bridge = new Bridge({ name: "b", log: () => {} });
   connect(bridge.attach({ name: "nat" }), nat.port);
-  const plug = (mac: number, address6: bigint): SimGuest => {
-    const cable = new NatNetwork({ outside, clock, ipv6: "none" }), sim = new SimGuest(cable, clock, { mac, address6, gso: true });
-    sim.peer = null;
-    connect(sim, bridge.attach({ name: `g${mac}` }));
-    return Object.assign(sim, { routerMac: Number.parseInt(nat.mac.replaceAll(":", ""), 16) });
-  };
-  const owner = plug(0x02163e000005, HERE | 5n), thief = plug(0x02163e000006, HERE | 5n), forged = () => nat.stats.frames.nrForged;
+  const owner = plugged(nat, clock, bridge, { mac: 0x02163e000005, address6: HERE | 5n }), thief = plugged(nat, clock, bridge, { mac: 0x02163e000006, address6: HERE | 5n }), forged = () => nat.stats.frames.nrForged;
   await nat.start();
   let nr = 0, nrStolen = 0;
   owner.listening.set(22, () => nr++);
@@ -271,7 +304,7 @@ function lease(sim: SimGuest, name: string): void {
   const bytes = bytesOf(1, 1, 6, 0, new Uint8Array(24), hexOf(BigInt(sim.mac)).slice(-12), new Uint8Array(202), "63825363", "350103", "32040a00020f", 12, name.length, text(name), 255);
   sim.send(sim.udpFrame(0xffffffff, 67, 68, bytes, { source: 0, mac: 0xffffffffffff }));
 }
-test("names have IPv6 addresses, the router's, the host's and those that a guest with a name was seen with; and back", async () => {
+test("names have IPv6 addresses, the router's, one for the host's ::1 and those that a guest with a name was seen with; and back", async () => {
   const { clock, nat, sim, v6: own } = network(), got = new Map<number, string>(), privately = HERE | 0xabcd_0000_1111n;
   lease(sim, "web");
   sim.onUdp = (_, port, __, data) => { if (port === 53) got.set((data[0]! << 8) | data[1]!, `${data[3]! & 15} ${hex(data.subarray(6, 8))} ${hex(data.subarray(-16))}`); };
@@ -281,8 +314,9 @@ test("names have IPv6 addresses, the router's, the host's and those that a guest
   sim.send(sim.icmp6(own.gateway, bytesOf(128, 0, 0, 0, 0, 0, 0, 0), { source: privately }));
   sim.send(sim.icmp6(own.gateway, bytesOf(128, 0, 0, 0, 0, 0, 0, 0), { source: sim.linkLocal }));
   await clock.run(10);
-  ["host.domus.internal", "gateway.domus.internal", "web.domus.internal", "web", "nobody.domus.internal"].forEach((name, i) => { sim.udp(own.gateway, 53, 3000, query(i, name)); });
+  ["host6.domus.internal", "gateway.domus.internal", "web.domus.internal", "web", "nobody.domus.internal"].forEach((name, i) => { sim.udp(own.gateway, 53, 3000, query(i, name)); });
   sim.udp(own.linkLocal, 53, 3000, query(5, "web", 1));
+  sim.udp(own.gateway, 53, 3000, query(7, "host.domus.internal"));
   sim.udp(nat.gateway, 53, 3000, query(6, "web", 255));
   [own.gateway, own.host, sim.address6, HERE | 0x99n].forEach((address, i) => { sim.udp(own.gateway, 53, 3000, query(10 + i, reverseOf(address), 12)); });
   await clock.run(10);
@@ -290,7 +324,8 @@ test("names have IPv6 addresses, the router's, the host's and those that a guest
   assert.deepEqual(Object.fromEntries(got), {
     0: `0 0001 ${hexOf(own.host)}`, 1: `0 0001 ${hexOf(own.gateway)}`, 2: `0 0002 ${hexOf(privately)}`, 3: `0 0002 ${hexOf(privately)}`, 4: `3 0000 ${hex(query(0, "nobody.domus.internal").subarray(-16))}`,
     5: `0 0001 ${hex(bytesOf("c00c00010001", "0000000a", "0004", "0a00020f"))}`, 6: `0 0003 ${hexOf(privately)}`,
-    10: `0 0001 ${name("gateway")}`, 11: `0 0001 ${name("host")}`, 12: `0 0001 ${name("web")}`, 13: `3 0000 ${hex(query(0, reverseOf(HERE), 12).subarray(-16))}`,
+    7: `0 0000 ${hex(query(0, "host.domus.internal").subarray(-16))}`,
+    10: `0 0001 ${name("gateway")}`, 11: `0 0001 ${name("host6")}`, 12: `0 0001 ${name("web")}`, 13: `3 0000 ${hex(query(0, reverseOf(HERE), 12).subarray(-16))}`,
   });
 });
 test("other names' addresses pass as the host's resolvers give them, also resolvers with an IPv6 address, over UDP and TCP", async () => {
@@ -355,6 +390,8 @@ test("a guest with thousands of addresses has no more flows and connections than
   }
   await clock.run(10);
   assert.deepEqual([nat.stats.now.nrUdpFlows, outside.nrUdpOpen, nat.stats.now.nrTcpConnecting], [30, 30, 20]);
+  nat.dropGuest("02:16:3e:00:00:01");
+  assert.deepEqual([nat.stats.now.nrUdpFlows, nat.stats.now.nrTcp, nat.stats.now.nrNeighbours], [0, 0, 0], "and when it is gone all its addresses are, also those that were forgotten");
   nat.close();
   assert.deepEqual([nat.stats.now.nrUdpFlows, outside.nrUdpOpen, nat.stats.now.nrTcp, nat.stats.now.nrTimers], [0, 0, 0, 0]);
 });

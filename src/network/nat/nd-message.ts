@@ -22,8 +22,14 @@ const ON_LINK = 0x80, AUTONOMOUS = 0x40, OTHER_CONFIGURATION = 0x40;
 export const isNd = (p: Packet): boolean => // by its type alone
   p.version === 6 && p.protocol === IPPROTO.icmpv6 && !p.fragment && p.end > p.at && p.bytes[p.at]! >= ND.routerSolicitation && p.bytes[p.at]! <= ND.redirect;
 
-/** What a message of a guest's says. `source` is never one's that is not there. */
-export type NdMessage = { readonly type: number; readonly source: bigint; /** 0: the message names none */ readonly target: bigint; /** an advertisement: somebody had asked */ readonly isSolicited: boolean };
+/** What a message of a guest's says. */
+export type NdMessage = {
+  readonly type: number;
+  /** UNSPECIFIED: from one that has no address yet */
+  readonly source: bigint;
+  /** 0: the message names none */
+  readonly target: bigint;
+};
 /** Check a message and read it (RFC 4861 6.1, 7.1). @returns null where it is to be ignored: wrong in itself, or it names another station than it came from */
 export function readNd(p: Packet): NdMessage | null {
   const { bytes, view, at, end } = p, type = bytes[at]!, hasTarget = type === ND.neighbourSolicitation || type === ND.neighbourAdvertisement, optionsAt = at + OPTIONS_AT[type]!;
@@ -40,7 +46,7 @@ export function readNd(p: Packet): NdMessage | null {
   if (hasTarget && (isMulticast(target) || target === UNSPECIFIED)) return null;
   if (type === ND.neighbourSolicitation && p.source === UNSPECIFIED && p.destination !== solicitedNode(target)) return null;
   if (type === ND.neighbourAdvertisement && (p.source === UNSPECIFIED || (isSolicited && isMulticast(p.destination)))) return null;
-  return { type, source: p.source, target, isSolicited };
+  return { type, source: p.source, target };
 }
 
 function newMessage(type: number, source: bigint, destination: bigint, lengthBytes: number): { bytes: Uint8Array<ArrayBuffer>; view: DataView; at: number } {

@@ -209,10 +209,10 @@ export class TcpLayer implements TcpHost {
     this.#grantedBytes -= c.bufferBytes;
     if (--this.#perGuest.get(c.owner)!.nr === 0) this.#perGuest.delete(c.owner);
   }
-  /** Break the connections of one guest, or all, without a word to the guests when `isSilent`. */
-  drop(address: Address | null, isSilent: boolean): void {
+  /** Break the connections of the guests that are meant, without a word to them when `isSilent`. @param isMeant is asked with address and station */
+  drop(isMeant: (guest: Address, owner: number) => boolean, isSilent: boolean): void {
     for (const c of [...this.#table.values()]) {
-      if (address !== null && c.guestAddress !== address) continue;
+      if (!isMeant(c.guestAddress, c.owner)) continue;
       if (isSilent) c.abort();
       else c.reset();
     }

@@ -189,9 +189,9 @@ export class UdpLayer {
     return true;
   }
 
-  /** End the flows of one guest, or all. */
-  drop(guest: Address | null): void {
-    for (const flow of [...this.#flows.values()]) if (guest === null || flow.guest === guest) this.#end(flow);
-    this.#dropPeers((peer) => guest === null || peer.guest === guest);
+  /** End the flows of the guests that are meant. @param isMeant is asked with address and station, 0: not known */
+  drop(isMeant: (guest: Address, owner: number) => boolean): void {
+    for (const flow of [...this.#flows.values()]) if (isMeant(flow.guest, flow.owner)) this.#end(flow);
+    this.#dropPeers((peer) => isMeant(peer.guest, 0));
   }
 }
