@@ -17,8 +17,8 @@ import { Timer, type TimerWheel } from "./timers.ts";
 const QUEUE_FRAMES_MAX = 512;
 /** Addresses asked for at a time, packets that wait for each answer, and questions before they are given up. */
 const PENDING_MAX = 64, PENDING_FRAMES_MAX = 8, TRIES = 3, RETRY_MS = 1000;
-/** Of those that are asked for, such as two stations say they have. */
-const DOUBTED_MAX = 16;
+/** Of those that are asked for, such as two stations say they have; and how often who had one is asked whether it still has it. */
+const DOUBTED_MAX = 16, DOUBT_MS = 5000;
 const ARP = { request: 1, reply: 2 } as const;
 
 type Pending = { frames: Frame[]; nrTries: number; timer: Timer; /** not null: it had the address, and is asked whether it still has */ readonly holder: number | null };
@@ -101,8 +101,10 @@ export class Lan {
     if (this.nrForged++ < 3) this.#o.log(`${macText(mac)} speaks with ${formatAddress(address)}, which ${how} ${macText(holder)}; it is not heard`);
     return false;
   }
-  #doubt({ address, mac }: Neighbour): void {
-    if (this.#nrDoubted >= DOUBTED_MAX || this.#pending.has(address)) return;
+  #doubt(known: Neighbour): void {
+    const { address, mac } = known, nowMs = this.#o.wheel.nowMs();
+    if (this.#nrDoubted >= DOUBTED_MAX || this.#pending.has(address) || nowMs - known.doubtedMs < DOUBT_MS) return;
+    known.doubtedMs = nowMs;
     this.#nrDoubted++;
     this.#newPending(address, mac);
   }

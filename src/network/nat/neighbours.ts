@@ -4,8 +4,8 @@ import type { Address } from "./address.ts";
 /** All of a cable, and of one station: an IPv6 guest may have as many addresses as it can invent. */
 const NEIGHBOURS_MAX = 4096, PER_STATION_MAX = 256;
 
-/** An address, and who used it last. */
-export type Neighbour = { readonly address: Address; readonly mac: number; seenMs: number };
+/** An address, who used it last, and when another station last said that it has it. */
+export type Neighbour = { readonly address: Address; readonly mac: number; seenMs: number; doubtedMs: number };
 
 /** Bounded: of a station that has too many addresses the first one goes, of all of them the first that came. */
 export class Neighbours {
@@ -31,7 +31,7 @@ export class Neighbours {
     else if (this.#byAddress.size >= NEIGHBOURS_MAX) this.delete(first(this.#byAddress.values()).address);
     own = this.#byMac.get(mac);
     if (!own) this.#byMac.set(mac, own = new Set());
-    const neighbour: Neighbour = { address, mac, seenMs: nowMs };
+    const neighbour: Neighbour = { address, mac, seenMs: nowMs, doubtedMs: Number.NEGATIVE_INFINITY };
     own.add(neighbour);
     this.#byAddress.set(address, neighbour);
   }
