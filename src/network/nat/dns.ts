@@ -93,18 +93,17 @@ export class DnsForwarder {
       return this.#end(q);
     }
     this.#o.wheel.arm(q.timer, this.#o.wheel.nowMs() + TRY_MS);
+    const next = (): void => { if (q.socket === socket) this.#o.wheel.arm(q.timer, this.#o.wheel.nowMs()); };
     const socket = this.#o.outside.openUdp(resolver.address.includes(":") ? 6 : 4, {
       datagram: (bytes, address, port) => {
         if (q.socket !== socket || address !== resolver.address || port !== resolver.port || !isReplyTo(bytes, q.bytes, q.question, q.id)) return;
         this.#reply(q.p, q.port, withId(bytes, q.question.id));
         this.#end(q);
       },
-      failed: () => {
-        if (q.socket === socket) this.#o.wheel.arm(q.timer, this.#o.wheel.nowMs());
-      },
+      failed: next,
     });
     q.socket = socket;
-    socket.send(q.bytes, resolver.address, resolver.port);
+    socket.send(q.bytes, resolver.address, resolver.port, next);
   }
   #end(q: Query): void {
     if (!this.#queries.delete(q.key)) return;

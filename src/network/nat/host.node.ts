@@ -209,6 +209,7 @@ export function hostOutside(options: HostOptions = {}): Outside {
       });
     }),
     hasIpv6: () => ipv6.has,
-    resolvers: () => (resolverTexts ?? dns.getServers()).map(resolverOf).filter((r) => r !== null),
+    // Those over IPv4 first: a host that lists others may have no way to them, and DNS over TCP tries the first alone.
+    resolvers: () => (resolverTexts ?? dns.getServers()).map(resolverOf).filter((r) => r !== null).sort((a, b) => Number(net.isIPv6(a.address)) - Number(net.isIPv6(b.address))),
   };
 }

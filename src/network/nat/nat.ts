@@ -179,7 +179,7 @@ export class NatNetwork {
       return null;
     }
     if (mtu < MTU_MIN[6]) {
-      if (ipv6 !== undefined || prefix !== undefined) throw new UserError(`IPv6 wants an MTU of ${MTU_MIN[6]} at least, not ${mtu}`);
+      if ((ipv6 ?? "auto") !== "auto" || prefix !== undefined) throw new UserError(`IPv6 wants an MTU of ${MTU_MIN[6]} at least, not ${mtu}`);
       return null;
     }
     const network = prefix === undefined ? networkFor(this.subnet) : parseSubnet6(prefix), { network: first } = network;

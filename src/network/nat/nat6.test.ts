@@ -95,10 +95,10 @@ test("what the options and the policy leave of IPv6", async () => {
     return advertisements(sim).at(-1)?.routerSeconds;
   };
   assert.deepEqual(await Promise.all([lifetime({}, false), lifetime({ ipv6: "always" }, false), lifetime({ ipv6: "local" }, true), lifetime({ ipv6: "none" }, true), lifetime({ policy: ["deny 10.0.0.0/8"] }, true),
-    lifetime({ policy: ["deny any"] }, true), lifetime({ policy: ["deny fc00::/7"] }, true), lifetime({ mtu: 1000 }, true)]), [0, 1800, 0, undefined, 0, 0, 1800, undefined]);
+    lifetime({ policy: ["deny any"] }, true), lifetime({ policy: ["deny fc00::/7"] }, true), lifetime({ mtu: 1000, ipv6: "auto" }, true)]), [0, 1800, 0, undefined, 0, 0, 1800, undefined]);
   const outside = new FakeOutside(new VirtualClock());
   for (const [options, why] of [[{ prefix: "fd00::/48" }, /"fd00::\/48": guests make their addresses in a \/64/], [{ prefix: "fe80::/64" }, /no network that guests may have/], [{ prefix: "::/64" }, /no network/],
-    [{ prefix: "ff02::/64" }, /no network/], [{ prefix: "fd00::1/64" }, /bits are set/], [{ prefix: "fd00::/64", ipv6: "none" }, /without IPv6/], [{ mtu: 1000, ipv6: "auto" }, /an MTU of 1280/],
+    [{ prefix: "ff02::/64" }, /no network/], [{ prefix: "fd00::1/64" }, /bits are set/], [{ prefix: "fd00::/64", ipv6: "none" }, /without IPv6/], [{ mtu: 1000, ipv6: "always" }, /an MTU of 1280/],
     [{ forwards: ["tcp:1-[fd00::5]:22"] }, /guest "fd00::5" is not an address of a host in fd64:6f6d:7573:2::\/64/], [{ forwards: ["tcp:1-[fd64:6f6d:7573:2::1]:22"] }, /is the router's own address/],
     [{ forwards: ["tcp:1-[fd64:6f6d:7573:2::2]:22"] }, /is the router's own address/], [{ forwards: ["tcp:1-[fe80::5]:22"] }, /not an address of a host/], [{ ipv6: "none", forwards: ["tcp:1-[fd64:6f6d:7573:2::5]:22"] }, /does not have/],
   ] as [Partial<NatOptions>, RegExp][]) assert.throws(() => new NatNetwork({ outside, ...options }), why);
@@ -336,12 +336,15 @@ test("names have IPv6 addresses, the router's, one for the host's ::1 and those 
 });
 test("other names' addresses pass as the host's resolvers give them, also resolvers with an IPv6 address, over UDP and TCP", async () => {
   const { clock, outside, nat, sim, v6: own } = network(), got: string[] = [];
-  outside.resolverList = [{ address: "2001:db8::53", port: 53 }];
+  outside.resolverList = [{ address: "2001:db8::bad", port: 53 }, { address: "2001:db8::53", port: 53 }];
+  outside.noRoute.add("2001:db8::bad");
   const answerTo = (q: Uint8Array) => concat([q.subarray(0, 2), bytesOf("81800001000100000000"), q.subarray(12), bytesOf("c00c001c0001", "0000003c", "0010", hexOf(SERVER))]);
   outside.onDatagram = (bytes, address, _, back) => { if (address === "2001:db8::53") back(answerTo(bytes)); };
   sim.onUdp = (_, __, ___, data) => got.push(`${hex(data.subarray(0, 2))} ${hex(data.subarray(-16))}`);
   sim.udp(own.gateway, 53, 3000, query(0xabcd, "example.org"));
   await clock.run(10);
+  assert.deepEqual(got, [], "one that cannot be reached is passed over");
+  await clock.run(20);
   assert.deepEqual(got, [`abcd ${hexOf(SERVER)}`]);
   outside.onConnect = (s) => {
     s.events!.connected();
