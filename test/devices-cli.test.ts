@@ -74,6 +74,11 @@ test("interfaces and forwards that cannot be had are refused", async () => {
   await refuses(/"--forward": .*"tcp:many-22"/, "--forward", "tcp:many-22", vif);
   await refuses(/"--forward": .*"sctp:2222-22"/, "--forward=sctp:2222-22", vif);
   await refuses(/"--forward": Forward "tcp:2222": is not of the form protocol:\[address:\]port-port$/m, "--forward", "tcp:2222", vif);
+  await refuses(/"--forward": Forward "tcp:1-fd00::5:22": an IPv6 address stands in brackets, "\[fd00::5\]"/, "--forward", "tcp:1-fd00::5:22", vif);
+  await refuses(/Forward "tcp:\[::1\]:1-\[fd00::5\]:22": guest "fd00::5" is not an address of a host in fd64:6f6d:7573:2::\/64/, "--forward", "tcp:[::1]:1-[fd00::5]:22", vif);
+  await refuses(/Forward ".*": the guest's address is one of IPv6, which this network does not have/, "--ipv6=none", cfg('vif = ["forward=tcp:127.0.0.1:1-[fd64:6f6d:7573:2::5]:22"]'));
+  await refuses(/"--ipv6" is one of auto, always, local, none, not "maybe"/, "--ipv6", "maybe", vif);
+  await refuses(/Policy rule "deny fd00::1": an IPv6 address stands in brackets/, "--net-rules", "deny fd00::1", vif);
   const taken = createServer().listen(0, "127.0.0.1");
   await once(taken, "listening");
   const { port } = taken.address() as AddressInfo;

@@ -1,11 +1,12 @@
 /**
  * Stock Debian kernels on this process's bridges and router: their own netfront and TCP against our back ends, busybox against a server of Node's. Two guests carry all
- * checks; interfaces come and go while they run.
+ * checks, over IPv4 and IPv6; interfaces come and go while they run.
  */
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
+import { networkInterfaces } from "node:os";
 import { after, before, describe, test } from "node:test";
 import { natUplinks } from "../src/bin/uplink.ts";
 import { dom0Bind, dom0Grants } from "../src/drivers/dom0.ts";
@@ -23,11 +24,15 @@ import { Talk } from "./talk.ts";
 const sha1 = (bytes: Uint8Array): string => createHash("sha1").update(bytes).digest("hex");
 const BODY_BYTES = 20_000_000, PART_BYTES = 6_000_000, body = randomBytes(BODY_BYTES), SHA1 = sha1(body), PART_SHA1 = sha1(body.subarray(0, PART_BYTES));
 const sum = (text: string): string => text.split(" ")[0]!;
+/** Why there is no IPv6 to be tried, or false. */
+const NO_IPV6 = Object.values(networkInterfaces()).flat().some((i) => i?.address === "::1") ? false : "this computer has no IPv6 at all, not even ::1";
+/** The first bridge's IPv6 network, and what a kernel makes of its interface's address in it. */
+const HERE = "fd64:6f6d:7573:2:", v6Of = (g: number): string => `${HERE}216:3eff:fe00:${g}00`;
 /** An address of guest `g`'s interface `devid`. */
 const macOf = (g: number, devid: number): string => `00:16:3e:00:0${g}:0${devid}`;
 
 describe("Debian guests' networks", { skip: imagesMissing(), timeout: 600_000 }, () => {
-  let machine: Machine, a: Talk, b: Talk, server: Server, url: string;
+  let machine: Machine, a: Talk, b: Talk, server: Server, server6: Server, url: string;
   const told: string[] = [];
   const attach = (guest: Talk, devid: number, config: Partial<VifConfig>): Promise<void> =>
     attachVif(guest.domain.devices, machine.networks, machine.dom0, guest.domain.domid, devid, { mac: macOf(guest === a ? 1 : 2, devid), ...config }, machine.log);
@@ -46,17 +51,19 @@ describe("Debian guests' networks", { skip: imagesMissing(), timeout: 600_000 },
   }
 
   before(async () => {
-    server = createServer((_, response) => { response.setHeader("content-length", BODY_BYTES).end(body); });
+    [server, server6] = [1, 2].map(() => createServer((_, response) => { response.setHeader("content-length", BODY_BYTES).end(body); })) as [Server, Server];
+    if (!NO_IPV6) await new Promise<void>((listening) => server6.listen(0, "::1", listening));
     await new Promise<void>((listening) => server.listen(0, "127.0.0.1", listening));
     url = `http://host.domus.internal:${(server.address() as AddressInfo).port}/`;
     const log = (s: string): void => { told.push(s); }, uplinks = natUplinks({ hostAccess: true, rules: [], log });
     machine = await createMachine({ host: nodeHost(), memoryMiB: 288, nrDomains: 2, log: (s) => told.push(s), uplink: (bridge) => (bridge.name === "xenbr0" ? uplinks(bridge) : null) });
-    [a, b] = await Promise.all([1, 2].map((g) => Talk.boot(machine, { name: `net${g}`, memoryMiB: 128, vifs: [{ mac: macOf(g, 0), ...(g === 2 ? { forwards: ["tcp:127.0.0.1:0-8080"] } : {}) }] }))) as [Talk, Talk];
+    [a, b] = await Promise.all([1, 2].map((g) => Talk.boot(machine, { name: `net${g}`, memoryMiB: 128, vifs: [{ mac: macOf(g, 0), ...(g === 2 ? { forwards: ["tcp:127.0.0.1:0-8080", ...(NO_IPV6 ? [] : [`tcp:[::1]:0-[${v6Of(2)}]:8080`])] } : {}) }] }))) as [Talk, Talk];
     await b.ok("mkfifo /tmp/open");
   });
   after(async () => {
     await machine?.destroy();
     server?.close();
+    server6?.close();
   });
 
   test("guests get an address, a route and names from the router", async () => {
@@ -83,6 +90,36 @@ describe("Debian guests' networks", { skip: imagesMissing(), timeout: 600_000 },
     assert.equal(sha1(new Uint8Array(await response.arrayBuffer())), sum(await b.ok("sha1sum /tmp/g")));
   });
 
+  test("their kernels make an IPv6 address from what the router says, and find it and the names there", async () => {
+    const { isRouted } = (machine.networks.describe()[0]!.uplink as { ipv6: { isRouted: boolean } }).ipv6;
+    for (const [guest, g] of [[a, 1], [b, 2]] as const) {
+      assert.match(await guest.until("ip -6 address show dev eth0 scope global | grep -v tentative | grep inet6"), new RegExp(`inet6 ${v6Of(g)}/64`));
+      const route = await guest.ok("ip -6 route");
+      assert.match(route, new RegExp(`^${HERE}:/64 dev eth0`, "m"));
+      assert.equal(/^default via fe80::d0:aff:fe00:201 dev eth0/m.test(route), isRouted, "a way out is promised where this computer has one");
+      for (const to of [`${HERE}:1`, `${HERE}:2`, "fe80::d0:aff:fe00:201%eth0", v6Of(3 - g)]) await guest.ok(`ping6 -c 1 -W 20 ${to}`);
+      assert.match(await guest.ok("nslookup host6.domus.internal"), new RegExp(`Address(?: \\d)?:\\s+${HERE}:2`));
+    }
+    assert.notEqual((await a.run("ping6 -c 1 -W 1 2002:7f00:1::1")).code, 0);
+  });
+
+  test("over IPv6 20 MB come from the host's ::1, and a forwarded port of it leads to the guest", { skip: NO_IPV6 }, async () => {
+    const { port: at } = server6.address() as AddressInfo;
+    assert.equal(sum(await a.ok(`wget -q -O - http://host6.domus.internal:${at}/ | sha1sum`)), SHA1);
+    const { forwards } = machine.networks.describe()[0]!.uplink as { forwards: { address: string; port: number }[] }, forward = forwards.find((f) => f.address === "::1")!;
+    const response = await fetch(`http://[::1]:${forward.port}/g`);
+    assert.equal(sha1(new Uint8Array(await response.arrayBuffer())), sum(await b.ok("sha1sum /tmp/g")));
+  });
+
+  test("what IPv6 cannot reach fails at once, with a default route of the guest's own", async () => {
+    await a.ok("ip -6 route replace default via fe80::d0:aff:fe00:201 dev eth0");
+    for (const to of ["2002:7f00:1::1", "64:ff9b::7f00:1", "fec0::1"]) {
+      const begunMs = performance.now(), { out, code } = await a.run(`nc ${to} 9`);
+      assert.ok(code !== 0 && /unreachable/i.test(out), out);
+      assert.ok(performance.now() - begunMs < 30_000);
+    }
+  });
+
   test("interfaces that come while the guests run are parted by their VLANs", async () => {
     await attach(a, 1, { bridge: "lan", vlan: { access: 10 } });
     await attach(b, 1, { bridge: "lan", vlan: { access: 20 } });
@@ -98,11 +135,19 @@ describe("Debian guests' networks", { skip: imagesMissing(), timeout: 600_000 },
 
   test("a guest with ips sends from them and from no others", async () => {
     await attach(a, 2, { bridge: "guarded" });
-    await attach(b, 2, { bridge: "guarded", ips: ["192.168.2.2"] });
+    await attach(b, 2, { bridge: "guarded", ips: ["192.168.2.2", "fd00:2::2"] });
     await up(a, "eth2", "192.168.2.1");
     await up(b, "eth2", "192.168.2.2");
     assert.equal(await pings(b, "192.168.2.1"), true);
+    await a.ok("ip address add fd00:2::1/64 dev eth2");
+    await b.ok("ip address add fd00:2::2/64 dev eth2");
+    await b.until("ping6 -c 1 -W 1 fd00:2::1");
+    await b.ok("ip address del fd00:2::2/64 dev eth2; ip address add fd00:2::3/64 dev eth2");
+    await b.until("ip -6 address show dev eth2 | grep :3/64 | grep -v tentative");
+    const { ip: ip6 } = port("guarded", b, 2).counters.dropped;
+    assert.notEqual((await b.run("ping6 -c 1 -W 2 fd00:2::1")).code, 0);
     const { ip } = port("guarded", b, 2).counters.dropped;
+    assert.ok(ip > ip6);
     await b.ok("ip address flush dev eth2; ip address add 192.168.2.3/24 dev eth2; ip link set eth2 up");
     assert.equal(await pings(b, "192.168.2.1", 2), false);
     assert.ok(port("guarded", b, 2).counters.dropped.ip > ip);

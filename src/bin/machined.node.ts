@@ -23,6 +23,7 @@ import { MACHINE_OPTIONS } from "./machine/options.ts";
 import { Messages } from "./machine/messages.ts";
 import { Residents } from "./machine/residents.ts";
 import { serveUnix } from "./unix-server.ts";
+import { IPV6_CHOICES } from "../network/nat/ipv6-choice.ts";
 import { Links, natUplinks, parseLink, parseNet, tapUplinks } from "./uplink.ts";
 import { makeFolders } from "./paths.ts";
 
@@ -33,7 +34,7 @@ async function main(args: string[]): Promise<void> {
   const parsed = parseArgs(args, OWN, "machined"), option = (name: string): string => parsed.options.get(name)!;
   const folder = option("state"), events = new EventLog(), tasks = new Tasks(), messages = new Messages((line) => log("info", line));
   makeFolders(join(folder, "console"), 0o700);
-  const say = (sentence: string): void => messages.say(sentence), routers = natUplinks({ hostAccess: parsed.options.has("host-access"), rules: parsed.options.get("net-rules")?.split(",") ?? [], log: say });
+  const say = (sentence: string): void => messages.say(sentence), routers = natUplinks({ hostAccess: parsed.options.has("host-access"), ipv6: wordOption(parsed, "ipv6", IPV6_CHOICES) ?? "auto", rules: parsed.options.get("net-rules")?.split(",") ?? [], log: say });
   const net = parseNet(parsed.options.get("net") ?? "nat"), uplink = net === "none" ? undefined : net === "nat" ? routers : tapUplinks(net, routers, say);
   const link = parsed.options.has("link") ? parseLink(option("link")) : null, links = link && new Links([link], say);
   const pcpus = numberOption(parsed, "pcpus", 1, 32), memoryMiB = numberOption(parsed, "memory", 16, 4000) ?? Math.max(64, Math.min(3072, Math.floor(totalmem() / 2 ** 20 * 0.75)));

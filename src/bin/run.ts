@@ -9,6 +9,7 @@ import { planDomain } from "../toolstack/create.ts";
 import { closeDisks } from "../toolstack/disks.ts";
 import type { Domain, DomainEnd } from "../toolstack/domain.ts";
 import { parseForward } from "../network/nat/forward.ts";
+import { IPV6_CHOICES, type Ipv6Choice } from "../network/nat/ipv6-choice.ts";
 import { nodeHost } from "../toolstack/host.node.ts";
 import { createMachine, type Machine } from "../toolstack/machine.ts";
 import { ENGINES, type EngineName } from "../toolstack/pcpu-messages.ts";
@@ -37,9 +38,10 @@ export const RUN_OPTIONS: Readonly<Record<string, Option>> = {
   "console-log": { value: "DIR", help: "append what each console says to DIR/NAME.log" },
   throwaway: { help: "what guests write to their disks is kept in memory (1 GiB a disk at most) and lost at the end; images stay as they are" },
   net: { value: "KIND", help: `the way out of the guests' bridges: nat (default; a router in this process, no root needed), none, or tap:NAME[,bridge=BRIDGE]: ${DEFAULT_BRIDGE} is joined with this computer's interface NAME, in its bridge BRIDGE (wants root and the package koffi)` },
-  forward: { value: "SPEC", help: "let a port of this computer lead to the guest's first interface: tcp:2222-22, udp:0.0.0.0:5353-53; several with commas between" },
-  "host-access": { help: "guests reach this computer's 127.0.0.1 as 10.0.2.2 (host.domus.internal)" },
-  "net-rules": { value: "RULES", help: 'what guests may reach by the router, the first rule that fits: "deny 10.0.0.0/8, allow tcp any:443, deny any"' },
+  forward: { value: "SPEC", help: "let a port of this computer lead to the guest's first interface: tcp:2222-22, udp:0.0.0.0:5353-53, tcp:[::1]:8080-[fd64:6f6d:7573:2::15]:80; several with commas between" },
+  "host-access": { help: "guests reach this computer's 127.0.0.1 as 10.0.2.2 (host.domus.internal) and its ::1 as fd64:6f6d:7573:2::2 (host6.domus.internal)" },
+  "net-rules": { value: "RULES", help: 'what guests may reach by the router, the first rule that fits: "deny 10.0.0.0/8, deny fc00::/7, allow tcp any:443, deny any"; rules that deny IPv4 networks and name no IPv6 ones deny all IPv6' },
+  ipv6: { value: "KIND", help: "IPv6 in the guests' networks: auto (default; out where this computer has it), always out, local (never out: this computer and other guests alone), or none" },
   link: { value: "SPEC", help: "join a bridge with another machine's or with QEMU's guests: [BRIDGE=][listen:]unix:PATH[,qemu] or tcp:HOST:PORT; or with pages in browsers (docs/web.md): [BRIDGE=]listen:ws:HOST:PORT[,origin=URL]; nobody is asked who they are" },
   capture: { value: "FILE", help: "write what passes the bridges to FILE, as pcapng" },
   "capture-filter": { value: "TEXT", help: 'only what is meant by words like tcpdump\'s: "host 10.0.2.15 and not port 22"' },
@@ -59,7 +61,7 @@ ends it, for it lives in this command. Several domains share the output by lines
 ${optionsHelp(RUN_OPTIONS)}
 Ends with 0 when every domain powered off, 2 when a file or image is bad (nothing was started then), 3 when a guest crashed, 130 on ^C.
 `;
-export type RunOptions = { engine: EngineName; net: NetChoice; hostAccess: boolean; forwards: readonly string[]; capture?: string; captureFilter?: string; consoleLog?: string; netRules: readonly string[]; link?: string; pcpus?: number; trace: string; json?: string; profile?: string; xenstore?: string; symbols?: string; codeCache?: string; translateAfter?: number; quiet: boolean };
+export type RunOptions = { engine: EngineName; net: NetChoice; hostAccess: boolean; ipv6: Ipv6Choice; forwards: readonly string[]; capture?: string; captureFilter?: string; consoleLog?: string; netRules: readonly string[]; link?: string; pcpus?: number; trace: string; json?: string; profile?: string; xenstore?: string; symbols?: string; codeCache?: string; translateAfter?: number; quiet: boolean };
 
 /** No file a user means is larger; a device or an endless pipe in its place must not fill the memory. */
 const MAX_CFG_BYTES = 1 << 20, MAX_IMAGE_BYTES = 2 ** 31 - 1, MAX_SYMBOLS_BYTES = 1 << 28;
@@ -115,7 +117,7 @@ export const runOptions = (parsed: Parsed): RunOptions => {
   if (symbols !== undefined && profile === undefined) throw new UserError('Option "--symbols" names functions of a profile; give "--profile" too');
   if (captureFilter !== undefined && capture === undefined) throw new UserError('Option "--capture-filter" chooses what "--capture" writes; give that too');
   return {
-    engine: wordOption(parsed, "engine", ENGINES) ?? "auto", net: parseNet(parsed.options.get("net") ?? "nat"), hostAccess: parsed.options.has("host-access"),
+    engine: wordOption(parsed, "engine", ENGINES) ?? "auto", net: parseNet(parsed.options.get("net") ?? "nat"), hostAccess: parsed.options.has("host-access"), ipv6: wordOption(parsed, "ipv6", IPV6_CHOICES) ?? "auto",
     forwards: parsed.options.get("forward")?.split(",") ?? [], ...(capture === undefined ? {} : { capture }), ...(captureFilter === undefined ? {} : { captureFilter }), ...(consoleLog === undefined ? {} : { consoleLog }), netRules, ...(link === undefined ? {} : { link }), trace: parsed.options.get("trace") ?? "", quiet: parsed.options.has("quiet"),
     ...(pcpus === undefined ? {} : { pcpus }), ...(json === undefined ? {} : { json }), ...(profile === undefined ? {} : { profile }), ...(xenstore === undefined ? {} : { xenstore }), ...(symbols === undefined ? {} : { symbols }), ...(codeCache === undefined ? {} : { codeCache }), ...(translateAfter === undefined ? {} : { translateAfter }),
   };
@@ -159,7 +161,7 @@ export async function runDomains(given: readonly Runnable[], options: RunOptions
   const controller = endings();
   const told = options.quiet ? () => {} : printLine, captures = options.capture === undefined ? null : new Captures(options.capture, options.captureFilter, told);
   const links = options.link === undefined ? null : new Links([parseLink(options.link)], told);
-  const routers = options.net === "none" ? null : natUplinks({ hostAccess: options.hostAccess, rules: options.netRules, log: told });
+  const routers = options.net === "none" ? null : natUplinks({ hostAccess: options.hostAccess, ipv6: options.ipv6, rules: options.netRules, log: told });
   const makeUplink = routers && typeof options.net === "object" ? tapUplinks(options.net, routers, told) : routers;
   const host = nodeHost();
   const making = createMachine({

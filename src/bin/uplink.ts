@@ -10,6 +10,7 @@ import type { Capture, CaptureOptions } from "../network/capture.ts";
 import { parseFilter } from "../network/capture-filter.ts";
 import { captureToFile } from "../network/capture.node.ts";
 import { hostOutside } from "../network/nat/host.node.ts";
+import type { Ipv6Choice } from "../network/nat/ipv6-choice.ts";
 import { NatNetwork } from "../network/nat/nat.ts";
 import { parsePolicy } from "../network/nat/policy.ts";
 import { DEFAULT_BRIDGE, type Uplink, type UplinkMaker } from "../toolstack/networks.ts";
@@ -17,16 +18,20 @@ import { UserError } from "../base/errors.ts";
 
 /** Addresses that may be learnt behind a link. */
 const LINK_MACS = 4096;
-/** xl's `forward=` names a port of the guest's, the router's forwards name the guest too. */
+/** xl's `forward=` names a port of the guest's, perhaps with an address; the router's forwards name the guest in any case. */
 const withMac = (spec: string, mac: string): string => spec.replace(/-(\d+)$/, `-${mac}:$1`);
 
-/** A router a bridge; the first has 10.0.2.0/24, the next 10.0.3.0/24 and so on. */
-export function natUplinks(options: { readonly hostAccess: boolean; /** for parsePolicy */ readonly rules: readonly string[]; readonly log: (sentence: string) => void }): UplinkMaker {
+/** What bridges' routers have in common. */
+export type NatUplinkOptions = { readonly hostAccess: boolean; /** "auto" */ readonly ipv6?: Ipv6Choice; /** for parsePolicy */ readonly rules: readonly string[]; readonly log: (sentence: string) => void };
+/** A router a bridge; the first has 10.0.2.0/24 and fd64:6f6d:7573:2::/64, the next 10.0.3.0/24 and fd64:6f6d:7573:3::/64, and so on. */
+export function natUplinks(options: NatUplinkOptions): UplinkMaker {
   const outside = hostOutside(), policy = parsePolicy(options.rules);
   let nr = 1;
   return (bridge): Uplink => {
     if (++nr > 254) throw new UserError(`${bridge.name}: There are too many bridges for a router each`);
-    const nat = new NatNetwork({ outside, subnet: `10.0.${nr}.0/24`, hostAccess: options.hostAccess, policy, log: options.log, name: `${bridge.name}-nat`, mtu: bridge.mtuBytes });
+    const nat = new NatNetwork({
+      outside, subnet: `10.0.${nr}.0/24`, hostAccess: options.hostAccess, policy, log: options.log, name: `${bridge.name}-nat`, mtu: bridge.mtuBytes, ...(options.ipv6 === undefined ? {} : { ipv6: options.ipv6 }),
+    });
     return {
       port: nat.port,
       forward: async (spec, mac) => {

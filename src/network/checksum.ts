@@ -106,8 +106,8 @@ function transport(bytes: Uint8Array, version: 4 | 6, protocol: number, ipAt: nu
   return { version, protocol, ipAt, at, end, checksumAt: at + (isTcp ? 16 : 6) };
 }
 
-/** The sum of the pseudo header that TCP's and UDP's checksums cover (RFC 9293 3.1, RFC 8200 8.1), for a packet of `lengthBytes`. */
-export function pseudoSum(bytes: Uint8Array, t: Pick<Transport, "version" | "protocol" | "ipAt">, lengthBytes: number): number {
+/** The sum of the pseudo header that TCP's, UDP's and ICMPv6's checksums cover (RFC 9293 3.1, RFC 8200 8.1), for a packet of `lengthBytes`. */
+export function pseudoSum(bytes: Uint8Array, t: Pick<Transport, "version" | "ipAt"> & { readonly protocol: number }, lengthBytes: number): number {
   const addresses = t.version === 4 ? sumOf(bytes, t.ipAt + 12, t.ipAt + 20) : sumOf(bytes, t.ipAt + 8, t.ipAt + 40);
   return folded(addresses + t.protocol + (lengthBytes & 0xffff) + (lengthBytes >>> 16));
 }

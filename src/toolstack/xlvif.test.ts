@@ -26,11 +26,11 @@ test("the examples of xl-network-configuration(5) are read", () => {
 
 test("every key is read, those that the manual leaves out too", () => {
   const v = read("mac=0:16:3e:1:2:a, type=ioemu,gatewaydev=eth0,ip=10.0.0.2 fe80::1/64,script=/s,backend=net,vifname=web,rate=10Mb/s,devid=7,mtu=9000,vlan=10p/20,untrusted,"
-    + "forwarddev=eth1,colo_sock_mirror_id=m,forward=tcp:127.0.0.1:2222-22,forward=udp:[::1]:53-53");
+    + "forwarddev=eth1,colo_sock_mirror_id=m,forward=tcp:127.0.0.1:2222-22,forward=udp:[::1]:53-53,forward=tcp:[::1]:80-[fd00::5]:80");
   assert.deepEqual({ ...v, text: "" }, {
     place, text: "", devid: 7, mac: "00:16:3e:01:02:0a", isMacGenerated: false, bridge: null, gatewaydev: "eth0", type: "ioemu", model: null, vifname: "web", script: "/s",
     ip: ["10.0.0.2", "fe80::1/64"], backend: "net", rate: { bytesPerInterval: 62500, intervalUs: 50000 }, mtu: 9000, vlan: "10p/20", vlans: { trunk: [20], native: 10 }, trusted: false,
-    forwards: ["tcp:127.0.0.1:2222-22", "udp:[::1]:53-53"], colo: { forwarddev: "eth1", colo_sock_mirror_id: "m" }, warnings: [],
+    forwards: ["tcp:127.0.0.1:2222-22", "udp:[::1]:53-53", "tcp:[::1]:80-[fd00::5]:80"], colo: { forwarddev: "eth1", colo_sock_mirror_id: "m" }, warnings: [],
   });
 });
 
@@ -80,6 +80,10 @@ test("every fault names what is wrong", () => {
     ["vlan=x", /vlan: "x" is none of/],
     ["forward=tcp:127.0.0.1:0-22", /forward: ".*" is not tcp:HOSTADDR:HOSTPORT-GUESTPORT/],
     ["forward=127.0.0.1:1-22", /forward: ".*" is not tcp/],
+    ["forward=tcp:[::1]:1-fd00::5:22", /forward: Forward ".*": an IPv6 address stands in brackets, "\[fd00::5\]"/],
+    ["forward=tcp:[::1]:1-[fd00::5::]:22", /forward: Forward ".*": "fd00::5::" is not an IPv6 address/],
+    ["forward=tcp:::1:1-[fd00::5]:22", /forward: Forward ".*": is not of the form/],
+    ["forward=tcp:127.0.0.1:1-web:22", /forward: ".*" is neither tcp:HOSTADDR:HOSTPORT-GUESTPORT nor tcp:HOSTADDR:HOSTPORT-GUESTADDR:GUESTPORT/],
     ["bridge=a\0b", /control character/],
   ];
   for (const [text, message] of faults) assert.match(fault(() => read(text)), message, text);

@@ -2,6 +2,7 @@
  * xl's network interface specifications: `KEY=VALUE` and flags between commas.
  * @see xl-network-configuration(5); tools/xl/xl_parse.c parse_nic_config and tools/libs/util/libxlu_vif.c for what the manual leaves open
  */
+import { parseForward } from "../network/nat/forward.ts";
 import type { VlanOptions } from "../network/vlan.ts";
 import { faultAt, type Place, parseNumber, placeText, type XlValue } from "./xlcfg.ts";
 import { nearest } from "./xlkeys.ts";
@@ -41,7 +42,7 @@ export type VifSpec = {
   /** the same, read */
   readonly vlans: VlanOptions | null;
   readonly trusted: boolean;
-  /** Ours: "tcp:127.0.0.1:2222-22", host address and port, guest port; the syntax was checked */
+  /** Ours: "tcp:127.0.0.1:2222-22", host address and port, guest port, or one of the guest's addresses before it; the syntax was checked */
   readonly forwards: readonly string[];
   /** COLO's keys as they were given, `forwarddev` among them; Domus has no COLO */
   readonly colo: Readonly<Record<string, string>>;
@@ -129,9 +130,15 @@ function parseVlans(text: string): VlanOptions | string {
 }
 
 function forwardFault(text: string): string | null {
-  const [, hostPort, guestPort] = /^(?:tcp|udp):[^\s-]*:([0-9]{1,5})-([0-9]{1,5})$/.exec(text) ?? [];
+  const [, hostPort, guest, guestPort] = /^(?:tcp|udp):[^\s-]*:([0-9]{1,5})-([^\s-]*:)?([0-9]{1,5})$/.exec(text) ?? [];
   const isPort = (p: string | undefined): boolean => p !== undefined && Number(p) >= 1 && Number(p) <= 65535;
-  return isPort(hostPort) && isPort(guestPort) ? null : `"${text}" is not tcp:HOSTADDR:HOSTPORT-GUESTPORT`;
+  if (!isPort(hostPort) || !isPort(guestPort)) return `"${text}" is not tcp:HOSTADDR:HOSTPORT-GUESTPORT`;
+  if (guest === undefined) return null;
+  try {
+    return "address" in parseForward(text).target ? null : `"${text}" is neither tcp:HOSTADDR:HOSTPORT-GUESTPORT nor tcp:HOSTADDR:HOSTPORT-GUESTADDR:GUESTPORT`;
+  } catch (e) {
+    return (e as Error).message;
+  }
 }
 
 /**

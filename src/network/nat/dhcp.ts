@@ -2,9 +2,10 @@
 import { isGroup, macAt, macText } from "../address.ts";
 import { BROADCAST_MAC, contains, putMac, type Subnet } from "./address.ts";
 import type { TimerWheel } from "./timers.ts";
-import type { Packet } from "./ipv4.ts";
+import type { Packet } from "./packet.ts";
 import type { Lan } from "./lan.ts";
 import type { Leases } from "./leases.ts";
+import { Throttle } from "./throttle.ts";
 import { type Datagram, sendUdp } from "./udp.ts";
 
 /** UDP ports. RFC 2131 4.1 */
@@ -19,8 +20,8 @@ export const OPTION = {
 const MAGIC = 0x63825363, FIXED_BYTES = 240, REPLY_BYTES_MIN = 300, BROADCAST_FLAG = 0x8000;
 const FOREVER_SECONDS = 0xffffffff;
 
-/** Messages that one MAC may send: a burst, and then so many a second; and MACs that are watched. */
-const BURST = 20, PER_SECOND = 2, WATCHED_MAX = 1024;
+/** Messages that one MAC may send: a burst, and then so many a second. */
+const BURST = 20, PER_SECOND = 2;
 
 /** What the server hands out and whence. */
 export type DhcpOptions = {
@@ -68,7 +69,7 @@ export function cleanHostname(bytes: Uint8Array | undefined): string | null {
 /** Answers the guests' DHCP messages; it keeps nothing but how often each MAC asks. */
 export class DhcpServer {
   readonly #o: DhcpOptions;
-  readonly #watched = new Map<number, { tokens: number; atMs: number }>();
+  readonly #throttle = new Throttle(BURST, PER_SECOND);
   readonly counts = { nrRequests: 0, nrBad: 0, nrThrottled: 0, nrExhausted: 0, nrNaks: 0 };
 
   constructor(options: DhcpOptions) {
@@ -85,7 +86,10 @@ export class DhcpServer {
       return;
     }
     const mac = macAt(bytes, 28), ciaddr = view.getUint32(12), { leases } = this.#o;
-    if (!this.#mayAsk(mac)) return;
+    if (!this.#throttle.may(mac, this.#o.wheel.nowMs())) {
+      this.counts.nrThrottled++;
+      return;
+    }
     this.counts.nrRequests++;
     const addressOption = (code: number): number => {
       const value = options.get(code);
@@ -123,22 +127,6 @@ export class DhcpServer {
       default:
         this.counts.nrBad++;
     }
-  }
-  #mayAsk(mac: number): boolean {
-    const nowMs = this.#o.wheel.nowMs();
-    let w = this.#watched.get(mac);
-    if (!w) {
-      if (this.#watched.size >= WATCHED_MAX) this.#watched.delete(this.#watched.keys().next().value!);
-      this.#watched.set(mac, w = { tokens: BURST, atMs: nowMs });
-    }
-    w.tokens = Math.min(BURST, w.tokens + ((nowMs - w.atMs) * PER_SECOND) / 1000);
-    w.atMs = nowMs;
-    if (w.tokens < 1) {
-      this.counts.nrThrottled++;
-      return false;
-    }
-    w.tokens--;
-    return true;
   }
 
   #reply(p: Packet, request: DataView, asked: ReadonlyMap<number, Uint8Array>, mac: number, type: number, address: number): void {

@@ -1,7 +1,7 @@
 /** DNS messages (RFC 1035) as far as a forwarder reads and writes them: the header, one question, answers of its own. */
 
 /** Types. IANA DNS parameters */
-export const DNS_TYPE = { A: 1, PTR: 12, ANY: 255 } as const;
+export const DNS_TYPE = { A: 1, PTR: 12, AAAA: 28, ANY: 255 } as const;
 /** Response codes. */
 export const RCODE = { NOERROR: 0, FORMERR: 1, SERVFAIL: 2, NXDOMAIN: 3, NOTIMP: 4 } as const;
 const QR = 0x8000, OPCODE_MASK = 0x7800, AA = 0x0400, RD = 0x0100, RA = 0x0080, CLASS_IN = 1;

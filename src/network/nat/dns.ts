@@ -1,8 +1,9 @@
 /** The DNS forwarder on the gateway's address: names of this network are answered here, all others by the host's resolvers, over UDP and TCP. */
-import { parseIpv4 } from "../address.ts";
+import { type Address, putIpv6 } from "./address.ts";
 import { Timer, type TimerWheel } from "./timers.ts";
 import { type Answer, DNS_TYPE, encodeName, isReplyTo, type Question, RCODE, readQuery, withId, writeReply } from "./dns-message.ts";
-import type { Packet } from "./ipv4.ts";
+import { addressOfReverse, type Names } from "./names.ts";
+import type { Packet } from "./packet.ts";
 import type { Lan } from "./lan.ts";
 import type { Outside, OutsideStream, OutsideUdp, StreamEvents, StreamFault } from "./outside.ts";
 import { type Datagram, sendUdp } from "./udp.ts";
@@ -10,12 +11,12 @@ import { type Datagram, sendUdp } from "./udp.ts";
 export const DNS_PORT = 53; // RFC 1035 4.2
 const QUERIES_MAX = 256, QUERIES_PER_GUEST_MAX = 64, TRY_MS = 2500, TRIES_MAX = 4, OWN_TTL_SECONDS = 10, HELD_COST_BYTES = 512;
 
-/** The names of a network. */
-export interface Names {
-  /** @param name lower case, without a dot at the end @returns its address; null: the name is ours and nobody has it; undefined: not ours */
-  addressOf(name: string): number | null | undefined;
-  /** @returns the name; null: the address is ours and has none; undefined: not ours */
-  nameOf(address: number): string | null | undefined;
+/** An address as an answer. */
+function answerOf(address: Address): Answer {
+  const rdata = new Uint8Array(typeof address === "number" ? 4 : 16), view = new DataView(rdata.buffer);
+  if (typeof address === "number") view.setUint32(0, address);
+  else putIpv6(view, 0, address);
+  return { type: typeof address === "number" ? DNS_TYPE.A : DNS_TYPE.AAAA, rdata };
 }
 /** What the forwarder is made over. */
 export type DnsOptions = { readonly lan: Lan; readonly wheel: TimerWheel; readonly outside: Outside; readonly names: Names; readonly random: () => number };
@@ -27,6 +28,7 @@ type Query = { readonly key: string; readonly bytes: Uint8Array; readonly questi
 export class DnsForwarder {
   readonly #o: DnsOptions;
   readonly #queries = new Map<string, Query>();
+  /** by station */
   readonly #perGuest = new Map<number, number>();
   readonly counts = { nrQueries: 0, nrOwn: 0, nrForwarded: 0, nrFailed: 0, nrDropped: 0 };
 
@@ -50,15 +52,13 @@ export class DnsForwarder {
   }
   #own(q: Question): Answer[] | null | undefined {
     const { names } = this.#o;
-    if (q.name.endsWith(".in-addr.arpa")) {
-      const address = parseIpv4(q.name.slice(0, -13).split(".").reverse().join(".")), name = address === null ? undefined : names.nameOf(address);
-      if (name === undefined || name === null) return name;
-      return q.type === DNS_TYPE.PTR || q.type === DNS_TYPE.ANY ? [{ type: DNS_TYPE.PTR, rdata: encodeName(name) }] : [];
+    const reverse = addressOfReverse(q.name), isAsked = ({ type }: Answer): boolean => q.type === type || q.type === DNS_TYPE.ANY;
+    if (reverse !== null) {
+      const name = names.nameOf(reverse);
+      return name === undefined || name === null ? name : [{ type: DNS_TYPE.PTR, rdata: encodeName(name) }].filter(isAsked);
     }
-    const address = names.addressOf(q.name);
-    if (address === undefined || address === null) return address;
-    const rdata = Uint8Array.of(address >>> 24, address >>> 16, address >>> 8, address);
-    return q.type === DNS_TYPE.A || q.type === DNS_TYPE.ANY ? [{ type: DNS_TYPE.A, rdata }] : [];
+    const addresses = names.addressesOf(q.name);
+    return addresses === undefined || addresses === null ? addresses : addresses.map(answerOf).filter(isAsked);
   }
 
   /** A guest's datagram to port 53. */
@@ -66,7 +66,7 @@ export class DnsForwarder {
     const bytes = p.bytes.subarray(d.from, d.to), answer = this.answer(bytes);
     if (answer === null) return;
     if (answer instanceof Uint8Array) return this.#reply(p, d.sourcePort, answer);
-    const key = `${p.source} ${d.sourcePort} ${answer.id}`, nrOfGuest = this.#perGuest.get(p.source) ?? 0;
+    const key = `${p.source} ${d.sourcePort} ${answer.id}`, nrOfGuest = this.#perGuest.get(p.mac) ?? 0;
     if (this.#queries.has(key)) return;
     if (this.#queries.size >= QUERIES_MAX || nrOfGuest >= QUERIES_PER_GUEST_MAX) {
       this.counts.nrDropped++;
@@ -75,7 +75,7 @@ export class DnsForwarder {
     const id = this.#o.random() & 0xffff;
     const query: Query = { key, bytes: withId(bytes, id), question: answer, id, p, port: d.sourcePort, nrTries: 0, socket: null, timer: new Timer(() => this.#try(query)) };
     this.#queries.set(key, query);
-    this.#perGuest.set(p.source, nrOfGuest + 1);
+    this.#perGuest.set(p.mac, nrOfGuest + 1);
     this.counts.nrForwarded++;
     this.#try(query);
   }
@@ -93,24 +93,23 @@ export class DnsForwarder {
       return this.#end(q);
     }
     this.#o.wheel.arm(q.timer, this.#o.wheel.nowMs() + TRY_MS);
-    const socket = this.#o.outside.openUdp({
+    const next = (): void => { if (q.socket === socket) this.#o.wheel.arm(q.timer, this.#o.wheel.nowMs()); };
+    const socket = this.#o.outside.openUdp(resolver.address.includes(":") ? 6 : 4, {
       datagram: (bytes, address, port) => {
         if (q.socket !== socket || address !== resolver.address || port !== resolver.port || !isReplyTo(bytes, q.bytes, q.question, q.id)) return;
         this.#reply(q.p, q.port, withId(bytes, q.question.id));
         this.#end(q);
       },
-      failed: () => {
-        if (q.socket === socket) this.#o.wheel.arm(q.timer, this.#o.wheel.nowMs());
-      },
+      failed: next,
     });
     q.socket = socket;
-    socket.send(q.bytes, resolver.address, resolver.port);
+    socket.send(q.bytes, resolver.address, resolver.port, next);
   }
   #end(q: Query): void {
     if (!this.#queries.delete(q.key)) return;
-    const nr = (this.#perGuest.get(q.p.source) ?? 1) - 1;
-    if (nr > 0) this.#perGuest.set(q.p.source, nr);
-    else this.#perGuest.delete(q.p.source);
+    const nr = (this.#perGuest.get(q.p.mac) ?? 1) - 1;
+    if (nr > 0) this.#perGuest.set(q.p.mac, nr);
+    else this.#perGuest.delete(q.p.mac);
     this.#o.wheel.disarm(q.timer);
     q.socket?.close();
     q.socket = null;

@@ -101,7 +101,10 @@ test("a guest that reads slowly holds the answer up", async () => {
 test("other ports than 80 are refused, and names have the one address", async () => {
   const { seen, until } = open(fetch, 443);
   await until(() => seen.closed === "refused");
-  const outside = fetchOutside({ base }), [at] = outside.resolvers(), query = Uint8Array.of(1, 2, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 0x61, 2, 0x64, 0x65, 0, 0, 1, 0, 1);
-  const reply = await new Promise<Uint8Array>((got) => { outside.openUdp({ datagram: got, failed: assert.fail }).send(query, at!.address, at!.port); });
+  const outside = fetchOutside({ base });
+  assert.equal(await new Promise((closed) => { outside.connectTcp("2001:db8::1", 80, { connected: () => assert.fail(), data: () => assert.fail(), drained: () => {}, ended: () => {}, closed }); }), "unreachable", "IPv6 has no way out of a page");
+  assert.equal(outside.hasIpv6(), false);
+  const [at] = outside.resolvers(), query = Uint8Array.of(1, 2, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 0x61, 2, 0x64, 0x65, 0, 0, 1, 0, 1);
+  const reply = await new Promise<Uint8Array>((got) => { outside.openUdp(4, { datagram: got, failed: assert.fail }).send(query, at!.address, at!.port); });
   assert.deepEqual([...reply.subarray(-4)], [198, 18, 0, 80]);
 });

@@ -175,7 +175,11 @@ export function fetchOutside(options: FetchOptions): Outside {
   const dead: OutsideStream = { unsentBytes: 0, write: () => {}, end: () => {}, abort: () => {}, pause: () => {}, resume: () => {} };
   const none = async (): Promise<never> => { throw new UserError("A page cannot listen: ports of this computer do not lead to its guests"); };
   return {
-    connectTcp: (_address, port, events) => {
+    connectTcp: (address, port, events) => {
+      if (address.includes(":")) {
+        queueMicrotask(() => events.closed("unreachable"));
+        return dead;
+      }
       if (port !== 80 || nrStreams >= STREAMS_MAX) {
         queueMicrotask(() => events.closed(port === 80 ? "timeout" : "refused"));
         return dead;
@@ -183,7 +187,8 @@ export function fetchOutside(options: FetchOptions): Outside {
       nrStreams++;
       return new FetchStream(options, events, () => { nrStreams--; });
     },
-    openUdp: resolver,
+    openUdp: (_version, events) => resolver(events),
+    hasIpv6: () => false,
     listenTcp: none,
     bindUdp: none,
     resolvers: () => [RESOLVER],

@@ -114,6 +114,10 @@ export class FakeOutside implements Outside {
   accepts = new Map<string, (stream: OutsideStream) => StreamEvents | null>();
   boundUdp = new Map<string, DatagramEvents>();
   sentByBound: { bytes: Uint8Array; address: string; port: number }[] = [];
+  /** has IPv6 to the world */
+  isIpv6 = true;
+  /** datagrams to these addresses find no way */
+  readonly noRoute = new Set<string>();
   resolverList = [{ address: "192.0.2.53", port: 53 }];
   nrUdpOpen = 0;
 
@@ -133,12 +137,17 @@ export class FakeOutside implements Outside {
     });
     return stream;
   }
-  openUdp(events: DatagramEvents) {
+  hasIpv6() {
+    return this.isIpv6;
+  }
+  openUdp(version: 4 | 6, events: DatagramEvents) {
     let isOpen = true;
     this.nrUdpOpen++;
     return {
-      send: (bytes: Uint8Array, address: string, port: number) => {
-        this.clock.after(0.1, () => this.onDatagram(bytes, address, port, (b, a = address, p = port) => {
+      send: (bytes: Uint8Array, address: string, port: number, unreachable?: () => void) => {
+        if (address.includes(":") !== (version === 6)) throw new Error(`A datagram to ${address} from a socket for IPv${version}`);
+        if (this.noRoute.has(address)) this.clock.after(0.1, () => unreachable?.());
+        else this.clock.after(0.1, () => this.onDatagram(bytes, address, port, (b, a = address, p = port) => {
           if (isOpen) events.datagram(b, a, p);
         }));
       },

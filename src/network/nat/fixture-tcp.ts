@@ -1,4 +1,5 @@
 /** For tests: a TCP that shares nothing with the router's. It goes back to the first byte when its timer runs out, and knows no congestion. */
+import type { Address } from "./address.ts";
 import type { SimGuest } from "./fixture.ts";
 
 const FIN = 1, SYN = 2, RST = 4, ACK = 16, RTO_MS = 300;
@@ -7,7 +8,7 @@ const FIN = 1, SYN = 2, RST = 4, ACK = 16, RTO_MS = 300;
 export class SimTcp {
   readonly guest: SimGuest;
   readonly port: number;
-  readonly remote: number;
+  readonly remote: Address;
   readonly remotePort: number;
   state: "opening" | "open" | "closed" = "opening";
   /** how it ended, or null */
@@ -31,23 +32,25 @@ export class SimTcp {
   #peerShift = 0;
   #ownShift: number;
   #peerMss = 536;
+  readonly #ownMss: number;
   rcvNxt = 0;
   readonly #early = new Map<number, Uint8Array>();
   #cancelTimer: (() => void) | null = null;
 
-  constructor(guest: SimGuest, port: number, remote: number, remotePort: number, isActive: boolean) {
+  constructor(guest: SimGuest, port: number, remote: Address, remotePort: number, isActive: boolean) {
     this.guest = guest;
     this.port = port;
     this.remote = remote;
     this.remotePort = remotePort;
     this.isActive = isActive;
+    this.#ownMss = guest.mss - (typeof remote === "bigint" ? 20 : 0);
     this.#iss = this.#una = this.#nxt = Math.floor(guest.random() * 2 ** 32) | 0;
     this.#ownShift = guest.options.shift ?? 4;
     if (isActive) this.#syn();
   }
   #syn(): void {
     this.#nxt = (this.#iss + 1) | 0;
-    this.#send(this.isActive ? SYN : SYN | ACK, this.#iss, new Uint8Array(0), [2, 4, this.guest.mss >>> 8, this.guest.mss & 255, 1, 3, 3, this.#ownShift]);
+    this.#send(this.isActive ? SYN : SYN | ACK, this.#iss, new Uint8Array(0), [2, 4, this.#ownMss >>> 8, this.#ownMss & 255, 1, 3, 3, this.#ownShift]);
     this.#timer();
   }
   #timer(): void {

@@ -1,10 +1,11 @@
 /** Flows by their four numbers: a hash table with chains, so that a packet finds its flow without an object or string being made. */
+import type { Address } from "./address.ts";
 
 /** Both ends of a flow: the guest's, and the one that the guest believes to be speaking with. */
 export type Flow<T> = {
-  readonly guestAddress: number;
+  readonly guestAddress: Address;
   readonly guestPort: number;
-  readonly remoteAddress: number;
+  readonly remoteAddress: Address;
   readonly remotePort: number;
   /** the table's: the next one with the same hash */
   chained: T | null;
@@ -14,6 +15,14 @@ function mixed(h: number, word: number, seed: number): number {
   h = Math.imul(h ^ word, 0x9e3779b1);
   h = Math.imul(h ^ (h >>> 15), 0x85ebca6b) ^ seed;
   return h ^ (h >>> 13);
+}
+const halves = new BigUint64Array(2), words = new Uint32Array(halves.buffer);
+/** An IPv6 address with all its bits: guests choose peers, and those that share some bits are at hand. */
+function mixedAddress(h: number, address: Address, seed: number): number {
+  if (typeof address === "number") return mixed(h, address, seed);
+  halves[0] = address;
+  halves[1] = address >> 64n;
+  return mixed(mixed(mixed(mixed(h, words[0]!, seed), words[1]!, seed), words[2]!, seed), words[3]!, seed);
 }
 
 /** Finds, adds and deletes in constant time; grows with its flows. */
@@ -26,11 +35,11 @@ export class FlowTable<T extends Flow<T>> {
   constructor(seed: number) {
     this.#seed = seed | 0;
   }
-  #hash(guestAddress: number, guestPort: number, remoteAddress: number, remotePort: number): number {
+  #hash(guestAddress: Address, guestPort: number, remoteAddress: Address, remotePort: number): number {
     const seed = this.#seed;
-    return mixed(mixed(mixed(seed, guestAddress, seed), remoteAddress, seed), (guestPort << 16) | remotePort, seed) & (this.#heads.length - 1);
+    return mixed(mixedAddress(mixedAddress(seed, guestAddress, seed), remoteAddress, seed), (guestPort << 16) | remotePort, seed) & (this.#heads.length - 1);
   }
-  get(guestAddress: number, guestPort: number, remoteAddress: number, remotePort: number): T | null {
+  get(guestAddress: Address, guestPort: number, remoteAddress: Address, remotePort: number): T | null {
     let flow: T | null = this.#heads[this.#hash(guestAddress, guestPort, remoteAddress, remotePort)] ?? null;
     for (; flow; flow = flow.chained) {
       if (flow.guestAddress === guestAddress && flow.guestPort === guestPort && flow.remoteAddress === remoteAddress && flow.remotePort === remotePort) return flow;

@@ -3,6 +3,7 @@ import { createHash } from "node:crypto";
 import dgram from "node:dgram";
 import { once } from "node:events";
 import net from "node:net";
+import { networkInterfaces } from "node:os";
 import test from "node:test";
 import { hostOutside } from "./host.node.ts";
 import type { OutsideStream, StreamEvents, StreamFault } from "./outside.ts";
@@ -32,8 +33,10 @@ function network(options: Partial<NatOptions> = {}, resolvers?: string[]) {
 async function until(what: () => boolean): Promise<void> {
   while (!what()) await new Promise((resolve) => setTimeout(resolve, 2));
 }
-async function listening(server: net.Server): Promise<number> {
-  server.listen(0, "127.0.0.1");
+/** Why there is no IPv6 to be tried here, or false. */
+const NO_IPV6 = Object.values(networkInterfaces()).flat().some((i) => i?.address === "::1") ? false : "this computer has no IPv6 at all, not even ::1";
+async function listening(server: net.Server, address = "127.0.0.1"): Promise<number> {
+  server.listen(0, address);
   await once(server, "listening");
   return (server.address() as net.AddressInfo).port;
 }
@@ -171,4 +174,79 @@ test("without hostAccess a guest does not reach the host's loopback", async () =
   assert.equal(await new Promise((resolve) => server.getConnections((_, n) => resolve(n))), 0);
   nat.close();
   server.close();
+});
+
+test("over IPv6 a guest and an echo server on the host's ::1 exchange 20 MB, both ways at once, whole", { skip: NO_IPV6 }, async () => {
+  const server = net.createServer({ allowHalfOpen: true }, (s) => s.pipe(s)), port = await listening(server, "::1"), { nat, sim } = network(), payload = randomBytes(5, 1 << 20), nrRounds = 20;
+  const tcp = sim.connectTcp(nat.v6!.host, port);
+  let sent = 0;
+  const sendMore = (): void => {
+    if (sent < nrRounds && tcp.unsentBytes < 1 << 20) {
+      tcp.write(payload.subarray(0, payload.length));
+      if (++sent === nrRounds) tcp.close();
+    }
+  };
+  sendMore();
+  tcp.onData = sendMore;
+  await until(() => tcp.end !== null);
+  assert.deepEqual([tcp.receivedBytes, sha(tcp.received), tcp.end, sim.broken], [nrRounds * payload.length, sha(Array.from({ length: nrRounds }, () => payload)), "closed", []]);
+  nat.close();
+  server.close();
+});
+test("ports of ::1 and 127.0.0.1 lead to a guest's addresses of both families, TCP and UDP", { skip: NO_IPV6 }, async () => {
+  const guest = "fd64:6f6d:7573:2:16:3eff:fe00:1", { nat, sim } = network({ forwards: [`tcp:[::1]:0-[${guest}]:22`, `tcp:0-[${guest}]:22`, "tcp:[::1]:0-10.0.2.15:22", `udp:[::1]:0-[${guest}]:9`, "udp:[::1]:0-10.0.2.15:9"] });
+  await nat.start();
+  sim.listening.set(22, (tcp: SimTcp) => { tcp.onData = (b) => tcp.write(b); });
+  sim.onUdp = (source, sourcePort, port, data) => sim.udp(source, sourcePort, port, Uint8Array.from(data, (b) => b + 1));
+  for (const { text, address, port } of nat.forwards) {
+    if (text.startsWith("tcp")) {
+      const client = net.connect(port, address);
+      client.write("hello");
+      assert.equal(String((await once(client, "data"))[0]), "hello", text);
+      client.destroy();
+    } else {
+      const client = dgram.createSocket("udp6");
+      client.send("abc", port, address);
+      assert.equal(String((await once(client, "message"))[0]), "bcd", text);
+      client.close();
+    }
+  }
+  nat.close();
+});
+test("datagrams go to the host's ::1 and back, and names to a resolver there", { skip: NO_IPV6 }, async () => {
+  const server = dgram.createSocket("udp6"), heard: string[] = [];
+  server.on("message", (b, from) => { server.send(b[2] === 1 ? Buffer.concat([b.subarray(0, 2), Buffer.from([0x81, 0x80]), b.subarray(4)]) : b, from.port, from.address); });
+  server.bind(0, "::1");
+  await once(server, "listening");
+  const { port } = server.address(), { nat, sim } = network({}, [`[::1]:${port}`]);
+  sim.onUdp = (source, sourcePort, to, data) => { heard.push(`${source === nat.v6!.host} ${sourcePort} ${to} ${data.length}`); };
+  sim.udp(nat.v6!.host, port, 3000, new TextEncoder().encode("ping"));
+  await until(() => heard.length === 1);
+  sim.udp(nat.v6!.gateway, 53, 3001, Uint8Array.from([0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 97, 4, 116, 101, 115, 116, 0, 0, 28, 0, 1]));
+  await until(() => heard.length === 2);
+  assert.deepEqual(heard, [`true ${port} 3000 4`, "false 53 3001 24"]);
+  server.close();
+  nat.close();
+});
+test("no IPv6 address leads a guest to the host's loopback but the alias, and that only with hostAccess", { skip: NO_IPV6 }, async () => {
+  const six = net.createServer(), port = await listening(six, "::"), { nat, sim } = network({ hostAccess: false });
+  const addresses = [nat.v6!.host, nat.v6!.gateway, 0n, 1n, 0xffff_7f00_0001n, 0x7f00_0001n, 0x64_ff9bn << 96n | 0x7f00_0001n, 0x2002_7f00_0001n << 80n | 1n, 0xfe80n << 112n | 1n, 0xff02n << 112n | 1n];
+  const tries = addresses.slice(0, -1).map((to) => sim.connectTcp(to, port)), toGroup = sim.connectTcp(addresses.at(-1)!, port);
+  await until(() => tries.every((t) => t.end !== null));
+  toGroup.abort();
+  assert.equal(await new Promise((resolve) => six.getConnections((_, n) => resolve(n))), 0);
+  nat.close();
+  six.close();
+});
+test("the host is asked whether it has a way out over IPv6, and what it cannot reach is unreachable at once", { skip: NO_IPV6 }, async () => {
+  const outside = hostOutside();
+  outside.hasIpv6();
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  const hasGlobal = Object.values(networkInterfaces()).flat().some((i) => i && !i.internal && /^[23]/.test(i.address) && i.family === "IPv6");
+  if (!hasGlobal) assert.equal(outside.hasIpv6(), false, "without an address of the world's there is no way out");
+  const { told, events } = recorder();
+  // No kernel has a way by TCP to a group.
+  outside.connectTcp("ff0e::1", 9, events);
+  await until(() => told.length > 0);
+  assert.deepEqual(told, ["closed unreachable"]);
 });

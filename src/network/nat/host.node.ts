@@ -23,15 +23,44 @@ export type HostOptions = {
 function faultOf(error: NodeJS.ErrnoException | null): StreamFault {
   switch (error?.code) {
     case "ECONNREFUSED": return "refused";
-    case "EHOSTUNREACH": case "ENETUNREACH": case "EADDRNOTAVAIL": case "EACCES": case "EPERM": return "unreachable";
+    case "EHOSTUNREACH": case "ENETUNREACH": case "EADDRNOTAVAIL": case "EAFNOSUPPORT": case "EACCES": case "EPERM": return "unreachable";
     case "ETIMEDOUT": return "timeout";
     default: return "reset";
   }
 }
-/** "1.2.3.4" or "1.2.3.4:53"; a resolver with an IPv6 address is passed over */
+/** "1.2.3.4" or "1.2.3.4:53", "2001:db8::53" or "[2001:db8::53]:53", as node:dns writes them, and as datagrams' senders are written */
 function resolverOf(text: string): { address: string; port: number } | null {
-  const m = /^(\d+\.\d+\.\d+\.\d+)(?::(\d+))?$/.exec(text);
-  return m ? { address: m[1]!, port: Number(m[2] ?? 53) } : null;
+  if (net.isIPv6(text)) return { address: text, port: 53 };
+  const m = /^(?:(\d+\.\d+\.\d+\.\d+)|\[([^\]]+)\])(?::(\d+))?$/.exec(text);
+  return m ? { address: (m[1] ?? m[2])!, port: Number(m[3] ?? 53) } : null;
+}
+
+/** Somewhere in the world: nothing is sent there. */
+const WORLD = { address: "2000::1", port: 53 } as const;
+const LOOK_MS = 10_000;
+/**
+ * Whether the kernel would send to the world over IPv6, and from an address that the world can answer: connect(2) of a datagram socket asks its routes and sends nothing.
+ * Hosts with private addresses and a translator of their own are not found so.
+ */
+class Ipv6Look {
+  #has = false;
+  #atMs = Number.NEGATIVE_INFINITY;
+  /** What the last look found; a new one is begun where that was long ago. */
+  get has(): boolean {
+    if (performance.now() - this.#atMs > LOOK_MS) this.#look();
+    return this.#has;
+  }
+  #look(): void {
+    const socket = dgram.createSocket("udp6"), found = (has: boolean): void => {
+      this.#has = has;
+      socket.close();
+    };
+    this.#atMs = performance.now();
+    socket.unref();
+    socket.once("error", () => found(false));
+    socket.once("connect", () => found(/^(?!2002:|2001:(?:0:|:))[23]/.test(socket.address().address)));
+    socket.connect(WORLD.port, WORLD.address);
+  }
 }
 
 class HostStream implements OutsideStream {
@@ -103,11 +132,14 @@ class HostUdp implements OutsideUdp {
       events.failed(e.message);
     });
   }
-  send(bytes: Uint8Array, address: string, port: number): void {
+  send(bytes: Uint8Array, address: string, port: number, unreachable?: () => void): void {
     if (this.#isClosed || this.#nrQueued >= DATAGRAMS_QUEUED_MAX) return;
     this.#nrQueued++;
-    // What cannot be sent (too long, no way there) is lost, like any datagram.
-    this.#socket.send(bytes, port, address, () => { this.#nrQueued--; });
+    // What cannot be sent is lost, like any datagram.
+    this.#socket.send(bytes, port, address, (error) => {
+      this.#nrQueued--;
+      if (error && faultOf(error) === "unreachable") unreachable?.();
+    });
   }
   close(): void {
     if (this.#isClosed) return;
@@ -125,7 +157,7 @@ export function hostOutside(options: HostOptions = {}): Outside {
     return socket;
   };
   const lost: OutsideUdp = { send: () => {}, close: () => {} };
-  const resolverTexts = options.resolvers;
+  const resolverTexts = options.resolvers, ipv6 = new Ipv6Look();
 
   return {
     connectTcp(address, port, events) {
@@ -137,12 +169,12 @@ export function hostOutside(options: HostOptions = {}): Outside {
       }
       const limit = setTimeout(() => socket.destroy(Object.assign(new Error("No answer"), { code: "ETIMEDOUT" })), CONNECT_MS);
       socket.once("connect", () => clearTimeout(limit)).once("close", () => clearTimeout(limit));
-      socket.connect({ host: address, port, family: 4 });
+      socket.connect({ host: address, port, family: net.isIPv6(address) ? 6 : 4 });
       return stream;
     },
-    openUdp(events) {
+    openUdp(version, events) {
       if (nrSockets >= SOCKETS_MAX) return lost;
-      const socket = counted(dgram.createSocket("udp4")), udp = new HostUdp(socket, events);
+      const socket = counted(dgram.createSocket(version === 4 ? { type: "udp4" } : { type: "udp6", ipv6Only: true })), udp = new HostUdp(socket, events);
       socket.bind(0);
       return udp;
     },
@@ -176,6 +208,8 @@ export function hostOutside(options: HostOptions = {}): Outside {
         resolve({ address: at.address, port: at.port, send: (b, a, p) => udp.send(b, a, p), close: () => udp.close() });
       });
     }),
-    resolvers: () => (resolverTexts ?? dns.getServers()).map(resolverOf).filter((r) => r !== null),
+    hasIpv6: () => ipv6.has,
+    // Those over IPv4 first: a host that lists others may have no way to them, and DNS over TCP tries the first alone.
+    resolvers: () => (resolverTexts ?? dns.getServers()).map(resolverOf).filter((r) => r !== null).sort((a, b) => Number(net.isIPv6(a.address)) - Number(net.isIPv6(b.address))),
   };
 }

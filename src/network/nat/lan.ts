@@ -1,44 +1,48 @@
 /**
- * The guests' side of the router as a station on their Ethernet: ARP (RFC 826), who lives where, and frames out, which wait when the peer is full.
+ * The guests' side of the router as a station on their Ethernet: who lives where, by ARP (RFC 826) and neighbour solicitations (RFC 4861 7), and frames out, which wait when the
+ * peer is full.
  */
 import { ETHERTYPE } from "../checksum.ts";
 import { suited } from "../offload.ts";
 import type { Frame, Gso, Port } from "../port.ts";
-import { isGroup, macAt, macText } from "../address.ts";
-import { BROADCAST_MAC, contains, formatIpv4, putMac, type Subnet } from "./address.ts";
-import { fragmented } from "./ipv4.ts";
+import { ipv4At, isGroup, macAt, macText } from "../address.ts";
+import { type Address, BROADCAST_MAC, contains, formatAddress, ipv6At, isLinkLocal, macOf, macOfGroup, putMac, solicitedNode } from "./address.ts";
+import { newSolicitation } from "./nd-message.ts";
+import { type Neighbour, Neighbours } from "./neighbours.ts";
+import { type Own, isOwn } from "./own.ts";
+import { ETHER_BYTES, fragmented } from "./packet.ts";
 import { Timer, type TimerWheel } from "./timers.ts";
 
 /** Frames that wait for a full peer; beyond it they are lost, as on any wire. TCP stops at the first. */
 const QUEUE_FRAMES_MAX = 512;
-const NEIGHBOURS_MAX = 4096;
-/** Addresses asked for by ARP at a time, packets that wait for each answer, and questions before they are given up. */
-const PENDING_MAX = 64, PENDING_FRAMES_MAX = 8, ARP_TRIES = 3, ARP_RETRY_MS = 1000;
+/** Addresses asked for at a time, packets that wait for each answer, and questions before they are given up. */
+const PENDING_MAX = 64, PENDING_FRAMES_MAX = 8, TRIES = 3, RETRY_MS = 1000;
+/** Of those that are asked for, such as two stations say they have; and how often who had one is asked whether it still has it. */
+const DOUBTED_MAX = 16, DOUBT_MS = 5000;
 const ARP = { request: 1, reply: 2 } as const;
 
-type Pending = { frames: Frame[]; nrTries: number; timer: Timer };
+type Pending = { frames: Frame[]; nrTries: number; timer: Timer; /** not null: it had the address, and is asked whether it still has */ readonly holder: number | null };
 
 /** What the router above wants to know and says. */
 export type LanOptions = {
-  readonly subnet: Subnet;
+  readonly own: Own;
   readonly mac: number;
   readonly mtu: number;
-  /** addresses that are the router's */
-  readonly own: readonly number[];
-  /** answer for addresses of the subnet where nobody is known, too */
+  /** answer for addresses of the networks where nobody is known, too */
   readonly answersForAbsent: boolean;
   readonly wheel: TimerWheel;
   readonly port: Port;
   /** the MAC that has an address by DHCP */
-  readonly holderOf: (address: number) => number | undefined;
+  readonly holderOf: (address: Address) => number | undefined;
   readonly log: (sentence: string) => void;
 };
 
 /** The station: its neighbours, its questions, its queue. */
 export class Lan {
   readonly #o: LanOptions;
-  readonly #neighbours = new Map<number, { mac: number; seenMs: number }>();
-  readonly #pending = new Map<number, Pending>();
+  readonly #neighbours = new Neighbours();
+  readonly #pending = new Map<Address, Pending>();
+  #nrDoubted = 0;
   #queue: Frame[] = [];
   #queueHead = 0;
   #isDraining = false;
@@ -46,10 +50,10 @@ export class Lan {
   /** told when the queue has run empty */
   onRoom: () => void = () => {};
   /** told of an address that nobody answered for */
-  onAbsent: (address: number) => void = () => {};
+  onAbsent: (address: Address) => void = () => {};
   nrLost = 0;
   nrSent = 0;
-  /** frames whose sender used an address that is leased to another */
+  /** frames whose sender used an address that is another's */
   nrForged = 0;
 
   constructor(options: LanOptions) {
@@ -70,48 +74,59 @@ export class Lan {
     return this.#neighbours.size;
   }
 
-  /** Note that `address` lives at `mac`. @returns false when it is leased to another: what came is not to be believed */
-  learn(address: number, mac: number): boolean {
-    const s = this.#o.subnet;
-    if (!contains(s, address) || address === s.network || address === s.broadcast || this.#o.own.includes(address) || isGroup(mac)) return false;
-    const holder = this.#o.holderOf(address);
-    if (holder !== undefined && holder !== mac) {
-      if (this.nrForged++ < 3) this.#o.log(`${macText(mac)} speaks with ${formatIpv4(address)}, which is leased to ${macText(holder)}; it is not heard`);
-      return false;
+  /** May a guest have it? */
+  #isGuests(address: Address): boolean {
+    const { network, v6 } = this.#o.own;
+    if (isOwn(this.#o.own, address)) return false;
+    if (typeof address === "number") return contains(network, address) && address !== network.network && address !== network.broadcast;
+    // The network's first address means "any router of it" (RFC 4291 2.6.1).
+    return v6 !== null && (isLinkLocal(address) || (contains(v6.network, address) && address !== v6.network.network));
+  }
+  /** Note that `address` lives at `mac`. @returns false when it is no guest's, or another's: what came is not to be believed */
+  learn(address: Address, mac: number): boolean {
+    if (isGroup(mac) || !this.#isGuests(address)) return false;
+    const holder = this.#o.holderOf(address), known = this.#neighbours.get(address);
+    if (holder !== undefined && holder !== mac) return this.#forged(address, mac, holder, "is leased to");
+    // Nobody leases IPv6 addresses: one that is made from a MAC is that MAC's, any other is whose it was first, until that is silent when it is asked.
+    if (typeof address === "bigint" && known && known.mac !== mac && macOf(address) !== mac) {
+      this.#doubt(known);
+      return this.#forged(address, mac, known.mac, "belongs to");
     }
-    const known = this.#neighbours.get(address), seenMs = this.#o.wheel.nowMs();
-    if (known) {
-      known.mac = mac;
-      known.seenMs = seenMs;
-    } else {
-      if (this.#neighbours.size >= NEIGHBOURS_MAX) this.#neighbours.delete(this.#neighbours.keys().next().value!);
-      this.#neighbours.set(address, { mac, seenMs });
-    }
-    const pending = this.#pending.get(address);
-    if (pending) {
-      this.#pending.delete(address);
-      this.#o.wheel.disarm(pending.timer);
-      for (const frame of pending.frames) this.#sendTo(mac, frame);
-    }
+    this.#neighbours.note(address, mac, this.#o.wheel.nowMs());
+    const pending = this.#takePending(address);
+    if (pending) for (const frame of pending.frames) this.#sendTo(mac, frame);
     return true;
   }
+  #forged(address: Address, mac: number, holder: number, how: string): false {
+    if (this.nrForged++ < 3) this.#o.log(`${macText(mac)} speaks with ${formatAddress(address)}, which ${how} ${macText(holder)}; it is not heard`);
+    return false;
+  }
+  #doubt(known: Neighbour): void {
+    const { address, mac } = known, nowMs = this.#o.wheel.nowMs();
+    if (this.#nrDoubted >= DOUBTED_MAX || this.#pending.has(address) || nowMs - known.doubtedMs < DOUBT_MS) return;
+    known.doubtedMs = nowMs;
+    this.#nrDoubted++;
+    this.#newPending(address, mac);
+  }
+  /** A guest says that `address` is at `mac`, and perhaps nobody asked: only what is known or was asked for is heard (RFC 4861 7.2.5). */
+  confirm(address: Address, mac: number): void {
+    if (this.#pending.has(address) || this.#neighbours.get(address)) this.learn(address, mac);
+  }
   /** Who was seen with `address` less than `withinMs` ago. */
-  macOf(address: number, withinMs = Number.POSITIVE_INFINITY): number | undefined {
+  macOf(address: Address, withinMs = Number.POSITIVE_INFINITY): number | undefined {
     const known = this.#neighbours.get(address);
     return known && this.#o.wheel.nowMs() - known.seenMs < withinMs ? known.mac : undefined;
   }
-  /** The address that `mac` was seen with last. @returns null where it was not seen */
-  addressOf(mac: number): number | null {
-    let last: number | null = null, lastMs = Number.NEGATIVE_INFINITY;
-    for (const [address, { mac: holder, seenMs }] of this.#neighbours) {
-      if (holder !== mac || seenMs < lastMs) continue;
-      last = address;
-      lastMs = seenMs;
-    }
-    return last;
+  /** The addresses that `mac` was seen with, the latest first. */
+  addressesOf(mac: number): Address[] {
+    return this.#neighbours.of(mac);
   }
-  forget(address: number): void {
+  forget(address: Address): void {
     this.#neighbours.delete(address);
+  }
+  /** Is the router to answer for it, because nobody does? @param asker who asks; whoever looks whether an address is free must find it free */
+  isAbsent(address: Address, asker: Address): boolean {
+    return this.#o.answersForAbsent && asker !== address && this.#isGuests(address) && !isLinkLocal(address) && !this.#neighbours.get(address) && this.#o.holderOf(address) === undefined;
   }
 
   /** An ARP frame from the guests. */
@@ -120,11 +135,8 @@ export class Lan {
     const operation = view.getUint16(20), mac = macAt(bytes, 22), sender = view.getUint32(28), target = view.getUint32(38);
     if (sender !== 0) this.learn(sender, mac);
     if (operation !== ARP.request || isGroup(mac)) return;
-    // An address probe (RFC 5227) is from 0: for absent addresses it must stay unanswered, or nobody could take one.
-    const isOwn = this.#o.own.includes(target), s = this.#o.subnet;
-    const isAbsent = this.#o.answersForAbsent && sender !== 0 && sender !== target && contains(s, target) && target !== s.network && target !== s.broadcast
-      && !this.#neighbours.has(target) && this.#o.holderOf(target) === undefined;
-    if (isOwn || isAbsent) this.#arp(ARP.reply, target, mac, mac, sender);
+    // An address probe (RFC 5227) is from 0.
+    if (isOwn(this.#o.own, target) || (sender !== 0 && this.isAbsent(target, sender))) this.#arp(ARP.reply, target, mac, mac, sender);
   }
   #arp(operation: number, sender: number, to: number, targetMac: number, target: number): void {
     const bytes = new Uint8Array(60), view = new DataView(bytes.buffer);
@@ -143,14 +155,14 @@ export class Lan {
   }
 
   /** Send a packet that newPacket made: to `mac` when given, else to where its destination lives, which is asked for when nobody knows. */
-  send(bytes: Uint8Array<ArrayBuffer>, checksum: Frame["checksum"] = "good", gso: Gso | null = null, mac?: number): void {
-    if (!gso && bytes.length > this.#o.mtu + 14) {
+  send(bytes: Uint8Array<ArrayBuffer>, checksum: Frame["checksum"] = "good", gso: Gso | null = null, mac = -1): void {
+    if (!gso && bytes.length > this.#o.mtu + ETHER_BYTES) {
       this.#id = (this.#id + 1) & 0xffff;
-      for (const piece of fragmented(bytes, this.#o.mtu, this.#id)) this.#sendTo(mac ?? -1, { bytes: piece, checksum: "good", gso: null });
-    } else this.#sendTo(mac ?? -1, { bytes, checksum, gso });
+      for (const piece of fragmented(bytes, this.#o.mtu, this.#id)) this.#sendTo(mac, { bytes: piece, checksum: "good", gso: null });
+    } else this.#sendTo(mac, { bytes, checksum, gso });
   }
   #sendTo(known: number, frame: Frame): void {
-    const { bytes } = frame, address = ((bytes[30]! << 24) | (bytes[31]! << 16) | (bytes[32]! << 8) | bytes[33]!) >>> 0;
+    const { bytes } = frame, address = known >= 0 ? 0 : bytes[12] === ETHERTYPE.ipv6 >>> 8 ? ipv6At(new DataView(bytes.buffer, bytes.byteOffset), 38) : ipv4At(bytes, 30);
     const mac = known >= 0 ? known : this.#o.holderOf(address) ?? this.#neighbours.get(address)?.mac;
     if (mac === undefined) return this.#ask(address, frame);
     const high = Math.floor(mac / 65536), own = this.#o.mac, ownHigh = Math.floor(own / 65536);
@@ -164,29 +176,44 @@ export class Lan {
     bytes[11] = own;
     this.#output(frame);
   }
-  #ask(address: number, frame: Frame): void {
+  #ask(address: Address, frame: Frame): void {
     let pending = this.#pending.get(address);
     if (!pending) {
-      if (this.#pending.size >= PENDING_MAX || !contains(this.#o.subnet, address)) {
+      if (this.#pending.size >= PENDING_MAX || !this.#isGuests(address)) {
         this.nrLost++;
         return;
       }
-      const p: Pending = { frames: [], nrTries: 0, timer: new Timer(() => this.#askAgain(address, p)) };
-      this.#pending.set(address, pending = p);
-      this.#askAgain(address, p);
+      pending = this.#newPending(address, null);
     }
     if (pending.frames.length < PENDING_FRAMES_MAX) pending.frames.push(frame);
     else this.nrLost++;
   }
-  #askAgain(address: number, pending: Pending): void {
-    if (pending.nrTries++ >= ARP_TRIES) {
-      this.#pending.delete(address);
+  #newPending(address: Address, holder: number | null): Pending {
+    const pending: Pending = { frames: [], nrTries: 0, timer: new Timer(() => this.#askAgain(address, pending)), holder };
+    this.#pending.set(address, pending);
+    this.#askAgain(address, pending);
+    return pending;
+  }
+  #takePending(address: Address): Pending | undefined {
+    const pending = this.#pending.get(address);
+    if (!pending) return undefined;
+    this.#pending.delete(address);
+    this.#o.wheel.disarm(pending.timer);
+    if (pending.holder !== null) this.#nrDoubted--;
+    return pending;
+  }
+  #askAgain(address: Address, pending: Pending): void {
+    const { own, mac, wheel } = this.#o, { holder } = pending;
+    if (pending.nrTries++ >= TRIES) {
+      this.#takePending(address);
+      if (holder !== null) return this.forget(address);
       this.nrLost += pending.frames.length;
       this.onAbsent(address);
       return;
     }
-    this.#o.wheel.arm(pending.timer, this.#o.wheel.nowMs() + ARP_RETRY_MS);
-    this.#arp(ARP.request, this.#o.own[0]!, BROADCAST_MAC, 0, address);
+    wheel.arm(pending.timer, wheel.nowMs() + RETRY_MS);
+    if (typeof address === "number") this.#arp(ARP.request, own.gateway, BROADCAST_MAC, 0, address);
+    else if (own.v6) this.send(newSolicitation(own.v6.linkLocal, mac, address, holder === null ? undefined : address), "good", null, holder ?? macOfGroup(solicitedNode(address)));
   }
 
   #output(frame: Frame): void {

@@ -8,7 +8,7 @@ import { concat } from "../../base/bytes.ts";
 import { segment } from "../offload.ts";
 import type { Frame } from "../port.ts";
 import { parseIpv4 } from "../address.ts";
-import { BROADCAST_MAC, formatIpv4 } from "./address.ts";
+import { BROADCAST_MAC, formatAddress, formatIpv4 } from "./address.ts";
 import { type GuestOptions, SimGuest } from "./fixture.ts";
 import { randomBytes, seeded, VirtualClock } from "./fixture-clock.ts";
 import { FakeOutside, type FakeStream } from "./fixture-outside.ts";
@@ -161,7 +161,7 @@ test("nobody speaks with an address that is leased to another", async () => {
 
 test("a guest's port has one socket outside, hears only whom it wrote to, and ends after two idle minutes", async () => {
   const { clock, outside, nat, sim } = network({}, { hostAccess: true, policy: ["deny udp any:666"] }), heard: unknown[] = [], sent: string[] = [];
-  sim.onUdp = (source, sourcePort, port, data) => heard.push([formatIpv4(source), sourcePort, port, new TextDecoder().decode(data.subarray(0, 20)), data.length]);
+  sim.onUdp = (source, sourcePort, port, data) => heard.push([formatAddress(source), sourcePort, port, new TextDecoder().decode(data.subarray(0, 20)), data.length]);
   outside.onDatagram = (bytes, address, port, back) => {
     sent.push(`${address}:${port}`);
     back(text("forged"), "203.0.113.66", port);

@@ -1,23 +1,34 @@
 /**
- * A router in user mode: it gives the guests on a cable an IPv4 network with DHCP and DNS, and opens on the host, as an ordinary user, what they open.
- * docs/network-nat.md tells what a guest sees.
+ * A router in user mode: it gives the guests on a cable a network, IPv4 with DHCP, IPv6 with router advertisements, DNS for both, and opens on the host, as an ordinary user, what they
+ * open. docs/network-nat.md tells what a guest sees.
  */
 import { UserError } from "../../base/errors.ts";
 import { ETHERTYPE, IPPROTO } from "../checksum.ts";
 import type { Frame, Port } from "../port.ts";
 import { isGroup, macAt, macText, parseIpv4, parseMac } from "../address.ts";
-import { contains, formatIpv4, parseSubnet, type Subnet } from "./address.ts";
+import { type Address, contains, formatAddress, formatIpv4, formatSubnet, isLinkLocal, isMulticast, madeFrom, parseAddress, parseSubnet, parseSubnet6, type Subnet, type Subnet6 } from "./address.ts";
 import { hostClock, type NetClock } from "../clock.ts";
 import { TimerWheel } from "./timers.ts";
 import { cleanHostname, DHCP_PORT, DhcpServer } from "./dhcp.ts";
-import { DNS_PORT, DnsForwarder, type Names } from "./dns.ts";
+import { ALL_DHCP, DHCPV6_PORT, Dhcpv6Server } from "./dhcpv6.ts";
+import { DNS_PORT, DnsForwarder } from "./dns.ts";
 import { type Forward, parseForward } from "./forward.ts";
-import { ICMP, Icmp, UNREACHABLE } from "./icmp.ts";
-import { type Packet, readPacket, Reassembly } from "./ipv4.ts";
+import { Icmp } from "./icmp.ts";
+import { readIpv4 } from "./ipv4.ts";
+import { NO_NEXT_HEADER, readIpv6 } from "./ipv6.ts";
+import type { Ipv6Choice } from "./ipv6-choice.ts";
 import { Lan } from "./lan.ts";
 import { type Binding, type Lease, Leases } from "./leases.ts";
+import { namesOf } from "./names.ts";
+import { isNd } from "./nd-message.ts";
+import { NeighbourDiscovery } from "./neighbour-discovery.ts";
 import type { Listener, Outside, StreamEvents } from "./outside.ts";
+import { gatewayFor, isGateway, isOwn, type Own, type Own6 } from "./own.ts";
+import { icmpOf, type Packet, type PacketFault } from "./packet.ts";
 import { ALLOW_ALL, parsePolicy, type Policy } from "./policy.ts";
+import { Reassembly } from "./reassembly.ts";
+import { LOOPBACK, LOOPBACK6, makeRoute, type Route } from "./route.ts";
+import { RouterAdvertiser } from "./router-advertiser.ts";
 import { TCP_LIMITS, TcpLayer, type TcpLimits } from "./tcp.ts";
 import { readUdp, UDP_LIMITS, UdpLayer, type UdpLimits } from "./udp.ts";
 
@@ -32,7 +43,11 @@ export type NatOptions = {
   readonly gateway?: string;
   /** the address behind which the host's 127.0.0.1 lies; the subnet's second */
   readonly hostAddress?: string;
-  /** whether guests may reach the host's loopback through `hostAddress`; false */
+  /** "auto" */
+  readonly ipv6?: Ipv6Choice;
+  /** the /64 in which guests make their IPv6 addresses; the router's is ::1 of it, behind ::2 lies the host's ::1. Made from `subnet`: see networkFor */
+  readonly prefix?: string;
+  /** whether guests may reach the host's loopback through `hostAddress`, and its ::1; false */
   readonly hostAccess?: boolean;
   /** first and last address for DHCP; from .15 on where the subnet has so many */
   readonly pool?: readonly [string, string];
@@ -50,7 +65,7 @@ export type NatOptions = {
   readonly mtu?: number;
   /** of the router's station */
   readonly mac?: string;
-  /** whether ARP is answered for addresses where nobody is */
+  /** whether ARP and neighbour solicitations are answered for addresses where nobody is */
   readonly answersForAbsent?: boolean;
   readonly limits?: Partial<TcpLimits & UdpLimits>;
   readonly log?: (sentence: string) => void;
@@ -68,7 +83,13 @@ export type OpenForward = {
   close(): void;
 };
 
-const POOL_MAX = 4096, LEASE_MS = 24 * 3600_000, TAKEN_MS = 600_000, LOOPBACK = 0x7f000001;
+const POOL_MAX = 4096, LEASE_MS = 24 * 3600_000, TAKEN_MS = 600_000;
+/** RFC 8200 5 */
+const MTU_MIN = { 4: 576, 6: 1280 } as const;
+/** fd, and "domus" for 40 random bits (RFC 4193 3.2): the networks of a router are nobody's but its guests', and are to be the same on every host that a guest moves to. */
+const SITE = 0xfd64_6f6d_7573n << 80n;
+/** The IPv6 network that goes with an IPv4 one: fd64:6f6d:7573:2::/64 with 10.0.2.0/24. */
+export const networkFor = (subnet: Subnet): Subnet6 => ({ network: SITE | BigInt(subnet.network >>> 8 & 0xffff) << 64n, prefix: 64 });
 const hostnameOf = (text: string | null | undefined): string | null => (text ? cleanHostname(new TextEncoder().encode(text)) : null);
 const DOMAIN = /^(?=.{1,253}$)(?!-)[a-z\d-]{1,63}(?<!-)(\.(?!-)[a-z\d-]{1,63}(?<!-))*$/;
 
@@ -79,7 +100,10 @@ export class NatNetwork {
   readonly subnet: Subnet;
   readonly gateway: number;
   readonly hostAddress: number;
+  /** its own addresses and network in IPv6; null: there is none */
+  readonly v6: Own6 | null;
   readonly #o: NatOptions;
+  readonly #own: Own;
   readonly #mac: number;
   readonly #domain: string;
   readonly #policy: Policy;
@@ -91,18 +115,21 @@ export class NatNetwork {
   readonly #dns: DnsForwarder;
   readonly #udp: UdpLayer;
   readonly #tcp: TcpLayer;
+  readonly #route: Route;
+  /** null: there is no IPv6 */
+  readonly #six: { readonly discovery: NeighbourDiscovery; readonly advertiser: RouterAdvertiser; readonly dhcp: Dhcpv6Server } | null;
   readonly #reassembly = new Reassembly();
   readonly #forwards: readonly Forward[];
   readonly #listening = new Set<OpenForward>();
   #isClosed = false;
-  readonly #counts = { nrFrames: 0, nrBadFrames: 0, nrNotIpv4: 0, nrForeign: 0 };
+  readonly #counts = { nrFrames: 0, nrBadFrames: 0, nrNotIp: 0, nrForeign: 0 };
 
   /** @throws UserError where an option is wrong */
   constructor(options: NatOptions) {
     this.#o = options;
     const subnet = this.subnet = parseSubnet(options.subnet ?? "10.0.2.0/24"), mtu = options.mtu ?? 1500;
     if (subnet.prefix < 8 || subnet.prefix > 29) throw new UserError(`Subnet ${options.subnet}: the prefix length of a router's network is 8 to 29`);
-    if (!Number.isInteger(mtu) || mtu < 576 || mtu > 65535) throw new UserError(`MTU ${mtu} is not a number from 576 to 65535`);
+    if (!Number.isInteger(mtu) || mtu < MTU_MIN[4] || mtu > 65535) throw new UserError(`MTU ${mtu} is not a number from ${MTU_MIN[4]} to 65535`);
     this.gateway = this.#hostIn(options.gateway, subnet.network + 1, "Gateway");
     this.hostAddress = this.#hostIn(options.hostAddress, this.gateway === subnet.network + 2 ? subnet.network + 1 : subnet.network + 2, "Host address");
     if (this.gateway === this.hostAddress) throw new UserError(`Gateway and host address are both ${formatIpv4(this.gateway)}`);
@@ -112,6 +139,8 @@ export class NatNetwork {
     this.#domain = (options.domain ?? "domus.internal").toLowerCase();
     if (!DOMAIN.test(this.#domain)) throw new UserError(`Domain "${options.domain}" is not a DNS name`);
     this.#policy = typeof options.policy === "function" ? options.policy : options.policy ? parsePolicy(options.policy) : ALLOW_ALL;
+    const v6 = this.v6 = this.#own6(mtu), own: Own = this.#own = { network: subnet, gateway: this.gateway, host: this.hostAddress, v6 };
+    this.#route = makeRoute({ own, hostAccess: options.hostAccess ?? false, policy: this.#policy, hasWorld6: options.ipv6 !== "local" });
     this.#forwards = (options.forwards ?? []).map((text) => this.#checkedForward(text));
 
     const random = options.random ?? (() => crypto.getRandomValues(new Uint32Array(1))[0]!);
@@ -120,27 +149,49 @@ export class NatNetwork {
     const limits = { ...TCP_LIMITS, ...UDP_LIMITS, ...options.limits };
     this.port = this.#makePort(options.name ?? "nat");
     this.#lan = new Lan({
-      subnet, mac, mtu, own: [gateway, this.hostAddress], answersForAbsent: options.answersForAbsent ?? false, wheel, port: this.port,
-      holderOf: (address) => this.#leases.holderOf(address), log,
+      own, mac, mtu, answersForAbsent: options.answersForAbsent ?? false, wheel, port: this.port,
+      holderOf: (address) => (typeof address === "number" ? this.#leases.holderOf(address) : undefined), log,
     });
     this.#leases = this.#makeLeases();
     const lan = this.#lan;
-    this.#icmp = new Icmp(lan, wheel, gateway);
+    this.#icmp = new Icmp(lan, wheel, own);
     this.#dhcp = new DhcpServer({
       lan, wheel, leases: this.#leases, subnet, gateway, dns: gateway, domain: this.#domain, mtu, leaseMs: options.leaseMs ?? LEASE_MS, log,
     });
-    this.#dns = new DnsForwarder({ lan, wheel, outside, names: this.#names(), random });
-    const route = (protocol: "tcp" | "udp", address: number, port: number) => this.#route(protocol, address, port);
+    this.#dns = new DnsForwarder({ lan, wheel, outside, names: namesOf({ own, domain: this.#domain, leases: this.#leases, lan }), random });
+    const speaksFrom = (guest: Address): Address => gatewayFor(own, guest);
     this.#udp = new UdpLayer({
-      lan, wheel, icmp: this.#icmp, outside, limits, gateway, route: (address, port) => route("udp", address, port),
-      seenAs: (address) => (address === LOOPBACK ? this.hostAddress : address),
+      lan, wheel, icmp: this.#icmp, outside, limits, gatewayFor: speaksFrom, route: (address, port) => this.#route("udp", address, port),
+      seenAs: (address) => (address === LOOPBACK ? this.hostAddress : address === LOOPBACK6 && v6 ? v6.host : address),
     });
     this.#tcp = new TcpLayer({
-      lan, wheel, icmp: this.#icmp, mtu, random, limits, gateway, log,
+      lan, wheel, icmp: this.#icmp, mtu, random, limits, gatewayFor: speaksFrom, log,
       open: (destination, port, events) => this.#openTcp(destination, port, events),
     });
     lan.onRoom = () => this.#tcp.goOn();
     lan.onAbsent = (address) => this.#tcp.absent(address);
+    this.#six = v6 && this.#makeSix(v6, mtu, random, log);
+  }
+  #own6(mtu: number): Own6 | null {
+    const { ipv6, prefix } = this.#o;
+    if (ipv6 === "none") {
+      if (prefix !== undefined) throw new UserError(`Prefix ${prefix} is for a network without IPv6`);
+      return null;
+    }
+    if (mtu < MTU_MIN[6]) {
+      if ((ipv6 ?? "auto") !== "auto" || prefix !== undefined) throw new UserError(`IPv6 wants an MTU of ${MTU_MIN[6]} at least, not ${mtu}`);
+      return null;
+    }
+    const network = prefix === undefined ? networkFor(this.subnet) : parseSubnet6(prefix), { network: first } = network;
+    if (network.prefix !== 64) throw new UserError(`Prefix "${prefix}": guests make their addresses in a /64`);
+    if (isMulticast(first) || isLinkLocal(first) || first >> 125n === 0n) throw new UserError(`Prefix "${prefix}" is no network that guests may have; take a private one, fd00::/8`);
+    return { network, gateway: first | 1n, host: first | 2n, linkLocal: madeFrom(this.#mac) };
+  }
+  #makeSix(own: Own6, mtu: number, random: () => number, log: (sentence: string) => void) {
+    const lan = this.#lan, wheel = this.#wheel, mac = this.#mac, domain = this.#domain, { ipv6, outside } = this.#o;
+    const isRouted = (): boolean => this.#policy.deniesIpv6 !== true && ipv6 !== "local" && (ipv6 === "always" || outside.hasIpv6());
+    const advertiser = new RouterAdvertiser({ lan, wheel, own, mac, mtu, domain, random, isRouted });
+    return { advertiser, discovery: new NeighbourDiscovery({ lan, own: this.#own, mac, advertiser, log }), dhcp: new Dhcpv6Server({ lan, wheel, own, mac, domain }) };
   }
   #hostIn(text: string | undefined, otherwise: number, what: string): number {
     const address = text === undefined ? otherwise : parseIpv4(text), s = this.subnet;
@@ -150,10 +201,15 @@ export class NatNetwork {
     return address;
   }
   #checkedForward(text: string): Forward {
-    const forward = parseForward(text), { target } = forward;
-    if ("address" in target && (this.#hostIn(formatIpv4(target.address), 0, `Forward "${text}": guest`) === this.gateway || target.address === this.hostAddress)) {
-      throw new UserError(`Forward "${text}": ${formatIpv4(target.address)} is the router's own address`);
+    const forward = parseForward(text), { target } = forward, { v6 } = this;
+    if (!("address" in target)) return forward;
+    const { address } = target;
+    if (typeof address === "number") this.#hostIn(formatIpv4(address), 0, `Forward "${text}": guest`);
+    else if (!v6) throw new UserError(`Forward "${text}": the guest's address is one of IPv6, which this network does not have`);
+    else if (!contains(v6.network, address) || address === v6.network.network) {
+      throw new UserError(`Forward "${text}": guest "${formatAddress(address)}" is not an address of a host in ${formatSubnet(v6.network)}`);
     }
+    if (isOwn(this.#own, address)) throw new UserError(`Forward "${text}": ${formatAddress(address)} is the router's own address`);
     return forward;
   }
   #makePort(name: string): Port {
@@ -183,23 +239,6 @@ export class NatNetwork {
     }
     return leases;
   }
-  #names(): Names {
-    const domain = this.#domain, fixed = new Map<string, number>();
-    for (const d of [domain, "domus.internal"]) fixed.set(`gateway.${d}`, this.gateway).set(`host.${d}`, this.hostAddress);
-    return {
-      addressOf: (name) => {
-        const known = fixed.get(name);
-        if (known !== undefined) return known;
-        if (name.endsWith(`.${domain}`)) return this.#leases.addressOfName(name.slice(0, -domain.length - 1));
-        return name === "" || name.includes(".") ? undefined : this.#leases.addressOfName(name) ?? undefined;
-      },
-      nameOf: (address) => {
-        if (!contains(this.subnet, address)) return undefined;
-        const label = address === this.gateway ? "gateway" : address === this.hostAddress ? "host" : this.#leases.nameOf(address);
-        return label === null ? null : `${label}.${domain}`;
-      },
-    };
-  }
 
   // ---- frames
 
@@ -218,79 +257,96 @@ export class NatNetwork {
     }
     const type = view.getUint16(12);
     if (type === ETHERTYPE.arp) this.#lan.receiveArp(bytes, view);
-    else if (type === ETHERTYPE.ipv4) this.#receiveIp(frame, view, from, toGroup);
-    else this.#counts.nrNotIpv4++;
+    else if (type === ETHERTYPE.ipv4) this.#receiveIpv4(readIpv4(frame, view, from), toGroup);
+    else if (type === ETHERTYPE.ipv6 && this.#six) this.#receiveIpv6(readIpv6(frame, view, from), toGroup);
+    else this.#counts.nrNotIp++;
     return true;
   }
-  #receiveIp(frame: Frame, view: DataView, mac: number, toGroup: boolean): void {
-    let p = readPacket(frame, view, mac);
-    if (typeof p === "string") {
+  #receiveIpv4(p: Packet | PacketFault, toGroup: boolean): void {
+    if (typeof p === "string" || "problem" in p) {
       this.#counts.nrBadFrames++;
       return;
     }
     const isBroadcast = p.destination === 0xffffffff || p.destination === this.subnet.broadcast;
-    const isDhcp = p.protocol === IPPROTO.udp && !p.isFragment && p.end - p.at >= 8 && view.getUint16(p.at + 2) === DHCP_PORT.server
-      && (isBroadcast || p.destination === this.gateway);
-    if (isDhcp) {
+    if (isUdpTo(p, DHCP_PORT.server) && (isBroadcast || p.destination === this.gateway)) {
       const d = readUdp(p);
       if (d) this.#dhcp.receive(p, d);
       return;
     }
+    if (toGroup || isBroadcast || (p.destination as number) >= 0xe0000000) this.#counts.nrForeign++;
+    else this.#receiveFromGuest(p);
+  }
+  #receiveIpv6(read: Packet | PacketFault, toGroup: boolean): void {
+    const six = this.#six!;
+    if (typeof read === "string") {
+      this.#counts.nrBadFrames++;
+      return;
+    }
+    const p = "problem" in read ? read.packet : read;
+    if (p === read && isNd(p)) return six.discovery.receive(p);
+    if (p === read && p.destination === ALL_DHCP && isUdpTo(p, DHCPV6_PORT.server)) {
+      const d = isLinkLocal(p.source) && this.#lan.learn(p.source, p.mac) ? readUdp(p) : null;
+      if (d) six.dhcp.receive(p, d);
+      return;
+    }
+    if (toGroup || isMulticast(p.destination as bigint)) this.#counts.nrForeign++;
+    else this.#receiveFromGuest(read);
+  }
+  /** A packet for one of the router's own addresses or for one beyond it. */
+  #receiveFromGuest(read: Packet | PacketFault): void {
+    if (typeof read === "string") {
+      this.#counts.nrBadFrames++;
+      return;
+    }
+    const p = "problem" in read ? read.packet : read;
     // Whoever speaks shows where it lives; nobody speaks with an address of others.
-    if (toGroup || isBroadcast || p.destination >= 0xe0000000 || !this.#lan.learn(p.source, mac)) {
+    if (!this.#lan.learn(p.source, p.mac)) {
       this.#counts.nrForeign++;
       return;
     }
-    if (p.isFragment) {
-      const whole: Packet | null = this.#reassembly.add(p, this.#wheel.nowMs());
-      if (!whole) return;
-      p = whole;
+    if ("problem" in read) return this.#icmp.error(p, read.problem, read.pointer);
+    if (p.fragment) {
+      const whole = this.#reassembly.add(p, this.#wheel.nowMs());
+      if (whole) this.#receiveFromGuest(whole);
+      return;
     }
-    const isOwn = p.destination === this.gateway || p.destination === this.hostAddress;
-    if (!isOwn && p.ttl <= 1) return this.#icmp.error(p, ICMP.timeExceeded, 0);
+    const isForUs = isOwn(this.#own, p.destination);
+    if (!isForUs && p.ttl <= 1) return this.#icmp.error(p, "expired");
+    if (!isForUs && isLinkLocal(p.source)) return this.#icmp.error(p, "scope");
     switch (p.protocol) {
       case IPPROTO.tcp: return this.#tcp.receive(p);
       case IPPROTO.udp: return this.#receiveUdp(p);
-      case IPPROTO.icmp:
-        if (isOwn) this.#icmp.receive(p);
-        else this.#icmp.error(p, ICMP.unreachable, UNREACHABLE.host);
+      case icmpOf(p):
+        if (isForUs) this.#icmp.receive(p);
+        else this.#icmp.error(p, "host");
         return;
-      default:
-        return this.#icmp.error(p, ICMP.unreachable, UNREACHABLE.protocol);
+      case NO_NEXT_HEADER:
+        if (p.version === 6) return;
     }
+    this.#icmp.error(p, "protocol");
   }
   #receiveUdp(p: Packet): void {
     const d = readUdp(p);
     if (!d) this.#counts.nrBadFrames++;
-    else if (p.destination === this.gateway && d.port === DNS_PORT) this.#dns.receive(p, d);
+    else if (d.port === DNS_PORT && isGateway(this.#own, p.destination)) this.#dns.receive(p, d);
     else this.#udp.receive(p, d);
   }
 
   // ---- where to
 
-  #route(protocol: "tcp" | "udp", destination: number, port: number): number | "refused" | "prohibited" | "unreachable" {
-    if (destination === this.gateway) return "refused";
-    if (destination === this.hostAddress) {
-      if (!this.#o.hostAccess) return "refused";
-      return this.#policy(protocol, destination, port) ? LOOPBACK : "prohibited";
-    }
-    const net = destination >>> 24;
-    // "This network" and loopback would be the host itself (RFC 6890); neighbours are not behind the router.
-    if (net === 0 || net === 127 || net >= 224 || contains(this.subnet, destination)) return "unreachable";
-    return this.#policy(protocol, destination, port) ? destination : "prohibited";
-  }
-  #openTcp(destination: number, port: number, events: StreamEvents) {
-    if (destination === this.gateway && port === DNS_PORT) return this.#dns.openStream(events);
+  #openTcp(destination: Address, port: number, events: StreamEvents) {
+    if (port === DNS_PORT && isGateway(this.#own, destination)) return this.#dns.openStream(events);
     const target = this.#route("tcp", destination, port);
-    return typeof target === "string" ? target : this.#o.outside.connectTcp(formatIpv4(target), port, events);
+    return typeof target === "string" ? target : this.#o.outside.connectTcp(formatAddress(target), port, events);
   }
-  #addressOf(forward: Forward): number | null {
+  #addressOf(forward: Forward): Address | null {
     const { target } = forward;
     return "address" in target ? target.address : "mac" in target ? this.#addressOfMac(target.mac) : this.#leases.addressOfName(target.hostname);
   }
-  /** By its lease, or for a guest that asked for none by what it speaks with. */
-  #addressOfMac(mac: number): number | null {
-    return this.#leases.addressOf(mac) ?? this.#lan.addressOf(mac);
+  /** By its lease, or for a guest that asked for none by what it speaks with, IPv4 before IPv6. */
+  #addressOfMac(mac: number): Address | null {
+    const seen = this.#lan.addressesOf(mac).filter((address) => !isLinkLocal(address));
+    return this.#leases.addressOf(mac) ?? seen.find((address) => typeof address === "number") ?? seen[0] ?? null;
   }
 
   // ---- for those who run it
@@ -333,13 +389,14 @@ export class NatNetwork {
   get leases(): Lease[] {
     return this.#leases.list();
   }
-  /** A guest is gone: end its connections and flows outside, and keep its lease for when it comes again. @param guest its MAC or its address */
+  /** A guest is gone: end its connections and flows outside, and keep its lease for when it comes again. @param guest its MAC or one of its addresses */
   dropGuest(guest: string): void {
-    const mac = parseMac(guest), address = mac === null ? parseIpv4(guest) : this.#addressOfMac(mac);
-    if (address === null) return;
-    this.#tcp.drop(address, true);
-    this.#udp.drop(address);
-    this.#lan.forget(address);
+    const mac = parseMac(guest), one = mac === null ? parseAddress(guest) : this.#leases.addressOf(mac), addresses = new Set<Address>(mac === null ? [] : this.#lan.addressesOf(mac));
+    if (one !== null) addresses.add(one);
+    const isMeant = (address: Address, owner: number): boolean => owner === mac || addresses.has(address);
+    this.#tcp.drop(isMeant, true);
+    this.#udp.drop(isMeant);
+    for (const address of addresses) this.#lan.forget(address);
   }
   /** Figures for an inspector; those that begin with `nr` and are in `now` are sizes at the moment, all others sums since the start. */
   get stats() {
@@ -348,11 +405,16 @@ export class NatNetwork {
         nrTcp: this.#tcp.nrConnections, nrTcpConnecting: this.#tcp.nrConnecting, nrTcpTimeWaits: this.#tcp.nrTimeWaits, nrTcpWaiting: this.#tcp.waiting.size,
         tcpGrantedBytes: this.#tcp.grantedBytes,
         nrUdpFlows: this.#udp.nrFlows, nrUdpForwardPeers: this.#udp.nrForwardPeers, nrDnsQueries: this.#dns.nrQueries, nrReassembling: this.#reassembly.nrDatagrams,
-        nrNeighbours: this.#lan.nrNeighbours, nrLeasesHeld: this.#leases.nrHeld, nrTimers: this.#wheel.nrTimers,
+        nrNeighbours: this.#lan.nrNeighbours, nrLeasesHeld: this.#leases.nrHeld, // but for the one of the router's advertisements, which is always there
+        nrTimers: this.#wheel.nrTimers - (this.#six && !this.#isClosed ? 1 : 0),
       },
       frames: { ...this.#counts, nrSent: this.#lan.nrSent, nrLost: this.#lan.nrLost, nrForged: this.#lan.nrForged },
       tcp: { ...this.#tcp.counts }, udp: { ...this.#udp.counts }, dns: { ...this.#dns.counts }, dhcp: { ...this.#dhcp.counts },
       icmp: { nrEchoes: this.#icmp.nrEchoes, nrErrors: this.#icmp.nrErrors },
+      ipv6: this.#six && this.v6 && {
+        network: formatSubnet(this.v6.network), gateway: formatAddress(this.v6.gateway), isRouted: this.#six.advertiser.isRouted,
+        advertisements: { ...this.#six.advertiser.counts }, neighbours: { ...this.#six.discovery.counts }, dhcp: { ...this.#six.dhcp.counts },
+      },
     };
   }
   /** The router's MAC, as text. */
@@ -364,11 +426,12 @@ export class NatNetwork {
     if (this.#isClosed) return;
     this.#isClosed = true;
     for (const forward of [...this.#listening]) forward.close();
-    this.#tcp.drop(null, false);
-    this.#udp.drop(null);
+    this.#tcp.drop(() => true, false);
+    this.#udp.drop(() => true);
     this.#dns.close();
     this.#reassembly.close();
     this.#wheel.close();
     this.#lan.close();
   }
 }
+const isUdpTo = (p: Packet, port: number): boolean => p.protocol === IPPROTO.udp && !p.fragment && p.end - p.at >= 8 && p.view.getUint16(p.at + 2) === port;

@@ -40,8 +40,8 @@ export interface DatagramEvents {
 }
 /** A UDP socket outside. */
 export interface OutsideUdp {
-  /** A datagram that the host has no room for is lost. */
-  send(bytes: Uint8Array, address: string, port: number): void;
+  /** A datagram that the host has no room for is lost. @param unreachable is told where the host has no way there, perhaps */
+  send(bytes: Uint8Array, address: string, port: number, unreachable?: () => void): void;
   close(): void;
 }
 
@@ -52,18 +52,20 @@ export interface Listener {
   close(): void;
 }
 
-/** The world beyond the router. Addresses are IPv4 in text unless said otherwise. */
+/** The world beyond the router. Addresses are IPv4 or IPv6 in text, an IPv6 one never with an IPv4 one inside that the host would take it for. */
 export interface Outside {
   connectTcp(address: string, port: number, events: StreamEvents): OutsideStream;
-  /** A socket on a port of the host's choice. */
-  openUdp(events: DatagramEvents): OutsideUdp;
+  /** A socket on a port of the host's choice, for peers of one family. */
+  openUdp(version: 4 | 6, events: DatagramEvents): OutsideUdp;
   /**
    * Listen for the host's side of a forward. `accept` gets each connection and returns who hears its events; null refuses it.
-   * @param address IPv4 or IPv6 @param port 0: the host chooses @throws UserError when it cannot
+   * @param port 0: the host chooses @throws UserError when it cannot
    */
   listenTcp(address: string, port: number, accept: (stream: OutsideStream) => StreamEvents | null): Promise<Listener>;
   /** @throws UserError when the port cannot be had */
   bindUdp(address: string, port: number, events: DatagramEvents): Promise<Listener & OutsideUdp>;
+  /** Whether the host has IPv6 to the world, as far as it knows; asked again and again. */
+  hasIpv6(): boolean;
   /** The host's DNS servers, best first. */
   resolvers(): { address: string; port: number }[];
 }

@@ -2,7 +2,9 @@
  * One TCP connection of a guest's, ended here (RFC 9293), and spliced to a stream outside. "Far" is that stream; "the guest" is the peer of the TCP below.
  * Left out: timestamps, SACK, urgent data (taken as ordinary), simultaneous open.
  */
-import type { Packet } from "./ipv4.ts";
+import type { Gso } from "../port.ts";
+import type { Address } from "./address.ts";
+import type { Packet } from "./packet.ts";
 import type { Flow } from "./flow-table.ts";
 import type { Lan } from "./lan.ts";
 import type { OutsideStream, StreamEvents, StreamFault } from "./outside.ts";
@@ -18,8 +20,10 @@ export type TcpState = "connecting" | "synSent" | "synReceived" | "established" 
 const DELAYED_ACK_MS = 20, CONNECT_MS = 90_000, TIME_WAIT_MS = 10_000;
 const KEEPALIVE_IDLE_MS = 2 * 3600_000, KEEPALIVE_RETRY_MS = 75_000, KEEPALIVE_TRIES = 9;
 const SYN_TRIES = 6, RETRIES = 12;
-/** Bytes of payload in a large frame at most: an IPv4 packet is at most 65535 long. */
-const GSO_BYTES_MAX = 65535 - 60;
+/** Bytes of the headers before a segment's data where there are no options. */
+const HEADER_BYTES = { 4: 40, 6: 60 } as const;
+/** A large frame at most: an IPv4 packet is no longer than 65535 bytes, and TCP's header may have 20 more. */
+const GSO_BYTES_MAX = 65535 - 20;
 const OUR_WINDOW_SHIFT = 5, BUFFER_BYTES_MAX = 1 << 20;
 const NEVER = Number.POSITIVE_INFINITY;
 
@@ -48,10 +52,12 @@ export interface TcpHost {
 
 /** The state of one connection; it removes itself from its TcpHost (`gone`) when it is over. */
 export class TcpConnection implements StreamEvents, Flow<TcpConnection> {
-  readonly guestAddress: number;
+  readonly guestAddress: Address;
   readonly guestPort: number;
-  readonly remoteAddress: number;
+  readonly remoteAddress: Address;
   readonly remotePort: number;
+  /** of the guest's station, whatever its addresses; 0: not known */
+  readonly owner: number;
   chained: TcpConnection | null = null;
   state: TcpState;
   far: OutsideStream | null = null;
@@ -60,6 +66,10 @@ export class TcpConnection implements StreamEvents, Flow<TcpConnection> {
   bufferBytes: number;
 
   readonly #host: TcpHost;
+  /** what a segment's data has in front of it, what it can be at most on the guests' link, and what a large frame is called */
+  readonly #headerBytes: number;
+  readonly #mssMax: number;
+  readonly #gsoType: Gso["type"];
   #isFarPaused = false;
   readonly #out = new SendBuffer();
   readonly #early = new Reorder();
@@ -91,8 +101,13 @@ export class TcpConnection implements StreamEvents, Flow<TcpConnection> {
   #ackMs = NEVER;
   #idleMs = NEVER;
 
-  constructor(host: TcpHost, guestAddress: number, guestPort: number, remoteAddress: number, remotePort: number, state: "connecting" | "synSent") {
+  constructor(host: TcpHost, guestAddress: Address, guestPort: number, remoteAddress: Address, remotePort: number, owner: number, state: "connecting" | "synSent") {
+    const isV6 = typeof guestAddress === "bigint";
     this.#host = host;
+    this.owner = owner;
+    this.#headerBytes = HEADER_BYTES[isV6 ? 6 : 4];
+    this.#mssMax = host.mtu - this.#headerBytes;
+    this.#gsoType = isV6 ? "tcpv6" : "tcpv4";
     this.guestAddress = guestAddress;
     this.guestPort = guestPort;
     this.remoteAddress = remoteAddress;
@@ -128,13 +143,13 @@ export class TcpConnection implements StreamEvents, Flow<TcpConnection> {
     // The window of a SYN is never scaled (RFC 7323 2.2).
     const window = Math.min(this.bufferBytes, 65535);
     if (flags & TCP.ACK) this.#rcvAdv = (this.#rcvNxt + window) | 0;
-    this.#emit(flags, this.#iss, 0, 0, window, synOptions(this.#host.mtu - 40, this.#ourShift));
+    this.#emit(flags, this.#iss, 0, 0, window, synOptions(this.#mssMax, this.#ourShift));
     this.#retransmitMs = this.#host.wheel.nowMs() + this.#congestion.rtoMs;
     this.#arm();
   }
   #readOptions(p: Packet): void {
     const { mss, shift } = readSynOptions(p);
-    this.#mss = Math.max(88, Math.min(mss, this.#host.mtu - 40));
+    this.#mss = Math.max(88, Math.min(mss, this.#mssMax));
     this.#guestShift = shift ?? 0;
     if (shift === null) this.#ourShift = 0;
     this.#congestion = new Congestion(this.#mss, this.#iss);
@@ -356,13 +371,13 @@ export class TcpConnection implements StreamEvents, Flow<TcpConnection> {
 
   /** Send what windows, the peer and the buffer allow. */
   #push(): void {
-    const host = this.#host;
+    const host = this.#host, largest = GSO_BYTES_MAX - this.#headerBytes;
     for (;;) {
       const s = this.state;
       if (s !== "established" && s !== "closeWait" && s !== "finWait1" && s !== "closing" && s !== "lastAck") return;
       const offset = (this.#nxt - this.#una) | 0, left = this.#out.bytes - offset;
       if (left < 0 || (left === 0 && !this.#hasFin)) break;
-      const maxBytes = host.lan.takesGso ? Math.max(this.#mss, GSO_BYTES_MAX - GSO_BYTES_MAX % this.#mss) : this.#mss;
+      const maxBytes = host.lan.takesGso ? Math.max(this.#mss, largest - largest % this.#mss) : this.#mss;
       let n = Math.max(0, Math.min(left, Math.min(this.#wnd, this.#congestion.cwnd) - offset, maxBytes));
       if (n < left) {
         if (n > this.#mss) n -= n % this.#mss;
@@ -439,7 +454,7 @@ export class TcpConnection implements StreamEvents, Flow<TcpConnection> {
       this.#unackedBytes = 0;
       this.#ackMs = NEVER;
     }
-    lan.send(bytes, isBlank ? "blank" : "good", nBytes > this.#mss ? { type: "tcpv4", mss: this.#mss } : null);
+    lan.send(bytes, isBlank ? "blank" : "good", nBytes > this.#mss ? { type: this.#gsoType, mss: this.#mss } : null);
   }
 
   // ---- time

@@ -1,6 +1,7 @@
 /** TCP segments as bytes (RFC 9293 3.1): their header written, their options read. */
-import { checksumOf, IPPROTO, pseudoSum } from "../checksum.ts";
-import { newPacket, type Packet, TRANSPORT_AT } from "./ipv4.ts";
+import { checksumOf, IPPROTO } from "../checksum.ts";
+import type { Address } from "./address.ts";
+import { newPacket, type Packet, payloadAt, pseudoSumOf } from "./packet.ts";
 
 /** Control bits. RFC 9293 3.1 */
 export const TCP = { FIN: 0x01, SYN: 0x02, RST: 0x04, PSH: 0x08, ACK: 0x10 } as const;
@@ -9,9 +10,9 @@ const HEADER_BYTES = 20, MSS_DEFAULT = 536, SHIFT_MAX = 14 /* RFC 7323 2.3 */;
 
 /** What a segment of ours says; sequence numbers are 32 bits, signed or not. */
 export type SegmentHeader = {
-  readonly source: number;
+  readonly source: Address;
   readonly sourcePort: number;
-  readonly destination: number;
+  readonly destination: Address;
   readonly port: number;
   readonly seq: number;
   /** written only with ACK */
@@ -25,7 +26,7 @@ export type SegmentHeader = {
 
 /** A frame with room for `nBytes` of payload from `payloadAt` on. The checksum is to be written by `finishSegment`. */
 export function newSegment(s: SegmentHeader, nBytes: number): { bytes: Uint8Array<ArrayBuffer>; payloadAt: number } {
-  const headerBytes = HEADER_BYTES + s.options.length, at = TRANSPORT_AT, bytes = newPacket(s.source, s.destination, IPPROTO.tcp, headerBytes + nBytes);
+  const headerBytes = HEADER_BYTES + s.options.length, bytes = newPacket(s.source, s.destination, IPPROTO.tcp, headerBytes + nBytes), at = payloadAt(bytes);
   const ack = s.flags & TCP.ACK ? s.ack : 0;
   bytes[at] = s.sourcePort >>> 8;
   bytes[at + 1] = s.sourcePort;
@@ -44,7 +45,7 @@ export function newSegment(s: SegmentHeader, nBytes: number): { bytes: Uint8Arra
 }
 /** Write the checksum of a segment that newSegment made; only the pseudo header's sum when it is to stay blank. */
 export function finishSegment(bytes: Uint8Array, isBlank: boolean): void {
-  const at = TRANSPORT_AT, pseudo = pseudoSum(bytes, { version: 4, protocol: IPPROTO.tcp, ipAt: 14 }, bytes.length - at);
+  const at = payloadAt(bytes), pseudo = pseudoSumOf(bytes, IPPROTO.tcp);
   const sum = isBlank ? pseudo : checksumOf(bytes, at, bytes.length, pseudo);
   bytes[at + 16] = sum >>> 8;
   bytes[at + 17] = sum;

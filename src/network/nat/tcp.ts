@@ -1,11 +1,13 @@
 /** All TCP connections of a router: which segment belongs to which, SYNs that open new ones, resets for what belongs to none, and the bounds. */
-import { IPPROTO, pseudoSum, sumOf } from "../checksum.ts";
-import { formatIpv4 } from "./address.ts";
+import { pseudoSum, sumOf } from "../checksum.ts";
+import { macText } from "../address.ts";
+import type { Address } from "./address.ts";
 import { FlowTable } from "./flow-table.ts";
-import { ICMP, type Icmp, UNREACHABLE } from "./icmp.ts";
-import type { Packet } from "./ipv4.ts";
+import type { Icmp } from "./icmp.ts";
+import type { Packet } from "./packet.ts";
 import type { Lan } from "./lan.ts";
 import type { OutsideStream, StreamEvents, StreamFault } from "./outside.ts";
+import { ERROR_OF, type Refusal } from "./route.ts";
 import { TcpConnection, type TcpHost } from "./tcp-connection.ts";
 import { resetFor, TCP } from "./tcp-segment.ts";
 import type { TimerWheel } from "./timers.ts";
@@ -18,7 +20,7 @@ const FIRST_BUFFER_BYTES = 65536, LEAST_BUFFER_BYTES = 8192;
 const EPHEMERAL_FIRST = 49152, EPHEMERAL_COUNT = 16384;
 
 /** Where a guest's SYN leads: a stream that is being opened, or why not. */
-export type Opening = OutsideStream | "refused" | "prohibited" | "unreachable";
+export type Opening = OutsideStream | Refusal;
 /** What the layer is made over. */
 export type TcpOptions = {
   readonly lan: Lan;
@@ -27,10 +29,10 @@ export type TcpOptions = {
   readonly mtu: number;
   readonly random: () => number;
   readonly limits: TcpLimits;
-  /** the source of connections that forwards open */
-  readonly gateway: number;
+  /** the source of connections that forwards open to a guest */
+  readonly gatewayFor: (guest: Address) => Address;
   readonly log: (sentence: string) => void;
-  readonly open: (destination: number, port: number, events: StreamEvents) => Opening;
+  readonly open: (destination: Address, port: number, events: StreamEvents) => Opening;
 };
 
 /** The table of connections, and all they share. */
@@ -42,6 +44,7 @@ export class TcpLayer implements TcpHost {
   readonly random: () => number;
   readonly waiting = new Set<TcpConnection>();
   readonly #table: FlowTable<TcpConnection>;
+  /** by station: an IPv6 guest has as many addresses as it likes */
   readonly #perGuest = new Map<number, { nr: number; nrConnecting: number }>();
   readonly #connecting = new Set<TcpConnection>();
   readonly #timeWaits = new Set<TcpConnection>();
@@ -79,7 +82,7 @@ export class TcpLayer implements TcpHost {
   receive(p: Packet): void {
     const { bytes, view, at, end } = p, dataAt = at + ((bytes[at + 12] ?? 0) >>> 4) * 4;
     if (end - at < 20 || dataAt < at + 20 || dataAt > end
-      || (p.checksum === "unknown" && sumOf(bytes, at, end, pseudoSum(bytes, { version: 4, protocol: IPPROTO.tcp, ipAt: p.ipAt }, end - at)) !== 0xffff)) {
+      || (p.checksum === "unknown" && sumOf(bytes, at, end, pseudoSum(bytes, p, end - at)) !== 0xffff)) {
       this.counts.nrBadSegments++;
       return;
     }
@@ -99,20 +102,20 @@ export class TcpLayer implements TcpHost {
     const { limits } = this.#o;
     if (this.#table.size >= limits.nrConnections) this.#timeWaits.values().next().value?.abort();
     // A SYN that finds no room is lost, and comes again. One guest may have half of those that are being opened.
-    const own = this.#perGuest.get(p.source);
+    const own = this.#perGuest.get(p.mac);
     if (this.#table.size >= limits.nrConnections || this.#connecting.size >= limits.nrConnecting || guestPort === 0 || remotePort === 0
       || (own && (own.nr >= limits.nrConnectionsPerGuest || own.nrConnecting >= limits.nrConnecting / 2))) {
       if (this.counts.nrSynsDropped++ < 3) {
-        this.#o.log(`${formatIpv4(p.source)} opens too many connections: ${this.#table.size} are there, ${this.#connecting.size} of them on their way; a SYN is dropped`);
+        this.#o.log(`${macText(p.mac)} opens too many connections: ${this.#table.size} are there, ${this.#connecting.size} of them on their way; a SYN is dropped`);
       }
       return;
     }
-    const c = new TcpConnection(this, p.source, guestPort, p.destination, remotePort, "connecting"), far = this.#o.open(p.destination, remotePort, c);
+    const c = new TcpConnection(this, p.source, guestPort, p.destination, remotePort, p.mac, "connecting"), far = this.#o.open(p.destination, remotePort, c);
     if (typeof far === "string") {
       this.#grantedBytes -= c.bufferBytes;
       this.counts.nrRefused++;
       if (far === "refused") this.#rejectSyn(p);
-      else this.#o.icmp.error(p, ICMP.unreachable, far === "prohibited" ? UNREACHABLE.prohibited : UNREACHABLE.host);
+      else this.#o.icmp.error(p, ERROR_OF[far]);
       return;
     }
     c.far = far;
@@ -120,8 +123,8 @@ export class TcpLayer implements TcpHost {
     c.openedByGuest(p, seq);
   }
   #add(c: TcpConnection): void {
-    let own = this.#perGuest.get(c.guestAddress);
-    if (!own) this.#perGuest.set(c.guestAddress, own = { nr: 0, nrConnecting: 0 });
+    let own = this.#perGuest.get(c.owner);
+    if (!own) this.#perGuest.set(c.owner, own = { nr: 0, nrConnecting: 0 });
     own.nr++;
     own.nrConnecting++;
     this.#table.add(c);
@@ -129,12 +132,13 @@ export class TcpLayer implements TcpHost {
     this.counts.nrOpened++;
   }
   /** Open a connection to a guest for a stream that came from outside. @returns who hears the stream's events; null when there is no room */
-  openToGuest(address: number, port: number, far: OutsideStream): StreamEvents | null {
+  openToGuest(address: Address, port: number, far: OutsideStream): StreamEvents | null {
     if (this.#table.size >= this.#o.limits.nrConnections || this.#connecting.size >= this.#o.limits.nrConnecting) return null;
+    const gateway = this.#o.gatewayFor(address);
     for (let tries = 0; tries < EPHEMERAL_COUNT; tries++) {
       const remotePort = EPHEMERAL_FIRST + this.#nextEphemeral++ % EPHEMERAL_COUNT;
-      if (this.#table.get(address, port, this.#o.gateway, remotePort)) continue;
-      const c = new TcpConnection(this, address, port, this.#o.gateway, remotePort, "synSent");
+      if (this.#table.get(address, port, gateway, remotePort)) continue;
+      const c = new TcpConnection(this, address, port, gateway, remotePort, this.lan.macOf(address) ?? 0, "synSent");
       this.#add(c);
       c.openToGuest(far);
       return c;
@@ -153,7 +157,7 @@ export class TcpLayer implements TcpHost {
   }
 
   /** Nobody answered for a guest's address: connections that wait for it end now. */
-  absent(address: number): void {
+  absent(address: Address): void {
     for (const c of [...this.#connecting]) if (c.guestAddress === address && c.state === "synSent") c.abort();
   }
   /** The peer has room again. */
@@ -186,11 +190,12 @@ export class TcpLayer implements TcpHost {
     const { syn } = c;
     this.counts.nrRefused++;
     if (!syn) return;
-    if (fault === "unreachable" || fault === "timeout") this.#o.icmp.error(syn, ICMP.unreachable, UNREACHABLE.host);
+    if (fault === "unreachable") this.#o.icmp.error(syn, "noRoute");
+    else if (fault === "timeout") this.#o.icmp.error(syn, "host");
     else this.#rejectSyn(syn);
   }
   settled(c: TcpConnection): void {
-    if (this.#connecting.delete(c)) this.#perGuest.get(c.guestAddress)!.nrConnecting--;
+    if (this.#connecting.delete(c)) this.#perGuest.get(c.owner)!.nrConnecting--;
   }
   timeWaits(c: TcpConnection): void {
     this.#timeWaits.add(c);
@@ -202,12 +207,12 @@ export class TcpLayer implements TcpHost {
     this.#timeWaits.delete(c);
     this.waiting.delete(c);
     this.#grantedBytes -= c.bufferBytes;
-    if (--this.#perGuest.get(c.guestAddress)!.nr === 0) this.#perGuest.delete(c.guestAddress);
+    if (--this.#perGuest.get(c.owner)!.nr === 0) this.#perGuest.delete(c.owner);
   }
-  /** Break the connections of one guest, or all, without a word to the guests when `isSilent`. */
-  drop(address: number | null, isSilent: boolean): void {
+  /** Break the connections of the guests that are meant, without a word to them when `isSilent`. @param isMeant is asked with address and station */
+  drop(isMeant: (guest: Address, owner: number) => boolean, isSilent: boolean): void {
     for (const c of [...this.#table.values()]) {
-      if (address !== null && c.guestAddress !== address) continue;
+      if (!isMeant(c.guestAddress, c.owner)) continue;
       if (isSilent) c.abort();
       else c.reset();
     }

@@ -1,13 +1,13 @@
 /** UDP through the router: a socket outside for each port that a guest sends from (RFC 4787: one mapping for all peers, answers only from whom the guest wrote to). */
 import { checksumOf, IPPROTO, pseudoSum, sumOf } from "../checksum.ts";
-import { parseIpv4 } from "../address.ts";
-import { formatIpv4 } from "./address.ts";
+import { type Address, formatAddress, parseAddress } from "./address.ts";
 import { Timer, type TimerWheel } from "./timers.ts";
 import type { Forward } from "./forward.ts";
-import { ICMP, type Icmp, UNREACHABLE } from "./icmp.ts";
-import { newPacket, type Packet, TRANSPORT_AT } from "./ipv4.ts";
+import type { Icmp } from "./icmp.ts";
+import { newPacket, type Packet, payloadAt, pseudoSumOf } from "./packet.ts";
 import type { Lan } from "./lan.ts";
 import type { Listener, Outside, OutsideUdp } from "./outside.ts";
+import { ERROR_OF, type Refusal } from "./route.ts";
 
 /** Bounds of one network. */
 export type UdpLimits = { readonly nrFlows: number; readonly nrFlowsPerGuest: number; readonly nrPeersPerFlow: number; readonly idleMs: number };
@@ -15,15 +15,15 @@ export const UDP_LIMITS: UdpLimits = { nrFlows: 1024, nrFlowsPerGuest: 256, nrPe
 const FORWARD_PEERS_MAX = 1024, EPHEMERAL_FIRST = 49152, EPHEMERAL_COUNT = 16384;
 
 /** Write a UDP datagram to a guest, in fragments where it must. */
-export function sendUdp(lan: Lan, source: number, sourcePort: number, destination: number, port: number, payload: Uint8Array, mac?: number): void {
+export function sendUdp(lan: Lan, source: Address, sourcePort: number, destination: Address, port: number, payload: Uint8Array, mac?: number): void {
   const length = 8 + payload.length;
   if (length > 65515) return;
-  const bytes = newPacket(source, destination, IPPROTO.udp, length, 0), view = new DataView(bytes.buffer), at = TRANSPORT_AT;
+  const bytes = newPacket(source, destination, IPPROTO.udp, length), view = new DataView(bytes.buffer), at = payloadAt(bytes);
   view.setUint16(at, sourcePort);
   view.setUint16(at + 2, port);
   view.setUint16(at + 4, length);
   bytes.set(payload, at + 8);
-  view.setUint16(at + 6, checksumOf(bytes, at, bytes.length, pseudoSum(bytes, { version: 4, protocol: IPPROTO.udp, ipAt: 14 }, length)) || 0xffff);
+  view.setUint16(at + 6, checksumOf(bytes, at, bytes.length, pseudoSumOf(bytes, IPPROTO.udp)) || 0xffff);
   lan.send(bytes, "good", null, mac);
 }
 
@@ -34,14 +34,16 @@ export function readUdp(p: Packet): Datagram | null {
   if (p.end - p.at < 8) return null;
   const length = p.view.getUint16(p.at + 4), to = p.at + length;
   if (length < 8 || to > p.end) return null;
-  if (p.checksum === "unknown" && p.view.getUint16(p.at + 6) !== 0
-    && sumOf(p.bytes, p.at, to, pseudoSum(p.bytes, { version: 4, protocol: IPPROTO.udp, ipAt: p.ipAt }, length)) !== 0xffff) return null;
+  // IPv4's may be absent (RFC 768), IPv6's not (RFC 8200 8.1).
+  if (p.checksum === "unknown" && (p.version === 6 || p.view.getUint16(p.at + 6) !== 0) && sumOf(p.bytes, p.at, to, pseudoSum(p.bytes, p, length)) !== 0xffff) return null;
   return { sourcePort: p.view.getUint16(p.at), port: p.view.getUint16(p.at + 2), from: p.at + 8, to };
 }
 
-type UdpFlow = { readonly key: number; readonly guest: number; readonly port: number; socket: OutsideUdp | null; readonly peers: Map<number, number>; readonly timer: Timer };
+/** `owner` is the guest's station. */
+type UdpFlow = { readonly key: Address; readonly guest: Address; readonly port: number; readonly owner: number; socket: OutsideUdp | null; readonly peers: Map<Address, number>; readonly timer: Timer };
+const keyOf = (guest: Address, port: number): Address => (typeof guest === "number" ? guest * 65536 + port : guest << 16n | BigInt(port));
 /** A host's peer that wrote to a forward, and the port of the gateway's under which the guest sees it. */
-type ForwardPeer = { readonly key: string; readonly address: string; readonly port: number; readonly ephemeral: number; readonly guest: number; readonly guestPort: number;
+type ForwardPeer = { readonly key: string; readonly address: string; readonly port: number; readonly ephemeral: number; readonly guest: Address; readonly guestPort: number;
   readonly via: OutsideUdp; readonly timer: Timer };
 
 /** What the layer is made over. */
@@ -51,17 +53,19 @@ export type UdpOptions = {
   readonly icmp: Icmp;
   readonly outside: Outside;
   readonly limits: UdpLimits;
-  readonly gateway: number;
+  /** which of its own addresses the router speaks with a guest from */
+  readonly gatewayFor: (guest: Address) => Address;
   /** Where a guest's datagram goes, as an address outside; or a word for why it does not. */
-  readonly route: (destination: number, port: number) => number | "refused" | "prohibited" | "unreachable";
+  readonly route: (destination: Address, port: number) => Address | Refusal;
   /** the address under which a guest knows an outside one */
-  readonly seenAs: (address: number) => number;
+  readonly seenAs: (address: Address) => Address;
 };
 
 /** The guests' flows, and the peers of forwards. */
 export class UdpLayer {
   readonly #o: UdpOptions;
-  readonly #flows = new Map<number, UdpFlow>();
+  readonly #flows = new Map<Address, UdpFlow>();
+  /** by station */
   readonly #perGuest = new Map<number, number>();
   readonly #peersByKey = new Map<string, ForwardPeer>();
   readonly #peersByPort = new Map<number, ForwardPeer>();
@@ -84,29 +88,29 @@ export class UdpLayer {
       this.counts.nrBad++;
       return;
     }
-    if (p.destination === this.#o.gateway && this.#toForwardPeer(p, d)) return;
+    if (p.destination === this.#o.gatewayFor(p.source) && this.#toForwardPeer(p, d)) return;
     const target = this.#o.route(p.destination, d.port);
     if (typeof target === "string") {
-      this.#o.icmp.error(p, ICMP.unreachable, target === "refused" ? UNREACHABLE.port : target === "prohibited" ? UNREACHABLE.prohibited : UNREACHABLE.host);
+      this.#o.icmp.error(p, ERROR_OF[target]);
       return;
     }
-    const flow = this.#flows.get(p.source * 65536 + d.sourcePort) ?? this.#newFlow(p.source, d.sourcePort);
+    const flow = this.#flows.get(keyOf(p.source, d.sourcePort)) ?? this.#newFlow(p.source, d.sourcePort, p.mac);
     // Map keeps the order of insertion: the peer longest not written to is the first.
     flow.peers.delete(target);
     if (flow.peers.size >= this.#o.limits.nrPeersPerFlow) flow.peers.delete(flow.peers.keys().next().value!);
     flow.peers.set(target, d.port);
     this.#o.wheel.arm(flow.timer, this.#o.wheel.nowMs() + this.#o.limits.idleMs);
     this.counts.nrOut++;
-    flow.socket?.send(p.bytes.subarray(d.from, d.to), formatIpv4(target), d.port);
+    flow.socket?.send(p.bytes.subarray(d.from, d.to), formatAddress(target), d.port, () => this.#o.icmp.error(p, "noRoute"));
   }
-  #newFlow(guest: number, port: number): UdpFlow {
-    const { limits } = this.#o, nrOfGuest = this.#perGuest.get(guest) ?? 0;
-    if (nrOfGuest >= limits.nrFlowsPerGuest) this.#evict([...this.#flows.values()].find((f) => f.guest === guest));
+  #newFlow(guest: Address, port: number, owner: number): UdpFlow {
+    const { limits } = this.#o, nrOfGuest = this.#perGuest.get(owner) ?? 0;
+    if (nrOfGuest >= limits.nrFlowsPerGuest) this.#evict([...this.#flows.values()].find((f) => f.owner === owner));
     else if (this.#flows.size >= limits.nrFlows) this.#evict(this.#flows.values().next().value);
-    const flow: UdpFlow = { key: guest * 65536 + port, guest, port, socket: null, peers: new Map(), timer: new Timer(() => this.#end(flow)) };
+    const flow: UdpFlow = { key: keyOf(guest, port), guest, port, owner, socket: null, peers: new Map(), timer: new Timer(() => this.#end(flow)) };
     this.#flows.set(flow.key, flow);
-    this.#perGuest.set(guest, (this.#perGuest.get(guest) ?? 0) + 1);
-    flow.socket = this.#o.outside.openUdp({
+    this.#perGuest.set(owner, (this.#perGuest.get(owner) ?? 0) + 1);
+    flow.socket = this.#o.outside.openUdp(typeof guest === "number" ? 4 : 6, {
       datagram: (bytes, address, from) => this.#fromOutside(flow, bytes, address, from),
       failed: () => this.#end(flow),
     });
@@ -120,15 +124,15 @@ export class UdpLayer {
   #end(flow: UdpFlow): void {
     if (this.#flows.get(flow.key) !== flow) return;
     this.#flows.delete(flow.key);
-    const nr = (this.#perGuest.get(flow.guest) ?? 1) - 1;
-    if (nr > 0) this.#perGuest.set(flow.guest, nr);
-    else this.#perGuest.delete(flow.guest);
+    const nr = (this.#perGuest.get(flow.owner) ?? 1) - 1;
+    if (nr > 0) this.#perGuest.set(flow.owner, nr);
+    else this.#perGuest.delete(flow.owner);
     this.#o.wheel.disarm(flow.timer);
     flow.socket?.close();
     flow.socket = null;
   }
   #fromOutside(flow: UdpFlow, bytes: Uint8Array, addressText: string, port: number): void {
-    const address = parseIpv4(addressText);
+    const address = parseAddress(addressText);
     if (address === null || !flow.peers.has(address) || this.#flows.get(flow.key) !== flow) {
       this.counts.nrUnasked++;
       return;
@@ -142,7 +146,7 @@ export class UdpLayer {
   // ---- forwards
 
   /** Listen for a forward. @param resolve the guest's address at the moment, null: nobody @throws UserError */
-  async listen(forward: Forward, resolve: () => number | null): Promise<Listener> {
+  async listen(forward: Forward, resolve: () => Address | null): Promise<Listener> {
     const socket: Listener & OutsideUdp = await this.#o.outside.bindUdp(forward.listenAddress, forward.listenPort, {
       datagram: (bytes, address, port) => {
         const guest = resolve();
@@ -150,13 +154,13 @@ export class UdpLayer {
         const peer = this.#forwardPeer(socket, address, port, guest, forward.targetPort);
         this.#o.wheel.arm(peer.timer, this.#o.wheel.nowMs() + this.#o.limits.idleMs);
         this.counts.nrIn++;
-        sendUdp(this.#o.lan, this.#o.gateway, peer.ephemeral, guest, forward.targetPort, bytes);
+        sendUdp(this.#o.lan, this.#o.gatewayFor(guest), peer.ephemeral, guest, forward.targetPort, bytes);
       },
       failed: () => this.#dropPeers((p) => p.via === socket),
     });
     return socket;
   }
-  #forwardPeer(via: Listener & OutsideUdp, address: string, port: number, guest: number, guestPort: number): ForwardPeer {
+  #forwardPeer(via: Listener & OutsideUdp, address: string, port: number, guest: Address, guestPort: number): ForwardPeer {
     const key = `${via.port} ${address} ${port} ${guest} ${guestPort}`, known = this.#peersByKey.get(key);
     if (known) return known;
     if (this.#peersByKey.size >= FORWARD_PEERS_MAX) this.#dropPeer(this.#peersByKey.values().next().value!);
@@ -185,9 +189,9 @@ export class UdpLayer {
     return true;
   }
 
-  /** End the flows of one guest, or all. */
-  drop(guest: number | null): void {
-    for (const flow of [...this.#flows.values()]) if (guest === null || flow.guest === guest) this.#end(flow);
-    this.#dropPeers((peer) => guest === null || peer.guest === guest);
+  /** End the flows of the guests that are meant. @param isMeant is asked with address and station, 0: not known */
+  drop(isMeant: (guest: Address, owner: number) => boolean): void {
+    for (const flow of [...this.#flows.values()]) if (isMeant(flow.guest, flow.owner)) this.#end(flow);
+    this.#dropPeers((peer) => isMeant(peer.guest, 0));
   }
 }
