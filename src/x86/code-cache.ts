@@ -197,7 +197,7 @@ export class CodeCache {
     this.next += Math.ceil(bytes / REC.size) * REC.size;
     return at;
   }
-  /** Bytes are about to be overwritten: records made from them go stale. Called by every write to a protected frame. @returns whether there were any */
+  /** Bytes are about to be overwritten: records made from them go stale. Called by every write to a protected frame. @returns whether a region went with them: it may be the one that runs */
   invalidate(machine: number, size: number): boolean {
     const frame = Math.floor(machine / 4096), list = this.byFrame.get(frame);
     if (!list) return false;
@@ -206,7 +206,7 @@ export class CodeCache {
     for (const p of list.length === 1 ? list : [...list]) {
       let hit = 0;
       for (let b = from; b <= to; b++) hit |= (b < 32 ? p.piecesLo : p.piecesHi) >>> (b & 31) & 1;
-      if (hit) { this.drop(frame, p); any = true; }
+      if (hit) { any ||= (p.regions?.size ?? 0) > 0; this.drop(frame, p); }
     }
     return any;
   }
