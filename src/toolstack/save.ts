@@ -83,7 +83,7 @@ async function saveAlone(domain: Domain, out: WritableStream<Uint8Array>, o: Sav
     if (!guest) await suspendDomain(domain, o.signal);
     isStill = true;
     const suspendedMs = performance.now(), totalPages = hv.totPages;
-    if (!guest) await devices.hold();
+    if (!guest) await devices.hold(false);
     await o.atInstant?.();
     mustBeThere(domain);
     await sink.write(envelopeStart(o.configJson));
