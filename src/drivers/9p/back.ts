@@ -106,9 +106,9 @@ class P9Ring {
     if (queued < size) return false;
     const cost = size + Server.replyBytes(head.subarray(0, Math.min(head.length, size)), server.msize);
     if (!link.mayTake(cost)) return false;
-    const message = new Uint8Array(size);
+    const message = server.room(size);
     ring.take(message);
-    new DataView(message.buffer).setUint32(0, size, true);        // the guest may have written there since
+    new DataView(message.buffer, message.byteOffset).setUint32(0, size, true);        // the guest may have written there since
     if (ring.sizeBytes - ring.nrQueued - size < most) this.#bell();        // somebody may have waited for the room
     link.budget -= Math.max(cost, COST_LEAST);
     link.nrBytes += cost;

@@ -75,9 +75,10 @@ export class Reply {
   readonly bytes: Uint8Array<ArrayBuffer>;
   readonly #view: DataView;
   at = HEADER_BYTES;
-  constructor(roomBytes: number) {
-    this.bytes = new Uint8Array(roomBytes);
-    this.#view = new DataView(this.bytes.buffer);
+  /** @param room to write into, or how much of it */
+  constructor(room: number | Uint8Array<ArrayBuffer>) {
+    this.bytes = typeof room === "number" ? new Uint8Array(room) : room;
+    this.#view = new DataView(this.bytes.buffer, this.bytes.byteOffset);
   }
   u8(n: number): this { this.#view.setUint8(this.at, n); this.at += 1; return this; }
   u16(n: number): this { this.#view.setUint16(this.at, n, true); this.at += 2; return this; }

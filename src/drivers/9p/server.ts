@@ -4,6 +4,7 @@
  * @see the 9P2000.L protocol as diod and Linux's fs/9p speak it
  */
 import { EBADF, EBUSY, EINVAL, EIO, EISDIR, EMSGSIZE, ENAMETOOLONG, ENFILE, ENOENT, ENOTDIR, EOPNOTSUPP, EPERM, EROFS } from "../../abi/errno.ts";
+import { Buffers } from "../block/buffers.ts";
 import { type Change, type Folder, FolderError, type FolderNode, type Opening, type OpenFile, type Stat } from "./folder.ts";
 import { AT_REMOVEDIR, DATA_AT, Fields, GETATTR_BASIC, GETATTR_BTIME, HEADER_BYTES, LOCK, MAX_WALK, NOFID, NOTAG, OPEN, QID_BYTES, Reply, RLERROR, S_IF, SETATTR, T, V9FS_MAGIC, VERSION, WRITE_AT } from "./protocol.ts";
 
@@ -20,6 +21,8 @@ const FIRST_MSIZE = 8192;
 const MAX_ENTRIES = 1 << 20, MAX_LISTED = 1 << 21;
 /** One entry of a listing without its name: qid offset type and the name's length */
 const ENTRY_BYTES = QID_BYTES + 8 + 1 + 2;
+/** Messages from here on come from buffers that are used again: to make one of 512 KiB costs as much as to read it. */
+const POOLED_BYTES = 4096;
 /** A reply whose fields have their sizes by kind. */
 const SMALL_REPLY = 256;
 
@@ -51,6 +54,7 @@ export class Server {
   /** fids that a Twalk or Tattach is making */
   readonly #coming = new Set<number>();
   readonly #pending = new Map<number, Pending>();
+  readonly #buffers = new Buffers();
   #msize = 0;
   #nrListed = 0;
   /** what is on its way and belongs to a session before this number's gets no reply */
@@ -72,10 +76,14 @@ export class Server {
     return (type === T.read || type === T.readdir) && message.length >= WRITE_AT ? Math.min(view.getUint32(WRITE_AT - 4, true) + DATA_AT, msize) : SMALL_REPLY;
   }
 
+  /** Room for a message that is to be taken. */
+  room(sizeBytes: number): Uint8Array<ArrayBuffer> { return sizeBytes < POOLED_BYTES ? new Uint8Array(sizeBytes) : this.#buffers.take(sizeBytes); }
+  #done(message: Uint8Array<ArrayBuffer>): void { if (message.buffer.byteLength >= POOLED_BYTES) this.#buffers.give(message); }
+
   /**
    * Do what a message asks.
-   * @param message all of it, no longer than `msize`; nobody changes it any more
-   * @param put called once, with what is to be sent, unless nobody waits for it any more; it resolves when that is where the client sees it
+   * @param message all of it, no longer than `msize`, in `room`; it is the server's from here on
+   * @param put called once, with what is to be sent, unless nobody waits for it any more; it resolves when that is where the client sees it, and its bytes are the server's again
    * @param over called when the request is no more
    * @returns null, or how the client broke the protocol: nothing it says can be trusted to mean anything
    */
@@ -89,7 +97,9 @@ export class Server {
       try {
         const reply = await this.#answer(type, tag, message, others);
         if (session === this.#session && !this.#isClosed) await put(reply);
+        this.#done(reply);
       } finally {
+        this.#done(message);
         this.#pending.delete(tag);
         settle();
         over();
@@ -326,7 +336,7 @@ export class Server {
     const { node, file } = this.#fid(f.u32()), at = f.u64(), count = Math.min(f.u32(), this.msize - DATA_AT);
     if (!file) throw new FolderError(EBADF);
     if (node.kind === "folder") throw new FolderError(EISDIR);
-    const reply = new Reply(DATA_AT + count);
+    const reply = new Reply(this.room(DATA_AT + count));
     const n = at > BigInt(Number.MAX_SAFE_INTEGER - 2 ** 32) ? 0 : await file.read(Number(at), reply.bytes.subarray(DATA_AT));        // into the message: it is copied into the ring and nowhere else
     this.#o.counters.readBytes += n;
     reply.u32(n).at += n;
@@ -360,7 +370,7 @@ export class Server {
       }
     }
     let next = Number(offset < BigInt(names.length) ? offset : BigInt(names.length));
-    const reply = new Reply(DATA_AT + count);
+    const reply = new Reply(this.room(DATA_AT + count));
     reply.at = DATA_AT;
     for (let isFull = false; !isFull && next < names.length;) {
       const batch = names.slice(next, next + 256), dots = batch.filter((name) => name === "." || name === "..").length, stats = await node.statAll(batch.slice(dots));
