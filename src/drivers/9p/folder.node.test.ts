@@ -112,7 +112,7 @@ test("while another process exchanges folders and links for one another, nothing
     for (const end = Date.now() + 3000; Date.now() < end;) try { fs.renameSync(p("d"), p("t")); fs.renameSync(p("l"), p("d")); fs.renameSync(p("d"), p("l")); fs.renameSync(p("t"), p("d")); } catch { try { fs.renameSync(p("t"), p("d")); } catch {} }`], { stdio: "inherit" });
   let isOver = false, nrReached = 0, nrMissed = 0;
   swapper.on("exit", () => { isOver = true; });
-  for (let i = 0; !isOver; i++) {
+  while (!isOver) {
     await Promise.all(Array.from({ length: 4 }, async (_, k) => {
       const fid = 10 + k * 3;
       try {
@@ -135,6 +135,15 @@ test("while another process exchanges folders and links for one another, nothing
   }
   assert.ok(nrReached > 10 && nrMissed > 10, `${nrReached} times the file, ${nrMissed} times not`);
   untouched();
+});
+
+test("what the kernel shows of itself is not entered, wherever it is mounted", async () => {
+  assert.ok(fs.statSync("/proc/self/mem").isFile(), "by which the guest would be in this process");
+  const folder = await nodeFolder("/").open(), { client: c } = directClient(folder);
+  await c.begin();
+  for (const name of ["proc", "sys"]) if (fs.existsSync(`/${name}/kernel`) || fs.existsSync(`/${name}/self`)) await refuses(13, c.walk(0, 1, name));
+  await folder.close();
+  await assert.rejects(nodeFolder("/proc").open(), { name: "UserError", message: /\/proc is a file system of the kernel's own/ });
 });
 
 test("what is no file is never opened: FIFOs, sockets and devices are only looked at", { timeout: 20_000 }, async () => {
@@ -176,13 +185,16 @@ test("what a guest may hold has bounds: descriptors, open files, depth; and all 
     } catch (e) { assert.equal((e as Refused).errno, ENAMETOOLONG); break; }
   }
   assert.ok(depth > 1000 && depth < 1100, `${depth}`);
-  assert.equal(P9Depth(path), depth + 1);
+  let nrDeep = 0;
+  for (; nrDeep < 10_000; nrDeep++) try { assert.equal((await c.walk(0, 10_000 + nrDeep, ...Array.from({ length: 16 }, () => "d"))).length, 16); } catch (e) { if (e instanceof Refused) assert.equal(e.errno, ENFILE); break; }
+  assert.ok(nrDeep > 3000 && nrDeep < 4096, `${nrDeep} walks to deep places`);
+  assert.equal(depthOf(path), depth + 1);
   await server.close();
   await folder.close();
   await closes(before);
 });
 /** Folders in one another, each named "d". */
-function P9Depth(path: (name: string) => string): number {
+function depthOf(path: (name: string) => string): number {
   let depth = 0;
   const cwd = process.cwd();
   try {

@@ -4,15 +4,16 @@
  * 1. A place is a descriptor (O_PATH), not a path. The kernel resolves only /proc/self/fd/N/NAME: an inode that was in the tree, and one name in it, without a slash.
  * 2. The last step is never followed: O_NOFOLLOW, or a call that does not follow (lstat, unlink, rename, link, lchown). /proc/self/fd/N alone names the inode and no way.
  * 3. "..", which a mount or a moved folder could lead out by, is our own list of parents.
- * 4. What is opened for its bytes was seen to be a regular file before, by its descriptor; a device, a FIFO or a socket of the host is never opened.
+ * 4. What the kernel shows of itself is not entered: /proc/self/mem is a regular file, and of this process.
+ * 5. What is opened for its bytes was seen to be a regular file before, by its descriptor; a device, a FIFO or a socket of the host is never opened.
  *
  * Node has no openat and its siblings; /proc/self/fd stands for them, so this is Linux's alone. Names are bytes, a character each.
  */
-import * as fs from "node:fs";
-import { EBADF, EBUSY, EEXIST, EINVAL, EISDIR, ENAMETOOLONG, ENFILE, ENOENT, ENOMEM, ENOTDIR, ENXIO, EOPNOTSUPP, EXDEV } from "../../abi/errno.ts";
+import fs from "node:fs";
+import { EACCES, EBADF, EBUSY, EEXIST, EINVAL, EISDIR, ENAMETOOLONG, ENFILE, ENOENT, ENOMEM, ENOTDIR, ENXIO, EOPNOTSUPP, EXDEV } from "../../abi/errno.ts";
 import { UserError } from "../../base/errors.ts";
 import { Pace, whyOf } from "../../storage/file.node.ts";
-import { type Change, type Folder, FolderError, type FolderNode, type FolderSource, type Opening, type OpenFile, type Owner, type Space, type Stat } from "./folder.ts";
+import { type Change, type Folder, FolderError, NAME_BYTES, type FolderNode, type FolderSource, type Opening, type OpenFile, type Owner, type Space, type Stat } from "./folder.ts";
 import { S_IF } from "./protocol.ts";
 
 const { O_APPEND, O_CREAT, O_DIRECTORY, O_DSYNC, O_EXCL, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_RDWR, O_SYNC, O_TRUNC, O_WRONLY } = fs.constants;
@@ -22,6 +23,8 @@ const O_PATH = 0o10000000;
 const ELOOP = 40, ESTALE = 116;
 /** Descriptors of places that nobody uses at the moment, and files that a guest may have open. */
 const KEPT = 256, OPEN_MAX = 1024;
+/** Places that a guest may hold, with those above them: each walk to a deep one has a list of parents of its own. */
+const PLACES_MAX = 65536;
 /** What all shares of this process leave of its descriptors to disks and sockets: half. */
 const openLimit = (): number => { try { return Number(/^Max open files +(\d+)/m.exec(fs.readFileSync("/proc/self/limits", "latin1"))?.[1] ?? 1024) >> 1; } catch { return 512; } };
 let processLimit: number | undefined, nrOpenInProcess = 0;
@@ -30,10 +33,15 @@ const MAX_DEPTH = 1024;
 const BATCH = 32;
 /** File systems that another computer or a program answers for: NFS, CIFS, SMB2, FUSE, 9p, Ceph, AFS. A call that hangs must not be on this thread. */
 const REMOTE: ReadonlySet<bigint> = new Set([0x6969n, 0xff534d42n, 0xfe534d42n, 0x65735546n, 0x01021997n, 0x00c36400n, 0x5346414fn]);
+/**
+ * File systems in which a file is a way into the kernel or another process: proc, sysfs, debugfs, tracefs, securityfs, cgroup and cgroup2, bpf, selinuxfs, smackfs, efivarfs, configfs, devpts, binfmt_misc, nsfs, pstore,
+ * xenfs, fusectl, resctrl. linux/magic.h
+ */
+const KERNELS_OWN: ReadonlySet<bigint> = new Set([0x9fa0n, 0x62656572n, 0x64626720n, 0x74726163n, 0x73636673n, 0x27e0ebn, 0x63677270n, 0xcafe4a11n, 0xf97cff8cn, 0x43415d53n, 0xde5e81e4n, 0x62656570n, 0x1cd1n, 0x42494e4dn,
+  0x6e736673n, 0x6165676cn, 0xabba1974n, 0x65735543n, 0x07655821n]);
 /** Bits of a file's mode that a guest sets: never set-user-ID or set-group-ID, which would be a program of the user who runs Domus. A folder's set-group-ID only names a group. */
 const FILE_MODE = 0o1777, FOLDER_MODE = 0o3777;
 
-type Fs = typeof fs;
 type CallName = "open" | "fstat" | "lstat" | "mkdir" | "symlink" | "link" | "unlink" | "rmdir" | "rename" | "readlink" | "chmod" | "fchmod" | "chown" | "fchown" | "lchown" | "truncate" | "ftruncate" | "utimes" | "lutimes" | "statfs" | "fsync" | "fdatasync" | "read" | "write";
 type Call = (...args: unknown[]) => unknown;
 const BIG = { bigint: true } as const;
@@ -42,8 +50,11 @@ function refusal(e: unknown): unknown {
   const { errno } = e as NodeJS.ErrnoException;
   return typeof errno === "number" && errno < 0 && errno > -4096 ? new FolderError(-errno, { cause: e }) : e;
 }
-const closeQuietly = (fd: number): void => fs.close(fd, () => {});
+/** A file's may have to write; a place's has nothing to do. */
+const closeFile = (fd: number): void => fs.close(fd, () => {}), closePlace = (fd: number): void => fs.closeSync(fd);
 
+/** struct statfs' f_type, which is signed on some processors */
+const typeOf = (s: fs.BigIntStatsFs): bigint => BigInt.asUintN(32, s.type);
 /** A path's name with the descriptor it begins at. */
 const below = (fd: number, name: string): Buffer => Buffer.from(`/proc/self/fd/${fd}/${name}`, "latin1");
 const itself = (fd: number): string => `/proc/self/fd/${fd}`;
@@ -84,7 +95,7 @@ class Tree implements Folder {
     if (this.#isLocal && (dev === null || dev === this.#rootDev) && name !== "fsync" && name !== "fdatasync" && pace.atOnce) {
       const begun = performance.now();
       try {
-        return Promise.resolve((fs[`${name}Sync` as keyof Fs] as unknown as Call)(...args) as R);
+        return Promise.resolve((fs[`${name}Sync`] as unknown as Call)(...args) as R);
       } catch (e) {
         return Promise.reject(refusal(e));
       } finally { pace.took(performance.now() - begun, bytes); }
@@ -160,7 +171,7 @@ class NodeOpenFile implements OpenFile {
     if (this.#nrCalls === 0) this.#end();
   }
   #end(): void {
-    closeQuietly(this.fd);
+    closeFile(this.fd);
     this.#tree.given();
   }
 }
@@ -206,10 +217,10 @@ class Place implements FolderNode {
   /** Close the descriptor; it is opened again when it is wanted. */
   forget(): void {
     this.#tree.idle.delete(this);
-    if (this.#fd >= 0) closeQuietly(this.#fd);
+    if (this.#fd >= 0) closePlace(this.#fd);
     this.#fd = -1;
   }
-  #isSame(s: fs.BigIntStats): boolean { return s.ino === this.#ino && s.dev === this.#dev; }
+  #isSame(s: fs.BigIntStats): boolean { return s.ino === this.#ino && s.dev === this.#dev && kindOf(Number(s.mode)) === this.kind; }
   #call<R>(name: CallName, ...args: unknown[]): Promise<R> { return this.#tree.call<R>(this.#dev, name, ...args); }
 
   /** Do something with the descriptor, which stays open meanwhile. */
@@ -233,7 +244,7 @@ class Place implements FolderNode {
     if (!parent || name === "") throw new FolderError(ESTALE);
     const fd = await parent.#with((above) => parent.#call<number>("open", below(above, name), O_PATH | O_NOFOLLOW));
     let isSame = false;
-    try { isSame = this.#isSame(await this.#call<fs.BigIntStats>("fstat", fd, BIG)); } finally { if (!isSame) closeQuietly(fd); }
+    try { isSame = this.#isSame(await this.#call<fs.BigIntStats>("fstat", fd, BIG)); } finally { if (!isSame) closePlace(fd); }
     if (!isSame) throw new FolderError(ESTALE);        // another file has its name now
     this.#fd = fd;
   }
@@ -257,11 +268,21 @@ class Place implements FolderNode {
   /** What stands at a name in this folder, whose descriptor is `fd`. */
   async #enter(fd: number, name: string): Promise<{ node: Place; stat: Stat }> {
     if (this.#depth >= MAX_DEPTH) throw new FolderError(ENAMETOOLONG);
+    if (this.#tree.places.size >= PLACES_MAX) throw new FolderError(ENFILE);
     return this.#made(name, await this.#call<number>("open", below(fd, name), O_PATH | O_NOFOLLOW));
   }
   /** A place with this descriptor of its own, which is closed where it cannot be had. */
   async #made(name: string, fd: number): Promise<{ node: Place; stat: Stat }> {
-    const stat = await this.#tree.call<fs.BigIntStats>(null, "fstat", fd, BIG).catch((e: unknown) => { closeQuietly(fd); throw e; });
+    try {
+      const stat = await this.#tree.call<fs.BigIntStats>(null, "fstat", fd, BIG);
+      if (stat.dev !== this.#dev && KERNELS_OWN.has(typeOf(await this.#tree.call<fs.BigIntStatsFs>(null, "statfs", itself(fd), BIG)))) throw new FolderError(EACCES);
+      return this.#placed(name, fd, stat);
+    } catch (e) {
+      closePlace(fd);
+      throw e;
+    }
+  }
+  #placed(name: string, fd: number, stat: fs.BigIntStats): { node: Place; stat: Stat } {
     return { node: new Place(this.#tree, this, name, stat, fd), stat: this.#tree.statOf(stat) };
   }
 
@@ -289,6 +310,7 @@ class Place implements FolderNode {
   async create(name: string, how: Opening, isNew: boolean, mode: number, owner: Owner): Promise<{ node: Place; file: NodeOpenFile; stat: Stat }> {
     this.#mustBeFolder();
     if (this.#depth >= MAX_DEPTH) throw new FolderError(ENAMETOOLONG);
+    if (this.#tree.places.size >= PLACES_MAX) throw new FolderError(ENFILE);
     return this.#with(async (folder) => {
       for (let tries = 0; ; tries++) {
         // never what is there already: that is looked at before it is opened
@@ -342,14 +364,14 @@ class Place implements FolderNode {
     if (this.kind !== "link") throw new FolderError(EINVAL);
     return this.#named((path) => this.#call<string>("readlink", path, "latin1"));
   }
-  async list(most: number): Promise<string[]> {
+  async list(mostBytes: number): Promise<string[]> {
     this.#mustBeFolder();
     return this.#with(async (fd) => {
       const names: string[] = [];
+      let bytes = 0;
       try {
-        // biome-ignore lint/suspicious/useAwait: closed by the loop's end
         for await (const { name } of await fs.promises.opendir(itself(fd), { encoding: "latin1" as BufferEncoding, bufferSize: 256 })) {
-          if (names.length >= most) throw new FolderError(ENOMEM);
+          if ((bytes += NAME_BYTES + name.length) > mostBytes) throw new FolderError(ENOMEM);
           names.push(name);
         }
       } catch (e) { throw refusal(e); }
@@ -442,8 +464,9 @@ export function nodeFolder(path: string): FolderSource {
       const fd = openRoot(path);
       try {
         if (!fs.existsSync(itself(fd))) throw new UserError(`${path} cannot be shared: /proc is not mounted`);
-        const { type } = fs.statfsSync(itself(fd), BIG);
-        return new Tree(fd, fs.fstatSync(fd, BIG), !REMOTE.has(BigInt.asUintN(32, type)));
+        const type = typeOf(fs.statfsSync(itself(fd), BIG));
+        if (KERNELS_OWN.has(type)) throw new UserError(`${path} is a file system of the kernel's own, by which a guest would be in this computer; share a folder of files`);
+        return new Tree(fd, fs.fstatSync(fd, BIG), !REMOTE.has(type));
       } catch (e) {
         fs.closeSync(fd);
         throw e instanceof UserError ? e : new UserError(`${path} cannot be shared: ${whyOf(e)}`);

@@ -57,8 +57,8 @@ export interface FolderNode {
   /** Give a file one more name, in this folder. */
   addName(name: string, of: FolderNode): Promise<void>;
   readLink(): Promise<string>;
-  /** Names in a folder, without "." and "..". @param most more of them are refused */
-  list(most: number): Promise<string[]>;
+  /** Names in a folder, without "." and "..". @param mostBytes of memory for them, NAME_BYTES and its length each; more is refused */
+  list(mostBytes: number): Promise<string[]>;
   /** What is known of these; null: it is gone. */
   statAll(names: readonly string[]): Promise<(Stat | null)[]>;
   unlink(name: string, isFolder: boolean): Promise<void>;
@@ -71,6 +71,9 @@ export interface FolderNode {
   sync(file: OpenFile | null, dataOnly: boolean): Promise<void>;
   space(): Promise<Space>;
 }
+
+/** What a name in a listing costs beside its length. */
+export const NAME_BYTES = 32;
 
 /** A tree that is open. */
 export interface Folder {

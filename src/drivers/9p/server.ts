@@ -5,7 +5,7 @@
  */
 import { EBADF, EBUSY, EINVAL, EIO, EISDIR, EMSGSIZE, ENAMETOOLONG, ENFILE, ENOENT, ENOTDIR, EOPNOTSUPP, EPERM, EROFS } from "../../abi/errno.ts";
 import { Buffers } from "../block/buffers.ts";
-import { type Change, type Folder, FolderError, type FolderNode, type Opening, type OpenFile, type Stat } from "./folder.ts";
+import { type Change, type Folder, FolderError, type FolderNode, type Opening, NAME_BYTES, type OpenFile, type Stat } from "./folder.ts";
 import { AT_REMOVEDIR, DATA_AT, Fields, GETATTR_BASIC, GETATTR_BTIME, HEADER_BYTES, LOCK, MAX_WALK, NOFID, NOTAG, OPEN, QID_BYTES, Reply, RLERROR, S_IF, SETATTR, T, V9FS_MAGIC, VERSION, WRITE_AT } from "./protocol.ts";
 
 /** Linux's number that Xen's errno.h has not. */
@@ -17,8 +17,8 @@ const NAME_MAX = 255, PATH_MAX = 4096;
 export const LEAST_MSIZE = 4096, MOST_MSIZE = 1 << 20;
 /** What a message may have before it has been agreed upon. */
 const FIRST_MSIZE = 8192;
-/** Names in one folder, and names of all listings that are kept between two Treaddir. */
-const MAX_ENTRIES = 1 << 20, MAX_LISTED = 1 << 21;
+/** Memory for the names of one folder, and of all listings that are kept between two Treaddir. */
+const MAX_LISTED_BYTES = 64 << 20;
 /** One entry of a listing without its name: qid offset type and the name's length */
 const ENTRY_BYTES = QID_BYTES + 8 + 1 + 2;
 /** Messages from here on come from buffers that are used again: to make one of 512 KiB costs as much as to read it. */
@@ -39,6 +39,7 @@ function checked(name: string): string {
   if (!isName(name)) throw new FolderError(name === "" ? ENOENT : EINVAL);
   return name;
 }
+const costOf = (names: readonly string[] | null): number => names?.reduce((sum, name) => sum + NAME_BYTES + name.length, 0) ?? 0;
 /** A place in a file. @throws FolderError for one beyond all files */
 function offsetOf(n: bigint): number {
   if (n > BigInt(Number.MAX_SAFE_INTEGER - 2 ** 32)) throw new FolderError(EFBIG);
@@ -56,7 +57,9 @@ export class Server {
   readonly #pending = new Map<number, Pending>();
   readonly #buffers = new Buffers();
   #msize = 0;
-  #nrListed = 0;
+  #listedBytes = 0;
+  /** one folder is listed at a time: a listing may be large */
+  #listing: Promise<unknown> = Promise.resolve();
   /** what is on its way and belongs to a session before this number's gets no reply */
   #session = 0;
   #isClosed = false;
@@ -160,7 +163,7 @@ export class Server {
     fid.node.drop();
   }
   #setNames(fid: Fid, names: readonly string[] | null): void {
-    this.#nrListed += (names?.length ?? 0) - (fid.names?.length ?? 0);
+    this.#listedBytes += costOf(names) - costOf(fid.names);
     fid.names = names;
   }
   /** Make a fid of what `reach` finds. The number is taken from the beginning on: two requests cannot both have it. */
@@ -362,10 +365,12 @@ export class Server {
     if (node.kind !== "folder") throw new FolderError(ENOTDIR);
     let { names } = fid;
     if (offset === 0n || !names) {
-      names = [".", "..", ...await node.list(MAX_ENTRIES)];
+      const listing = this.#listing.then(() => node.list(MAX_LISTED_BYTES));
+      this.#listing = listing.catch(() => {});
+      names = [".", "..", ...await listing];
       if (!fid.isGone) this.#setNames(fid, names);
       for (const other of this.#fids.values()) {
-        if (this.#nrListed <= MAX_LISTED) break;
+        if (this.#listedBytes <= MAX_LISTED_BYTES) break;
         if (other !== fid) this.#setNames(other, null);
       }
     }
