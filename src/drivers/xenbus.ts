@@ -146,7 +146,7 @@ export class XenbusBack {
         return;
       case XenbusState.Initialised: case XenbusState.Connected:
         if (this.#isConnected) return;
-        // Linux's 9pnet_xen, when it is loaded once more, has its rings ready at once
+        // Linux's 9pnet_xen up to 6.6, when it is loaded once more, has its rings ready at once
         if (state === XenbusState.Initialised && this.#state === XenbusState.Closed && !this.#isLeaving) this.#setState(XenbusState.InitWait);
         if (this.#state !== XenbusState.InitWait) return;
         return this.#connect();

@@ -14,7 +14,7 @@ export async function attachShare(devices: Devices, dom0: Dom0, domid: number, d
       driver, release: () => folder.close(),
       // what a client holds of the folder is in this process alone; and Linux's 9pnet_xen does not connect anew when it comes to after a suspend
       obstacle: (isAsItIs) => (driver.isMounted ? `the shared folder "${tag}" (${source.path}) is mounted in it; unmount that in the guest first`
-        : driver.isConnected && !isAsItIs ? `its driver is connected to the shared folder "${tag}" (${source.path}) and would not be again; unload it in the guest first (modprobe -r 9pnet_xen)` : null),
+        : driver.isConnected && !isAsItIs ? `its driver is connected to the shared folder "${tag}" (${source.path}) and would not be again after a suspend; have it let go in the guest first (echo 9pfs-${devid} > /sys/bus/xen/drivers/9pfs/unbind), until the guest is started again` : null),
     }, { tag }, { path: source.path, security_model: "none" });
   } catch (e) {
     await folder.close();
