@@ -124,8 +124,9 @@ class MadGuest {
   }
   scribble(): void {
     const ring = this.rings[this.rnd(NR_RINGS)]!;
-    if (this.isOne(3)) this.mem.bytes[ring.pages[this.rnd(ring.pages.length)]! + this.rnd(PAGE_BYTES)] = this.rnd(256);
-    else if (this.isOne(3)) ring.store(4 * this.rnd(1024), this.#wild());
+    const where = this.rnd(3);
+    if (where === 0) this.mem.bytes[ring.pages[this.rnd(ring.pages.length)]! + this.rnd(PAGE_BYTES)] = this.rnd(256);
+    else if (where === 1) ring.store(4 * this.rnd(1024), this.#wild());
     else ring.store([INTF.in_cons.at, INTF.out_prod.at][this.rnd(2)]!, this.isOne(2) ? this.#wild() : ring.outProd + this.rnd(64));
   }
   connect(): Promise<void> { return this.back.connect(keysOf({ version: 1, "num-rings": NR_RINGS, ...Object.fromEntries(this.rings.flatMap((r, i) => [[`ring-ref${i}`, r.intfRef], [`event-channel-${i}`, i]])) })); }
