@@ -65,6 +65,7 @@ test("a wrong command line is answered with a line and code 2", async () => {
     refuses(["run", "--share", "nowhere", good], /"--share": nowhere does not exist; make the folder/),
     refuses(["run", "--share", "a b=.", good], /"--share": "a b" is no tag: .*; write --share \[TAG=\]FOLDER\[,readonly\]/),
     refuses(["run", "--share", `x=${good}`, good], /"--share": .* is not a folder; share the folder it is in/),
+    refuses(["start", "--share", "."], /"--share": Debian's cloud kernel cannot mount it, for it has no 9p; give "--generic" too/),
     refuses(["start", "x"], /takes options only/),
     refuses(["start", "--memory", "many"], /"--memory" wants a whole number/),
   ]);

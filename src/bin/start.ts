@@ -130,6 +130,7 @@ export async function start(args: string[]): Promise<number> {
   if (parsed.words.length) throw new UserError(`domus start takes options only, not "${parsed.words[0]}"; domus run takes files`);
   const shared = runOptions(parsed), memoryMiB = numberOption(parsed, "memory", 16, 4000) ?? 256;
   const own = { kernel: options.get("kernel"), ramdisk: options.get("ramdisk") };
+  if (shared.shares.length && own.kernel === undefined && !options.has("generic")) throw new UserError('Option "--share": Debian\'s cloud kernel cannot mount it, for it has no 9p; give "--generic" too');
   let fetched: { kernel: string; ramdisk: string } | null = null;
   if (own.kernel === undefined || own.ramdisk === undefined) {
     fetched = await prepareStart(options.has("generic") ? "generic" : "cloud", { update: options.has("update"), quiet: shared.quiet });
@@ -142,5 +143,6 @@ export async function start(args: string[]): Promise<number> {
     ...(own.ramdisk === undefined ? { vifs: [{ mac: randomMac() }] } : {}),
   };
   if (!shared.quiet) printLine(`booting a guest of ${memoryMiB} MiB; ^] leaves and ends it, poweroff inside ends it too`);
+  if (!shared.quiet) for (const { tag, source } of shared.shares) printLine(`${source.path} is there for it: mount -t 9p -o trans=xen,version=9p2000.L ${tag} /mnt`);
   return runDomains([{ config: checkConfig(config), channels: [], again }], shared);
 }
