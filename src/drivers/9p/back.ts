@@ -18,7 +18,7 @@ const MAX_RINGS = 4;
 /** Requests on their way at once, and the memory that they and their replies may take; what is beyond waits in the ring. One always may. */
 const IN_FLIGHT = 64, IN_FLIGHT_BYTES = 4 << 20;
 /** Work done at an event before the thread's other tasks have their turn, in bytes; a request costs its own and its reply's, and COST_LEAST at least: what is answered at once a guest may ask as fast. */
-const POLL_BYTES = 32 << 20, COST_LEAST = 64 << 10;
+const POLL_BYTES = 8 << 20, COST_LEAST = 64 << 10;
 /** Requests that are on their way get this long to end before a device is let go all the same. */
 const DRAIN_MS = 30_000;
 
