@@ -1,5 +1,6 @@
 /** The library: machines, domains, and configurations. The command `domus` is built on it. */
 export { UserError } from "./base/errors.ts";
+export type { Folder, FolderNode, FolderSource } from "./drivers/9p/folder.ts";
 export { Bridge } from "./network/bridge.ts";
 export { capture } from "./network/capture.ts";
 export { NatNetwork } from "./network/nat/nat.ts";
@@ -8,7 +9,7 @@ export { type Disk, DiskError, type FileStore } from "./storage/disk.ts";
 export { LiveDisk } from "./storage/online.ts";
 export { createDisk, openDisk } from "./storage/open.ts";
 export { MemoryOverlay } from "./storage/overlay.ts";
-export { type CheckedConfig, checkConfig, type DiskConfig, type DomainConfig, type EventAction, fromXl, type VifConfig } from "./toolstack/config.ts";
+export { type CheckedConfig, checkConfig, type DiskConfig, type DomainConfig, type EventAction, fromXl, type ShareConfig, type VifConfig } from "./toolstack/config.ts";
 export { type CrashReport, crashText } from "./toolstack/crash.ts";
 export { planDomain } from "./toolstack/create.ts";
 export { type Domain, type DomainEnd, type DomainReport, type EndReason } from "./toolstack/domain.ts";

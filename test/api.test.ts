@@ -163,6 +163,7 @@ test("over HTTP the role operate names files in the folders that the host gives,
     })) await assert.rejects(operate.call(name as "domain.restore", params as { path: string }), (e: ApiFault) => e.code === "forbidden" && /domusd --folders/.test(e.message), `${name} ${path}`);
   };
   for (const path of [...own, join(folder, "kernel")]) await all(path);
+  for (const path of [host.folder, host.paths.state, join(folder, "link")]) await assert.rejects(operate.call("domain.create", { config: { ...await config("x", join(folder, "kernel")), p9s: [{ tag: "t", path, security_model: "none" }] } }), code("forbidden"));
   for (const spec of ["vdev=xvdb,format=raw,target=nbds://../../etc/passwd", `vdev=xvdb,format=raw,target=nbd+unix:///?socket=${host.paths.socket}`]) await assert.rejects(operate.call("block.attach", { domain: "first", spec: [spec] }), code("forbidden"));
   await assert.rejects(operate.call("domain.migrate", { domain: "first", to: "127.0.0.1:1", tls: { key: host.paths.database } }), code("forbidden"));
   for (const bad of [host.folder, host.paths.state, join(folder, "link")]) {

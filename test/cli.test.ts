@@ -62,6 +62,10 @@ test("a wrong command line is answered with a line and code 2", async () => {
     refuses(["run", "--pcpus"], /"--pcpus" wants N/),
     refuses(["run", "--strict=1", good], /"--strict" takes no value/),
     refuses(["run", "--symbols", "k", good], /"--symbols" names functions of a profile; give "--profile" too/),
+    refuses(["run", "--share", "nowhere", good], /"--share": nowhere does not exist; make the folder/),
+    refuses(["run", "--share", "a b=.", good], /"--share": "a b" is no tag: .*; write --share \[TAG=\]FOLDER\[,readonly\]/),
+    refuses(["run", "--share", `x=${good}`, good], /"--share": .* is not a folder; share the folder it is in/),
+    refuses(["start", "--share", "."], /"--share": Debian's cloud kernel cannot mount it, for it has no 9p; give "--generic" too/),
     refuses(["start", "x"], /takes options only/),
     refuses(["start", "--memory", "many"], /"--memory" wants a whole number/),
   ]);
@@ -95,6 +99,8 @@ test("a bad image is refused before anything starts", async () => {
   file("halts", tinyKernel([0xfa, 0xf4])); file("big", new Uint8Array(80 << 20));
   await refuses(["run", cfg("bigramdisk", 'kernel = "halts"\nramdisk = "big"')], /bigramdisk: big: the ramdisk of 80 MiB does not fit/);
   await refuses(["run", cfg("one", 'kernel = "halts"'), file("other.cfg", 'name = "one"; type = "pvh"; kernel = "halts"; memory = 16')], /Two domains are named "one"/);
+  await refuses(["run", cfg("share", 'kernel = "halts"\np9 = [ "tag=a,security_model=none,path=absent" ]')], /share\.cfg:5:8: p9: absent does not exist; make the folder, or name another/);
+  await refuses(["run", "--share", ".", "--share", "sub", cfg("shares", 'kernel = "halts"')], /"--share": shares has a folder with the tag "share" already; write --share OTHER=sub/);
   await refuses(["run", "--engine", "guess", cfg("engine", 'kernel = "halts"')], /engine.*is one of auto, interpreter, translator/);
   await refuses(["run", "--trace", "everything", cfg("trace", 'kernel = "halts"')], /"everything" is no class/);
   if (process.getuid?.() !== 0) {

@@ -36,9 +36,9 @@ export class Talk {
     })();
   }
 
-  /** Debian's cloud kernel with the initramfs of `domus start`, and `config` beside; its init has loaded the front ends and asked for an address. */
-  static async boot(machine: Machine, config: Omit<DomainConfig, "kernel" | "ramdisk">): Promise<Talk> {
-    const { kernel, ramdisk } = images();
+  /** Debian's cloud kernel, or its generic one, with the initramfs of `domus start`, and `config` beside; its init has loaded the front ends and asked for an address. */
+  static async boot(machine: Machine, config: Omit<DomainConfig, "kernel" | "ramdisk">, flavour: "cloud" | "generic" = "cloud"): Promise<Talk> {
+    const { kernel, ramdisk } = images(flavour);
     const talk = new Talk(await machine.createDomain({ cmdline: "console=hvc0 quiet", memoryMiB: 128, ...config, kernel: readFileSync(kernel), ramdisk: readFileSync(ramdisk) }));
     await talk.expect(/# (?:\x1b\[6n)?$/, BOOT_MS);
     // A loop in the shell's place: no prompt, no echo, and marks, typed with quotes in them so that an echo is no mark.

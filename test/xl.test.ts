@@ -90,6 +90,14 @@ test("a domain whose console cannot be kept is refused and does not run", async 
   await isClean();
 });
 
+test("a shared folder is in the domain's configuration, wherever its file lies, and one that is not there is told of before the domain is made", async () => {
+  mkdirSync(join(host.folder, "given"));
+  await host.done("create", "-q", host.cfg("sharer", `p9 = [ "tag=src,security_model=none,path=${host.folder}/given,readonly" ]`));
+  assert.deepEqual(JSON.parse(await host.done("list", "-l", "sharer"))[0].config.p9s, [{ tag: "src", path: join(host.folder, "given"), security_model: "none", domus: { readonly: true } }]);
+  await host.refuses(6, /other: p9: .*\/nowhere does not exist; make the folder/, "create", "-q", host.cfg("other", `p9 = [ "tag=src,security_model=none,path=${host.folder}/nowhere" ]`));
+  await host.done("destroy", "sharer");
+});
+
 test("two disks of one name are refused before either is opened", async () => {
   const disks = ["a.img", "b.img"].map((name) => ({ pdev_path: host.file(name, new Uint8Array(4096)), vdev: "xvda", format: "raw" })), config = JSON.parse(await host.done("-N", "create", "-q", host.cfg("twice"))) as object;
   await assert.rejects(host.client.call("domain.create", { config: { ...config, disks } as never }), /xvda is taken already/);

@@ -20,6 +20,7 @@ const Nic = z.object({
   script: text(256).optional(), nictype: text(16).optional(), rate_bytes_per_interval: z.int().min(0).max(2 ** 52).optional(), rate_interval_usecs: count.optional(), gatewaydev: text(64).optional(),
   domus: z.object({ vlan: text(256).optional(), forwards: z.array(text(256)).max(64).optional() }).optional(),
 });
+const P9 = z.object({ backend_domname: text(256).optional(), tag: text(64), path, security_model: text(16), devid: z.int().optional(), domus: z.object({ readonly: z.boolean().optional() }).optional() });
 const affinity = z.array(z.array(count).max(4096)).max(128);
 const action = text(32).optional();
 /** libxl_domain_config: see src/toolstack/libxl-json.ts. */
@@ -30,7 +31,7 @@ export const DomainConfigJson = z.object({
     sched_params: z.object({ weight: count.optional(), cap: count.optional(), period: count.optional(), budget: count.optional(), extratime: count.optional() }).optional(),
     claim_mode: text(8).optional(), kernel: path, cmdline: z.string().max(2048).optional(), ramdisk: path.optional(), "type.pvh": z.object({}).optional(), arch_arm: z.object({}).optional(), arch_x86: z.object({}).optional(),
   }),
-  disks: z.array(Disk).max(256).optional(), nics: z.array(Nic).max(64).optional(), channels: z.array(z.object({ devid: count, name: text(64).optional(), "connection.socket": z.object({ path }) })).max(7).optional(),
+  disks: z.array(Disk).max(256).optional(), nics: z.array(Nic).max(64).optional(), channels: z.array(z.object({ devid: count, name: text(64).optional(), "connection.socket": z.object({ path }) })).max(7).optional(), p9s: z.array(P9).max(64).optional(),
   on_poweroff: action, on_reboot: action, on_watchdog: action, on_crash: action, on_soft_reset: action,
 }) satisfies z.ZodType<unknown, unknown>;
 /** The same shape to the compiler. */

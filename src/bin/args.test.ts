@@ -12,6 +12,11 @@ test("options stand before, between and behind words, and -- ends them", () => {
   assert.equal(parseArgs(["--json", "b"], known, "run").options.get("json"), "");
 });
 
+test("an option that may be given again has all its values", () => {
+  const p = parseArgs(["--share", "a", "--share=b"], { share: { value: "SPEC", help: "s", repeats: true } }, "run");
+  assert.deepEqual([p.repeated.get("share"), p.options.get("share")], [["a", "b"], "b"]);
+});
+
 test("values are checked", () => {
   const p = parseArgs(["--engine=12"], known, "run");
   assert.equal(numberOption(p, "engine", 1, 12), 12);

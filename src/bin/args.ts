@@ -3,15 +3,15 @@ import { UserError } from "../base/errors.ts";
 import { nearest } from "../toolstack/xlkeys.ts";
 
 /** One option. `value` names what it takes (absent: a switch); `take` checks it. */
-export type Option = { readonly value?: string; readonly help: string; readonly short?: string };
-export type Parsed = { readonly words: readonly string[]; readonly options: ReadonlyMap<string, string> };
+export type Option = { readonly value?: string; readonly help: string; readonly short?: string; /** it may be given several times: all its values are in `Parsed.repeated` */ readonly repeats?: boolean };
+export type Parsed = { readonly words: readonly string[]; readonly options: ReadonlyMap<string, string>; readonly repeated: ReadonlyMap<string, readonly string[]> };
 
 /**
  * Tell options (`--name value`, `--name=value`, `-x`) from words; `--` ends the options.
  * @throws UserError for an unknown option, a missing or a needless value
  */
 export function parseArgs(args: readonly string[], known: Readonly<Record<string, Option>>, command: string): Parsed {
-  const words: string[] = [], options = new Map<string, string>();
+  const words: string[] = [], options = new Map<string, string>(), repeated = new Map<string, readonly string[]>();
   for (let i = 0; i < args.length; i++) {
     const arg = args[i]!;
     if (arg === "--") { words.push(...args.slice(i + 1)); break; }
@@ -32,9 +32,10 @@ export function parseArgs(args: readonly string[], known: Readonly<Record<string
       const given = equals > 0 ? arg.slice(equals + 1) : args[++i];
       if (given === undefined || given === "") throw new UserError(`Option "--${name}" wants ${value}`);
       options.set(name, given);
+      if (known[name]!.repeats) repeated.set(name, [...repeated.get(name) ?? [], given]);
     }
   }
-  return { words, options };
+  return { words, options, repeated };
 }
 
 /** An option's value as a whole number of a range. */

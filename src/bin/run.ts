@@ -3,7 +3,7 @@ import { closeSync, openSync, readFileSync, readSync, statSync, writeFileSync } 
 import { UserError } from "../base/errors.ts";
 import { readKallsyms } from "../builder/kallsyms.ts";
 import { parseSystemMap, SymbolTable } from "../builder/symbols.ts";
-import { checkConfig, type CheckedConfig, type DomainFile, dropImages, fromXl } from "../toolstack/config.ts";
+import { checkConfig, type CheckedConfig, type DomainFile, dropImages, fromXl, type ShareConfig } from "../toolstack/config.ts";
 import { type CrashReport, crashText } from "../toolstack/crash.ts";
 import { planDomain } from "../toolstack/create.ts";
 import { closeDisks } from "../toolstack/disks.ts";
@@ -24,6 +24,7 @@ import { openCodeCache } from "./code-cache.ts";
 import { openDisks } from "./disks.ts";
 import { pathOf } from "./paths.ts";
 import { TRANSLATE_AFTER } from "../x86/engine.ts";
+import { findShares, parseShare, withShares } from "./shares.ts";
 import { attachConsole, copyOut, type Ending, endings, flush, linePrefixer, printLine } from "./terminal.ts";
 import { Captures, Links, natUplinks, type NetChoice, parseLink, parseNet, tapUplinks } from "./uplink.ts";
 import { serveStore } from "./xenstore.ts";
@@ -37,6 +38,7 @@ export const RUN_OPTIONS: Readonly<Record<string, Option>> = {
   "code-cache": { value: "DIR", help: "keep translated code in DIR, and begin with what is there (at most 64 MiB a version)" },
   "console-log": { value: "DIR", help: "append what each console says to DIR/NAME.log" },
   throwaway: { help: "what guests write to their disks is kept in memory (1 GiB a disk at most) and lost at the end; images stay as they are" },
+  share: { value: "SPEC", repeats: true, help: "let the domains mount a folder of this computer, [TAG=]FOLDER[,readonly] (mount -t 9p -o trans=xen,version=9p2000.L TAG /mnt; default TAG: share); may be given several times" },
   net: { value: "KIND", help: `the way out of the guests' bridges: nat (default; a router in this process, no root needed), none, or tap:NAME[,bridge=BRIDGE]: ${DEFAULT_BRIDGE} is joined with this computer's interface NAME, in its bridge BRIDGE (wants root and the package koffi)` },
   forward: { value: "SPEC", help: "let a port of this computer lead to the guest's first interface: tcp:2222-22, udp:0.0.0.0:5353-53, tcp:[::1]:8080-[fd64:6f6d:7573:2::15]:80; several with commas between" },
   "host-access": { help: "guests reach this computer's 127.0.0.1 as 10.0.2.2 (host.domus.internal) and its ::1 as fd64:6f6d:7573:2::2 (host6.domus.internal)" },
@@ -61,7 +63,7 @@ ends it, for it lives in this command. Several domains share the output by lines
 ${optionsHelp(RUN_OPTIONS)}
 Ends with 0 when every domain powered off, 2 when a file or image is bad (nothing was started then), 3 when a guest crashed, 130 on ^C.
 `;
-export type RunOptions = { engine: EngineName; net: NetChoice; hostAccess: boolean; ipv6: Ipv6Choice; forwards: readonly string[]; capture?: string; captureFilter?: string; consoleLog?: string; netRules: readonly string[]; link?: string; pcpus?: number; trace: string; json?: string; profile?: string; xenstore?: string; symbols?: string; codeCache?: string; translateAfter?: number; quiet: boolean };
+export type RunOptions = { engine: EngineName; shares: readonly ShareConfig[]; net: NetChoice; hostAccess: boolean; ipv6: Ipv6Choice; forwards: readonly string[]; capture?: string; captureFilter?: string; consoleLog?: string; netRules: readonly string[]; link?: string; pcpus?: number; trace: string; json?: string; profile?: string; xenstore?: string; symbols?: string; codeCache?: string; translateAfter?: number; quiet: boolean };
 
 /** No file a user means is larger; a device or an endless pipe in its place must not fill the memory. */
 const MAX_CFG_BYTES = 1 << 20, MAX_IMAGE_BYTES = 2 ** 31 - 1, MAX_SYMBOLS_BYTES = 1 << 28;
@@ -105,11 +107,12 @@ export function readImages(kernel: ImageFile, ramdisk: ImageFile | null): { read
   return { first: all(), again: isFile(kernel) && (!ramdisk || isFile(ramdisk)) ? all : null };
 }
 
-async function loadDomain({ config, kernel, ramdisk, disks, channels }: DomainFile, file: string, isThrowaway: boolean): Promise<Runnable> {
+async function loadDomain({ config, kernel, ramdisk, disks, channels, shares }: DomainFile, file: string, isThrowaway: boolean): Promise<Runnable> {
   const image = (what: string, { path, place }: { path: string; place: Place }): ImageFile => ({ path: pathOf(path, file), name: path, what: `${placeText(place)}: ${what}` });
   const { first, again } = readImages(image("kernel", kernel), ramdisk && image("ramdisk", ramdisk));
-  checkConfig({ ...config, ...first });         // told before a disk is opened
-  return { config: checkConfig({ ...config, ...first, disks: await openDisks(disks, file, isThrowaway) }), channels, again };
+  const given = { ...config, ...first, shares: findShares(shares, file) };
+  checkConfig(given);         // told before a disk is opened
+  return { config: checkConfig({ ...given, disks: await openDisks(disks, file, isThrowaway) }), channels, again };
 }
 
 export const runOptions = (parsed: Parsed): RunOptions => {
@@ -117,7 +120,7 @@ export const runOptions = (parsed: Parsed): RunOptions => {
   if (symbols !== undefined && profile === undefined) throw new UserError('Option "--symbols" names functions of a profile; give "--profile" too');
   if (captureFilter !== undefined && capture === undefined) throw new UserError('Option "--capture-filter" chooses what "--capture" writes; give that too');
   return {
-    engine: wordOption(parsed, "engine", ENGINES) ?? "auto", net: parseNet(parsed.options.get("net") ?? "nat"), hostAccess: parsed.options.has("host-access"), ipv6: wordOption(parsed, "ipv6", IPV6_CHOICES) ?? "auto",
+    engine: wordOption(parsed, "engine", ENGINES) ?? "auto", shares: (parsed.repeated.get("share") ?? []).map(parseShare), net: parseNet(parsed.options.get("net") ?? "nat"), hostAccess: parsed.options.has("host-access"), ipv6: wordOption(parsed, "ipv6", IPV6_CHOICES) ?? "auto",
     forwards: parsed.options.get("forward")?.split(",") ?? [], ...(capture === undefined ? {} : { capture }), ...(captureFilter === undefined ? {} : { captureFilter }), ...(consoleLog === undefined ? {} : { consoleLog }), netRules, ...(link === undefined ? {} : { link }), trace: parsed.options.get("trace") ?? "", quiet: parsed.options.has("quiet"),
     ...(pcpus === undefined ? {} : { pcpus }), ...(json === undefined ? {} : { json }), ...(profile === undefined ? {} : { profile }), ...(xenstore === undefined ? {} : { xenstore }), ...(symbols === undefined ? {} : { symbols }), ...(codeCache === undefined ? {} : { codeCache }), ...(translateAfter === undefined ? {} : { translateAfter }),
   };
@@ -150,7 +153,7 @@ export async function run(args: string[]): Promise<number> {
 
 /** Run domains to their ends. @returns the exit code */
 export async function runDomains(given: readonly Runnable[], options: RunOptions): Promise<number> {
-  const configs = withForwards(given.map((g) => g.config), options.forwards);
+  const configs = withShares(withForwards(given.map((g) => g.config), options.forwards), options.shares);
   const names = configs.map((c) => c.name), twice = names.find((n, i) => names.indexOf(n) !== i);
   if (twice !== undefined) throw new UserError(`Two domains are named "${twice}"; names are unique on a machine`);
   const planned = async (): Promise<void> => { for (const c of configs) await planDomain(c).catch((e) => { throw e instanceof UserError ? new UserError(`${c.name}: ${e.message}`) : e; }); };

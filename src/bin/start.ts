@@ -6,7 +6,7 @@ import { fileURLToPath } from "node:url";
 import { UserError } from "../base/errors.ts";
 import { checkConfig, type DomainConfig } from "../toolstack/config.ts";
 import { randomMac } from "../toolstack/xlvif.ts";
-import { RECIPE, shellInitramfs } from "../toolstack/initramfs.ts";
+import { MODULES, RECIPE, shellInitramfs } from "../toolstack/initramfs.ts";
 import { numberOption, type Option, optionsHelp, parseArgs } from "./args.ts";
 import { Debian, type Package, type Progress } from "./debian.ts";
 import { makeFolders } from "./paths.ts";
@@ -32,9 +32,8 @@ What was fetched stays in var/; the next start uses it again.
 ${optionsHelp(OPTIONS)}`;
 
 const folder = fileURLToPath(new URL("../../var/start/", import.meta.url));
-/** Modules of Debian's kernels that a guest's disks and networks want. */
-const FRONT_ENDS = ["xen-blkfront.ko", "xen-netfront.ko"];
-type Stamp = { kernel: Package; busybox: Package; recipe: number };
+/** `modules`: those that were looked for in the kernel's package. */
+type Stamp = { kernel: Package; busybox: Package; recipe: number; modules?: readonly string[] };
 
 /** Progress as lines on stderr; on a terminal the line of a running step is rewritten with its percents. */
 function progressLines(nrSteps: number, quiet: boolean): Progress {
@@ -60,7 +59,8 @@ export async function prepareStart(flavour: "cloud" | "generic", wanted: { updat
   makeFolders(folder);
   const kernel = join(folder, `vmlinuz-${flavour}`), ramdisk = join(folder, `initramfs-${flavour}.cpio`), modules = join(folder, `modules-${flavour}`), stampPath = join(folder, `stamp-${flavour}.json`);
   const stamp = readStamp(stampPath);
-  if (stamp && !wanted.update && stamp.recipe === RECIPE && existsSync(kernel) && existsSync(ramdisk) && existsSync(modules)) return { kernel, ramdisk };
+  const hasModules = JSON.stringify(stamp?.modules) === JSON.stringify(MODULES) && existsSync(modules);
+  if (stamp && !wanted.update && stamp.recipe === RECIPE && hasModules && existsSync(kernel) && existsSync(ramdisk)) return { kernel, ramdisk };
 
   const debian = new Debian(join(folder, "packages")), progress = progressLines(4, wanted.quiet);
   const meta = flavour === "cloud" ? "linux-image-cloud-amd64" : "linux-image-amd64";
@@ -87,7 +87,7 @@ export async function prepareStart(flavour: "cloud" | "generic", wanted: { updat
     });
 
     const tree = join(folder, "tree");
-    if (!stamp || stamp.kernel.version !== image.version || !existsSync(kernel) || !existsSync(modules)) {
+    if (!stamp || stamp.kernel.version !== image.version || !existsSync(kernel) || !hasModules) {
       progress.step("Unpack the kernel");
       rmSync(tree, { recursive: true, force: true });
       await debian.unpack(debs[0], tree);
@@ -96,7 +96,7 @@ export async function prepareStart(flavour: "cloud" | "generic", wanted: { updat
       place(kernel, (t) => copyFileSync(join(tree, "boot", file), t));
       rmSync(modules, { recursive: true, force: true });
       mkdirSync(modules);
-      for (const path of readdirSync(join(tree, "lib/modules"), { recursive: true, encoding: "utf8" })) if (FRONT_ENDS.includes(basename(path))) copyFileSync(join(tree, "lib/modules", path), join(modules, basename(path)));
+      for (const path of readdirSync(join(tree, "lib/modules"), { recursive: true, encoding: "utf8" })) if (MODULES.includes(basename(path))) copyFileSync(join(tree, "lib/modules", path), join(modules, basename(path)));
       for (const map of readdirSync(join(tree, "boot")).filter((f) => f.startsWith("System.map-"))) copyFileSync(join(tree, "boot", map), join(folder, `System.map-${flavour}`));
       rmSync(tree, { recursive: true, force: true });
       progress.done();
@@ -110,7 +110,7 @@ export async function prepareStart(flavour: "cloud" | "generic", wanted: { updat
     const archive = shellInitramfs(readFileSync(binary), applets, new Map(readdirSync(modules).map((name) => [name, readFileSync(join(modules, name))])));
     place(ramdisk, (t) => writeFileSync(t, archive));
     rmSync(tree, { recursive: true, force: true });
-    place(stampPath, (t) => writeFileSync(t, JSON.stringify({ kernel: image, busybox, recipe: RECIPE } satisfies Stamp)));
+    place(stampPath, (t) => writeFileSync(t, JSON.stringify({ kernel: image, busybox, recipe: RECIPE, modules: MODULES } satisfies Stamp)));
     progress.done(`${applets.length} applets, ${mib(archive.length)}, sha256 ${createHash("sha256").update(archive).digest("hex").slice(0, 12)}`);
     return { kernel, ramdisk };
   } finally {
@@ -130,6 +130,7 @@ export async function start(args: string[]): Promise<number> {
   if (parsed.words.length) throw new UserError(`domus start takes options only, not "${parsed.words[0]}"; domus run takes files`);
   const shared = runOptions(parsed), memoryMiB = numberOption(parsed, "memory", 16, 4000) ?? 256;
   const own = { kernel: options.get("kernel"), ramdisk: options.get("ramdisk") };
+  if (shared.shares.length && own.kernel === undefined && !options.has("generic")) throw new UserError('Option "--share": Debian\'s cloud kernel cannot mount it, for it has no 9p; give "--generic" too');
   let fetched: { kernel: string; ramdisk: string } | null = null;
   if (own.kernel === undefined || own.ramdisk === undefined) {
     fetched = await prepareStart(options.has("generic") ? "generic" : "cloud", { update: options.has("update"), quiet: shared.quiet });
@@ -142,5 +143,6 @@ export async function start(args: string[]): Promise<number> {
     ...(own.ramdisk === undefined ? { vifs: [{ mac: randomMac() }] } : {}),
   };
   if (!shared.quiet) printLine(`booting a guest of ${memoryMiB} MiB; ^] leaves and ends it, poweroff inside ends it too`);
+  if (!shared.quiet) for (const { tag, source } of shared.shares) printLine(`${source.path} is there for it: mount -t 9p -o trans=xen,version=9p2000.L ${tag} /mnt`);
   return runDomains([{ config: checkConfig(config), channels: [], again }], shared);
 }

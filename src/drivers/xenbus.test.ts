@@ -74,6 +74,16 @@ test("a front end that begins anew without having closed is let go of and offere
   assert.equal(b.state, S.InitWait);
 });
 
+test("a front end that was closed and is loaded once more, as Linux's 9pnet_xen has its rings ready at once", async () => {
+  const b = new Bench();
+  await b.front(S.Initialised, { "ring-ref": "8" });
+  await b.front(S.Closed);
+  assert.equal(b.state, S.Closed);
+  await b.front(S.Initialised, { "ring-ref": "9" });
+  assert.equal(b.state, S.Connected);
+  assert.deepEqual(b.told, ["connect 8 -", "disconnect", "connect 9 -"]);
+});
+
 test("states that come while the back end is busy are looked at afterwards, the last of them", async () => {
   const b = new Bench();
   await b.front(S.Connected, { "ring-ref": "8" });

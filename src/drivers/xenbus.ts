@@ -145,7 +145,10 @@ export class XenbusBack {
         }
         return;
       case XenbusState.Initialised: case XenbusState.Connected:
-        if (this.#isConnected || this.#state !== XenbusState.InitWait) return;
+        if (this.#isConnected) return;
+        // Linux's 9pnet_xen up to 6.6, when it is loaded once more, has its rings ready at once
+        if (state === XenbusState.Initialised && this.#state === XenbusState.Closed && !this.#isLeaving) this.#setState(XenbusState.InitWait);
+        if (this.#state !== XenbusState.InitWait) return;
         return this.#connect();
       case XenbusState.Closing:
         // It goes on using the device until it says Closed: Linux up to 5.15 says Closing of a disk that is mounted, and Closed when it is not any more.

@@ -40,7 +40,7 @@ export async function standStill(domain: Domain, signal: AbortSignal | undefined
     if (!hv.end && !domain.isGone && storeRing.isStill && devices.isSteady) {
       try {
         mute(true);        // pages are copied one after the other, and an event is in several
-        await devices.hold();
+        await devices.hold(true);
         if (domain.isGone) throw new UserError(`${domain.name} was destroyed meanwhile`);
         if (devices.list("vbd").some(({ nrStuck }) => nrStuck !== 0)) throw new UserError("A disk does not answer");
         if (storeRing.isStill) return guestOf(domain);

@@ -1,6 +1,7 @@
 /** What a domain is made from: the typed form that the library takes, its checks, and the way from an xl.cfg to it. */
 import { UserError } from "../base/errors.ts";
 import type { OnFull } from "../drivers/block/device.ts";
+import type { FolderSource } from "../drivers/9p/folder.ts";
 import type { Rate } from "../network/rate.ts";
 import type { VlanOptions } from "../network/vlan.ts";
 import type { Disk } from "../storage/disk.ts";
@@ -10,6 +11,7 @@ import { xlCpus } from "./xlcpus.ts";
 import { type ChannelSpec, xlDevices } from "./xldevices.ts";
 import type { DiskSpec } from "./xldisk.ts";
 import { nearest, XL_KEYS } from "./xlkeys.ts";
+import { type P9Spec, tagFault } from "./xlp9.ts";
 
 /** What is done when a domain ends, xl.cfg(5) "Event Actions". */
 export const EVENT_ACTIONS = ["destroy", "restart", "rename-restart", "preserve", "coredump-destroy", "coredump-restart", "soft-reset"] as const;
@@ -48,6 +50,8 @@ export interface DomainConfig {
   vifs?: readonly VifConfig[];
   /** consoles beside the primary one: the guest's hvc1 and on. Their names are the keys of `Domain.channels` */
   channels?: readonly string[];
+  /** folders of the host that the guest may mount by 9p, opened anew for each life */
+  shares?: readonly ShareConfig[];
   onPoweroff?: EventAction;
   onReboot?: EventAction;
   onCrash?: EventAction;
@@ -85,6 +89,15 @@ export type VifConfig = {
   readonly mtu?: number;
   /** host ports that lead to the guest, "tcp:127.0.0.1:2222-22" */
   readonly forwards?: readonly string[];
+};
+
+/** A shared folder of a domain. */
+export type ShareConfig = {
+  /** what the guest mounts it by, unique in its domain */
+  readonly tag: string;
+  readonly source: FolderSource;
+  /** the guest may change nothing */
+  readonly isReadonly?: boolean;
 };
 
 /** A configuration that passed `checkConfig`: every field filled in. */
@@ -148,26 +161,31 @@ export function checkConfig(config: DomainConfig, options: { /** it has its memo
   fail("cmdline", checkCmdline(cmdline));
   const uuid = (config.uuid ?? crypto.randomUUID()).toLowerCase();
   fail("uuid", checkUuid(uuid));
+  const shares = config.shares ?? [], taken = shares.find(({ tag }, i) => shares.findIndex((s) => s.tag === tag) !== i);
+  for (const { tag } of shares) fail("shares", tagFault(tag));
+  if (taken) throw new UserError(`shares: The tag "${taken.tag}" is given twice`);
   for (const field of ["onPoweroff", "onReboot", "onCrash"] as const) {
     const action = config[field];
     if (action !== undefined && !EVENT_ACTIONS.includes(action)) throw new UserError(`${field}: "${String(action)}" is not one of ${EVENT_ACTIONS.join(", ")}`);
   }
   return {
     name: config.name, type: "pvh", kernel: config.kernel, ramdisk: config.ramdisk ?? null, cmdline,
-    kernelName: config.kernelName ?? "kernel", ramdiskName: config.ramdiskName ?? "ramdisk", memoryMiB, maxmemMiB, vcpus, maxvcpus, pool: config.pool ?? "", cpus: config.cpus ?? [], cpusSoft: config.cpusSoft ?? [], sched, uuid, disks: config.disks ?? [], vifs: config.vifs ?? [], channels: config.channels ?? [],
+    kernelName: config.kernelName ?? "kernel", ramdiskName: config.ramdiskName ?? "ramdisk", memoryMiB, maxmemMiB, vcpus, maxvcpus, pool: config.pool ?? "", cpus: config.cpus ?? [], cpusSoft: config.cpusSoft ?? [], sched, uuid, disks: config.disks ?? [], vifs: config.vifs ?? [], channels: config.channels ?? [], shares,
     onPoweroff: config.onPoweroff ?? "destroy", onReboot: config.onReboot ?? "restart", onCrash: config.onCrash ?? "destroy",
   };
 }
 
 /** A domain as an xl.cfg describes it: files by path, with the places that messages about them name. */
 export type DomainFile = {
-  readonly config: Omit<DomainConfig, "kernel" | "ramdisk" | "disks">;
+  readonly config: Omit<DomainConfig, "kernel" | "ramdisk" | "disks" | "shares">;
   readonly kernel: { readonly path: string; readonly place: Place };
   readonly ramdisk: { readonly path: string; readonly place: Place } | null;
   /** to be opened by whoever can: an empty drive of CDs is left out */
   readonly disks: readonly DiskSpec[];
   /** where to let each of the domain's channels be reached */
   readonly channels: readonly ChannelSpec[];
+  /** to be found by whoever can */
+  readonly shares: readonly P9Spec[];
 };
 export type FromXl = { readonly domain: DomainFile; readonly warnings: readonly string[] };
 
@@ -267,5 +285,5 @@ export function fromXl(settings: ReadonlyMap<string, Setting>, file: string, opt
     onPoweroff: action("on_poweroff", "destroy"), onReboot: action("on_reboot", "restart"), onCrash: action("on_crash", "destroy"),
     ...(uuid === undefined ? {} : { uuid }),
   };
-  return { domain: { config, kernel, ramdisk: path("ramdisk"), disks: devices.disks, channels: devices.channels }, warnings };
+  return { domain: { config, kernel, ramdisk: path("ramdisk"), disks: devices.disks, channels: devices.channels, shares: devices.shares }, warnings };
 }

@@ -16,6 +16,7 @@ import { Control } from "./control.ts";
 import { Devices } from "./devices.ts";
 import { Domain, type DomainParts, type RingPair } from "./domain.ts";
 import { attachVif } from "./vif.ts";
+import { attachShare } from "./share.ts";
 import type { Machine } from "./machine.ts";
 
 /** What a domain costs the machine beyond its memory: p2m, ACPI and special pages, event channels, grant frames; generously. */
@@ -166,6 +167,7 @@ export async function connectDomain(machine: Machine, config: CheckedConfig, hd:
   };
   for (const disk of config.disks) plugDisk(disk);
   for (const vif of config.vifs) await plugVif(vif);
+  for (const [i, share] of config.shares.entries()) await attachShare(devices, dom0, hd.domid, i, share, machine.log);
   const channels = new Map<string, ConsoleViews>();
   for (const [i, name] of config.channels.entries()) channels.set(name, attachChannel(devices, dom0, hd.domid, i + 1, name, machine.log));
 

@@ -42,6 +42,20 @@ test("a device's number is taken until the last of it is gone", async () => {
   assert.equal(t.xs.read(`${BACK}/state`), String(S.InitWait));
 });
 
+test("a device that stays keeps its domain here, and nothing is let go of", async () => {
+  const t = setUp();
+  let why: string | null = null;
+  t.devices.add(768, { ...t.disk("a"), obstacle: (isAsItIs) => (isAsItIs ? null : why) }, {}, {});
+  await t.front(S.Connected);
+  await t.devices.hold(false);
+  await t.devices.goOn();
+  why = "it is in use";
+  assert.deepEqual([t.devices.obstacle(false), t.devices.obstacle(true)], [why, null]);
+  t.told.length = 0;
+  await assert.rejects(t.devices.hold(false), { name: "UserError", message: "Domain 5 cannot be saved or moved: it is in use" });
+  assert.deepEqual(t.told, []);
+});
+
 test("who takes a device away twice, and the domain's end meanwhile, all wait for the one end", async () => {
   const t = setUp(), done: string[] = [];
   t.add("slow");
@@ -105,7 +119,7 @@ test("a device that cannot settle does not keep the others from being taken up a
   t.devices.add(768, { ...slow, driver: { ...driver, disconnect: async () => { await t.go.promise; t.told.push("disconnected"); } } }, {}, {});
   await t.front(S.Connected);
   t.devices.add(832, { ...t.disk("full"), settle: () => Promise.reject(new Error("ENOSPC")) }, {}, {});
-  const held = t.devices.hold().then(() => assert.fail("it is not settled"), async (e: Error) => { await t.devices.goOn(); return e.message; });
+  const held = t.devices.hold(true).then(() => assert.fail("it is not settled"), async (e: Error) => { await t.devices.goOn(); return e.message; });
   await turn();
   t.go.resolve();
   assert.equal(await held, "ENOSPC");

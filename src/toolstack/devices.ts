@@ -32,6 +32,8 @@ export type Attached = {
   readonly driver: BackDriver & { describe(): Record<string, unknown> };
   /** what has been done is to stand where another machine finds it: a disk's flush */
   settle?(): Promise<void>;
+  /** why its domain can go neither into a file nor to another machine now; null: it can. @param isAsItIs the guest is not asked to suspend itself */
+  obstacle?(isAsItIs: boolean): string | null;
   /** say where it is now, in place of a front end that does not know that it has moved */
   announce?(): void;
   /** close what belongs to the device alone */
@@ -107,12 +109,22 @@ export class Devices {
   }
   /** Do all stand where they will stay, and does no request wait for what may never come (room on a disk)? */
   get isSteady(): boolean { return this.#taken.size === 0 && [...this.#all.values()].every(({ back, dropped, driver }) => dropped === null && back.isSteady && !driver.describe()["nrWaitingForRoom"]); }
+  /** See `Attached`: of the first that has one. */
+  obstacle(isAsItIs: boolean): string | null {
+    for (const { obstacle } of this.#all.values()) {
+      const why = obstacle?.(isAsItIs) ?? null;
+      if (why !== null) return why;
+    }
+    return null;
+  }
   /** Have all followed what their front ends say now. */
   async settled(): Promise<void> { await Promise.all([...this.#all.values()].map(({ back }) => back.poll())); }
   /** The domain runs here now, and has not noticed: tell the networks. */
   announce(): void { for (const { announce } of this.#all.values()) announce?.(); }
-  /** The guest does not run: have all it asked for answered and settled, and let go of its rings, until `goOn`. @throws what a disk has to say */
-  async hold(): Promise<void> {
+  /** The guest does not run: have all it asked for answered and settled, and let go of its rings, until `goOn`. @throws what a disk has to say; UserError where a device stands in the way */
+  async hold(isAsItIs: boolean): Promise<void> {
+    const why = this.obstacle(isAsItIs);
+    if (why !== null) throw new UserError(`Domain ${this.#domid} cannot be saved or moved: ${why}`);
     const ends = await Promise.allSettled([...this.#all.values()].map(async ({ back, settle }) => {
       await back.hold();
       await settle?.();

@@ -4,7 +4,11 @@ import { cpio, type CpioEntry } from "../builder/cpio.ts";
 /** Printed by /init before anything else; benchmarks wait for it. */
 export const BANNER = "Domus: userspace is up";
 /** Grows with every change below, so that a cached initramfs is made anew. */
-export const RECIPE = 4;
+export const RECIPE = 5;
+/** Modules of Debian's kernels: the front ends of disks and networks, and those that shared folders want, each after what it needs. A kernel may have them built in, or not have them at all. */
+const FRONT_ENDS = ["xen-blkfront.ko", "xen-netfront.ko"], SHARES = ["netfs.ko", "fscache.ko", "9pnet.ko", "9pnet_xen.ko", "9p.ko"];
+/** What to look for in a kernel's package. */
+export const MODULES: readonly string[] = [...FRONT_ENDS, ...SHARES];
 
 /** PID 1's first steps; then busybox's init takes over, which answers poweroff, reboot and halt. */
 const INIT = `#!/bin/sh
@@ -28,7 +32,9 @@ const INITTAB = `::sysinit:/etc/rc
 const RC = `#!/bin/sh
 echo 3 4 1 3 > /proc/sys/kernel/printk
 echo online > /sys/devices/system/memory/auto_online_blocks 2>/dev/null
-for module in /lib/modules/*.ko; do [ -e "$module" ] && insmod "$module"; done
+load() { for module; do [ -e /lib/modules/$module ] && insmod /lib/modules/$module; done; }
+load ${FRONT_ENDS.join(" ")}
+[ -e /sys/bus/xen/devices/9pfs-0 ] && load ${SHARES.join(" ")}
 [ -e /sys/class/net/eth0 ] && udhcpc -i eth0 -s /etc/dhcp -b -q >/dev/null 2>&1
 echo
 echo "Linux $(uname -r) as a $(cat /sys/hypervisor/type 2>/dev/null || echo bare) guest. poweroff ends it; ^] leaves."

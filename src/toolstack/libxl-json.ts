@@ -8,6 +8,7 @@ import type { DomainFile, EventAction } from "./config.ts";
 import type { Place, Setting } from "./xlcfg.ts";
 import { vifConfig } from "./xldevices.ts";
 import { type DiskSpec, parseDiskSpec, parseDisks } from "./xldisk.ts";
+import { p9Spec } from "./xlp9.ts";
 import { parseVifSpec, parseVifs, randomMac, type VifSpec } from "./xlvif.ts";
 
 /** libxl_device_disk. */
@@ -22,6 +23,8 @@ export type LibxlNic = {
 };
 /** libxl_device_channel with a socket. */
 export type LibxlChannel = { devid: number; name?: string; "connection.socket": { path: string } };
+/** libxl_device_p9; `domus` holds what ours takes beyond it. */
+export type LibxlP9 = { backend_domname?: string; tag: string; path: string; security_model: string; devid?: number; domus?: { readonly?: boolean } };
 /** libxl_domain_sched_params. */
 export type LibxlSched = { weight?: number; cap?: number; period?: number; budget?: number; extratime?: number };
 /** libxl_domain_config, as far as a PVH domain uses it. */
@@ -31,7 +34,7 @@ export type LibxlConfig = {
     max_vcpus: number; avail_vcpus: number[]; vcpu_hard_affinity?: number[][]; vcpu_soft_affinity?: number[][]; numa_placement?: string; max_memkb: number; target_memkb: number; sched_params?: LibxlSched;
     claim_mode?: string; kernel: string; cmdline?: string; ramdisk?: string; "type.pvh"?: Record<string, never>; arch_arm?: Record<string, never>; arch_x86?: Record<string, never>;
   };
-  disks?: LibxlDisk[]; nics?: LibxlNic[]; channels?: LibxlChannel[];
+  disks?: LibxlDisk[]; nics?: LibxlNic[]; channels?: LibxlChannel[]; p9s?: LibxlP9[];
   on_poweroff?: string; on_reboot?: string; on_watchdog?: string; on_crash?: string; on_soft_reset?: string;
 };
 
@@ -75,7 +78,7 @@ const range = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
 
 /** A configuration file's meaning in libxl's JSON. `domain` is what `fromXl` made of the same settings. */
 export function toLibxl(domain: DomainFile, settings: ReadonlyMap<string, Setting>, o: LibxlOptions = {}): LibxlConfig {
-  const { config, kernel, ramdisk, channels } = domain, path = o.path ?? ((p: string) => p), disk = settings.get("disk"), vif = settings.get("vif"), vcpus = config.vcpus ?? 1, maxvcpus = config.maxvcpus ?? vcpus;
+  const { config, kernel, ramdisk, channels, shares } = domain, path = o.path ?? ((p: string) => p), disk = settings.get("disk"), vif = settings.get("vif"), vcpus = config.vcpus ?? 1, maxvcpus = config.maxvcpus ?? vcpus;
   const disks = disk ? parseDisks(disk.value).map((d) => libxlDisk(d, path)) : [], nics = vif ? parseVifs(vif.value).map((v) => libxlNic(v, o.isComplete ?? false)) : [];
   const sched: LibxlSched = {};
   for (const [key, name] of [["weight", "weight"], ["cap", "cap"], ["periodUs", "period"], ["budgetUs", "budget"]] as const) if (config.sched?.[key] !== undefined) sched[name] = config.sched[key];
@@ -91,6 +94,7 @@ export function toLibxl(domain: DomainFile, settings: ReadonlyMap<string, Settin
       kernel: path(kernel.path), ...(config.cmdline ? { cmdline: config.cmdline } : {}), ...(ramdisk ? { ramdisk: path(ramdisk.path) } : {}), "type.pvh": {}, arch_arm: {}, arch_x86: {},
     },
     ...(disks.length ? { disks } : {}), ...(nics.length ? { nics } : {}), ...(channels.length ? { channels: channels.map((c, i) => ({ devid: i, name: c.name, "connection.socket": { path: path(c.path) } })) } : {}),
+    ...(shares.length ? { p9s: shares.map((s) => ({ tag: s.tag, path: path(s.path), security_model: "none", ...(s.isReadonly ? { domus: { readonly: true } } : {}) })) } : {}),
     ...action("on_poweroff", config.onPoweroff, "destroy"), ...action("on_reboot", config.onReboot, "restart"), ...action("on_crash", config.onCrash, "destroy"), on_soft_reset: "soft_reset",
   };
 }
@@ -142,5 +146,6 @@ export function fromLibxl(c: LibxlConfig): DomainFile {
     },
     kernel: { path: b_info.kernel, place }, ramdisk: b_info.ramdisk === undefined ? null : { path: b_info.ramdisk, place },
     disks: (c.disks ?? []).map(diskFromLibxl), channels: (c.channels ?? []).map((ch, i) => ({ name: ch.name ?? `channel${i}`, path: ch["connection.socket"].path, place })),
+    shares: (c.p9s ?? []).map((s) => p9Spec(place, { tag: s.tag, path: s.path, security_model: s.security_model, ...(s.backend_domname === undefined ? {} : { backend: s.backend_domname }) }, s.domus?.readonly ?? false)),
   };
 }

@@ -274,7 +274,7 @@ async function sendAlone(domain: Domain, link: Link, o: SendOptions): Promise<Mi
     }
     stillMs = performance.now();
     suspendMs = stillMs - askedMs;
-    if (!guest) await devices.hold();
+    if (!guest) await devices.hold(false);
     mustBeThere(domain);
     let pages = o.live ? lastPages(domain, writer) : [...ownPages(hv)];
     if (o.live && o.postcopy && pages.length > soon) {

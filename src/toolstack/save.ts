@@ -79,11 +79,11 @@ async function saveAlone(domain: Domain, out: WritableStream<Uint8Array>, o: Sav
   const runOn = (): Promise<void> => (guest ? goOn(domain) : resumeInPlace(domain));
   try {
     o.progress?.({ phase: "suspend", donePages: 0, totalPages: 0, bytes: 0 });
-    if (!domain.control.knows("suspend")) guest = await standStill(domain, o.signal);
+    if (!domain.control.knows("suspend") || devices.obstacle(false) !== null) guest = await standStill(domain, o.signal);
     if (!guest) await suspendDomain(domain, o.signal);
     isStill = true;
     const suspendedMs = performance.now(), totalPages = hv.totPages;
-    if (!guest) await devices.hold();
+    if (!guest) await devices.hold(false);
     await o.atInstant?.();
     mustBeThere(domain);
     await sink.write(envelopeStart(o.configJson));

@@ -44,12 +44,14 @@ export async function resumeInPlace(domain: Domain): Promise<void> {
 export function mustBeWhole(domain: Domain, what: string): void {
   if (domain.rest) throw new UserError(`${domain.name} has just come here, and ${Math.ceil(domain.rest.nrLeft / 256)} MiB of its memory are still on their way; it can be ${what} when they are here`);
 }
-/** @throws UserError for a domain that does not run, or is about to end */
-export function mayGo(domain: Domain): void {
+/** @param isAsItIs it is not asked to suspend itself, or may not be @throws UserError for a domain that does not run, or is about to end, or has a device that stays */
+export function mayGo(domain: Domain, isAsItIs = true): void {
   if (partsOf(domain).hv.end) throw new UserError(`${domain.name} has shut down; only a running domain can be saved or moved`);
   mustBeWhole(domain, "saved or moved");
   if (domain.isPaused) throw new UserError(`${domain.name} is paused and cannot suspend itself; unpause it first`);
   if (domain.control.shutdownAsked) throw new UserError(`${domain.name} has been asked to go down ("${domain.control.shutdownAsked}") and has not answered yet`);
+  const why = domain.devices.obstacle(isAsItIs);
+  if (why !== null) throw new UserError(`${domain.name} cannot be saved or moved: ${why}`);
 }
 /**
  * Ask the guest and wait until it has suspended itself and no vCPU runs.
@@ -59,7 +61,7 @@ export async function suspendDomain(domain: Domain, signal?: AbortSignal): Promi
   const { hv, machine: { xs } } = partsOf(domain), request = `${domainPath(domain.domid)}/control/shutdown`;
   signal?.throwIfAborted();
   if (isAwaited(domain)) throw new UserError(`${domain.name} is being saved or moved already`);
-  mayGo(domain);
+  mayGo(domain, false);
   const before = domain.suspension;        // of an earlier request: who follows that now goes on at once
   domain.suspension ??= { told: () => {} };
   try {

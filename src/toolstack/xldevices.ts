@@ -2,22 +2,23 @@
 import type { VifConfig } from "./config.ts";
 import { faultAt, type Place, placeText, type Setting } from "./xlcfg.ts";
 import { type DiskSpec, parseDisks } from "./xldisk.ts";
+import { type P9Spec, parseP9s } from "./xlp9.ts";
 import { parseVifs, type VifSpec } from "./xlvif.ts";
 
 /** sockaddr_un's, and the consoles that hvc_xen has beside hvc0 */
 const SOCKET_PATH_BYTES = 107, MAX_CHANNELS = 7;
 /** A console beside the primary one, at a Unix socket; xl.cfg(5) "channel". */
 export type ChannelSpec = { readonly name: string; readonly path: string; readonly place: Place };
-/** What the keys `channel`, `disk` and `vif` describe. */
-export type XlDevices = { readonly disks: readonly DiskSpec[]; readonly channels: readonly ChannelSpec[]; readonly vifs: readonly VifConfig[]; readonly warnings: readonly string[] };
+/** What the keys `channel`, `disk`, `p9` and `vif` describe. */
+export type XlDevices = { readonly disks: readonly DiskSpec[]; readonly shares: readonly P9Spec[]; readonly channels: readonly ChannelSpec[]; readonly vifs: readonly VifConfig[]; readonly warnings: readonly string[] };
 
 /** @throws UserError at the place of the fault */
 export function xlDevices(settings: ReadonlyMap<string, Setting>): XlDevices {
-  const disk = settings.get("disk"), vif = settings.get("vif"), warnings: string[] = [];
+  const disk = settings.get("disk"), vif = settings.get("vif"), p9 = settings.get("p9"), warnings: string[] = [];
   const disks = disk ? parseDisks(disk.value) : [], vifs = vif ? parseVifs(vif.value) : [];
   for (const spec of [...disks, ...vifs]) warnings.push(...spec.warnings);
   for (const d of disks) warnings.push(...reviewDisk(d));
-  return { channels: channelsOf(settings.get("channel")), disks: disks.filter((d) => d.format !== "empty"), vifs: vifs.map((v) => vifConfig(v, warnings)), warnings };
+  return { channels: channelsOf(settings.get("channel")), shares: p9 ? parseP9s(p9.value, warnings) : [], disks: disks.filter((d) => d.format !== "empty"), vifs: vifs.map((v) => vifConfig(v, warnings)), warnings };
 }
 
 function channelsOf(setting: Setting | undefined): ChannelSpec[] {

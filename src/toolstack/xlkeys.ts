@@ -3,7 +3,7 @@
  */
 
 /** Obeyed now. */
-const BUILT = "name type kernel ramdisk cmdline root extra memory maxmem vcpus maxvcpus pool cpus cpus_soft cpu_weight cap period budget extratime on_poweroff on_reboot on_crash uuid disk vif channel";
+const BUILT = "name type kernel ramdisk cmdline root extra memory maxmem vcpus maxvcpus pool cpus cpus_soft cpu_weight cap period budget extratime on_poweroff on_reboot on_crash uuid disk vif channel p9";
 
 /** Known, and ignored with a warning until they are built; by the manual's sections. */
 const NOT_YET = {
@@ -14,7 +14,7 @@ const NOT_YET = {
   "Non direct Kernel Boot": "firmware firmware_override pvshim pvshim_path pvshim_cmdline pvshim_extra",
   "Other Options": "seclabel init_seclabel max_grant_frames max_maptrack_frames max_grant_version nomigrate driver_domain device_tree passthrough "
     + "xend_suspend_evtchn_compat vmtrace_buf_kb vpmu xenstore_quota",
-  Devices: "vif2 vtpm p9 pvcalls vfb rdm usbctrl usbdev pci pci_permissive pci_msitranslate pci_seize pci_power_mgmt gfx_passthru "
+  Devices: "vif2 vtpm pvcalls vfb rdm usbctrl usbdev pci pci_permissive pci_msitranslate pci_seize pci_power_mgmt gfx_passthru "
     + "rdm_mem_boundary dtdev ioports iomem irqs max_event_channels vdispl dm_restrict device_model_user vsnd vkb virtio tee",
   "Paravirtualised (PV) Guest Specific Options": "bootloader bootloader_args e820_host",
   "Boot Device": "boot",

@@ -107,6 +107,7 @@ export class Shelf {
       ...(domain.ramdisk ? { ramdisk: await image("ramdisk", domain.ramdisk), ramdiskName: domain.ramdisk.path } : {}),
     };
     if (domain.channels.length > 0) throw faultAt(domain.channels[0]!.place, "channel: A page has no Unix sockets; leave channels out");
+    if (domain.shares.length > 0) throw faultAt(domain.shares[0]!.place, "p9: A page has no folders of the computer to share; leave p9 out");
     checkConfig({ ...domain.config, ...images });
     const disks = await openEach(domain.disks, async (spec, isReadonly) => {
       if (spec.target.includes("://")) throw faultAt(spec.place, `${spec.vdev}: A page has no sockets to reach ${spec.target}; add the image under Files`);

@@ -85,6 +85,7 @@ export const MODULES: Readonly<Record<string, ModuleNames>> = {
   "io/console": { header: "io/console.h" },
   "io/xenbus": { header: "io/xenbus.h", constants: { XenbusState: "XenbusState" } },
   "io/blkif": { header: "io/blkif.h", constants: { BLKIF_SLOT_BYTES: "sizeof(union blkif_sring_entry)" } },
+  "io/9pfs": { header: "io/9pfs.h", types: { Xen9pfsDataIntf: "struct xen_9pfs_data_intf" }, ours: ["flexRingBytes"] },
   "io/netif": {
     header: "io/netif.h",
     types: { NetifExtraInfoMcast: "struct netif_extra_info", NetifExtraInfoHash: "struct netif_extra_info" },

@@ -38,7 +38,7 @@ function cConstant(module: string, names: ModuleNames, name: string): string {
 
 /** Lines of C that print what the module declares, one tab-separated fact a line. */
 function cProgram(module: string, names: ModuleNames, d: Declared): string {
-  const out = ["#include <stdio.h>", "#include <stddef.h>", "#include <stdint.h>", `#include <xen/xen.h>`, `#include <xen/${names.header}>`];
+  const out = ["#include <stdio.h>", "#include <stddef.h>", "#include <stdint.h>", "#include <string.h>", `#include <xen/xen.h>`, `#include <xen/${names.header}>`];
   if (module === "io/ring") out.push("struct probe_slot { uint64_t x; };", "DEFINE_RING_TYPES(probe, struct probe_slot, struct probe_slot);");
   out.push("int main(void) {");
   for (const [name, fields] of d.structs) {

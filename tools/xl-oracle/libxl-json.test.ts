@@ -30,6 +30,7 @@ const FILES: Readonly<Record<string, string>> = {
   vifs: 'memory = 64\nvif = [ "bridge=xenbr0,mac=00:16:3e:11:22:33", "mac=00:16:3e:11:22:34,rate=10Mb/s", "" ]',
   "vifs in full": 'memory = 64\nvif = [ "mac=00:16:3e:11:22:33,ip=10.0.0.2 10.0.0.3,script=vif-r,vifname=web,mtu=9000,model=e1000,type=vif,gatewaydev=eth0,rate=100KB/s@20ms" ]',
   channels: 'memory = 64\nchannel = [ "name=a,connection=socket,path=/tmp/s" ]',
+  folders: 'memory = 64\np9 = [ "tag=src,security_model=none,path=/srv/a b", "path=/srv/c=d, tag=other, security_model=none" ]',
   vcpus: "memory = 64\nvcpus = 2\nmaxvcpus = 4",
   "hard affinity": 'memory = 64\nvcpus = 2\ncpus = "0-1"',
   "affinity of each": 'memory = 64\nvcpus = 2\ncpus = ["0", "1"]\ncpus_soft = ["1", "0"]',
@@ -57,7 +58,7 @@ function filledIn(config: object): object {
 
 test("what xl refuses of a file we refuse", () => {
   for (const text of ['name = "x"\ntype = "pvh"\nkernel = "/k"\nmemory = [', 'name = "x"\ntype = "pvh"\nkernel = "/k"\nmemory = 64 65', 'type = "pvh"\nkernel = "/k"', 'name = "x"\ntype = "vmware"\nkernel = "/k"',
-    head('on_crash = "explode"'), head('uuid = "123"'), head('disk = [ "/x,raw,xvda,q" ]'), head('channel = [ "connection=tin" ]'), head('channel = [ "connection=socket" ]'), head('memory = "64')]) {
+    head('on_crash = "explode"'), head('uuid = "123"'), head('disk = [ "/x,raw,xvda,q" ]'), head('channel = [ "connection=tin" ]'), head('channel = [ "connection=socket" ]'), head('p9 = [ "tag=a,path=/x" ]'), head('p9 = [ "" ]'), head('p9 = [ "Tag=a,security_model=none,path=/x" ]'), head('p9 = [ "tag=a,security_model=none,readonly=1,path=/x" ]'), head('memory = "64')]) {
     assert.equal(askXl(text).config, null, text);
     assert.throws(() => ours(text), { name: "UserError" }, text);
   }

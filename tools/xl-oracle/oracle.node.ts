@@ -44,7 +44,7 @@ export function askLibxlu(specs: readonly (readonly string[])[]): OracleDisk[] {
 }
 
 /** What xl says of a configuration file: libxl_domain_config as JSON, or null where it refuses, and its remarks. */
-export type XlAnswer = { readonly config: { disks?: Record<string, unknown>[]; nics?: Record<string, unknown>[] } | null; readonly said: string };
+export type XlAnswer = { readonly config: { disks?: Record<string, unknown>[]; nics?: Record<string, unknown>[]; p9s?: Record<string, unknown>[] } | null; readonly said: string };
 
 /** Debian's xl, preloaded so that what asks no Xen works without one. */
 export function runXl(...args: string[]): { readonly code: number; readonly out: string; readonly err: string } {

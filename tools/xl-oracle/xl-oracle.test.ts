@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { UserError } from "../../src/base/errors.ts";
 import { type DiskSpec, parseDiskSpec, vdevNumber } from "../../src/toolstack/xldisk.ts";
+import { parseP9 } from "../../src/toolstack/xlp9.ts";
 import { parseVifSpec, type VifSpec } from "../../src/toolstack/xlvif.ts";
 import { Dice } from "../fp-oracle/oracle.node.ts";
 import { askLibxlu, askXl, type OracleDisk } from "./oracle.node.ts";
@@ -186,6 +187,23 @@ test("where a vif is refused that xl takes, it is on purpose", () => {
     assert.match(askXl(configOf([text])).said, /unrecognized argument/);
     assert.equal(typeof refusalOr(() => parseVifSpec(text, place)), "object", text);
   }
+});
+
+test("of a shared folder xl says the same; what is refused that xl takes is so on purpose", () => {
+  const head = 'name = "x"\ntype = "pvh"\nkernel = "/k"\nmemory = 64\n', ask = (...specs: string[]) => askXl(`${head}p9 = [ ${specs.map((s) => `"${s}"`).join(", ")} ]`);
+  for (const text of ["tag=src,security_model=none,path=/srv/x", "path=/a b=c, tag=t,security_model=none", "tag=a,tag=b,security_model=none,path=/x", "tag=a,,security_model=none,path=/x,"]) {
+    const { tag, path } = parseP9(text, place);
+    assert.deepEqual(ask(text).config?.p9s, [{ tag, path, security_model: "none" }], text);
+  }
+  // xl hands on any model and any tag, an empty one too, and lets a specification have what the one before it said; libxl and QEMU find it later
+  for (const text of ["tag=a,security_model=mapped,path=/x", "tag=,security_model=none,path=/x", "tag=a b,security_model=none,path=/x", "tag=a,security_model=none ,path=/x"]) {
+    assert.ok(ask(text).config, text);
+    assert.equal(typeof refusalOr(() => parseP9(text, place)), "string", text);
+  }
+  assert.equal(ask("tag=a,security_model=none,path=/x", "tag=b").config?.p9s?.length, 2);
+  // ours: at the end xl overlooks it, and reads nothing behind it
+  assert.equal(ask("tag=a,security_model=none,path=/x,readonly").config?.p9s?.length, 1);
+  assert.equal(ask("readonly,tag=a,security_model=none,path=/x").config, null);
 });
 
 test("of the talk's configuration xl says the same: not as printed, but corrected", () => {

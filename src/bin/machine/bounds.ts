@@ -41,5 +41,6 @@ export async function mustNameWithin(folders: Folders, config: LibxlConfig): Pro
   if (ramdisk !== undefined) await mustBeWithin(folders, ramdisk);
   for (const d of config.disks ?? []) await mustBeDisk(folders, d);
   for (const c of config.channels ?? []) await mustBeWithin(folders, c["connection.socket"].path, true);
+  for (const s of config.p9s ?? []) await mustBeWithin(folders, s.path);
   return config;
 }

@@ -20,6 +20,7 @@ import { reviewDisk } from "../../toolstack/xldevices.ts";
 import { checkVdevs, type DiskSpec } from "../../toolstack/xldisk.ts";
 import { logConsole, serveChannel } from "../consoles.ts";
 import { peerOf } from "../disks.ts";
+import { findShares } from "../shares.ts";
 import { makeFolders } from "../paths.ts";
 import { openDrives } from "./drives.ts";
 import { Doubts } from "./doubts.ts";
@@ -74,7 +75,7 @@ async function prepareConfig(config: LibxlConfig, isEarly: boolean, options: Loa
     return new Uint8Array(0);
   });
   const kernel = await image(file.kernel.path, "kernel"), ramdisk = file.ramdisk ? await image(file.ramdisk.path, "ramdisk") : null;
-  const images = { kernel, kernelName: file.kernel.path, ...(file.ramdisk && ramdisk?.length ? { ramdisk, ramdiskName: file.ramdisk.path } : {}) }, checked = checkConfig({ ...file.config, ...images }, { isBuilt });
+  const images = { kernel, kernelName: file.kernel.path, ...(file.ramdisk && ramdisk?.length ? { ramdisk, ramdiskName: file.ramdisk.path } : {}), shares: findShares(file.shares, "") }, checked = checkConfig({ ...file.config, ...images }, { isBuilt });
   if (!isBuilt) await planDomain(checked);         // told before a disk is opened
   options.progress?.({ text: "opening disks" });
   const plain = isEarly ? file.disks.filter(isPlain) : [];
