@@ -47,6 +47,8 @@ export class CodeCache {
   private readonly byFrame = new Map<number, Page[]>();
   /** direct jumps within their page that the present run has */
   private readonly jumps: { readonly rec: number; readonly target: number }[] = [];
+  /** the instruction that a record is being made of */
+  private readonly decoded = blank();
   counters = { records: 0, pages: 0, invalidations: 0, flushes: 0 };
 
   constructor(v: Views, base: number, hooks: CodeHooks) { this.v = v; this.base = base; this.hooks = hooks; this.next = base + RECS_AT; this.clearIndex(); }
@@ -137,7 +139,7 @@ export class CodeCache {
     for (let n = 0, returnsHere = false; ; n++) {
       if (returnsHere && p.at.has(off)) { this.publish(p, machine, off, p.at.get(off)!); return first; }
       if (off >= 4096 || n === MAX_RUN || p.at.has(off)) { this.write(p, jump(off, off, long), off); return first; }
-      const i = decodeOrTrap(m, machine + off, machine + 4096, mode);
+      const i = decodeOrTrap(m, machine + off, machine + 4096, mode, this.decoded);
       if (i === null) { if (n === 0) return 0; this.write(p, jump(off, off, long), off); return first; }
       p.at.set(off, this.next);
       if (returnsHere) this.publish(p, machine, off, this.next);
@@ -171,10 +173,9 @@ export class CodeCache {
     const disp = isDirect ? 0 : i.addr === ADDR.none ? i.imm2 : i.disp + (i.ripRel ? off + i.len : 0), big = i.bigImm !== null || i.bigDisp !== null || imm !== (imm | 0) || disp !== (disp | 0);
     this.next += REC.size; this.counters.records++; p.recs.push(at);
     if (isDirect && !cross) this.jumps.push({ rec: at, target });
-    const slot = (k: number, n: number) => (k === KIND.hi ? gprAt(n) + 1 : k === KIND.xmm ? xmmAt(n) : k === KIND.mmx ? CPU.st.at + n * 16 : k === KIND.num ? n : gprAt(n));
     v.i32[at >>> 2] = v.i32[(at + REC.stub) >>> 2] = this.hooks.stubOf(i, cross, big);
     v.i32[(at + REC.heat) >>> 2] = this.hooks.warmAfter; v.i32[(at + REC.stay) >>> 2] = 0;
-    v.u16[(at + REC.d) >>> 1] = slot(i.dk, i.dn); v.u16[(at + REC.s) >>> 1] = slot(i.sk, i.sn);
+    v.u16[(at + REC.d) >>> 1] = slotOf(i.dk, i.dn); v.u16[(at + REC.s) >>> 1] = slotOf(i.sk, i.sn);
     v.u8[at + REC.base] = i.ripRel ? CPU.ripBase.at : i.base < 0 ? CPU.zero.at : gprAt(i.base); v.u8[at + REC.index] = i.index < 0 ? CPU.zero.at : gprAt(i.index);
     v.u8[at + REC.scale] = i.scale | i.len << LENGTH_SHIFT; v.u8[at + REC.seg] = (i.seg < 0 ? CPU.zero.at : segAt(i.seg)) >>> 3;
     v.u16[(at + REC.off) >>> 1] = off; v.u16[(at + REC.block) >>> 1] = 0;
@@ -241,11 +242,17 @@ export function markPieces(p: Page, from: number, to: number): void {
   for (let b = from >> 6; b <= to >> 6 && b < 64; b++) if (b < 32) p.piecesLo |= 1 << b; else p.piecesHi |= 1 << (b & 31);
 }
 /** The instruction at m[at..end), or the one that raises what its bytes deserve; null when there are too few of them. */
-function decodeOrTrap(m: Uint8Array, at: number, end: number, mode: number): Insn | null {
-  try { return decode(m, at, end, mode); } catch (e) {
+function decodeOrTrap(m: Uint8Array, at: number, end: number, mode: number, into: Insn | null = null): Insn | null {
+  try { return decode(m, at, end, mode, into); } catch (e) {
     if (!(e instanceof Undecodable)) throw e;
     return e.why === "short" ? null : trapInsn(e.why === "ud" ? TRAP_ROWS.ud : TRAP_ROWS.gp, (mode & MODE.sizeMask) === MODE.code64);
   }
 }
 /** A jump of no length from `off` to page offset `to`: the end of a run. */
-const jump = (off: number, to: number, long: boolean): Insn => ({ ...blank(), row: jmpRow, w: long ? 64 : 32, sw: 64, long, imm: to - off });
+function jump(off: number, to: number, long: boolean): Insn {
+  const i = blank();
+  i.row = jmpRow; i.w = long ? 64 : 32; i.sw = 64; i.long = long; i.imm = to - off;
+  return i;
+}
+/** Where in the CPU struct an operand lies; a number is itself. */
+const slotOf = (kind: number, n: number): number => (kind === KIND.hi ? gprAt(n) + 1 : kind === KIND.xmm ? xmmAt(n) : kind === KIND.mmx ? CPU.st.at + n * 16 : kind === KIND.num ? n : gprAt(n));

@@ -25,21 +25,28 @@ export type Insn = {
 export class Undecodable { readonly why: "ud" | "long" | "short"; constructor(why: "ud" | "long" | "short") { this.why = why; } }
 const NO_INSN = new Undecodable("ud"), TOO_LONG = new Undecodable("long"), TOO_SHORT = new Undecodable("short");
 
-type Entry = { rows: { row: Row; slots: Slot[] }[]; modrm: boolean };
+type Pick = { row: Row; slots: Slot[] };
+/** only: there is one row, and nothing else to look at before it is taken */
+type Entry = { rows: Pick[]; modrm: boolean; only: Pick | null };
 const byOp: (Entry | undefined)[] = [];
 for (const row of rows) {
-  const slots = slotsOf(row.form), e = byOp[row.op] ??= { rows: [], modrm: false };
+  const slots = slotsOf(row.form), e = byOp[row.op] ??= { rows: [], modrm: false, only: null };
   e.rows.push({ row, slots });
   if (row.ext >= 0 || row.mod || slots.some(s => "EGMRSCDVWUPQN".includes(s.what) && s.what !== "")) e.modrm = true;
 }
 /** A mandatory prefix is looked at before "any". */
 for (const e of byOp) e?.rows.sort((a, b) => Number(b.row.pfx !== "") - Number(a.row.pfx !== "") || Number(b.row.mode !== 0) - Number(a.row.mode !== 0));
+for (const [op, e] of byOp.entries()) if (e?.rows.length === 1 && e.rows.every(({ row: r }) => r.ext < 0 && r.rm < 0 && r.mod === "" && r.mode === 0 && r.pfx === "") && op !== 0x1c7) e.only = e.rows[0]!;
 const nopRow = rows.find(r => r.op === 0x11f)!, pauseRow = rows.find(r => r.op === 0x403)!, lockedRow = rows.find(r => r.op === 0x404)!;
 /** Rows for exceptions the decoder finds. */
 export const TRAP_ROWS = { ud: rows.find(r => r.op === 0x400)!, gp: rows.find(r => r.op === 0x401)!, nm: rows.find(r => r.op === 0x402)! } as const;
 export const jmpRow = rows.find(r => r.op === 0xe9)!;
 const INT3_STRINGS = new Set([0xa4, 0xa5, 0xa6, 0xa7, 0xac, 0xad, 0x6e, 0x6f, 0xd7]);
-export const trapInsn = (row: Row, long: boolean): Insn => ({ ...blank(), row, long });
+export function trapInsn(row: Row, long: boolean): Insn {
+  const i = blank();
+  i.row = row; i.long = long;
+  return i;
+}
 export const blank = (): Insn => ({
   row: nopRow, w: 32, sw: 32, aw: 64, long: true, lock: false, len: 0, imm: 0, bigImm: null, imm2: 0, dk: KIND.none, dn: 0, sk: KIND.none, sn: 0,
   addr: ADDR.none, base: -1, index: -1, scale: 0, disp: 0, bigDisp: null, ripRel: false, seg: DS, facts: null,
@@ -50,11 +57,18 @@ let bytes = new Uint8Array(0), at = 0, stop = 0, isLongest = false;
 const next = (): number => { if (at >= stop) throw isLongest ? TOO_LONG : TOO_SHORT; return bytes[at++]!; };
 const i8 = (): number => next() << 24 >> 24, i16 = (): number => { const x = next(); return (x | next() << 8) << 16 >> 16; }, i32 = (): number => { const x = next(), y = next(), z = next(); return x | y << 8 | z << 16 | next() << 24; };
 
+/** Make a `blank` of it. */
+function clear(i: Insn): Insn {
+  i.len = i.imm = i.imm2 = i.dn = i.sn = i.scale = i.disp = 0; i.dk = i.sk = KIND.none; i.addr = ADDR.none; i.base = i.index = -1;
+  i.bigImm = i.bigDisp = i.facts = null; i.ripRel = false; i.seg = DS;
+  return i;
+}
 /**
  * Decode the instruction at m[start..end) in the given CPU.mode.
+ * @param into what to fill, where the last one that it held is wanted no more
  * @throws Undecodable
  */
-export function decode(m: Uint8Array, start: number, end: number, mode: number): Insn {
+export function decode(m: Uint8Array, start: number, end: number, mode: number, into: Insn | null = null): Insn {
   const size = mode & MODE.sizeMask, long = size === MODE.code64;
   bytes = m as Uint8Array<ArrayBuffer>; at = start; stop = Math.min(end, start + 15); isLongest = stop === start + 15;
   let opsize = false, addrsize = false, rex = 0, rep = 0, lock = false, seg = -1, b: number;
@@ -73,7 +87,7 @@ export function decode(m: Uint8Array, start: number, end: number, mode: number):
   if (e.modrm) modrm = next();
   // MOV to and from control and debug registers take every ModRM for a register's (SDM Vol. 2B)
   const mod = (op & ~3) === 0x120 ? 3 : modrm >> 6, ext = modrm >> 3 & 7;
-  const pick = e.rows.find(({ row: r }) => (r.ext < 0 || r.ext === ext) && (r.rm < 0 || r.rm === (modrm & 7)) && (r.mod === "" || (mod === 3) === (r.mod === "r")) && (r.mode === 0 || (r.mode === 64) === long)
+  const pick = e.only ?? e.rows.find(({ row: r }) => (r.ext < 0 || r.ext === ext) && (r.rm < 0 || r.rm === (modrm & 7)) && (r.mod === "" || (mod === 3) === (r.mod === "r")) && (r.mode === 0 || (r.mode === 64) === long)
     && (r.pfx === "" || (r.pfx === "F3" ? rep === 0xf3 : r.pfx === "F2" ? rep === 0xf2 : rep === 0 && (r.pfx === "66") === opsize))
     && (op !== 0x1c7 || r.name !== "cmpxchg16b" || (rex & 8) !== 0) && (op !== 0x1c7 || r.name !== "cmpxchg8b" || (rex & 8) === 0 || !long));
   if (!pick) throw NO_INSN;
@@ -84,7 +98,7 @@ export function decode(m: Uint8Array, start: number, end: number, mode: number):
   if (row.size64 === "always" && !long && (op & 0x1fc) === 0x120) vw = 32;
   if (op === 0x90 && !(rex & 1)) { row = rep === 0xf3 ? pauseRow : nopRow; slots = []; }
   if (lock && row.name === "cmpxchg16b") row = lockedRow;
-  const i = blank();
+  const i = into ? clear(into) : blank();
   i.row = row; i.w = i.sw = vw; i.aw = aw; i.long = long; i.lock = lock;
   let rm = modrm & 7;
   const reg = ext | (rex & 4) << 1;
@@ -166,7 +180,10 @@ export function decode(m: Uint8Array, start: number, end: number, mode: number):
   if (row.known) { if (row.unit === "x87") i.imm = modrm; else if (row.op === 0x360 || row.op === 0x361) i.imm = i.imm & 0x7f | (rex & 8) << 4; }
   i.len = at - start;
   const trap = unitTrap(row, mode);
-  return trap ? { ...trapInsn(trap, long), len: i.len } : i;
+  if (!trap) return i;
+  const t = trapInsn(trap, long);
+  t.len = i.len;
+  return t;
 }
 /** x87, MMX and SSE instructions answer #UD or #NM by CR0 and CR4 (SDM Vol. 3A 2.5, table 13-1). */
 function unitTrap({ unit }: Row, mode: number): Row | null {

@@ -19,7 +19,7 @@ import { STACK_INSNS } from "./rows.ts";
 import { RUNTIME_IMPORTS, STRADDLE, runtimeModule } from "./runtime.ts";
 import { ATTR, CPU, CS, EFLAGS, EXIT, MODE, RSP, SEG, SS, VECTOR, segAt } from "./state.ts";
 import { bulkMovs, bulkStos } from "./strings.ts";
-import { type Form, formKey, formOf, stubModule } from "./stubs.ts";
+import { type Form, formKey, formOf, stubModule, StubSlots } from "./stubs.ts";
 import { callSys } from "./system.ts";
 import type { TlbTurn } from "./tlb.ts";
 
@@ -38,7 +38,7 @@ export class Interpreter implements Engine {
   private readonly table: WebAssembly.Table;
   private readonly modules: Modules;
   private readonly rt: Runtime;
-  private readonly stubs = new Map<number, number>();
+  private readonly stubs = new StubSlots();
   /** stubs to be made, and the first of the slots that are reserved for them */
   private fresh: Form[] = [];
   private freshSlot = 0;
@@ -112,8 +112,10 @@ export class Interpreter implements Engine {
   }
 
   private stubOf(i: Insn, cross: boolean, big: boolean): number {
-    const form = formOf(i, cross, big), key = formKey(form), known = this.stubs.get(key) ?? this.borrowStub(key);
+    const known = this.stubs.of(i, cross, big);
     if (known !== undefined) return known;
+    const form = formOf(i, cross, big), key = formKey(form), borrowed = this.borrowStub(key);
+    if (borrowed !== undefined) return borrowed;
     if (this.fresh.length === STUBS_AHEAD) this.makeStubs();
     if (this.fresh.length === 0) this.freshSlot = this.modules.reserve(STUBS_AHEAD);
     const slot = this.freshSlot + this.fresh.length;

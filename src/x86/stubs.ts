@@ -17,14 +17,26 @@ import { SYS_NAMES } from "./system.ts";
 export type Form = { row: Row; w: W; sw: W; aw: 16 | 32 | 64; long: boolean; lock: boolean; dk: number; sk: number; addr: number; known: number; cross: boolean; big: boolean };
 const fold = (k: number) => (k === KIND.hi ? KIND.reg : k);
 export const formOf = (i: Insn, cross: boolean, big: boolean): Form => ({
-  row: i.row, w: i.w, sw: i.sw, aw: i.aw, long: i.long, lock: i.lock, dk: fold(i.dk), sk: fold(i.sk), addr: i.addr, known: i.row.known ? i.imm & 255 : -1, cross, big,
+  row: i.row, w: i.w, sw: i.sw, aw: i.aw, long: i.long, lock: i.lock, dk: fold(i.dk), sk: fold(i.sk), addr: i.addr, known: knownOf(i), cross, big,
 });
 const W_INDEX: Readonly<Record<W, number>> = { 8: 0, 16: 1, 32: 2, 64: 3, 128: 4 };
-/** A number for each form: digits of mixed base, below 2^53. */
-export const formKey = (f: Form): number => {
-  const flags = (f.long ? 1 : 0) | (f.lock ? 2 : 0) | (f.cross ? 4 : 0) | (f.aw === 64 ? 16 : f.aw === 32 ? 8 : 0) + (f.big ? 24 : 0);
-  return ((((f.row.index * 5 + W_INDEX[f.w]) * 5 + W_INDEX[f.sw]) * 8 + f.dk) * 8 + f.sk) * (5 * 48 * 257) + (f.addr * 48 + flags) * 257 + f.known + 1;
+/** As many numbers as `keyInRow` has: small integers, which a Map finds best. */
+const ROW_KEYS = 5 * 5 * 8 * 8 * (5 * 48 * 257);
+const knownOf = (i: Insn): number => (i.row.known ? i.imm & 255 : -1);
+/** What tells an instruction's form from the others of its row, without making the form: digits of mixed base. */
+export const keyInRow = (i: Pick<Form, "w" | "sw" | "aw" | "long" | "lock" | "dk" | "sk" | "addr">, known: number, cross: boolean, big: boolean): number => {
+  const flags = (i.long ? 1 : 0) | (i.lock ? 2 : 0) | (cross ? 4 : 0) | (i.aw === 64 ? 16 : i.aw === 32 ? 8 : 0) + (big ? 24 : 0);
+  return (((W_INDEX[i.w] * 5 + W_INDEX[i.sw]) * 8 + fold(i.dk)) * 8 + fold(i.sk)) * (5 * 48 * 257) + (i.addr * 48 + flags) * 257 + known + 1;
 };
+/** A number for each form, below 2^53. */
+export const formKey = (f: Form): number => f.row.index * ROW_KEYS + keyInRow(f, f.known, f.cross, f.big);
+/** Table slots of stubs by their forms. */
+export class StubSlots {
+  readonly #byRow: (Map<number, number> | undefined)[] = [];
+  of(i: Insn, cross: boolean, big: boolean): number | undefined { return this.#byRow[i.row.index]?.get(keyInRow(i, knownOf(i), cross, big)); }
+  has(key: number): boolean { return this.#byRow[Math.floor(key / ROW_KEYS)]?.has(key % ROW_KEYS) ?? false; }
+  set(key: number, slot: number): void { (this.#byRow[Math.floor(key / ROW_KEYS)] ??= new Map()).set(key % ROW_KEYS, slot); }
+}
 /** Sixteen bytes where a memory operand waits for a helper. */
 const OPERAND_AT = CPU.spare.at;
 
