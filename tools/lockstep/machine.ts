@@ -67,6 +67,8 @@ export type GuestRun = {
   readonly commands?: Iterator<string>;
   readonly onConsole?: (text: string) => void;
   readonly onProgress?: (p: Progress) => void;
+  /** ends it */
+  readonly signal?: AbortSignal;
 };
 export type Progress = { readonly counts: TwinCounts; readonly seconds: number; readonly nrCommands: number };
 export type GuestEnd = Progress & { readonly why: string; /** its last words */ readonly console: string };
@@ -95,7 +97,7 @@ export async function guestInLockstep(o: GuestRun): Promise<GuestEnd> {
     for (;;) {
       await new Promise((done) => setTimeout(done, LOOK_MS));
       if (failure) throw failure;
-      const why = ended !== null ? `the guest ended: ${ended}` : progress().seconds > o.seconds ? "enough time" : null;
+      const why = ended !== null ? `the guest ended: ${ended}` : o.signal?.aborted ? "interrupted" : progress().seconds > o.seconds ? "enough time" : null;
       if (why !== null) return { ...progress(), why, console: said };
       if (isWorking || !o.commands) continue;
       const { value, done } = o.commands.next();

@@ -48,9 +48,11 @@ async function main(): Promise<number> {
   if (machines.length > 0 && machines.length < names.length) throw new UserError(`${machines.join(", ")} and the others are two forms of this command; see --help`);
   if (machines.length > 0) {
     const o = { seed, translateAfter: number("translate-after", values["translate-after"]), vcpus: number("vcpus", values.vcpus), seconds: seconds / machines.length, ...(values.verbose ? { onConsole: (text: string) => { process.stdout.write(text); } } : {}) };
+    const interrupted = new AbortController();
+    process.once("SIGINT", () => interrupted.abort());
     let nrWrong = 0;
-    for (const name of machines) if (!await wholeMachine(name, o)) nrWrong++;
-    return nrWrong > 0 ? 1 : 0;
+    for (const name of machines) if (!interrupted.signal.aborted && !await wholeMachine(name, { ...o, signal: interrupted.signal })) nrWrong++;
+    return nrWrong > 0 ? 1 : interrupted.signal.aborted ? 130 : 0;
   }
   let isWrong = false;
   for (const [k, name] of names.entries()) {
@@ -66,7 +68,7 @@ async function main(): Promise<number> {
 const XEN = "xen:", FLAVOURS: Readonly<Record<string, "cloud" | "generic">> = { debian: "cloud", "debian-generic": "generic" };
 const isMachine = (name: string): boolean => name in FLAVOURS || name.startsWith(XEN);
 /** @returns whether both engines did the same */
-async function wholeMachine(name: string, o: Pick<GuestRun, "seed" | "translateAfter" | "vcpus" | "seconds" | "onConsole">): Promise<boolean> {
+async function wholeMachine(name: string, o: Pick<GuestRun, "seed" | "translateAfter" | "vcpus" | "seconds" | "onConsole" | "signal">): Promise<boolean> {
   const told = ({ counts: c, seconds, nrCommands }: Progress): string => `${c.instructions} instructions, ${c.stretches} comparisons, ${c.exceptions} exceptions and interrupts${nrCommands ? `, ${nrCommands} commands` : ""} in ${seconds.toFixed(0)} s`;
   const flavour = FLAVOURS[name], guest = (): Pick<GuestRun, "kernel" | "ramdisk" | "cmdline" | "memoryMiB" | "commands"> => {
     if (!flavour) return { kernel: readFileSync(buildGuest(name.slice(XEN.length))), cmdline: `seed=${o.seed} cpus=${o.vcpus}`, memoryMiB: 64 };
