@@ -62,6 +62,9 @@ class Gate {
   open(): void { this.#isOpen = true; }
 }
 
+/** Bytes of a machine's memory, as they were. */
+type Part = { readonly at: number; readonly bytes: Buffer };
+
 /** The engine of a pCPU whose every stretch is run twice. @throws Divergence out of `run` */
 export class LockstepEngine implements Engine {
   readonly counts: TwinCounts = { stretches: 0, instructions: 0, pages: 0, exceptions: 0, steps: 0 };
@@ -86,7 +89,8 @@ export class LockstepEngine implements Engine {
   /** frames of the hypervisor, and such as it shares with guests */
   private own: number[] = [];
   /** parts of the copy beside frames that a second try needs as they were, and pages of frames */
-  private readonly parts: readonly { readonly at: number; readonly bytes: Buffer }[];
+  private readonly parts: readonly Part[];
+  private readonly table: Part;
   private readonly kept: Buffer[] = [];
   /** the allocator's words when the last stretch began */
   private allocator = "";
@@ -114,7 +118,8 @@ export class LockstepEngine implements Engine {
     }
     this.a = { v: this.real.views, cpuAt: at, cpu: this.tester.cpu };
     this.b = { v: this.shadow.views, cpuAt: at, cpu: this.twin.cpu };
-    this.parts = [[0, trace], [table, end], [at, at + CPU.sizeof]].map(([from, to]) => ({ at: from!, bytes: Buffer.alloc(to! - from!) }));
+    this.table = { at: table, bytes: Buffer.alloc(end - table) };
+    this.parts = [[0, trace], [at, at + CPU.sizeof]].map(([from, to]) => ({ at: from!, bytes: Buffer.alloc(to! - from!) }));
     this.gates = { tester: new Gate(this.realPlatform, this.a, true), twin: new Gate(this.twinPlatform, this.b, false) };
     this.tester.onDeliver = (vector, error, external) => { this.delivered.tester.push(`${vector}/${error}`); this.onDeliver?.(vector, error, external); };
     this.twin.onDeliver = (vector, error) => { this.delivered.twin.push(`${vector}/${error}`); };
@@ -181,15 +186,17 @@ export class LockstepEngine implements Engine {
   /** The interpreter's side as it is before it runs. @returns puts one of both sides there */
   private keep(pinned: ReadonlySet<number>): (mm: MachineMemory, engine: Engine) => void {
     const { shadow, kept } = this, frames = new Set<number>([...this.marked, ...this.own, ...pinned]);
-    for (const { at, bytes } of this.parts) Buffer.from(shadow.views.buffer, at, bytes.length).copy(bytes);
+    for (const { at, bytes } of [...this.parts, this.table]) Buffer.from(shadow.views.buffer, at, bytes.length).copy(bytes);
     let i = 0;
     for (const mfn of frames) this.pageOf(shadow, mfn).copy(kept[i++] ??= Buffer.alloc(PAGE_SIZE));
     return (mm, engine) => {
-      const { u32, buffer } = mm.views, code = new Map([...frames].map((mfn) => [mfn, mm.frames.codeGen(mfn)]));
-      if (mm === shadow) for (const mfn of this.marked) if (!frames.has(mfn)) this.carry(mfn);        // the translator has not written there
+      const { dv, buffer } = mm.views, { at: table, bytes: entries } = this.table;
+      if (mm === shadow) for (const mfn of this.marked) if (!frames.has(mfn) && this.carry(mfn)) mm.frames.newCode(mfn);        // the translator has not written there
       for (const { at, bytes } of this.parts) bytes.copy(Buffer.from(buffer, at, bytes.length));
+      // who has decoded what stays as it is: the engine has done so
+      for (let at = 0; at < entries.length; at += FRAME.sizeof) { dv.setUint32(table + at, entries.readUInt32LE(at), true); dv.setUint32(table + at + FRAME.refcount.at, entries.readUInt32LE(at + FRAME.refcount.at), true); }
       i = 0;
-      for (const mfn of frames) { kept[i++]!.copy(this.pageOf(mm, mfn)); u32[(mm.frames.entryAt(mfn) + FRAME.codeGen.at) >>> 2] = code.get(mfn)! + 1; }
+      for (const mfn of frames) { kept[i++]!.copy(this.pageOf(mm, mfn)); mm.frames.newCode(mfn); }
       engine.contextChanged();
     };
   }
