@@ -226,7 +226,11 @@ export class LockstepEngine implements Engine {
     this.gates.twin.look = () => {
       if (sameRip(a, b)) {
         const n = nrDifferentWords(a, b);
-        if (n < nearest) { nearest = n; unlike = differing(registersOf(snapshot(b)), registersOf(snapshot(a))); }
+        if (n < nearest) {
+          const x = registersOf(snapshot(b)), y = registersOf(snapshot(a));
+          nearest = n;
+          unlike = differing(x, y).map((name) => `${name} ${x.get(name)}, not ${y.get(name)}`);
+        }
         // registers may be as they were when a loop came by before
         if (n === 0 && (flaw = this.memoryFlaw(pinned)) === null) throw MET;
       }
@@ -242,7 +246,7 @@ export class LockstepEngine implements Engine {
       return null;
     } finally { twin.onStep = this.gates.twin.look = null; }
     if (flaw !== null) return flaw;
-    return nearest === Number.POSITIVE_INFINITY ? "the interpreter does not come by where the translator is" : `the interpreter comes by where the translator is, but in another state (${unlike.join(", ")})`;
+    return nearest === Number.POSITIVE_INFINITY ? "the interpreter does not come by where the translator is" : `the interpreter comes by where the translator is, but in another state (${unlike.join("; ")})`;
   }
 
   // Memory ---------------------------------------------------------------------------
