@@ -1,5 +1,6 @@
 /** The names of a network: the router's own, and those that guests told DHCP, with the addresses that their stations have. */
-import { type Address, contains, isLinkLocal, parseAddress } from "./address.ts";
+import { parseIpv4 } from "../address.ts";
+import { type Address, contains, isLinkLocal } from "./address.ts";
 import type { Lan } from "./lan.ts";
 import type { Leases } from "./leases.ts";
 import { type Own, isGateway } from "./own.ts";
@@ -57,7 +58,7 @@ export function namesOf({ own, domain, leases, lan }: NamesOptions): Names {
 
 /** The address that a reverse name stands for (RFC 1035 3.5, RFC 3596 2.5). @returns null for another name, or one of a part of an address */
 export function addressOfReverse(name: string): Address | null {
-  if (name.endsWith(".in-addr.arpa")) return parseAddress(name.slice(0, -13).split(".").reverse().join("."));
+  if (name.endsWith(".in-addr.arpa")) return parseIpv4(name.slice(0, -13).split(".").reverse().join("."));
   const nibbles = /^((?:[\da-f]\.){32})ip6\.arpa$/.exec(name)?.[1];
   return nibbles === undefined ? null : BigInt(`0x${nibbles.split(".").reverse().join("")}`);
 }
