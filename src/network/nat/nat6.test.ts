@@ -245,6 +245,23 @@ test("an address belongs to the MAC it is made from, or to who had it first unti
   assert.ok(nat.stats.now.nrNeighbours <= 260, "advertisements that nobody asked for make no neighbours");
   nat.close();
 });
+test("an address made from the MAC of a station that is here is nobody else's, also before that has spoken with it", async () => {
+  const clock = new VirtualClock(), outside = new FakeOutside(clock), made = madeFrom(0x02163e000005, HERE), nat = new NatNetwork({ outside, clock, forwards: [`tcp:1-[${formatIpv6(made)}]:22`] }), bridge = new Bridge({ name: "b", log: () => {} });
+  connect(bridge.attach({ name: "nat" }), nat.port);
+  const owner = plugged(nat, clock, bridge, { mac: 0x02163e000005, address6: made }), thief = plugged(nat, clock, bridge, { mac: 0x02163e000006, address6: made });
+  await nat.start();
+  const taken: string[] = [];
+  owner.listening.set(22, () => taken.push("owner"));
+  thief.listening.set(22, () => taken.push("thief"));
+  owner.solicitRouter();
+  await clock.run(5);
+  thief.echo(nat.v6!.gateway, text("I am here"));
+  await clock.run(5);
+  outside.come("127.0.0.1:1");
+  await clock.run(50);
+  assert.deepEqual([taken, nat.stats.frames.nrForged], [["owner"], 2], "the thief answered the router's question, too");
+  nat.close();
+});
 
 // ---- packets
 

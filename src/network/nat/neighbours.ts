@@ -18,6 +18,10 @@ export class Neighbours {
   get(address: Address): Neighbour | undefined {
     return this.#byAddress.get(address);
   }
+  /** Was the station seen, with any address? */
+  has(mac: number): boolean {
+    return this.#byMac.has(mac);
+  }
   /** `mac` speaks with `address`. */
   note(address: Address, mac: number, nowMs: number): void {
     const known = this.#byAddress.get(address);
