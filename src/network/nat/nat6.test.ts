@@ -11,7 +11,7 @@ import { be16, bytesOf } from "../fixture.ts";
 import { segment } from "../offload.ts";
 import { interfaceBlock, packetBlock, sectionBlock } from "../pcapng.ts";
 import { connect, disconnect, type Frame } from "../port.ts";
-import { type Address, ALL_NODES, formatAddress, formatIpv6, ipv6At, madeFrom, parseAddress, solicitedNode } from "./address.ts";
+import { type Address, ALL_NODES, formatAddress, formatIpv6, ipv6At, madeFrom, parseAddress, putMac, solicitedNode } from "./address.ts";
 import { ALL_DHCP } from "./dhcpv6.ts";
 import { type GuestOptions, SimGuest } from "./fixture.ts";
 import { randomBytes, seeded, VirtualClock } from "./fixture-clock.ts";
@@ -260,6 +260,20 @@ test("an address made from the MAC of a station that is here is nobody else's, a
   outside.come("127.0.0.1:1");
   await clock.run(50);
   assert.deepEqual([taken, nat.stats.frames.nrForged], [["owner"], 2], "the thief answered the router's question, too");
+  nat.close();
+});
+test("a flood from a hundred MACs takes from nobody the few addresses that it has", async () => {
+  const { clock, nat, sim, v6: own } = network(), mine = HERE | 5n, say = (mac: number, source: bigint): void => {
+    const bytes = sim.icmp6(own.gateway, bytesOf(128, 0, 0, 0, 0, 0, 0, 0), { source });
+    putMac(view(bytes), 6, mac);
+    nat.port.receive({ bytes, checksum: "unknown", gso: null });
+  };
+  say(sim.mac, mine);
+  for (let i = 0; i < 10_000; i++) say(0x02163e100000 + i % 100, HERE | BigInt(0x10000 + i));
+  await clock.run(5);
+  assert.deepEqual([nat.stats.now.nrNeighbours, nat.stats.frames.nrForged], [4096, 0]);
+  say(0x02163e100000, mine);
+  assert.equal(nat.stats.frames.nrForged, 1);
   nat.close();
 });
 
