@@ -179,6 +179,9 @@ export class Lan {
     this.#output(frame);
   }
   #ask(address: Address, frame: Frame): void {
+    const { holder = null } = this.#pending.get(address) ?? {};
+    // Who had it is being asked, and was forgotten meanwhile: now all are.
+    if (holder !== null) this.#takePending(address);
     let pending = this.#pending.get(address);
     if (!pending) {
       if (this.#pending.size >= PENDING_MAX || !this.#isGuests(address)) {

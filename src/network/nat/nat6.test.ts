@@ -262,6 +262,25 @@ test("an address made from the MAC of a station that is here is nobody else's, a
   assert.deepEqual([taken, nat.stats.frames.nrForged], [["owner"], 2], "the thief answered the router's question, too");
   nat.close();
 });
+test("an address whose holder is gone while it is asked is asked for anew", async () => {
+  const clock = new VirtualClock(), outside = new FakeOutside(clock), nat = new NatNetwork({ outside, clock, forwards: ["tcp:1-[fd64:6f6d:7573:2::5]:22"] }), bridge = new Bridge({ name: "b", log: () => {} });
+  connect(bridge.attach({ name: "nat" }), nat.port);
+  const old = plugged(nat, clock, bridge, { mac: 0x02163e000005, address6: HERE | 5n }), heir = plugged(nat, clock, bridge, { mac: 0x02163e000006, address6: HERE | 5n });
+  await nat.start();
+  let nr = 0;
+  heir.listening.set(22, () => nr++);
+  old.answersSolicitations = false;
+  old.echo(nat.v6!.gateway, text("a"));
+  await clock.run(5);
+  heir.echo(nat.v6!.gateway, text("a"));
+  await clock.run(5);
+  nat.dropGuest("02:16:3e:00:00:05");
+  outside.come("127.0.0.1:1");
+  await clock.run(50);
+  assert.equal(nr, 1);
+  nat.close();
+  assert.equal(nat.stats.now.nrTimers, 0);
+});
 test("a flood from a hundred MACs takes from nobody the few addresses that it has", async () => {
   const { clock, nat, sim, v6: own } = network(), mine = HERE | 5n, say = (mac: number, source: bigint): void => {
     const bytes = sim.icmp6(own.gateway, bytesOf(128, 0, 0, 0, 0, 0, 0, 0), { source });
