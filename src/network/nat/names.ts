@@ -5,8 +5,8 @@ import type { Lan } from "./lan.ts";
 import type { Leases } from "./leases.ts";
 import { type Own, isGateway } from "./own.ts";
 
-/** IPv6 addresses told of a guest, at most: those it used last. */
-const ADDRESSES_MAX = 4;
+/** IPv6 addresses told of a guest, at most: those it used last, and not so long ago that it may have them no more. */
+const ADDRESSES_MAX = 4, USED_MS = 24 * 3600_000;
 
 /** What the DNS server asks. */
 export interface Names {
@@ -30,7 +30,7 @@ export function namesOf({ own, domain, leases, lan }: NamesOptions): Names {
   const guest = (hostname: string): readonly Address[] | null => {
     const address = leases.addressOfName(hostname);
     if (address === null) return null;
-    const mac = leases.holderOf(address) ?? lan.macOf(address), more = mac === undefined ? [] : lan.addressesOf(mac).filter((a) => typeof a === "bigint" && !isLinkLocal(a));
+    const mac = leases.holderOf(address) ?? lan.macOf(address), more = mac === undefined ? [] : lan.addressesOf(mac).filter((a) => typeof a === "bigint" && !isLinkLocal(a) && lan.macOf(a, USED_MS) === mac);
     return [address, ...more.slice(0, ADDRESSES_MAX)];
   };
   const labelOf = (address: Address): string | null => {

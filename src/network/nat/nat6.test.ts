@@ -384,6 +384,21 @@ test("names have IPv6 addresses, the router's, one for the host's ::1 and those 
     10: `0 0001 ${name("gateway")}`, 11: `0 0001 ${name("host6")}`, 12: `0 0001 ${name("web")}`, 13: `3 0000 ${hex(query(0, reverseOf(HERE), 12).subarray(-16))}`,
   });
 });
+test("of a guest's addresses those are told that it spoke with in the last day", async () => {
+  const { clock, nat, sim, v6: own } = network({}, { leaseMs: 10 * 24 * HOUR_MS }), got: string[] = [], say = (source: bigint): void => sim.send(sim.icmp6(own.gateway, bytesOf(128, 0, 0, 0, 0, 0, 0, 0), { source }));
+  lease(sim, "web");
+  sim.onUdp = (_, port, __, data) => { if (port === 53) got.push(`${data[7]} ${hex(data.subarray(-16))}`); };
+  say(HERE | 0x1111n);
+  await clock.run(20 * HOUR_MS);
+  say(HERE | 0x2222n);
+  await clock.run(5);
+  sim.udp(nat.gateway, 53, 3000, query(1, "web"));
+  await clock.run(5 * HOUR_MS);
+  sim.udp(nat.gateway, 53, 3000, query(2, "web"));
+  await clock.run(5);
+  assert.deepEqual(got, [`2 ${hexOf(HERE | 0x1111n)}`, `1 ${hexOf(HERE | 0x2222n)}`]);
+  nat.close();
+});
 test("other names' addresses pass as the host's resolvers give them, also resolvers with an IPv6 address, over UDP and TCP", async () => {
   const { clock, outside, nat, sim, v6: own } = network(), got: string[] = [];
   outside.resolverList = [{ address: "2001:db8::bad", port: 53 }, { address: "2001:db8::53", port: 53 }];
