@@ -281,6 +281,36 @@ test("an address whose holder is gone while it is asked is asked for anew", asyn
   nat.close();
   assert.equal(nat.stats.now.nrTimers, 0);
 });
+test("who gets an address of a guest that is silent gets none of its connections and flows, and hears nothing of them", async () => {
+  const clock = new VirtualClock(), outside = new FakeOutside(clock), nat = new NatNetwork({ outside, clock }), bridge = new Bridge({ name: "b", log: () => {} }), streams: FakeStream[] = [];
+  connect(bridge.attach({ name: "nat" }), nat.port);
+  const old = plugged(nat, clock, bridge, { mac: 0x02163e000005, address6: HERE | 5n }), heir = plugged(nat, clock, bridge, { mac: 0x02163e000006, address6: HERE | 5n });
+  const backs: ((bytes: Uint8Array) => void)[] = [];
+  outside.onConnect = (s) => { streams.push(s); s.events!.connected(); };
+  outside.onDatagram = (_, __, ___, back) => backs.push(back);
+  old.connectTcp(SERVER, 80, 2000);
+  old.udp(SERVER, 5000, 3000, text("a"));
+  await clock.run(50);
+  old.answersSolicitations = false;
+  heir.echo(nat.v6!.gateway, text("a"));
+  await clock.run(3500);
+  heir.answersSolicitations = true;
+  heir.capture = [];
+  heir.echo(nat.v6!.gateway, text("a"));
+  await clock.run(5);
+  streams[0]!.say(text("a secret"));
+  backs[0]!(text("a secret"));
+  await clock.run(50);
+  assert.ok(!heir.capture.some((f) => Buffer.from(f.bytes).includes("a secret")));
+  heir.udp(SERVER, 5001, 3000, text("b"));
+  heir.sendTcp(2000, SERVER, 80, 0x10, 1, 1, 1000, [], text("forged"), 0);
+  await clock.run(50);
+  assert.deepEqual([nat.stats.now.nrUdpFlows, outside.nrUdpOpen, streams[0]!.isAborted, streams[0]!.receivedBytes, nat.stats.now.nrTcp], [1, 1, true, 0, 0]);
+  backs[0]!(text("a secret"));
+  await clock.run(50);
+  assert.ok(!heir.capture.some((f) => Buffer.from(f.bytes).includes("a secret")));
+  nat.close();
+});
 test("a flood from a hundred MACs takes from nobody the few addresses that it has", async () => {
   const { clock, nat, sim, v6: own } = network(), mine = HERE | 5n, say = (mac: number, source: bigint): void => {
     const bytes = sim.icmp6(own.gateway, bytesOf(128, 0, 0, 0, 0, 0, 0, 0), { source });
