@@ -22,7 +22,7 @@ function answerOf(address: Address): Answer {
 export type DnsOptions = { readonly lan: Lan; readonly wheel: TimerWheel; readonly outside: Outside; readonly names: Names; readonly random: () => number };
 
 type Query = { readonly key: string; readonly bytes: Uint8Array; readonly question: Question; readonly id: number; readonly p: Packet; readonly port: number;
-  nrTries: number; socket: OutsideUdp | null; readonly timer: Timer };
+  nrAsked: number; /** of those, the ones that were waited for */ nrTries: number; /** in a row */ nrUnreached: number; socket: OutsideUdp | null; readonly timer: Timer };
 
 /** Answers or forwards the guests' queries; each forwarded one has a socket and a number of its own, so that a forged answer must guess both. */
 export class DnsForwarder {
@@ -73,7 +73,10 @@ export class DnsForwarder {
       return;
     }
     const id = this.#o.random() & 0xffff;
-    const query: Query = { key, bytes: withId(bytes, id), question: answer, id, p, port: d.sourcePort, nrTries: 0, socket: null, timer: new Timer(() => this.#try(query)) };
+    const query: Query = { key, bytes: withId(bytes, id), question: answer, id, p, port: d.sourcePort, nrAsked: 0, nrTries: 0, nrUnreached: 0, socket: null, timer: new Timer(() => {
+      query.nrUnreached = 0;
+      this.#try(query);
+    }) };
     this.#queries.set(key, query);
     this.#perGuest.set(p.mac, nrOfGuest + 1);
     this.counts.nrForwarded++;
@@ -82,9 +85,9 @@ export class DnsForwarder {
   #reply(p: Packet, port: number, bytes: Uint8Array): void {
     sendUdp(this.#o.lan, p.destination, DNS_PORT, p.source, port, bytes, p.mac);
   }
-  /** Ask the next resolver, from a port of its own each time. */
+  /** Ask the next resolver, from a port of its own each time. One that cannot be reached gives way at once, and no try is lost by it; where none can, the host may be about to come back. */
   #try(q: Query): void {
-    const resolvers = this.#o.outside.resolvers(), resolver = resolvers[q.nrTries % Math.max(1, resolvers.length)];
+    const resolvers = this.#o.outside.resolvers(), resolver = resolvers[q.nrAsked++ % Math.max(1, resolvers.length)];
     q.socket?.close();
     q.socket = null;
     if (!resolver || q.nrTries++ >= TRIES_MAX) {
@@ -93,7 +96,11 @@ export class DnsForwarder {
       return this.#end(q);
     }
     this.#o.wheel.arm(q.timer, this.#o.wheel.nowMs() + TRY_MS);
-    const next = (): void => { if (q.socket === socket) this.#o.wheel.arm(q.timer, this.#o.wheel.nowMs()); };
+    const next = (): void => {
+      if (q.socket !== socket || ++q.nrUnreached >= resolvers.length) return;
+      q.nrTries--;
+      this.#try(q);
+    };
     const socket = this.#o.outside.openUdp(resolver.address.includes(":") ? 6 : 4, {
       datagram: (bytes, address, port) => {
         if (q.socket !== socket || address !== resolver.address || port !== resolver.port || !isReplyTo(bytes, q.bytes, q.question, q.id)) return;

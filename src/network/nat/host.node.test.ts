@@ -218,7 +218,7 @@ test("datagrams go to the host's ::1 and back, and names to a resolver there", {
   server.on("message", (b, from) => { server.send(b[2] === 1 ? Buffer.concat([b.subarray(0, 2), Buffer.from([0x81, 0x80]), b.subarray(4)]) : b, from.port, from.address); });
   server.bind(0, "::1");
   await once(server, "listening");
-  const { port } = server.address(), { nat, sim } = network({}, [`[::1]:${port}`]);
+  const { port } = server.address(), { nat, sim } = network({}, [`[0:0:0:0:0:0:0:1]:${port}`]);
   sim.onUdp = (source, sourcePort, to, data) => { heard.push(`${source === nat.v6!.host} ${sourcePort} ${to} ${data.length}`); };
   sim.udp(nat.v6!.host, port, 3000, new TextEncoder().encode("ping"));
   await until(() => heard.length === 1);
@@ -239,7 +239,8 @@ test("no IPv6 address leads a guest to the host's loopback but the alias, and th
   six.close();
 });
 test("the host is asked whether it has a way out over IPv6, and what it cannot reach is unreachable at once", { skip: NO_IPV6 }, async () => {
-  const outside = hostOutside();
+  const outside = hostOutside({ resolvers: ["2001:DB8:0::53", "[fe80::1%lo]:54", "9.9.9.9:5353", "[9.9.9.9]:53", "[a]:53", "name", "9.9.9.999"] });
+  assert.deepEqual(outside.resolvers(), [{ address: "9.9.9.9", port: 5353 }, { address: "2001:db8::53", port: 53 }, { address: "fe80::1%lo", port: 54 }]);
   outside.hasIpv6();
   await new Promise((resolve) => setTimeout(resolve, 200));
   const hasGlobal = Object.values(networkInterfaces()).flat().some((i) => i && !i.internal && /^[23]/.test(i.address) && i.family === "IPv6");

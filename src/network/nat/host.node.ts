@@ -3,6 +3,7 @@ import dgram from "node:dgram";
 import dns from "node:dns";
 import net from "node:net";
 import { UserError } from "../../base/errors.ts";
+import { formatAddress, parseAddress } from "./address.ts";
 import type { DatagramEvents, Listener, Outside, OutsideStream, OutsideUdp, StreamEvents, StreamFault } from "./outside.ts";
 
 /** Sockets open at a time; beyond it connections are refused and datagrams lost, so that guests cannot take the process's last descriptor. */
@@ -28,11 +29,11 @@ function faultOf(error: NodeJS.ErrnoException | null): StreamFault {
     default: return "reset";
   }
 }
-/** "1.2.3.4" or "1.2.3.4:53", "2001:db8::53" or "[2001:db8::53]:53", as node:dns writes them, and as datagrams' senders are written */
+/** "1.2.3.4" or "1.2.3.4:53", "2001:db8::53" or "[2001:db8::53]:53", as node:dns writes them, and people in longer forms. @returns the address as datagrams' senders are written; null for what is none */
 function resolverOf(text: string): { address: string; port: number } | null {
-  if (net.isIPv6(text)) return { address: text, port: 53 };
-  const m = /^(?:(\d+\.\d+\.\d+\.\d+)|\[([^\]]+)\])(?::(\d+))?$/.exec(text);
-  return m ? { address: (m[1] ?? m[2])!, port: Number(m[3] ?? 53) } : null;
+  const [, bracketed, v4, port = "53"] = /^(?:\[([^\]]+)\]|(\d+\.\d+\.\d+\.\d+))(?::(\d+))?$/.exec(text) ?? [], given = bracketed ?? v4 ?? text, address = parseAddress(given);
+  if (bracketed === undefined ? !net.isIP(given) : !net.isIPv6(bracketed)) return null;
+  return { address: address === null ? given : formatAddress(address), port: Number(port) };
 }
 
 /** Somewhere in the world: nothing is sent there. */

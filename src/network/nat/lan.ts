@@ -87,8 +87,10 @@ export class Lan {
     if (isGroup(mac) || !this.#isGuests(address)) return false;
     const holder = this.#o.holderOf(address), known = this.#neighbours.get(address);
     if (holder !== undefined && holder !== mac) return this.#forged(address, mac, holder, "is leased to");
-    // Nobody leases IPv6 addresses: one that is made from a MAC is that MAC's, any other is whose it was first, until that is silent when it is asked.
-    if (typeof address === "bigint" && known && known.mac !== mac && macOf(address) !== mac) {
+    // Nobody leases IPv6 addresses: one that is made from a MAC that is here is that MAC's, any other is whose it was first, until that is silent when it is asked.
+    const maker = typeof address === "bigint" && known?.mac !== mac ? macOf(address) : mac;
+    if (maker !== null && maker !== mac && this.#neighbours.has(maker)) return this.#forged(address, mac, maker, "belongs to");
+    if (known && maker !== mac) {
       this.#doubt(known);
       return this.#forged(address, mac, known.mac, "belongs to");
     }
@@ -177,6 +179,9 @@ export class Lan {
     this.#output(frame);
   }
   #ask(address: Address, frame: Frame): void {
+    const { holder = null } = this.#pending.get(address) ?? {};
+    // Who had it is being asked, and was forgotten meanwhile: now all are.
+    if (holder !== null) this.#takePending(address);
     let pending = this.#pending.get(address);
     if (!pending) {
       if (this.#pending.size >= PENDING_MAX || !this.#isGuests(address)) {

@@ -1,11 +1,12 @@
 /** The names of a network: the router's own, and those that guests told DHCP, with the addresses that their stations have. */
-import { type Address, contains, isLinkLocal, parseAddress } from "./address.ts";
+import { parseIpv4 } from "../address.ts";
+import { type Address, contains, isLinkLocal } from "./address.ts";
 import type { Lan } from "./lan.ts";
 import type { Leases } from "./leases.ts";
 import { type Own, isGateway } from "./own.ts";
 
-/** IPv6 addresses told of a guest, at most: those it used last. */
-const ADDRESSES_MAX = 4;
+/** IPv6 addresses told of a guest, at most: those it used last, and not so long ago that it may have them no more. */
+const ADDRESSES_MAX = 4, USED_MS = 24 * 3600_000;
 
 /** What the DNS server asks. */
 export interface Names {
@@ -29,7 +30,7 @@ export function namesOf({ own, domain, leases, lan }: NamesOptions): Names {
   const guest = (hostname: string): readonly Address[] | null => {
     const address = leases.addressOfName(hostname);
     if (address === null) return null;
-    const mac = leases.holderOf(address) ?? lan.macOf(address), more = mac === undefined ? [] : lan.addressesOf(mac).filter((a) => typeof a === "bigint" && !isLinkLocal(a));
+    const mac = leases.holderOf(address) ?? lan.macOf(address), more = mac === undefined ? [] : lan.addressesOf(mac).filter((a) => typeof a === "bigint" && !isLinkLocal(a) && lan.macOf(a, USED_MS) === mac);
     return [address, ...more.slice(0, ADDRESSES_MAX)];
   };
   const labelOf = (address: Address): string | null => {
@@ -57,7 +58,7 @@ export function namesOf({ own, domain, leases, lan }: NamesOptions): Names {
 
 /** The address that a reverse name stands for (RFC 1035 3.5, RFC 3596 2.5). @returns null for another name, or one of a part of an address */
 export function addressOfReverse(name: string): Address | null {
-  if (name.endsWith(".in-addr.arpa")) return parseAddress(name.slice(0, -13).split(".").reverse().join("."));
+  if (name.endsWith(".in-addr.arpa")) return parseIpv4(name.slice(0, -13).split(".").reverse().join("."));
   const nibbles = /^((?:[\da-f]\.){32})ip6\.arpa$/.exec(name)?.[1];
   return nibbles === undefined ? null : BigInt(`0x${nibbles.split(".").reverse().join("")}`);
 }

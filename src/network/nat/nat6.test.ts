@@ -11,7 +11,7 @@ import { be16, bytesOf } from "../fixture.ts";
 import { segment } from "../offload.ts";
 import { interfaceBlock, packetBlock, sectionBlock } from "../pcapng.ts";
 import { connect, disconnect, type Frame } from "../port.ts";
-import { type Address, ALL_NODES, formatAddress, formatIpv6, ipv6At, madeFrom, parseAddress, solicitedNode } from "./address.ts";
+import { type Address, ALL_NODES, formatAddress, formatIpv6, ipv6At, madeFrom, parseAddress, putMac, solicitedNode } from "./address.ts";
 import { ALL_DHCP } from "./dhcpv6.ts";
 import { type GuestOptions, SimGuest } from "./fixture.ts";
 import { randomBytes, seeded, VirtualClock } from "./fixture-clock.ts";
@@ -245,6 +245,86 @@ test("an address belongs to the MAC it is made from, or to who had it first unti
   assert.ok(nat.stats.now.nrNeighbours <= 260, "advertisements that nobody asked for make no neighbours");
   nat.close();
 });
+test("an address made from the MAC of a station that is here is nobody else's, also before that has spoken with it", async () => {
+  const clock = new VirtualClock(), outside = new FakeOutside(clock), made = madeFrom(0x02163e000005, HERE), nat = new NatNetwork({ outside, clock, forwards: [`tcp:1-[${formatIpv6(made)}]:22`] }), bridge = new Bridge({ name: "b", log: () => {} });
+  connect(bridge.attach({ name: "nat" }), nat.port);
+  const owner = plugged(nat, clock, bridge, { mac: 0x02163e000005, address6: made }), thief = plugged(nat, clock, bridge, { mac: 0x02163e000006, address6: made });
+  await nat.start();
+  const taken: string[] = [];
+  owner.listening.set(22, () => taken.push("owner"));
+  thief.listening.set(22, () => taken.push("thief"));
+  owner.solicitRouter();
+  await clock.run(5);
+  thief.echo(nat.v6!.gateway, text("I am here"));
+  await clock.run(5);
+  outside.come("127.0.0.1:1");
+  await clock.run(50);
+  assert.deepEqual([taken, nat.stats.frames.nrForged], [["owner"], 2], "the thief answered the router's question, too");
+  nat.close();
+});
+test("an address whose holder is gone while it is asked is asked for anew", async () => {
+  const clock = new VirtualClock(), outside = new FakeOutside(clock), nat = new NatNetwork({ outside, clock, forwards: ["tcp:1-[fd64:6f6d:7573:2::5]:22"] }), bridge = new Bridge({ name: "b", log: () => {} });
+  connect(bridge.attach({ name: "nat" }), nat.port);
+  const old = plugged(nat, clock, bridge, { mac: 0x02163e000005, address6: HERE | 5n }), heir = plugged(nat, clock, bridge, { mac: 0x02163e000006, address6: HERE | 5n });
+  await nat.start();
+  let nr = 0;
+  heir.listening.set(22, () => nr++);
+  old.answersSolicitations = false;
+  old.echo(nat.v6!.gateway, text("a"));
+  await clock.run(5);
+  heir.echo(nat.v6!.gateway, text("a"));
+  await clock.run(5);
+  nat.dropGuest("02:16:3e:00:00:05");
+  outside.come("127.0.0.1:1");
+  await clock.run(50);
+  assert.equal(nr, 1);
+  nat.close();
+  assert.equal(nat.stats.now.nrTimers, 0);
+});
+test("who gets an address of a guest that is silent gets none of its connections and flows, and hears nothing of them", async () => {
+  const clock = new VirtualClock(), outside = new FakeOutside(clock), nat = new NatNetwork({ outside, clock }), bridge = new Bridge({ name: "b", log: () => {} }), streams: FakeStream[] = [];
+  connect(bridge.attach({ name: "nat" }), nat.port);
+  const old = plugged(nat, clock, bridge, { mac: 0x02163e000005, address6: HERE | 5n }), heir = plugged(nat, clock, bridge, { mac: 0x02163e000006, address6: HERE | 5n });
+  const backs: ((bytes: Uint8Array) => void)[] = [];
+  outside.onConnect = (s) => { streams.push(s); s.events!.connected(); };
+  outside.onDatagram = (_, __, ___, back) => backs.push(back);
+  old.connectTcp(SERVER, 80, 2000);
+  old.udp(SERVER, 5000, 3000, text("a"));
+  await clock.run(50);
+  old.answersSolicitations = false;
+  heir.echo(nat.v6!.gateway, text("a"));
+  await clock.run(3500);
+  heir.answersSolicitations = true;
+  heir.capture = [];
+  heir.echo(nat.v6!.gateway, text("a"));
+  await clock.run(5);
+  streams[0]!.say(text("a secret"));
+  backs[0]!(text("a secret"));
+  await clock.run(50);
+  assert.ok(!heir.capture.some((f) => Buffer.from(f.bytes).includes("a secret")));
+  heir.udp(SERVER, 5001, 3000, text("b"));
+  heir.sendTcp(2000, SERVER, 80, 0x10, 1, 1, 1000, [], text("forged"), 0);
+  await clock.run(50);
+  assert.deepEqual([nat.stats.now.nrUdpFlows, outside.nrUdpOpen, streams[0]!.isAborted, streams[0]!.receivedBytes, nat.stats.now.nrTcp], [1, 1, true, 0, 0]);
+  backs[0]!(text("a secret"));
+  await clock.run(50);
+  assert.ok(!heir.capture.some((f) => Buffer.from(f.bytes).includes("a secret")));
+  nat.close();
+});
+test("a flood from a hundred MACs takes from nobody the few addresses that it has", async () => {
+  const { clock, nat, sim, v6: own } = network(), mine = HERE | 5n, say = (mac: number, source: bigint): void => {
+    const bytes = sim.icmp6(own.gateway, bytesOf(128, 0, 0, 0, 0, 0, 0, 0), { source });
+    putMac(view(bytes), 6, mac);
+    nat.port.receive({ bytes, checksum: "unknown", gso: null });
+  };
+  say(sim.mac, mine);
+  for (let i = 0; i < 10_000; i++) say(0x02163e100000 + i % 100, HERE | BigInt(0x10000 + i));
+  await clock.run(5);
+  assert.deepEqual([nat.stats.now.nrNeighbours, nat.stats.frames.nrForged], [4096, 0]);
+  say(0x02163e100000, mine);
+  assert.equal(nat.stats.frames.nrForged, 1);
+  nat.close();
+});
 
 // ---- packets
 
@@ -334,6 +414,21 @@ test("names have IPv6 addresses, the router's, one for the host's ::1 and those 
     10: `0 0001 ${name("gateway")}`, 11: `0 0001 ${name("host6")}`, 12: `0 0001 ${name("web")}`, 13: `3 0000 ${hex(query(0, reverseOf(HERE), 12).subarray(-16))}`,
   });
 });
+test("of a guest's addresses those are told that it spoke with in the last day", async () => {
+  const { clock, nat, sim, v6: own } = network({}, { leaseMs: 10 * 24 * HOUR_MS }), got: string[] = [], say = (source: bigint): void => sim.send(sim.icmp6(own.gateway, bytesOf(128, 0, 0, 0, 0, 0, 0, 0), { source }));
+  lease(sim, "web");
+  sim.onUdp = (_, port, __, data) => { if (port === 53) got.push(`${data[7]} ${hex(data.subarray(-16))}`); };
+  say(HERE | 0x1111n);
+  await clock.run(20 * HOUR_MS);
+  say(HERE | 0x2222n);
+  await clock.run(5);
+  sim.udp(nat.gateway, 53, 3000, query(1, "web"));
+  await clock.run(5 * HOUR_MS);
+  sim.udp(nat.gateway, 53, 3000, query(2, "web"));
+  await clock.run(5);
+  assert.deepEqual(got, [`2 ${hexOf(HERE | 0x1111n)}`, `1 ${hexOf(HERE | 0x2222n)}`]);
+  nat.close();
+});
 test("other names' addresses pass as the host's resolvers give them, also resolvers with an IPv6 address, over UDP and TCP", async () => {
   const { clock, outside, nat, sim, v6: own } = network(), got: string[] = [];
   outside.resolverList = [{ address: "2001:db8::bad", port: 53 }, { address: "2001:db8::53", port: 53 }];
@@ -343,9 +438,7 @@ test("other names' addresses pass as the host's resolvers give them, also resolv
   sim.onUdp = (_, __, ___, data) => got.push(`${hex(data.subarray(0, 2))} ${hex(data.subarray(-16))}`);
   sim.udp(own.gateway, 53, 3000, query(0xabcd, "example.org"));
   await clock.run(10);
-  assert.deepEqual(got, [], "one that cannot be reached is passed over");
-  await clock.run(20);
-  assert.deepEqual(got, [`abcd ${hexOf(SERVER)}`]);
+  assert.deepEqual(got, [`abcd ${hexOf(SERVER)}`], "one that cannot be reached is passed over");
   outside.onConnect = (s) => {
     s.events!.connected();
     s.onData = (b) => { const a = answerTo(b.subarray(2)); s.say(bytesOf(be16(a.length), a)); };
@@ -358,6 +451,26 @@ test("other names' addresses pass as the host's resolvers give them, also resolv
   tcp.close();
   await clock.run(30_000);
   assertEmpty(nat);
+});
+test("resolvers that cannot be reached take no tries from the one that can; when none can be they are asked for ten seconds as silent ones are", async () => {
+  const { clock, outside, nat, sim } = network(), far = ["a", "b", "c"].map((end) => `2001:db8::${end}`), asked: number[] = [], rcodes: number[] = [];
+  outside.resolverList = ["192.0.2.53", ...far].map((address) => ({ address, port: 53 }));
+  for (const address of far) outside.noRoute.add(address);
+  outside.onDatagram = () => asked.push(Math.round(clock.nowMs() / 100));
+  sim.onUdp = (_, __, ___, data) => rcodes.push(data[3]! & 15);
+  sim.udp(nat.gateway, 53, 3000, query(1, "example.org"));
+  await clock.run(9900);
+  assert.deepEqual([asked, rcodes], [[0, 25, 50, 75], []]);
+  await clock.run(200);
+  assert.deepEqual(rcodes, [2]);
+  outside.noRoute.add("192.0.2.53");
+  sim.udp(nat.gateway, 53, 3000, query(2, "example.org"));
+  await clock.run(7000);
+  outside.noRoute.clear();
+  await clock.run(2900);
+  assert.deepEqual([asked.length, rcodes.length, nat.stats.now.nrDnsQueries], [5, 1, 1], "the host came back");
+  await clock.run(200);
+  assert.deepEqual([rcodes, outside.nrUdpOpen, nat.stats.now.nrTimers], [[2, 2], 0, 0]);
 });
 
 // ---- UDP

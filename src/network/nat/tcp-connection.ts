@@ -70,6 +70,8 @@ export class TcpConnection implements StreamEvents, Flow<TcpConnection> {
   readonly #headerBytes: number;
   readonly #mssMax: number;
   readonly #gsoType: Gso["type"];
+  /** the only station that has to do with it; -1: whichever has the address, which in IPv4 is known by its lease */
+  readonly #station: number;
   #isFarPaused = false;
   readonly #out = new SendBuffer();
   readonly #early = new Reorder();
@@ -108,6 +110,7 @@ export class TcpConnection implements StreamEvents, Flow<TcpConnection> {
     this.#headerBytes = HEADER_BYTES[isV6 ? 6 : 4];
     this.#mssMax = host.mtu - this.#headerBytes;
     this.#gsoType = isV6 ? "tcpv6" : "tcpv4";
+    this.#station = isV6 && owner !== 0 ? owner : -1;
     this.guestAddress = guestAddress;
     this.guestPort = guestPort;
     this.remoteAddress = remoteAddress;
@@ -116,6 +119,11 @@ export class TcpConnection implements StreamEvents, Flow<TcpConnection> {
     this.#iss = this.#una = this.#nxt = this.#max = host.random() | 0;
     this.#congestion = new Congestion(this.#mss, this.#iss);
     this.bufferBytes = host.grant(0);
+  }
+
+  /** Is `mac` a station to which the guest's address has passed? It has no business with the connection. */
+  isForeignTo(mac: number): boolean {
+    return this.#station >= 0 && this.#station !== mac;
   }
 
   // ---- opening
@@ -454,7 +462,7 @@ export class TcpConnection implements StreamEvents, Flow<TcpConnection> {
       this.#unackedBytes = 0;
       this.#ackMs = NEVER;
     }
-    lan.send(bytes, isBlank ? "blank" : "good", nBytes > this.#mss ? { type: this.#gsoType, mss: this.#mss } : null);
+    lan.send(bytes, isBlank ? "blank" : "good", nBytes > this.#mss ? { type: this.#gsoType, mss: this.#mss } : null, this.#station);
   }
 
   // ---- time

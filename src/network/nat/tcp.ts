@@ -89,7 +89,7 @@ export class TcpLayer implements TcpHost {
     const guestPort = view.getUint16(at), remotePort = view.getUint16(at + 2), seq = view.getInt32(at + 4), ack = view.getInt32(at + 8), flags = bytes[at + 13]!;
     const isSyn = (flags & (TCP.SYN | TCP.ACK | TCP.RST | TCP.FIN)) === TCP.SYN;
     let c = this.#table.get(p.source, guestPort, p.destination, remotePort);
-    if (c && isSyn && c.isReplacedBy(seq)) {
+    if (c && (c.isForeignTo(p.mac) || (isSyn && c.isReplacedBy(seq)))) {
       c.abort();
       c = null;
     }

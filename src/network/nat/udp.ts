@@ -94,7 +94,10 @@ export class UdpLayer {
       this.#o.icmp.error(p, ERROR_OF[target]);
       return;
     }
-    const flow = this.#flows.get(keyOf(p.source, d.sourcePort)) ?? this.#newFlow(p.source, d.sourcePort, p.mac);
+    const known = this.#flows.get(keyOf(p.source, d.sourcePort)), isForeign = known !== undefined && typeof p.source === "bigint" && known.owner !== p.mac;
+    // An IPv6 address that has passed to another station does not take its flows along.
+    if (isForeign) this.#end(known);
+    const flow = known && !isForeign ? known : this.#newFlow(p.source, d.sourcePort, p.mac);
     // Map keeps the order of insertion: the peer longest not written to is the first.
     flow.peers.delete(target);
     if (flow.peers.size >= this.#o.limits.nrPeersPerFlow) flow.peers.delete(flow.peers.keys().next().value!);
@@ -140,7 +143,7 @@ export class UdpLayer {
     // Answers keep a flow as the guest's own datagrams do not need to: a stream one way is a flow still.
     this.#o.wheel.arm(flow.timer, this.#o.wheel.nowMs() + this.#o.limits.idleMs);
     this.counts.nrIn++;
-    sendUdp(this.#o.lan, this.#o.seenAs(address), port, flow.guest, flow.port, bytes);
+    sendUdp(this.#o.lan, this.#o.seenAs(address), port, flow.guest, flow.port, bytes, typeof flow.guest === "bigint" ? flow.owner : undefined);
   }
 
   // ---- forwards
