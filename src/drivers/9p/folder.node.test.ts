@@ -217,6 +217,29 @@ test("names that lead round in a circle, after the host and the guest have both 
   assert.equal((await c.walk(0, 7, "b", "a")).length, 2);
 });
 
+test("a place that is let go of while a request has it is not held once more: what is above it stays", async () => {
+  const { c, server, folder, path } = await setUp(), before = nrDescriptors();
+  fs.mkdirSync(path("d/e"), { recursive: true });
+  for (let i = 0; i < 8; i++) {
+    await c.walk(0, 1, "d", "e");
+    await c.open(1);
+    await c.readdir(1, 0n, 4096);
+    await Promise.allSettled([c.readdir(1, 1n, 4096), c.clunk(1)]);        // ".." is looked at when the fid is gone
+    fs.writeFileSync(path("f"), "");
+    await c.walk(0, 2, "d");
+    await c.walk(0, 3, "f");
+    const [moved] = await Promise.allSettled([c.renameat(0, "f", 2, "g"), c.clunk(2)]);
+    assert.equal(moved.status, "fulfilled");
+    await c.clunk(3);
+  }
+  assert.equal((await c.walk(0, 1, "d", "g")).length, 2);
+  await server.close();
+  await closes(before);
+  assert.ok((await folder.root.stat(null)).nrLinks > 0n);
+  await folder.close();
+  await closes(before - 1);
+});
+
 test("the root stays", async () => {
   const { c } = await setUp();
   await refuses(EBUSY, c.rename(0, 0, "x"));

@@ -203,7 +203,12 @@ class Place implements FolderNode {
     if (parent) tree.idle.add(this);
     tree.trim();
   }
-  keep(): this { this.#nrKept++; return this; }
+  /** @throws FolderError for one that all have let go of: those above it are not held any more */
+  keep(): this {
+    if (this.#nrKept === 0 && this.#nrCalls === 0) throw new FolderError(EBADF);
+    this.#nrKept++;
+    return this;
+  }
   drop(): void {
     this.#nrKept--;
     for (let place: Place | null = this; place && place.#nrKept === 0 && place.#nrCalls === 0;) {
@@ -394,8 +399,11 @@ class Place implements FolderNode {
     this.#mustBeFolder();
     if (!(to instanceof Place) || to.#tree !== this.#tree) throw new FolderError(EXDEV);
     to.#mustBeFolder();
-    await this.#with((from) => to.#with((into) => this.#call("rename", below(from, name), below(into, newName))));
-    for (const place of this.#tree.places) if (place.#name === name && place.#parent && place.#parent.#ino === this.#ino && place.#parent.#dev === this.#dev) place.#comesTo(to, newName);
+    to.keep();        // its holder may let go of it meanwhile
+    try {
+      await this.#with((from) => to.#with((into) => this.#call("rename", below(from, name), below(into, newName))));
+      for (const place of this.#tree.places) if (place.#name === name && place.#parent && place.#parent.#ino === this.#ino && place.#parent.#dev === this.#dev) place.#comesTo(to, newName);
+    } finally { to.drop(); }
   }
   /** It was moved. A host that moves folders meanwhile can have a list of parents lead back to itself: then it is known by its descriptor alone. */
   #comesTo(parent: Place, name: string): void {
