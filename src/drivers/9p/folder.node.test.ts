@@ -143,7 +143,7 @@ test("what the kernel shows of itself is not entered, wherever it is mounted", a
   await c.begin();
   for (const name of ["proc", "sys"]) if (fs.existsSync(`/${name}/kernel`) || fs.existsSync(`/${name}/self`)) await refuses(13, c.walk(0, 1, name));
   await folder.close();
-  await assert.rejects(nodeFolder("/proc").open(), { name: "UserError", message: /\/proc is a file system of the kernel's own/ });
+  assert.throws(() => nodeFolder("/proc"), { name: "UserError", message: /\/proc is a file system of the kernel's own/ });
 });
 
 test("what is no file is never opened: FIFOs, sockets and devices are only looked at", { timeout: 20_000 }, async () => {
@@ -245,6 +245,21 @@ test("the root stays", async () => {
   await refuses(EBUSY, c.rename(0, 0, "x"));
   await c.walk(0, 1);
   await refuses(EBUSY, c.remove(1));
+});
+
+test("what a folder's name leads to is settled when it is named: a link that is put there is not followed by its domain's next life", async () => {
+  const { c, path } = await setUp();
+  fs.mkdirSync(path("d"));
+  fs.symlinkSync(path("d"), path("byLink"));
+  const inner = nodeFolder(path("d")), linked = nodeFolder(path("byLink"));
+  await (await inner.open()).close();
+  await c.renameat(0, "d", 0, "was");        // by a guest that has the folder above
+  await c.symlink(0, "d", secret);
+  for (const source of [inner, linked]) await assert.rejects(source.open(), { name: "UserError", message: /is another folder now, for a link stands in its way/ });
+  await c.unlinkat(0, "d");
+  await c.renameat(0, "was", 0, "d");
+  await (await linked.open()).close();
+  untouched();
 });
 
 test("a folder that cannot be shared is told of with what to do", () => {

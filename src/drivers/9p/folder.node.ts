@@ -453,31 +453,41 @@ class Place implements FolderNode {
   }
 }
 
-/** See that a folder of this host can be shared. @throws UserError naming it and the remedy */
-function openRoot(path: string): number {
+/** Open a folder of this host that can be shared. @param at where it is, if that is known already @returns its descriptor, and where it is: a path without links @throws UserError naming it and the remedy */
+function openRoot(path: string, at?: string): { readonly fd: number; readonly at: string; readonly isLocal: boolean } {
   if (process.platform !== "linux") throw new UserError(`${path} cannot be shared: a guest is kept inside a folder by Linux's /proc/self/fd, and this is ${process.platform}`);
-  try { return fs.openSync(path, O_PATH | O_DIRECTORY); } catch (e) {
+  let fd: number;
+  try { fd = fs.openSync(at === undefined ? path : Buffer.from(at, "latin1"), O_PATH | O_DIRECTORY); } catch (e) {
     const { code } = e as NodeJS.ErrnoException;
     if (code === "ENOENT") throw new UserError(`${path} does not exist; make the folder, or name another`);
     if (code === "ENOTDIR") throw new UserError(`${path} is not a folder; share the folder it is in`);
     throw new UserError(`${path} cannot be shared: ${whyOf(e)}`);
   }
+  try {
+    if (!fs.existsSync(itself(fd))) throw new UserError(`${path} cannot be shared: /proc is not mounted`);
+    const found = fs.readlinkSync(itself(fd), "latin1"), type = typeOf(fs.statfsSync(itself(fd), BIG));
+    if (at !== undefined && found !== at) throw new UserError(`${path} is another folder now, for a link stands in its way; share the folder that is meant`);
+    if (KERNELS_OWN.has(type)) throw new UserError(`${path} is a file system of the kernel's own, by which a guest would be in this computer; share a folder of files`);
+    return { fd, at: found, isLocal: !REMOTE.has(type) };
+  } catch (e) {
+    fs.closeSync(fd);
+    throw e instanceof UserError ? e : new UserError(`${path} cannot be shared: ${whyOf(e)}`);
+  }
 }
-/** A folder of this host. What is wrong with it is told here already. @throws UserError */
+/**
+ * A folder of this host. What is wrong with it is told here already, and where it is is settled: a guest that has a folder above it could else put a link in its place, which the next life
+ * of a domain would follow. @throws UserError
+ */
 export function nodeFolder(path: string): FolderSource {
-  fs.closeSync(openRoot(path));
+  const { fd, at } = openRoot(path);
+  fs.closeSync(fd);
   return {
     path,
     open: async () => {
-      const fd = openRoot(path);
-      try {
-        if (!fs.existsSync(itself(fd))) throw new UserError(`${path} cannot be shared: /proc is not mounted`);
-        const type = typeOf(fs.statfsSync(itself(fd), BIG));
-        if (KERNELS_OWN.has(type)) throw new UserError(`${path} is a file system of the kernel's own, by which a guest would be in this computer; share a folder of files`);
-        return new Tree(fd, fs.fstatSync(fd, BIG), !REMOTE.has(type));
-      } catch (e) {
-        fs.closeSync(fd);
-        throw e instanceof UserError ? e : new UserError(`${path} cannot be shared: ${whyOf(e)}`);
+      const root = openRoot(path, at);
+      try { return new Tree(root.fd, fs.fstatSync(root.fd, BIG), root.isLocal); } catch (e) {
+        fs.closeSync(root.fd);
+        throw e;
       }
     },
   };
