@@ -42,7 +42,7 @@ const KERNELS_OWN: ReadonlySet<bigint> = new Set([0x9fa0n, 0x62656572n, 0x646267
 /** Bits of a file's mode that a guest sets: never set-user-ID or set-group-ID, which would be a program of the user who runs Domus. A folder's set-group-ID only names a group. */
 const FILE_MODE = 0o1777, FOLDER_MODE = 0o3777;
 
-type CallName = "open" | "fstat" | "lstat" | "mkdir" | "symlink" | "link" | "unlink" | "rmdir" | "rename" | "readlink" | "chmod" | "fchmod" | "chown" | "fchown" | "lchown" | "truncate" | "ftruncate" | "utimes" | "lutimes" | "statfs" | "fsync" | "fdatasync" | "read" | "write";
+type CallName = "open" | "fstat" | "stat" | "lstat" | "mkdir" | "symlink" | "link" | "unlink" | "rmdir" | "rename" | "readlink" | "chmod" | "fchmod" | "chown" | "fchown" | "lchown" | "truncate" | "ftruncate" | "utimes" | "lutimes" | "statfs" | "fsync" | "fdatasync" | "read" | "write";
 type Call = (...args: unknown[]) => unknown;
 const BIG = { bigint: true } as const;
 /** @returns what a call failed with, as the guest is told; what is no system's error is ours, and thrown on */
@@ -305,7 +305,18 @@ class Place implements FolderNode {
     if (this.kind === "link") throw new FolderError(ELOOP);
     if (this.kind === "other") throw new FolderError(ENXIO);
     if (this.kind === "folder" && (how.writes || how.truncates)) throw new FolderError(EISDIR);
-    return this.#with((place) => this.#opened(() => this.#call<number>("open", itself(place), this.kind === "folder" ? O_RDONLY | O_DIRECTORY : flagsOf(how)), how));
+    return this.#with(async (place) => {
+      if (how.truncates) await this.#disarm(itself(place));
+      const file = await this.#opened(() => this.#call<number>("open", itself(place), this.kind === "folder" ? O_RDONLY | O_DIRECTORY : flagsOf(how)), how);
+      try { if (how.writes) await this.#disarm(itself(file.fd)); } catch (e) { file.close(); throw e; }
+      return file;
+    });
+  }
+  /** Take set-user-ID and set-group-ID from a file that the guest is about to write: the kernel does so by itself, but not where root writes. */
+  async #disarm(path: string): Promise<void> {
+    if (!this.#tree.givesAway) return;
+    const mode = Number((await this.#call<fs.BigIntStats>("stat", path, BIG)).mode);
+    if (mode & 0o6000) await this.#call("chmod", path, mode & FILE_MODE);
   }
   /** An open file of a descriptor, counted. */
   async #opened(open: () => Promise<number>, how: Opening): Promise<NodeOpenFile> {
@@ -423,7 +434,10 @@ class Place implements FolderNode {
     if (c.sizeBytes !== undefined) {
       if (this.kind !== "file") throw new FolderError(this.kind === "folder" ? EISDIR : EINVAL);
       if (open) await open.during(() => this.#call("ftruncate", open.fd, c.sizeBytes));
-      else await this.#with((fd) => this.#call("truncate", itself(fd), c.sizeBytes));
+      else await this.#with(async (fd) => {
+        await this.#disarm(itself(fd));
+        await this.#call("truncate", itself(fd), c.sizeBytes);
+      });
     }
     if (c.uid !== undefined || c.gid !== undefined) {
       const owner = [c.uid ?? -1, c.gid ?? -1];
