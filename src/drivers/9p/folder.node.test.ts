@@ -94,6 +94,29 @@ test("a folder that is exchanged for a link out is not left by it, with its desc
   untouched();
 });
 
+test("a file that has lost its name while it is open is looked at and changed by all who hold it, however many others are held", async () => {
+  const { c, path } = await setUp();
+  for (let i = 0; i < 600; i++) fs.writeFileSync(path(`n${i}`), "");
+  await c.walk(0, 1);
+  await c.create(1, "made");
+  fs.writeFileSync(path("found"), "");
+  await c.walk(0, 2, "found");
+  await c.walk(2, 3);
+  await c.open(3, OPEN.RDWR);
+  for (const name of ["made", "found"]) await c.unlinkat(0, name);
+  for (let i = 0; i < 600; i++) await c.walk(0, 100 + i, `n${i}`);
+  for (const [fid, by] of [[1, 1], [3, 2]] as const) {
+    await c.write(fid, 0, Buffer.from("text"));
+    const { nrLinks, sizeBytes } = await c.getattr(by);
+    assert.deepEqual([nrLinks, sizeBytes], [0n, 4n]);
+    await c.setattr(by, SETATTR.SIZE, { size: 2n });
+    assert.equal(textOf(await c.read(fid, 0, 10)), "te");
+  }
+  await c.clunk(3);
+  for (let i = 0; i < 600; i++) await c.getattr(100 + i);
+  await refuses(ENOENT, c.getattr(2));
+});
+
 test("a host that moves a folder out does not open what is above it", async () => {
   const { c, path } = await setUp(), out = join(base, "out");
   fs.mkdirSync(path("d/e"), { recursive: true });

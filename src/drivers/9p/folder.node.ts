@@ -135,6 +135,8 @@ class NodeOpenFile implements OpenFile {
   readonly writes: boolean;
   readonly dev: bigint;
   readonly #tree: Tree;
+  /** where it is told of its end */
+  readonly ended: (() => void)[] = [];
   #nrCalls = 0;
   #isClosed = false;
   constructor(tree: Tree, fd: number, dev: bigint, writes: boolean) {
@@ -171,6 +173,7 @@ class NodeOpenFile implements OpenFile {
     if (this.#nrCalls === 0) this.#end();
   }
   #end(): void {
+    for (const tell of this.ended) tell();
     closeFile(this.fd);
     this.#tree.given();
   }
@@ -190,6 +193,8 @@ class Place implements FolderNode {
   /** calls that use its descriptor */
   #nrCalls = 0;
   #opening: Promise<void> | null = null;
+  /** what is open of it: a way to it that no name leads to any more */
+  readonly #files = new Set<NodeOpenFile>();
 
   constructor(tree: Tree, parent: Place | null, name: string, stat: fs.BigIntStats, fd: number) {
     this.#tree = tree;
@@ -244,8 +249,17 @@ class Place implements FolderNode {
       }
     }
   }
+  /** It is open by this, too. */
+  #has(file: NodeOpenFile): void {
+    this.#files.add(file);
+    file.ended.push(() => this.#files.delete(file));
+  }
   async #reopen(): Promise<void> {
-    const parent = this.#parent, name = this.#name;
+    const parent = this.#parent, name = this.#name, [file] = this.#files;
+    if (file) {
+      this.#fd = await file.during(() => this.#call<number>("open", itself(file.fd), O_PATH));
+      return;
+    }
     if (!parent || name === "") throw new FolderError(ESTALE);
     const fd = await parent.#with((above) => parent.#call<number>("open", below(above, name), O_PATH | O_NOFOLLOW));
     let isSame = false;
@@ -309,6 +323,7 @@ class Place implements FolderNode {
       if (how.truncates) await this.#disarm(itself(place));
       const file = await this.#opened(() => this.#call<number>("open", itself(place), this.kind === "folder" ? O_RDONLY | O_DIRECTORY : flagsOf(how)), how);
       try { if (how.writes) await this.#disarm(itself(file.fd)); } catch (e) { file.close(); throw e; }
+      this.#has(file);
       return file;
     });
   }
@@ -336,7 +351,9 @@ class Place implements FolderNode {
             const { fd } = file;
             if (this.#tree.givesAway) await this.#call("fchown", fd, owner.uid, owner.gid).catch(() => {});
             await this.#call("fchmod", fd, mode & FILE_MODE).catch(() => {});        // the umask of this process is not the guest's
-            return { ...await this.#made(name, await this.#call<number>("open", itself(fd), O_PATH)), file };
+            const made = await this.#made(name, await this.#call<number>("open", itself(fd), O_PATH));
+            made.node.#has(file);
+            return { ...made, file };
           } catch (e) { file.close(); throw e; }
         } catch (e) { if (!(e instanceof FolderError && e.errno === EEXIST) || isNew) throw e; }
         try {
