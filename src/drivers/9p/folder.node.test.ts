@@ -227,6 +227,27 @@ function depthOf(path: (name: string) => string): number {
   return depth;
 }
 
+test("a place that moves have made thousands of folders deep is found again, and nobody waits for it alone", { timeout: 60_000 }, async () => {
+  const { c, path } = await setUp(), nrChains = 4;
+  for (let k = 0; k < nrChains; k++) {
+    await c.mkdir(0, `t${k}`);
+    await c.walk(0, 10 + k, `t${k}`);
+    for (let i = 0; i < 1000; i++) {
+      await c.mkdir(10 + k, "d");
+      await c.walk(10 + k, 10 + k, "d");
+    }
+    if (k > 0) await c.renameat(0, `t${k}`, 9 + k, "t");
+  }
+  for (let i = 0; i < 600; i++) fs.writeFileSync(path(`n${i}`), "");
+  for (let i = 0; i < 600; i++) await c.walk(0, 100 + i, `n${i}`);
+  let nrTurns = 0, isOver = false;
+  const turn = (): void => { nrTurns++; if (!isOver) setImmediate(turn); };
+  turn();
+  await c.getattr(9 + nrChains).finally(() => { isOver = true; });
+  assert.ok(nrTurns > 3, `${nrTurns} turns of other tasks`);
+  for (let k = nrChains - 1; k > 0; k--) await c.renameat(9 + k, "t", 0, `t${k}`);        // who removes all this goes by paths
+});
+
 test("names that lead round in a circle, after the host and the guest have both moved folders, hold nobody up", async () => {
   const { c, path } = await setUp();
   fs.mkdirSync(path("a/b"), { recursive: true });

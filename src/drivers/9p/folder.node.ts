@@ -42,6 +42,18 @@ const KERNELS_OWN: ReadonlySet<bigint> = new Set([0x9fa0n, 0x62656572n, 0x646267
 /** Bits of a file's mode that a guest sets: never set-user-ID or set-group-ID, which would be a program of the user who runs Domus. A folder's set-group-ID only names a group. */
 const FILE_MODE = 0o1777, FOLDER_MODE = 0o3777;
 
+/** This thread has other tasks: what all trees do at once ends after so long, and is done by other threads until the tasks have had their turn. */
+const TURN_MS = 4;
+let turnBeganMs = -1;
+/** May more be done at once in this turn? */
+function isInTurn(): boolean {
+  if (turnBeganMs < 0) {
+    turnBeganMs = performance.now();
+    setImmediate(() => { turnBeganMs = -1; });
+  }
+  return performance.now() - turnBeganMs < TURN_MS;
+}
+
 type CallName = "open" | "fstat" | "stat" | "lstat" | "mkdir" | "symlink" | "link" | "unlink" | "rmdir" | "rename" | "readlink" | "chmod" | "fchmod" | "chown" | "fchown" | "lchown" | "truncate" | "ftruncate" | "utimes" | "lutimes" | "statfs" | "fsync" | "fdatasync" | "read" | "write";
 type Call = (...args: unknown[]) => unknown;
 const BIG = { bigint: true } as const;
@@ -92,7 +104,7 @@ class Tree implements Folder {
   /** A system call: at once where that is quick and cannot hang, else by a thread. */
   call<R>(dev: bigint | null, name: CallName, ...args: unknown[]): Promise<R> {
     const bytes = name === "read" || name === "write" ? args[3] as number : 0, pace = name === "read" ? this.#reads : name === "write" ? this.#writes : this.#calls;
-    if (this.#isLocal && (dev === null || dev === this.#rootDev) && name !== "fsync" && name !== "fdatasync" && pace.atOnce) {
+    if (this.#isLocal && (dev === null || dev === this.#rootDev) && name !== "fsync" && name !== "fdatasync" && isInTurn() && pace.atOnce) {
       const begun = performance.now();
       try {
         return Promise.resolve((fs[`${name}Sync`] as unknown as Call)(...args) as R);
@@ -260,6 +272,10 @@ class Place implements FolderNode {
       this.#fd = await file.during(() => this.#call<number>("open", itself(file.fd), O_PATH));
       return;
     }
+    // those above it from the top on: each below its parent would be a stack of as many calls
+    const above: Place[] = [];
+    for (let p = parent; p && p.#fd < 0; p = p.#parent) above.push(p);
+    while (above.length > 0) await above.pop()!.#with(() => Promise.resolve());
     if (!parent || name === "") throw new FolderError(ESTALE);
     const fd = await parent.#with((above) => parent.#call<number>("open", below(above, name), O_PATH | O_NOFOLLOW));
     let isSame = false;
@@ -281,7 +297,7 @@ class Place implements FolderNode {
   #mustBeFolder(): void { if (this.kind !== "folder") throw new FolderError(ENOTDIR); }
   get #depth(): number {
     let depth = 0;
-    for (let p: Place | null = this; p; p = p.#parent) depth++;
+    for (let p: Place | null = this; p && depth < MAX_DEPTH; p = p.#parent) depth++;
     return depth;
   }
   /** What stands at a name in this folder, whose descriptor is `fd`. */
@@ -430,13 +446,13 @@ class Place implements FolderNode {
     to.keep();        // its holder may let go of it meanwhile
     try {
       await this.#with((from) => to.#with((into) => this.#call("rename", below(from, name), below(into, newName))));
-      for (const place of this.#tree.places) if (place.#name === name && place.#parent && place.#parent.#ino === this.#ino && place.#parent.#dev === this.#dev) place.#comesTo(to, newName);
+      const above = new Set<Place>();
+      for (let p: Place | null = to; p; p = p.#parent) above.add(p);
+      for (const place of this.#tree.places) if (place.#name === name && place.#parent && place.#parent.#ino === this.#ino && place.#parent.#dev === this.#dev) place.#comesTo(to, newName, above.has(place));
     } finally { to.drop(); }
   }
-  /** It was moved. A host that moves folders meanwhile can have a list of parents lead back to itself: then it is known by its descriptor alone. */
-  #comesTo(parent: Place, name: string): void {
-    let isBelow = false;
-    for (let p: Place | null = parent; p; p = p.#parent) isBelow ||= p === this;
+  /** It was moved. A host that moves folders meanwhile can have a list of parents lead back to itself (`isBelow`): then it is known by its descriptor alone. */
+  #comesTo(parent: Place, name: string, isBelow: boolean): void {
     const old = this.#parent!;
     this.#parent = (isBelow ? this.#tree.root : parent).keep();
     this.#name = isBelow ? "" : name;
