@@ -9,7 +9,7 @@ import { after, test } from "node:test";
 import { EBUSY, ENAMETOOLONG, ENFILE, ENOENT, ENOTDIR, ENXIO, EOPNOTSUPP } from "../../abi/errno.ts";
 import { seeded } from "../fixture.ts";
 import { directClient, type P9Client, Refused, textOf } from "./fixture.ts";
-import { nodeFolder } from "./folder.node.ts";
+import { hasRemoteBelow, nodeFolder } from "./folder.node.ts";
 import type { Folder } from "./folder.ts";
 import { AT_REMOVEDIR, OPEN, SETATTR } from "./protocol.ts";
 import type { Server } from "./server.ts";
@@ -167,6 +167,15 @@ test("what the kernel shows of itself is not entered, wherever it is mounted", a
   for (const name of ["proc", "sys"]) if (fs.existsSync(`/${name}/kernel`) || fs.existsSync(`/${name}/self`)) await refuses(13, c.walk(0, 1, name));
   await folder.close();
   assert.throws(() => nodeFolder("/proc"), { name: "UserError", message: /\/proc is a file system of the kernel's own/ });
+});
+
+test("a file system that may hang is seen where it is mounted in the folder, by its mount: nothing is done at once then", () => {
+  const mounts = (at: string, type: string): string => `22 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw\n37 22 0:33 / ${at} rw,nosuid shared:9 master:1 - ${type} me@there:/a rw\n`;
+  for (const type of ["fuse.sshfs", "nfs4", "cifs", "autofs"]) assert.equal(hasRemoteBelow(mounts("/srv/x/far", type), "/srv/x"), true, type);
+  assert.equal(hasRemoteBelow(mounts("/srv/a\\040b\\134/far", "nfs"), "/srv/a b\\"), true);
+  assert.equal(hasRemoteBelow(mounts("/far", "nfs"), "/"), true);
+  for (const [at, type] of [["/srv/xy/far", "nfs"], ["/srv/x", "nfs"], ["/srv", "nfs"], ["/srv/x/near", "tmpfs"], ["/srv/x/near", "nfsd"]] as const) assert.equal(hasRemoteBelow(mounts(at, type), "/srv/x"), false, at);
+  assert.equal(hasRemoteBelow("", "/"), false);
 });
 
 test("what is no file is never opened: FIFOs, sockets and devices are only looked at", { timeout: 20_000 }, async () => {

@@ -33,12 +33,24 @@ const MAX_DEPTH = 1024;
 const BATCH = 32;
 /** File systems that another computer or a program answers for: NFS, CIFS, SMB2, FUSE, 9p, Ceph, AFS. A call that hangs must not be on this thread. */
 const REMOTE: ReadonlySet<bigint> = new Set([0x6969n, 0xff534d42n, 0xfe534d42n, 0x65735546n, 0x01021997n, 0x00c36400n, 0x5346414fn]);
+/** The same by name; and autofs, which waits for a program that mounts. */
+const REMOTE_NAMES = /^(nfs4?|cifs|smb3|fuse|fuseblk|fuse\..*|virtiofs|9p|ceph|afs|autofs)$/;
+/** How often it is looked what is mounted. */
+const MOUNTS_MS = 2_000;
+/** Is one of those mounted below a folder? To look at the mount's name in the folder above it is to ask it. @param mountinfo proc(5)'s, a character a byte @param at the folder, without links */
+export function hasRemoteBelow(mountinfo: string, at: string): boolean {
+  const above = at.endsWith("/") ? at : `${at}/`;
+  return mountinfo.split("\n").some((line) => {
+    const words = line.split(" "), where = words[4]?.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
+    return where?.startsWith(above) && REMOTE_NAMES.test(words[words.indexOf("-", 6) + 1] ?? "");
+  });
+}
 /**
  * File systems in which a file is a way into the kernel or another process: proc, sysfs, debugfs, tracefs, securityfs, cgroup and cgroup2, bpf, selinuxfs, smackfs, efivarfs, configfs, devpts, binfmt_misc, nsfs, pstore,
- * xenfs, fusectl, resctrl. linux/magic.h
+ * xenfs, fusectl, resctrl, AppArmor's, openpromfs, usbfs, functionfs, nfsd, rpc_pipefs. linux/magic.h, and their own files
  */
 const KERNELS_OWN: ReadonlySet<bigint> = new Set([0x9fa0n, 0x62656572n, 0x64626720n, 0x74726163n, 0x73636673n, 0x27e0ebn, 0x63677270n, 0xcafe4a11n, 0xf97cff8cn, 0x43415d53n, 0xde5e81e4n, 0x62656570n, 0x1cd1n, 0x42494e4dn,
-  0x6e736673n, 0x6165676cn, 0xabba1974n, 0x65735543n, 0x07655821n]);
+  0x6e736673n, 0x6165676cn, 0xabba1974n, 0x65735543n, 0x07655821n, 0x5a3c69f0n, 0x9fa1n, 0x9fa2n, 0x0a647361n, 0x6e667364n, 0x67596969n]);
 /** Bits of a file's mode that a guest sets: never set-user-ID or set-group-ID, which would be a program of the user who runs Domus. A folder's set-group-ID only names a group. */
 const FILE_MODE = 0o1777, FOLDER_MODE = 0o3777;
 
@@ -86,7 +98,10 @@ class Tree implements Folder {
   readonly places = new Set<Place>();
   /** places with a descriptor that nobody uses at the moment, the longest unused first */
   readonly idle = new Set<Place>();
-  readonly #isLocal: boolean;
+  readonly #at: string;
+  readonly #isRemote: boolean;
+  #hasRemote = false;
+  #mountsAtMs = -Infinity;
   readonly #rootDev: bigint;
   readonly #devices = new Map<bigint, bigint>();
   /** what makes a new file belong to whom the guest says; nobody else may */
@@ -96,10 +111,21 @@ class Tree implements Folder {
   readonly #writes = new Pace();
   #nrOpen = 0;
 
-  constructor(fd: number, stat: fs.BigIntStats, isLocal: boolean) {
-    this.#isLocal = isLocal;
+  constructor(fd: number, stat: fs.BigIntStats, at: string, isRemote: boolean) {
+    this.#at = at;
+    this.#isRemote = isRemote;
     this.#rootDev = stat.dev;
     this.root = new Place(this, null, "", stat, fd);
+  }
+  /** Can no call hang? */
+  get #isLocal(): boolean {
+    if (this.#isRemote) return false;
+    const nowMs = performance.now();
+    if (nowMs - this.#mountsAtMs > MOUNTS_MS) {
+      this.#mountsAtMs = nowMs;
+      try { this.#hasRemote = hasRemoteBelow(fs.readFileSync("/proc/self/mountinfo", "latin1"), this.#at); } catch { this.#hasRemote = true; }
+    }
+    return !this.#hasRemote;
   }
   /** A system call: at once where that is quick and cannot hang, else by a thread. */
   call<R>(dev: bigint | null, name: CallName, ...args: unknown[]): Promise<R> {
@@ -501,7 +527,7 @@ class Place implements FolderNode {
 }
 
 /** Open a folder of this host that can be shared. @param at where it is, if that is known already @returns its descriptor, and where it is: a path without links @throws UserError naming it and the remedy */
-function openRoot(path: string, at?: string): { readonly fd: number; readonly at: string; readonly isLocal: boolean } {
+function openRoot(path: string, at?: string): { readonly fd: number; readonly at: string; readonly isRemote: boolean } {
   if (process.platform !== "linux") throw new UserError(`${path} cannot be shared: a guest is kept inside a folder by Linux's /proc/self/fd, and this is ${process.platform}`);
   let fd: number;
   try { fd = fs.openSync(at === undefined ? path : Buffer.from(at, "latin1"), O_PATH | O_DIRECTORY); } catch (e) {
@@ -515,7 +541,7 @@ function openRoot(path: string, at?: string): { readonly fd: number; readonly at
     const found = fs.readlinkSync(itself(fd), "latin1"), type = typeOf(fs.statfsSync(itself(fd), BIG));
     if (at !== undefined && found !== at) throw new UserError(`${path} is another folder now, for a link stands in its way; share the folder that is meant`);
     if (KERNELS_OWN.has(type)) throw new UserError(`${path} is a file system of the kernel's own, by which a guest would be in this computer; share a folder of files`);
-    return { fd, at: found, isLocal: !REMOTE.has(type) };
+    return { fd, at: found, isRemote: REMOTE.has(type) };
   } catch (e) {
     fs.closeSync(fd);
     throw e instanceof UserError ? e : new UserError(`${path} cannot be shared: ${whyOf(e)}`);
@@ -532,7 +558,7 @@ export function nodeFolder(path: string): FolderSource {
     path,
     open: async () => {
       const root = openRoot(path, at);
-      try { return new Tree(root.fd, fs.fstatSync(root.fd, BIG), root.isLocal); } catch (e) {
+      try { return new Tree(root.fd, fs.fstatSync(root.fd, BIG), root.at, root.isRemote); } catch (e) {
         fs.closeSync(root.fd);
         throw e;
       }
