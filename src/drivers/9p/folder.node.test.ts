@@ -257,6 +257,20 @@ test("a place that moves have made thousands of folders deep is found again, and
   for (let k = nrChains - 1; k > 0; k--) await c.renameat(9 + k, "t", 0, `t${k}`);        // who removes all this goes by paths
 });
 
+test("places that many shares hold leave the process descriptors for other things", { timeout: 30_000 }, () => {
+  const root = join(base, "many");
+  fs.mkdirSync(root);
+  for (let i = 0; i < 300; i++) fs.writeFileSync(join(root, `n${i}`), String(i));
+  const script = `import * as fs from "node:fs";
+    import { nodeFolder } from ${JSON.stringify(new URL("folder.node.ts", import.meta.url).href)};
+    const folders = await Promise.all(Array.from({ length: 4 }, () => nodeFolder(${JSON.stringify(root)}).open())), held = [];
+    for (const { root } of folders) for (let i = 0; i < 300; i++) held.push((await root.walk("n" + i)).node);
+    for (const node of held) await node.stat(null);
+    console.log(fs.readdirSync("/proc/self/fd").length);`;
+  const nr = Number(execFileSync("sh", ["-c", 'ulimit -n 400; exec "$@"', "sh", process.execPath, "--input-type=module", "-e", script], { encoding: "utf8", stdio: ["ignore", "pipe", "inherit"] }));
+  assert.ok(nr > 50 && nr < 200, `${nr} descriptors of 400`);
+});
+
 test("names that lead round in a circle, after the host and the guest have both moved folders, hold nobody up", async () => {
   const { c, path } = await setUp();
   fs.mkdirSync(path("a/b"), { recursive: true });

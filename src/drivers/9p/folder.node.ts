@@ -25,9 +25,9 @@ const ELOOP = 40, ESTALE = 116;
 const KEPT = 256, OPEN_MAX = 1024;
 /** Places that a guest may hold, with those above them: each walk to a deep one has a list of parents of its own. */
 const PLACES_MAX = 65536;
-/** What all shares of this process leave of its descriptors to disks and sockets: half. */
+/** What the open files of all shares leave of this process' descriptors: half; and of those the places that nobody uses leave half, for disks and sockets. */
 const openLimit = (): number => { try { return Number(/^Max open files +(\d+)/m.exec(fs.readFileSync("/proc/self/limits", "latin1"))?.[1] ?? 1024) >> 1; } catch { return 512; } };
-let processLimit: number | undefined, nrOpenInProcess = 0;
+let processLimit: number | undefined, nrOpenInProcess = 0, nrIdleInProcess = 0;
 const MAX_DEPTH = 1024;
 /** Entries of a folder that are asked about at once. */
 const BATCH = 32;
@@ -97,7 +97,7 @@ class Tree implements Folder {
   readonly root: Place;
   readonly places = new Set<Place>();
   /** places with a descriptor that nobody uses at the moment, the longest unused first */
-  readonly idle = new Set<Place>();
+  readonly #idle = new Set<Place>();
   readonly #at: string;
   readonly #isRemote: boolean;
   #hasRemote = false;
@@ -148,10 +148,18 @@ class Tree implements Folder {
       atimeNs: s.atimeNs, mtimeNs: s.mtimeNs, ctimeNs: s.ctimeNs, birthNs: s.birthtimeNs,
     };
   }
+  /** Nobody uses a place's descriptor at the moment. */
+  rests(place: Place): void {
+    if (this.#idle.has(place)) return;
+    this.#idle.add(place);
+    nrIdleInProcess++;
+  }
+  /** It is used, or closed. */
+  wakes(place: Place): void { if (this.#idle.delete(place)) nrIdleInProcess--; }
   /** Descriptors beyond those that are kept go, the longest unused first; they come again by their names. */
   trim(): void {
-    for (const place of this.idle) {
-      if (this.idle.size <= KEPT) return;
+    for (const place of this.#idle) {
+      if (this.#idle.size <= KEPT && nrIdleInProcess <= (processLimit ??= openLimit()) >> 1) return;
       place.forget();
     }
   }
@@ -243,7 +251,7 @@ class Place implements FolderNode {
     this.#name = name;
     this.#fd = fd;
     tree.places.add(this);
-    if (parent) tree.idle.add(this);
+    if (parent) tree.rests(this);
     tree.trim();
   }
   /** @throws FolderError for one that all have let go of: those above it are not held any more */
@@ -264,7 +272,7 @@ class Place implements FolderNode {
   }
   /** Close the descriptor; it is opened again when it is wanted. */
   forget(): void {
-    this.#tree.idle.delete(this);
+    this.#tree.wakes(this);
     if (this.#fd >= 0) closePlace(this.#fd);
     this.#fd = -1;
   }
@@ -275,14 +283,14 @@ class Place implements FolderNode {
   async #with<R>(does: (fd: number) => Promise<R>): Promise<R> {
     if (this.#nrKept === 0) throw new FolderError(EBADF);
     this.#nrCalls++;
-    this.#tree.idle.delete(this);
+    this.#tree.wakes(this);
     try {
       if (this.#fd < 0) await (this.#opening ??= this.#reopen().finally(() => { this.#opening = null; }));
       return await does(this.#fd);
     } finally {
       if (--this.#nrCalls === 0) {
         if (this.#nrKept === 0) { this.#nrKept++; this.drop(); }
-        else if (this.#parent && this.#fd >= 0) this.#tree.idle.add(this);
+        else if (this.#parent && this.#fd >= 0) this.#tree.rests(this);
         this.#tree.trim();
       }
     }
