@@ -1,7 +1,6 @@
 /** The shared folders of a configuration, and of `--share`. */
 import { UserError } from "../base/errors.ts";
 import { nodeFolder } from "../drivers/9p/folder.node.ts";
-
 import type { CheckedConfig, ShareConfig } from "../toolstack/config.ts";
 import { faultAt } from "../toolstack/xlcfg.ts";
 import { type P9Spec, tagFault } from "../toolstack/xlp9.ts";

@@ -108,6 +108,30 @@ test("a message that comes byte by byte is taken when it is whole", async () => 
   await ended();
 });
 
+test("a message that is changed while it is taken asks for what it asked for when its cost was told", async () => {
+  let isChanging = false;
+  /** Memory in which a guest writes as soon as a Tread has been looked at: now it wants more. */
+  class Changing extends Uint8Array<SharedArrayBuffer> {
+    override subarray(begin = 0, end = this.length): Uint8Array<SharedArrayBuffer> {
+      const bytes = new Uint8Array(this.buffer, begin, end - begin), was = new Uint8Array(new SharedArrayBuffer(bytes.length));
+      was.set(bytes);
+      if (isChanging && bytes.length === 23 && bytes[4] === T.read) bytes.set([0xff, 0xff], 19);
+      return was;
+    }
+  }
+  const { folder, path } = await folderOf(), mem = new GuestPages(80), bytes = new Changing(mem.words.buffer as SharedArrayBuffer);
+  const front = new P9Front(mem, folder, { nrRings: 1, grants: { words: mem.words, bytes, map: (ref, isReadonly) => mem.map(ref, isReadonly), unmap: (page) => mem.unmap(page), wrote: () => {} } }), { client: c } = front;
+  fs.writeFileSync(path("f"), randomBytes(4000));
+  await front.connect();
+  await c.begin(4096);
+  await c.walk(0, 1, "f");
+  await c.open(1);
+  isChanging = true;
+  assert.equal((await c.read(1, 0, 10)).length, 10);
+  await front.back.disconnect();
+  await folder.close();
+});
+
 test("what breaks a ring ends the device and nothing else: wild indexes, impossible sizes, a tag twice", async () => {
   const cases: readonly [RegExp, (f: P9Front) => void][] = [
     [/out_prod \d+ is \d+ ahead/, (f) => f.rings[0]!.store(INTF.out_prod.at, f.rings[0]!.outProd + 5000)],

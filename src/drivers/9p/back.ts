@@ -108,7 +108,7 @@ class P9Ring {
     if (!link.mayTake(cost)) return false;
     const message = server.room(size);
     ring.take(message);
-    new DataView(message.buffer, message.byteOffset).setUint32(0, size, true);        // the guest may have written there since
+    message.set(head.subarray(0, Math.min(head.length, size)));        // what its cost was told from: the guest may have written there since
     if (ring.sizeBytes - ring.nrQueued - size < most) this.#bell();        // somebody may have waited for the room
     link.budget -= Math.max(cost, COST_LEAST);
     link.nrBytes += cost;

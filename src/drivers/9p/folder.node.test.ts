@@ -9,7 +9,7 @@ import { after, test } from "node:test";
 import { EBUSY, ENAMETOOLONG, ENFILE, ENOENT, ENOTDIR, ENXIO, EOPNOTSUPP } from "../../abi/errno.ts";
 import { seeded } from "../fixture.ts";
 import { directClient, type P9Client, Refused, textOf } from "./fixture.ts";
-import { nodeFolder } from "./folder.node.ts";
+import { hasRemoteBelow, nodeFolder } from "./folder.node.ts";
 import type { Folder } from "./folder.ts";
 import { AT_REMOVEDIR, OPEN, SETATTR } from "./protocol.ts";
 import type { Server } from "./server.ts";
@@ -94,6 +94,29 @@ test("a folder that is exchanged for a link out is not left by it, with its desc
   untouched();
 });
 
+test("a file that has lost its name while it is open is looked at and changed by all who hold it, however many others are held", async () => {
+  const { c, path } = await setUp();
+  for (let i = 0; i < 600; i++) fs.writeFileSync(path(`n${i}`), "");
+  await c.walk(0, 1);
+  await c.create(1, "made");
+  fs.writeFileSync(path("found"), "");
+  await c.walk(0, 2, "found");
+  await c.walk(2, 3);
+  await c.open(3, OPEN.RDWR);
+  for (const name of ["made", "found"]) await c.unlinkat(0, name);
+  for (let i = 0; i < 600; i++) await c.walk(0, 100 + i, `n${i}`);
+  for (const [fid, by] of [[1, 1], [3, 2]] as const) {
+    await c.write(fid, 0, Buffer.from("text"));
+    const { nrLinks, sizeBytes } = await c.getattr(by);
+    assert.deepEqual([nrLinks, sizeBytes], [0n, 4n]);
+    await c.setattr(by, SETATTR.SIZE, { size: 2n });
+    assert.equal(textOf(await c.read(fid, 0, 10)), "te");
+  }
+  await c.clunk(3);
+  for (let i = 0; i < 600; i++) await c.getattr(100 + i);
+  await refuses(ENOENT, c.getattr(2));
+});
+
 test("a host that moves a folder out does not open what is above it", async () => {
   const { c, path } = await setUp(), out = join(base, "out");
   fs.mkdirSync(path("d/e"), { recursive: true });
@@ -143,7 +166,16 @@ test("what the kernel shows of itself is not entered, wherever it is mounted", a
   await c.begin();
   for (const name of ["proc", "sys"]) if (fs.existsSync(`/${name}/kernel`) || fs.existsSync(`/${name}/self`)) await refuses(13, c.walk(0, 1, name));
   await folder.close();
-  await assert.rejects(nodeFolder("/proc").open(), { name: "UserError", message: /\/proc is a file system of the kernel's own/ });
+  assert.throws(() => nodeFolder("/proc"), { name: "UserError", message: /\/proc is a file system of the kernel's own/ });
+});
+
+test("a file system that may hang is seen where it is mounted in the folder, by its mount: nothing is done at once then", () => {
+  const mounts = (at: string, type: string): string => `22 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw\n37 22 0:33 / ${at} rw,nosuid shared:9 master:1 - ${type} me@there:/a rw\n`;
+  for (const type of ["fuse.sshfs", "nfs4", "cifs", "autofs"]) assert.equal(hasRemoteBelow(mounts("/srv/x/far", type), "/srv/x"), true, type);
+  assert.equal(hasRemoteBelow(mounts("/srv/a\\040b\\134/far", "nfs"), "/srv/a b\\"), true);
+  assert.equal(hasRemoteBelow(mounts("/far", "nfs"), "/"), true);
+  for (const [at, type] of [["/srv/xy/far", "nfs"], ["/srv/x", "nfs"], ["/srv", "nfs"], ["/srv/x/near", "tmpfs"], ["/srv/x/near", "nfsd"]] as const) assert.equal(hasRemoteBelow(mounts(at, type), "/srv/x"), false, at);
+  assert.equal(hasRemoteBelow("", "/"), false);
 });
 
 test("what is no file is never opened: FIFOs, sockets and devices are only looked at", { timeout: 20_000 }, async () => {
@@ -204,6 +236,41 @@ function depthOf(path: (name: string) => string): number {
   return depth;
 }
 
+test("a place that moves have made thousands of folders deep is found again, and nobody waits for it alone", { timeout: 60_000 }, async () => {
+  const { c, path } = await setUp(), nrChains = 4;
+  for (let k = 0; k < nrChains; k++) {
+    await c.mkdir(0, `t${k}`);
+    await c.walk(0, 10 + k, `t${k}`);
+    for (let i = 0; i < 1000; i++) {
+      await c.mkdir(10 + k, "d");
+      await c.walk(10 + k, 10 + k, "d");
+    }
+    if (k > 0) await c.renameat(0, `t${k}`, 9 + k, "t");
+  }
+  for (let i = 0; i < 600; i++) fs.writeFileSync(path(`n${i}`), "");
+  for (let i = 0; i < 600; i++) await c.walk(0, 100 + i, `n${i}`);
+  let nrTurns = 0, isOver = false;
+  const turn = (): void => { nrTurns++; if (!isOver) setImmediate(turn); };
+  turn();
+  await c.getattr(9 + nrChains).finally(() => { isOver = true; });
+  assert.ok(nrTurns > 3, `${nrTurns} turns of other tasks`);
+  for (let k = nrChains - 1; k > 0; k--) await c.renameat(9 + k, "t", 0, `t${k}`);        // who removes all this goes by paths
+});
+
+test("places that many shares hold leave the process descriptors for other things", { timeout: 30_000 }, () => {
+  const root = join(base, "many");
+  fs.mkdirSync(root);
+  for (let i = 0; i < 300; i++) fs.writeFileSync(join(root, `n${i}`), String(i));
+  const script = `import * as fs from "node:fs";
+    import { nodeFolder } from ${JSON.stringify(new URL("folder.node.ts", import.meta.url).href)};
+    const folders = await Promise.all(Array.from({ length: 4 }, () => nodeFolder(${JSON.stringify(root)}).open())), held = [];
+    for (const { root } of folders) for (let i = 0; i < 300; i++) held.push((await root.walk("n" + i)).node);
+    for (const node of held) await node.stat(null);
+    console.log(fs.readdirSync("/proc/self/fd").length);`;
+  const nr = Number(execFileSync("sh", ["-c", 'ulimit -n 400; exec "$@"', "sh", process.execPath, "--input-type=module", "-e", script], { encoding: "utf8", stdio: ["ignore", "pipe", "inherit"] }));
+  assert.ok(nr > 50 && nr < 200, `${nr} descriptors of 400`);
+});
+
 test("names that lead round in a circle, after the host and the guest have both moved folders, hold nobody up", async () => {
   const { c, path } = await setUp();
   fs.mkdirSync(path("a/b"), { recursive: true });
@@ -217,11 +284,49 @@ test("names that lead round in a circle, after the host and the guest have both 
   assert.equal((await c.walk(0, 7, "b", "a")).length, 2);
 });
 
+test("a place that is let go of while a request has it is not held once more: what is above it stays", async () => {
+  const { c, server, folder, path } = await setUp(), before = nrDescriptors();
+  fs.mkdirSync(path("d/e"), { recursive: true });
+  for (let i = 0; i < 8; i++) {
+    await c.walk(0, 1, "d", "e");
+    await c.open(1);
+    await c.readdir(1, 0n, 4096);
+    await Promise.allSettled([c.readdir(1, 1n, 4096), c.clunk(1)]);        // ".." is looked at when the fid is gone
+    fs.writeFileSync(path("f"), "");
+    await c.walk(0, 2, "d");
+    await c.walk(0, 3, "f");
+    const [moved] = await Promise.allSettled([c.renameat(0, "f", 2, "g"), c.clunk(2)]);
+    assert.equal(moved.status, "fulfilled");
+    await c.clunk(3);
+  }
+  assert.equal((await c.walk(0, 1, "d", "g")).length, 2);
+  await server.close();
+  await closes(before);
+  assert.ok((await folder.root.stat(null)).nrLinks > 0n);
+  await folder.close();
+  await closes(before - 1);
+});
+
 test("the root stays", async () => {
   const { c } = await setUp();
   await refuses(EBUSY, c.rename(0, 0, "x"));
   await c.walk(0, 1);
   await refuses(EBUSY, c.remove(1));
+});
+
+test("what a folder's name leads to is settled when it is named: a link that is put there is not followed by its domain's next life", async () => {
+  const { c, path } = await setUp();
+  fs.mkdirSync(path("d"));
+  fs.symlinkSync(path("d"), path("byLink"));
+  const inner = nodeFolder(path("d")), linked = nodeFolder(path("byLink"));
+  await (await inner.open()).close();
+  await c.renameat(0, "d", 0, "was");        // by a guest that has the folder above
+  await c.symlink(0, "d", secret);
+  for (const source of [inner, linked]) await assert.rejects(source.open(), { name: "UserError", message: /is another folder now, for a link stands in its way/ });
+  await c.unlinkat(0, "d");
+  await c.renameat(0, "was", 0, "d");
+  await (await linked.open()).close();
+  untouched();
 });
 
 test("a folder that cannot be shared is told of with what to do", () => {

@@ -25,24 +25,48 @@ const ELOOP = 40, ESTALE = 116;
 const KEPT = 256, OPEN_MAX = 1024;
 /** Places that a guest may hold, with those above them: each walk to a deep one has a list of parents of its own. */
 const PLACES_MAX = 65536;
-/** What all shares of this process leave of its descriptors to disks and sockets: half. */
+/** What the open files of all shares leave of this process' descriptors: half; and of those the places that nobody uses leave half, for disks and sockets. */
 const openLimit = (): number => { try { return Number(/^Max open files +(\d+)/m.exec(fs.readFileSync("/proc/self/limits", "latin1"))?.[1] ?? 1024) >> 1; } catch { return 512; } };
-let processLimit: number | undefined, nrOpenInProcess = 0;
+let processLimit: number | undefined, nrOpenInProcess = 0, nrIdleInProcess = 0;
 const MAX_DEPTH = 1024;
 /** Entries of a folder that are asked about at once. */
 const BATCH = 32;
 /** File systems that another computer or a program answers for: NFS, CIFS, SMB2, FUSE, 9p, Ceph, AFS. A call that hangs must not be on this thread. */
 const REMOTE: ReadonlySet<bigint> = new Set([0x6969n, 0xff534d42n, 0xfe534d42n, 0x65735546n, 0x01021997n, 0x00c36400n, 0x5346414fn]);
+/** The same by name; and autofs, which waits for a program that mounts. */
+const REMOTE_NAMES = /^(nfs4?|cifs|smb3|fuse|fuseblk|fuse\..*|virtiofs|9p|ceph|afs|autofs)$/;
+/** How often it is looked what is mounted. */
+const MOUNTS_MS = 2_000;
+/** Is one of those mounted below a folder? To look at the mount's name in the folder above it is to ask it. @param mountinfo proc(5)'s, a character a byte @param at the folder, without links */
+export function hasRemoteBelow(mountinfo: string, at: string): boolean {
+  const above = at.endsWith("/") ? at : `${at}/`;
+  return mountinfo.split("\n").some((line) => {
+    const words = line.split(" "), where = words[4]?.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
+    return where?.startsWith(above) && REMOTE_NAMES.test(words[words.indexOf("-", 6) + 1] ?? "");
+  });
+}
 /**
  * File systems in which a file is a way into the kernel or another process: proc, sysfs, debugfs, tracefs, securityfs, cgroup and cgroup2, bpf, selinuxfs, smackfs, efivarfs, configfs, devpts, binfmt_misc, nsfs, pstore,
- * xenfs, fusectl, resctrl. linux/magic.h
+ * xenfs, fusectl, resctrl, AppArmor's, openpromfs, usbfs, functionfs, nfsd, rpc_pipefs. linux/magic.h, and their own files
  */
 const KERNELS_OWN: ReadonlySet<bigint> = new Set([0x9fa0n, 0x62656572n, 0x64626720n, 0x74726163n, 0x73636673n, 0x27e0ebn, 0x63677270n, 0xcafe4a11n, 0xf97cff8cn, 0x43415d53n, 0xde5e81e4n, 0x62656570n, 0x1cd1n, 0x42494e4dn,
-  0x6e736673n, 0x6165676cn, 0xabba1974n, 0x65735543n, 0x07655821n]);
+  0x6e736673n, 0x6165676cn, 0xabba1974n, 0x65735543n, 0x07655821n, 0x5a3c69f0n, 0x9fa1n, 0x9fa2n, 0x0a647361n, 0x6e667364n, 0x67596969n]);
 /** Bits of a file's mode that a guest sets: never set-user-ID or set-group-ID, which would be a program of the user who runs Domus. A folder's set-group-ID only names a group. */
 const FILE_MODE = 0o1777, FOLDER_MODE = 0o3777;
 
-type CallName = "open" | "fstat" | "lstat" | "mkdir" | "symlink" | "link" | "unlink" | "rmdir" | "rename" | "readlink" | "chmod" | "fchmod" | "chown" | "fchown" | "lchown" | "truncate" | "ftruncate" | "utimes" | "lutimes" | "statfs" | "fsync" | "fdatasync" | "read" | "write";
+/** This thread has other tasks: what all trees do at once ends after so long, and is done by other threads until the tasks have had their turn. */
+const TURN_MS = 4;
+let turnBeganMs = -1;
+/** May more be done at once in this turn? */
+function isInTurn(): boolean {
+  if (turnBeganMs < 0) {
+    turnBeganMs = performance.now();
+    setImmediate(() => { turnBeganMs = -1; });
+  }
+  return performance.now() - turnBeganMs < TURN_MS;
+}
+
+type CallName = "open" | "fstat" | "stat" | "lstat" | "mkdir" | "symlink" | "link" | "unlink" | "rmdir" | "rename" | "readlink" | "chmod" | "fchmod" | "chown" | "fchown" | "lchown" | "truncate" | "ftruncate" | "utimes" | "lutimes" | "statfs" | "fsync" | "fdatasync" | "read" | "write";
 type Call = (...args: unknown[]) => unknown;
 const BIG = { bigint: true } as const;
 /** @returns what a call failed with, as the guest is told; what is no system's error is ours, and thrown on */
@@ -73,8 +97,11 @@ class Tree implements Folder {
   readonly root: Place;
   readonly places = new Set<Place>();
   /** places with a descriptor that nobody uses at the moment, the longest unused first */
-  readonly idle = new Set<Place>();
-  readonly #isLocal: boolean;
+  readonly #idle = new Set<Place>();
+  readonly #at: string;
+  readonly #isRemote: boolean;
+  #hasRemote = false;
+  #mountsAtMs = -Infinity;
   readonly #rootDev: bigint;
   readonly #devices = new Map<bigint, bigint>();
   /** what makes a new file belong to whom the guest says; nobody else may */
@@ -84,15 +111,26 @@ class Tree implements Folder {
   readonly #writes = new Pace();
   #nrOpen = 0;
 
-  constructor(fd: number, stat: fs.BigIntStats, isLocal: boolean) {
-    this.#isLocal = isLocal;
+  constructor(fd: number, stat: fs.BigIntStats, at: string, isRemote: boolean) {
+    this.#at = at;
+    this.#isRemote = isRemote;
     this.#rootDev = stat.dev;
     this.root = new Place(this, null, "", stat, fd);
+  }
+  /** Can no call hang? */
+  get #isLocal(): boolean {
+    if (this.#isRemote) return false;
+    const nowMs = performance.now();
+    if (nowMs - this.#mountsAtMs > MOUNTS_MS) {
+      this.#mountsAtMs = nowMs;
+      try { this.#hasRemote = hasRemoteBelow(fs.readFileSync("/proc/self/mountinfo", "latin1"), this.#at); } catch { this.#hasRemote = true; }
+    }
+    return !this.#hasRemote;
   }
   /** A system call: at once where that is quick and cannot hang, else by a thread. */
   call<R>(dev: bigint | null, name: CallName, ...args: unknown[]): Promise<R> {
     const bytes = name === "read" || name === "write" ? args[3] as number : 0, pace = name === "read" ? this.#reads : name === "write" ? this.#writes : this.#calls;
-    if (this.#isLocal && (dev === null || dev === this.#rootDev) && name !== "fsync" && name !== "fdatasync" && pace.atOnce) {
+    if (this.#isLocal && (dev === null || dev === this.#rootDev) && name !== "fsync" && name !== "fdatasync" && isInTurn() && pace.atOnce) {
       const begun = performance.now();
       try {
         return Promise.resolve((fs[`${name}Sync`] as unknown as Call)(...args) as R);
@@ -110,10 +148,18 @@ class Tree implements Folder {
       atimeNs: s.atimeNs, mtimeNs: s.mtimeNs, ctimeNs: s.ctimeNs, birthNs: s.birthtimeNs,
     };
   }
+  /** Nobody uses a place's descriptor at the moment. */
+  rests(place: Place): void {
+    if (this.#idle.has(place)) return;
+    this.#idle.add(place);
+    nrIdleInProcess++;
+  }
+  /** It is used, or closed. */
+  wakes(place: Place): void { if (this.#idle.delete(place)) nrIdleInProcess--; }
   /** Descriptors beyond those that are kept go, the longest unused first; they come again by their names. */
   trim(): void {
-    for (const place of this.idle) {
-      if (this.idle.size <= KEPT) return;
+    for (const place of this.#idle) {
+      if (this.#idle.size <= KEPT && nrIdleInProcess <= (processLimit ??= openLimit()) >> 1) return;
       place.forget();
     }
   }
@@ -135,6 +181,8 @@ class NodeOpenFile implements OpenFile {
   readonly writes: boolean;
   readonly dev: bigint;
   readonly #tree: Tree;
+  /** where it is told of its end */
+  readonly ended: (() => void)[] = [];
   #nrCalls = 0;
   #isClosed = false;
   constructor(tree: Tree, fd: number, dev: bigint, writes: boolean) {
@@ -171,6 +219,7 @@ class NodeOpenFile implements OpenFile {
     if (this.#nrCalls === 0) this.#end();
   }
   #end(): void {
+    for (const tell of this.ended) tell();
     closeFile(this.fd);
     this.#tree.given();
   }
@@ -190,6 +239,8 @@ class Place implements FolderNode {
   /** calls that use its descriptor */
   #nrCalls = 0;
   #opening: Promise<void> | null = null;
+  /** what is open of it: a way to it that no name leads to any more */
+  readonly #files = new Set<NodeOpenFile>();
 
   constructor(tree: Tree, parent: Place | null, name: string, stat: fs.BigIntStats, fd: number) {
     this.#tree = tree;
@@ -200,10 +251,15 @@ class Place implements FolderNode {
     this.#name = name;
     this.#fd = fd;
     tree.places.add(this);
-    if (parent) tree.idle.add(this);
+    if (parent) tree.rests(this);
     tree.trim();
   }
-  keep(): this { this.#nrKept++; return this; }
+  /** @throws FolderError for one that all have let go of: those above it are not held any more */
+  keep(): this {
+    if (this.#nrKept === 0 && this.#nrCalls === 0) throw new FolderError(EBADF);
+    this.#nrKept++;
+    return this;
+  }
   drop(): void {
     this.#nrKept--;
     for (let place: Place | null = this; place && place.#nrKept === 0 && place.#nrCalls === 0;) {
@@ -216,7 +272,7 @@ class Place implements FolderNode {
   }
   /** Close the descriptor; it is opened again when it is wanted. */
   forget(): void {
-    this.#tree.idle.delete(this);
+    this.#tree.wakes(this);
     if (this.#fd >= 0) closePlace(this.#fd);
     this.#fd = -1;
   }
@@ -227,20 +283,33 @@ class Place implements FolderNode {
   async #with<R>(does: (fd: number) => Promise<R>): Promise<R> {
     if (this.#nrKept === 0) throw new FolderError(EBADF);
     this.#nrCalls++;
-    this.#tree.idle.delete(this);
+    this.#tree.wakes(this);
     try {
       if (this.#fd < 0) await (this.#opening ??= this.#reopen().finally(() => { this.#opening = null; }));
       return await does(this.#fd);
     } finally {
       if (--this.#nrCalls === 0) {
         if (this.#nrKept === 0) { this.#nrKept++; this.drop(); }
-        else if (this.#parent && this.#fd >= 0) this.#tree.idle.add(this);
+        else if (this.#parent && this.#fd >= 0) this.#tree.rests(this);
         this.#tree.trim();
       }
     }
   }
+  /** It is open by this, too. */
+  #has(file: NodeOpenFile): void {
+    this.#files.add(file);
+    file.ended.push(() => this.#files.delete(file));
+  }
   async #reopen(): Promise<void> {
-    const parent = this.#parent, name = this.#name;
+    const parent = this.#parent, name = this.#name, [file] = this.#files;
+    if (file) {
+      this.#fd = await file.during(() => this.#call<number>("open", itself(file.fd), O_PATH));
+      return;
+    }
+    // those above it from the top on: each below its parent would be a stack of as many calls
+    const above: Place[] = [];
+    for (let p = parent; p && p.#fd < 0; p = p.#parent) above.push(p);
+    while (above.length > 0) await above.pop()!.#with(() => Promise.resolve());
     if (!parent || name === "") throw new FolderError(ESTALE);
     const fd = await parent.#with((above) => parent.#call<number>("open", below(above, name), O_PATH | O_NOFOLLOW));
     let isSame = false;
@@ -262,7 +331,7 @@ class Place implements FolderNode {
   #mustBeFolder(): void { if (this.kind !== "folder") throw new FolderError(ENOTDIR); }
   get #depth(): number {
     let depth = 0;
-    for (let p: Place | null = this; p; p = p.#parent) depth++;
+    for (let p: Place | null = this; p && depth < MAX_DEPTH; p = p.#parent) depth++;
     return depth;
   }
   /** What stands at a name in this folder, whose descriptor is `fd`. */
@@ -300,7 +369,19 @@ class Place implements FolderNode {
     if (this.kind === "link") throw new FolderError(ELOOP);
     if (this.kind === "other") throw new FolderError(ENXIO);
     if (this.kind === "folder" && (how.writes || how.truncates)) throw new FolderError(EISDIR);
-    return this.#with((place) => this.#opened(() => this.#call<number>("open", itself(place), this.kind === "folder" ? O_RDONLY | O_DIRECTORY : flagsOf(how)), how));
+    return this.#with(async (place) => {
+      if (how.truncates) await this.#disarm(itself(place));
+      const file = await this.#opened(() => this.#call<number>("open", itself(place), this.kind === "folder" ? O_RDONLY | O_DIRECTORY : flagsOf(how)), how);
+      try { if (how.writes) await this.#disarm(itself(file.fd)); } catch (e) { file.close(); throw e; }
+      this.#has(file);
+      return file;
+    });
+  }
+  /** Take set-user-ID and set-group-ID from a file that the guest is about to write: the kernel does so by itself, but not where root writes. */
+  async #disarm(path: string): Promise<void> {
+    if (!this.#tree.givesAway) return;
+    const mode = Number((await this.#call<fs.BigIntStats>("stat", path, BIG)).mode);
+    if (mode & 0o6000) await this.#call("chmod", path, mode & FILE_MODE);
   }
   /** An open file of a descriptor, counted. */
   async #opened(open: () => Promise<number>, how: Opening): Promise<NodeOpenFile> {
@@ -320,7 +401,9 @@ class Place implements FolderNode {
             const { fd } = file;
             if (this.#tree.givesAway) await this.#call("fchown", fd, owner.uid, owner.gid).catch(() => {});
             await this.#call("fchmod", fd, mode & FILE_MODE).catch(() => {});        // the umask of this process is not the guest's
-            return { ...await this.#made(name, await this.#call<number>("open", itself(fd), O_PATH)), file };
+            const made = await this.#made(name, await this.#call<number>("open", itself(fd), O_PATH));
+            made.node.#has(file);
+            return { ...made, file };
           } catch (e) { file.close(); throw e; }
         } catch (e) { if (!(e instanceof FolderError && e.errno === EEXIST) || isNew) throw e; }
         try {
@@ -394,13 +477,16 @@ class Place implements FolderNode {
     this.#mustBeFolder();
     if (!(to instanceof Place) || to.#tree !== this.#tree) throw new FolderError(EXDEV);
     to.#mustBeFolder();
-    await this.#with((from) => to.#with((into) => this.#call("rename", below(from, name), below(into, newName))));
-    for (const place of this.#tree.places) if (place.#name === name && place.#parent && place.#parent.#ino === this.#ino && place.#parent.#dev === this.#dev) place.#comesTo(to, newName);
+    to.keep();        // its holder may let go of it meanwhile
+    try {
+      await this.#with((from) => to.#with((into) => this.#call("rename", below(from, name), below(into, newName))));
+      const above = new Set<Place>();
+      for (let p: Place | null = to; p; p = p.#parent) above.add(p);
+      for (const place of this.#tree.places) if (place.#name === name && place.#parent && place.#parent.#ino === this.#ino && place.#parent.#dev === this.#dev) place.#comesTo(to, newName, above.has(place));
+    } finally { to.drop(); }
   }
-  /** It was moved. A host that moves folders meanwhile can have a list of parents lead back to itself: then it is known by its descriptor alone. */
-  #comesTo(parent: Place, name: string): void {
-    let isBelow = false;
-    for (let p: Place | null = parent; p; p = p.#parent) isBelow ||= p === this;
+  /** It was moved. A host that moves folders meanwhile can have a list of parents lead back to itself (`isBelow`): then it is known by its descriptor alone. */
+  #comesTo(parent: Place, name: string, isBelow: boolean): void {
     const old = this.#parent!;
     this.#parent = (isBelow ? this.#tree.root : parent).keep();
     this.#name = isBelow ? "" : name;
@@ -415,7 +501,10 @@ class Place implements FolderNode {
     if (c.sizeBytes !== undefined) {
       if (this.kind !== "file") throw new FolderError(this.kind === "folder" ? EISDIR : EINVAL);
       if (open) await open.during(() => this.#call("ftruncate", open.fd, c.sizeBytes));
-      else await this.#with((fd) => this.#call("truncate", itself(fd), c.sizeBytes));
+      else await this.#with(async (fd) => {
+        await this.#disarm(itself(fd));
+        await this.#call("truncate", itself(fd), c.sizeBytes);
+      });
     }
     if (c.uid !== undefined || c.gid !== undefined) {
       const owner = [c.uid ?? -1, c.gid ?? -1];
@@ -445,31 +534,41 @@ class Place implements FolderNode {
   }
 }
 
-/** See that a folder of this host can be shared. @throws UserError naming it and the remedy */
-function openRoot(path: string): number {
+/** Open a folder of this host that can be shared. @param at where it is, if that is known already @returns its descriptor, and where it is: a path without links @throws UserError naming it and the remedy */
+function openRoot(path: string, at?: string): { readonly fd: number; readonly at: string; readonly isRemote: boolean } {
   if (process.platform !== "linux") throw new UserError(`${path} cannot be shared: a guest is kept inside a folder by Linux's /proc/self/fd, and this is ${process.platform}`);
-  try { return fs.openSync(path, O_PATH | O_DIRECTORY); } catch (e) {
+  let fd: number;
+  try { fd = fs.openSync(at === undefined ? path : Buffer.from(at, "latin1"), O_PATH | O_DIRECTORY); } catch (e) {
     const { code } = e as NodeJS.ErrnoException;
     if (code === "ENOENT") throw new UserError(`${path} does not exist; make the folder, or name another`);
     if (code === "ENOTDIR") throw new UserError(`${path} is not a folder; share the folder it is in`);
     throw new UserError(`${path} cannot be shared: ${whyOf(e)}`);
   }
+  try {
+    if (!fs.existsSync(itself(fd))) throw new UserError(`${path} cannot be shared: /proc is not mounted`);
+    const found = fs.readlinkSync(itself(fd), "latin1"), type = typeOf(fs.statfsSync(itself(fd), BIG));
+    if (at !== undefined && found !== at) throw new UserError(`${path} is another folder now, for a link stands in its way; share the folder that is meant`);
+    if (KERNELS_OWN.has(type)) throw new UserError(`${path} is a file system of the kernel's own, by which a guest would be in this computer; share a folder of files`);
+    return { fd, at: found, isRemote: REMOTE.has(type) };
+  } catch (e) {
+    fs.closeSync(fd);
+    throw e instanceof UserError ? e : new UserError(`${path} cannot be shared: ${whyOf(e)}`);
+  }
 }
-/** A folder of this host. What is wrong with it is told here already. @throws UserError */
+/**
+ * A folder of this host. What is wrong with it is told here already, and where it is is settled: a guest that has a folder above it could else put a link in its place, which the next life
+ * of a domain would follow. @throws UserError
+ */
 export function nodeFolder(path: string): FolderSource {
-  fs.closeSync(openRoot(path));
+  const { fd, at } = openRoot(path);
+  fs.closeSync(fd);
   return {
     path,
     open: async () => {
-      const fd = openRoot(path);
-      try {
-        if (!fs.existsSync(itself(fd))) throw new UserError(`${path} cannot be shared: /proc is not mounted`);
-        const type = typeOf(fs.statfsSync(itself(fd), BIG));
-        if (KERNELS_OWN.has(type)) throw new UserError(`${path} is a file system of the kernel's own, by which a guest would be in this computer; share a folder of files`);
-        return new Tree(fd, fs.fstatSync(fd, BIG), !REMOTE.has(type));
-      } catch (e) {
-        fs.closeSync(fd);
-        throw e instanceof UserError ? e : new UserError(`${path} cannot be shared: ${whyOf(e)}`);
+      const root = openRoot(path, at);
+      try { return new Tree(root.fd, fs.fstatSync(root.fd, BIG), root.at, root.isRemote); } catch (e) {
+        fs.closeSync(root.fd);
+        throw e;
       }
     },
   };

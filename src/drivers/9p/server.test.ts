@@ -67,6 +67,25 @@ test("a file's mode is what the guest says, whatever this process' umask is, but
   assert.equal(mode("f"), 0o1600);
 });
 
+test("a program of the host's that is set-user-ID is not any more when the guest may write it, whoever runs Domus", async () => {
+  const { c, path } = await setUp(), mode = (): number => fs.statSync(path("f")).mode & 0o7777, ways: readonly [string, () => Promise<unknown>][] = [
+    ["written", async () => { await c.open(1, OPEN.WRONLY); await c.write(1, 0, Buffer.from("x")); }], ["truncated", () => c.setattr(1, SETATTR.SIZE, { size: 0n })], ["opened and truncated", () => c.open(1, OPEN.RDONLY | OPEN.TRUNC)],
+    ["made where it is", async () => { await c.walk(0, 2); await c.create(2, "f", OPEN.RDWR | OPEN.CREAT); await c.write(2, 0, Buffer.from("x")); await c.clunk(2); }],
+  ];
+  for (const [what, act] of ways) {
+    fs.writeFileSync(path("f"), "program");
+    fs.chmodSync(path("f"), 0o6755);
+    await c.walk(0, 1, "f");
+    await c.open(1);
+    assert.equal(mode(), 0o6755, "who reads it leaves it");
+    await c.clunk(1);
+    await c.walk(0, 1, "f");
+    await act();
+    await c.clunk(1);
+    assert.equal(mode(), 0o755, what);
+  }
+});
+
 test("walking: to the first name or nowhere, as far as it goes, and a fid is made only at the end", async () => {
   const { c, path } = await setUp();
   fs.mkdirSync(path("a/b"), { recursive: true });
