@@ -161,7 +161,8 @@ export class LockstepEngine implements Engine {
       const found = new Divergence(`${flaw}, after ${counts.instructions} instructions, ${counts.stretches} stretches; the last of ${nr} instructions from rip ${registersOf(began).get("rip")} (${budget} jumps), left with ${nameOf(exit)}\n${this.showRegisters()}\n${this.showTrail()}`);
       if (this.isNarrowing) throw found;
       keep(this.real, this.tester); keep(this.shadow, this.twin);
-      throw this.narrow(nr) ?? found;
+      const narrowed = this.narrow(nr);
+      throw narrowed ? new Divergence(`${found.message.split("\n", 1)[0]}\nOnce more, in the smallest stretches: ${narrowed.message}`) : found;
     }
     this.settle();
     counts.stretches++; counts.instructions += nr; counts.exceptions += delivered.tester.length;
