@@ -13,6 +13,11 @@ export type Block = {
   /** may be entered from outside, or by a return or an indirect jump */ isEntry: boolean;
   flagsIn: number;
 };
+/** What of the flags is wanted before an instruction of a block, where `after` is behind it: all where the page that it ends on must be looked at first, since the region may be left for that. */
+export function liveBeforeIn({ at, insns }: Pick<Block, "at" | "insns">, k: number, after: number): number {
+  const from = at[k]!, i = insns[k]!;
+  return pageOf(from + Math.max(i.len, 1) - 1) === pageOf(k === 0 ? from : from - 1) ? liveBefore(i, after) : ALL;
+}
 export type Loop = { first: number; last: number; dispatch: boolean; inner: Loop[] };
 export type Region = {
   readonly blocks: Block[]; readonly index: Map<number, number>; readonly loops: Loop; readonly nrInsns: number;
@@ -148,7 +153,7 @@ function liveness(blocks: Block[]): void {
       const b = blocks[n]!;
       let live = b.exits ? ALL : 0;
       for (const s of b.succ) live |= blocks[s]!.flagsIn;
-      for (let k = b.insns.length - 1; k >= 0; k--) live = liveBefore(b.insns[k]!, live);
+      for (let k = b.insns.length - 1; k >= 0; k--) live = liveBeforeIn(b, k, live);
       if (live !== b.flagsIn) { b.flagsIn = live; changed = true; }
     }
   }

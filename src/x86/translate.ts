@@ -7,14 +7,14 @@
 import { Op } from "../wasm/opcodes.ts";
 import { Code, I32, I64, type MemorySpec, V128 } from "../wasm/writer.ts";
 import type { Ty } from "../wasm/writer.ts";
-import { ALL, CF, factsOf, liveBefore } from "./analyze.ts";
+import { ALL, CF, factsOf } from "./analyze.ts";
 import { ADDR, type Insn, KIND } from "./decode.ts";
 import { type EntryTable, SLOT, entryTable } from "./entry-table.ts";
 import { type FlagKind, type Flags, Gen, LOADS, STORES, type Val, type W, X, helperIndex, local, tyOf } from "./gen.ts";
 import { arithOf, auxOf, ccFrom, ccOf, flagCode, resOf, withCF, withCO, wordsOf } from "./gen-flags.ts";
 import type { Image, Shape } from "./image.ts";
 import { REC } from "./layout.ts";
-import { type Block, type Loop, type Region, pageOf } from "./region.ts";
+import { type Block, type Loop, type Region, liveBeforeIn, pageOf } from "./region.ts";
 import { STACK_INSNS } from "./rows.ts";
 import { EXTRACT, REPLACE, movx } from "./semantics-sse.ts";
 import { MXCSR_ORDINARY } from "./semantics-sse-float.ts";
@@ -266,7 +266,7 @@ export class RegionGen extends Gen {
     const b = this.r.blocks[n]!, live: number[] = [], c = this.code;
     this.block = n; this.page = pageOf(b.start); this.pending = this.over = null; this.hold = new Map(); this.normals.clear(); this.dirty = this.dirtyX = 0;
     let l = b.exits ? ALL : 0; for (const s of b.succ) l |= this.r.blocks[s]!.flagsIn;
-    for (let k = b.insns.length - 1; k >= 0; k--) { live[k] = l; l = liveBefore(b.insns[k]!, l); }
+    for (let k = b.insns.length - 1; k >= 0; k--) { live[k] = l; l = liveBeforeIn(b, k, l); }
     this.ended = false; this.everDirty = this.everDirtyX = 0;
     this.partSize = this.isLean ? Math.ceil(b.insns.length / MAX_PARTS) : b.insns.length;
     this.parts = Array.from({ length: Math.ceil(b.insns.length / this.partSize) }, () => ({ label: c.block(), first: null, all: { gprs: 0, xmms: 0 } }));

@@ -75,6 +75,26 @@ test("an error in the translator is found by random programs, and the smallest o
   } finally { delete plant.rotl; }
 });
 
+test("flags are whole where a region is left for the second page of an instruction", () => {
+  // ... L: inc dword [rdi]; invlpg [CODE + 0x1000]; add rbx, rsi; mov rax, rbx | neg rax, over the pages | dec ecx; jnz L; hlt
+  const start = 0xfe5, first = Uint8Array.from("be01000000b932000000ff070f013c2500104000" .match(/../g)!, x => Number.parseInt(x, 16)), second = Uint8Array.from("4801f34889d848f7d8ffc90f85e5fffffff4".match(/../g)!, x => Number.parseInt(x, 16)), code = Uint8Array.of(...first, ...second);
+  const p: Program = {
+    name: "pages", ramBytes: 256 << 10,
+    load(m) {
+      m.map(CODE, 0x10000); m.map(CODE + 0x1000, 0x12000); m.map(DATA, 0x11000);
+      m.write(0x10000 + start, code.subarray(0, 0x1000 - start)); m.write(0x12000, code.subarray(0x1000 - start));
+      m.v.dv.setUint32(m.ram + 0x11000, 0x80000000, true);
+      m.reset(0);
+      m.engine.cpu.setGprNumber(RDI, DATA); m.engine.cpu.setGprNumber(RSP, DATA + 0x1000); m.engine.cpu.rip = BigInt(CODE + start);
+    },
+  };
+  for (const translateAfter of modes) for (let seed = 1; seed < 20; seed++) {
+    const e = lockstep(p, { seed, translateAfter });
+    assert.equal(e.difference, null, e.difference ? show(e) : "");
+    assert.deepEqual([e.why, e.instructions], ["halt", 2 + 50 * 7 + 1]);
+  }
+});
+
 test("a slice that ends anywhere is no difference: seeds choose other slices", () => {
   for (let seed = 10; seed < 30; seed++) assert.equal(lockstep(program(LOOP), { seed, translateAfter: 0 }).why, "halt");
 });
