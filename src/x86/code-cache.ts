@@ -47,8 +47,6 @@ export class CodeCache {
   private readonly byFrame = new Map<number, Page[]>();
   /** direct jumps within their page that the present run has */
   private readonly jumps: { readonly rec: number; readonly target: number }[] = [];
-  /** the instruction that a record is being made of */
-  private readonly decoded = blank();
   counters = { records: 0, pages: 0, invalidations: 0, flushes: 0 };
 
   constructor(v: Views, base: number, hooks: CodeHooks) { this.v = v; this.base = base; this.hooks = hooks; this.next = base + RECS_AT; this.clearIndex(); }
@@ -139,7 +137,7 @@ export class CodeCache {
     for (let n = 0, returnsHere = false; ; n++) {
       if (returnsHere && p.at.has(off)) { this.publish(p, machine, off, p.at.get(off)!); return first; }
       if (off >= 4096 || n === MAX_RUN || p.at.has(off)) { this.write(p, jump(off, off, long), off); return first; }
-      const i = decodeOrTrap(m, machine + off, machine + 4096, mode, this.decoded);
+      const i = decodeOrTrap(m, machine + off, machine + 4096, mode);
       if (i === null) { if (n === 0) return 0; this.write(p, jump(off, off, long), off); return first; }
       p.at.set(off, this.next);
       if (returnsHere) this.publish(p, machine, off, this.next);
@@ -242,8 +240,8 @@ export function markPieces(p: Page, from: number, to: number): void {
   for (let b = from >> 6; b <= to >> 6 && b < 64; b++) if (b < 32) p.piecesLo |= 1 << b; else p.piecesHi |= 1 << (b & 31);
 }
 /** The instruction at m[at..end), or the one that raises what its bytes deserve; null when there are too few of them. */
-function decodeOrTrap(m: Uint8Array, at: number, end: number, mode: number, into: Insn | null = null): Insn | null {
-  try { return decode(m, at, end, mode, into); } catch (e) {
+function decodeOrTrap(m: Uint8Array, at: number, end: number, mode: number): Insn | null {
+  try { return decode(m, at, end, mode); } catch (e) {
     if (!(e instanceof Undecodable)) throw e;
     return e.why === "short" ? null : trapInsn(e.why === "ud" ? TRAP_ROWS.ud : TRAP_ROWS.gp, (mode & MODE.sizeMask) === MODE.code64);
   }

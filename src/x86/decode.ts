@@ -57,18 +57,11 @@ let bytes = new Uint8Array(0), at = 0, stop = 0, isLongest = false;
 const next = (): number => { if (at >= stop) throw isLongest ? TOO_LONG : TOO_SHORT; return bytes[at++]!; };
 const i8 = (): number => next() << 24 >> 24, i16 = (): number => { const x = next(); return (x | next() << 8) << 16 >> 16; }, i32 = (): number => { const x = next(), y = next(), z = next(); return x | y << 8 | z << 16 | next() << 24; };
 
-/** Make a `blank` of it. */
-function clear(i: Insn): Insn {
-  i.len = i.imm = i.imm2 = i.dn = i.sn = i.scale = i.disp = 0; i.dk = i.sk = KIND.none; i.addr = ADDR.none; i.base = i.index = -1;
-  i.bigImm = i.bigDisp = i.facts = null; i.ripRel = false; i.seg = DS;
-  return i;
-}
 /**
  * Decode the instruction at m[start..end) in the given CPU.mode.
- * @param into what to fill, where the last one that it held is wanted no more
  * @throws Undecodable
  */
-export function decode(m: Uint8Array, start: number, end: number, mode: number, into: Insn | null = null): Insn {
+export function decode(m: Uint8Array, start: number, end: number, mode: number): Insn {
   const size = mode & MODE.sizeMask, long = size === MODE.code64;
   bytes = m as Uint8Array<ArrayBuffer>; at = start; stop = Math.min(end, start + 15); isLongest = stop === start + 15;
   let opsize = false, addrsize = false, rex = 0, rep = 0, lock = false, seg = -1, b: number;
@@ -98,7 +91,7 @@ export function decode(m: Uint8Array, start: number, end: number, mode: number, 
   if (row.size64 === "always" && !long && (op & 0x1fc) === 0x120) vw = 32;
   if (op === 0x90 && !(rex & 1)) { row = rep === 0xf3 ? pauseRow : nopRow; slots = []; }
   if (lock && row.name === "cmpxchg16b") row = lockedRow;
-  const i = into ? clear(into) : blank();
+  const i = blank();
   i.row = row; i.w = i.sw = vw; i.aw = aw; i.long = long; i.lock = lock;
   let rm = modrm & 7;
   const reg = ext | (rex & 4) << 1;
