@@ -9,7 +9,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "nod
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
-import { dom0Bind, dom0Grants } from "../src/drivers/dom0.ts";
+import { dom0Ends } from "../src/drivers/dom0.ts";
 import { BlockBack } from "../src/drivers/block/back.ts";
 import { XenbusBack } from "../src/drivers/xenbus.ts";
 import { nrGrantFrames } from "../src/hypervisor/grant_table.ts";
@@ -217,7 +217,7 @@ describe("a Debian guest's disks", { skip: imagesMissing(), timeout: 600_000 }, 
 
   test("another back end goes on where the last one left the ring, under load, and the guest does not notice", async () => {
     const { domid } = guest.domain, devid = vdevNumber("xvdg")!, disk = new Meddled(disks[4]!);
-    const begin = (): XenbusBack => new XenbusBack(machine.xs, domid, devid, new BlockBack({ name: "d xvdg", disk, grants: dom0Grants(machine.dom0, domid), bind: dom0Bind(machine.dom0, domid), log: machine.log }), machine.log);
+    const begin = (): XenbusBack => new XenbusBack(machine.xs, domid, devid, new BlockBack({ name: "d xvdg", disk, ...dom0Ends(machine.dom0, domid), log: machine.log }), machine.log);
     machine.xs.transaction((t) => t.writeAll(deviceEntries({ domid, kind: "vbd", devid }, { "virtual-device": devid, "device-type": "disk" }, { mode: "w" })));
     let back = begin();
     await guest.until("test -b /dev/xvdg");

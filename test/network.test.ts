@@ -9,7 +9,7 @@ import type { AddressInfo } from "node:net";
 import { networkInterfaces } from "node:os";
 import { after, before, describe, test } from "node:test";
 import { natUplinks } from "../src/bin/uplink.ts";
-import { dom0Bind, dom0Grants } from "../src/drivers/dom0.ts";
+import { dom0Ends } from "../src/drivers/dom0.ts";
 import { NetDriver } from "../src/drivers/net/driver.ts";
 import { XenbusBack } from "../src/drivers/xenbus.ts";
 import type { PortDescription } from "../src/network/bridge.ts";
@@ -183,7 +183,7 @@ describe("Debian guests' networks", { skip: imagesMissing(), timeout: 600_000 },
 
   test("another back end goes on where the last one left the rings, while the guest sends", async () => {
     const { domid } = a.domain, devid = 4, mac = macOf(1, devid), bridge = machine.networks.bridge("lan"), cable = bridge.attach({ name: "again", vlan: { access: 10 } });
-    const begin = (): XenbusBack => new XenbusBack(machine.xs, domid, devid, new NetDriver({ name: "again", domid, devid, mac, port: cable, grants: dom0Grants(machine.dom0, domid), bind: dom0Bind(machine.dom0, domid), log: machine.log }), machine.log);
+    const begin = (): XenbusBack => new XenbusBack(machine.xs, domid, devid, new NetDriver({ name: "again", domid, devid, mac, port: cable, ...dom0Ends(machine.dom0, domid), log: machine.log }), machine.log);
     machine.xs.transaction((t) => t.writeAll(deviceEntries({ domid, kind: "vif", devid }, { handle: devid, mac }, { handle: devid, mac })));
     let back = begin();
     await a.until("test -e /sys/class/net/eth3");

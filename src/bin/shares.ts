@@ -1,7 +1,7 @@
 /** The shared folders of a configuration, and of `--share`. */
 import { UserError } from "../base/errors.ts";
 import { nodeFolder } from "../drivers/9p/folder.node.ts";
-import type { CheckedConfig, ShareConfig } from "../toolstack/config.ts";
+import { type CheckedConfig, type ShareConfig, tagTwice } from "../toolstack/config.ts";
 import { faultAt } from "../toolstack/xlcfg.ts";
 import { type P9Spec, tagFault } from "../toolstack/xlp9.ts";
 import { pathOf } from "./paths.ts";
@@ -24,7 +24,7 @@ export function parseShare(text: string): ShareConfig {
 /** Give each of the domains those of the command line. @throws UserError where a tag is taken */
 export function withShares(configs: readonly CheckedConfig[], shares: readonly ShareConfig[]): readonly CheckedConfig[] {
   return configs.map((config) => {
-    const all = [...config.shares, ...shares], twice = all.find(({ tag }, i) => all.findIndex((s) => s.tag === tag) !== i);
+    const all = [...config.shares, ...shares], twice = tagTwice(all);
     if (twice) throw new UserError(`Option "--share": ${config.name} has a folder with the tag "${twice.tag}" already; write --share OTHER=${twice.source.path}`);
     return { ...config, shares: all };
   });

@@ -9,7 +9,7 @@ export type Doorbell = { /** ring at the guest's end */ notify(): void; /** does
 export type Bind = (port: number, rung: () => void) => Doorbell;
 
 /** The grants of a domain. */
-export function dom0Grants(dom0: Dom0, domid: number): GrantAccess {
+function dom0Grants(dom0: Dom0, domid: number): GrantAccess {
   const { i32, u8 } = dom0.hv.views;
   return {
     words: i32, bytes: u8,
@@ -21,7 +21,7 @@ export function dom0Grants(dom0: Dom0, domid: number): GrantAccess {
 }
 
 /** The event channels of a domain. */
-export const dom0Bind = (dom0: Dom0, domid: number): Bind => (port, rung) => {
+const dom0Bind = (dom0: Dom0, domid: number): Bind => (port, rung) => {
   let local: number;
   try { local = dom0.bind(domid, port); } catch (e) {
     if (e instanceof Dom0Refusal) throw new FrontRefusal(`its event channel ${port} cannot be bound (${e.code})`);
@@ -30,3 +30,5 @@ export const dom0Bind = (dom0: Dom0, domid: number): Bind => (port, rung) => {
   dom0.onEvent(local, rung);
   return { notify: () => dom0.notify(local), isHeld: () => dom0.isBound(local), close: () => dom0.closePort(local) };
 };
+/** What the back ends of a domain's devices stand on. */
+export const dom0Ends = (dom0: Dom0, domid: number): { readonly grants: GrantAccess; readonly bind: Bind } => ({ grants: dom0Grants(dom0, domid), bind: dom0Bind(dom0, domid) });

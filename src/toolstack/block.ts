@@ -1,7 +1,7 @@
 /** Giving a domain a block device: libxl's nodes for it (libxl_disk.c device_disk_add) and the back end behind them. */
 import { UserError } from "../base/errors.ts";
 import { BlockBack } from "../drivers/block/back.ts";
-import { dom0Bind, dom0Grants } from "../drivers/dom0.ts";
+import { dom0Ends } from "../drivers/dom0.ts";
 import type { Dom0 } from "../hypervisor/dom0.ts";
 import type { DiskConfig } from "./config.ts";
 import { type Devices, sparingly } from "./devices.ts";
@@ -13,7 +13,7 @@ export function attachDisk(devices: Devices, dom0: Dom0, domid: number, config: 
   if (devid === null) throw new UserError(`"${vdev}" is no name of a virtual disk; write one like "xvda"`);
   if (devices.list("vbd").some((d) => d.devid === devid)) throw new UserError(`Domain ${domid} has a disk ${vdev} already`);      // before the disk hears of a driver
   const driver = new BlockBack({
-    name: `d${domid} ${vdev}`, disk, grants: dom0Grants(dom0, domid), bind: dom0Bind(dom0, domid), isReadonly: (config.isReadonly ?? false) || (config.isCdrom ?? false), isCdrom: config.isCdrom ?? false,
+    name: `d${domid} ${vdev}`, disk, ...dom0Ends(dom0, domid), isReadonly: (config.isReadonly ?? false) || (config.isCdrom ?? false), isCdrom: config.isCdrom ?? false,
     ...(config.discards === undefined ? {} : { discards: config.discards }), ...(config.onFull === undefined ? {} : { onFull: config.onFull }), log: sparingly(log),
   });
   // Linux's front end leaves a "cdrom" of a guest that is not PV to an emulated drive, which PVH has not; that it is one stands in the back end's info.

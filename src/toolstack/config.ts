@@ -99,6 +99,8 @@ export type ShareConfig = {
   /** the guest may change nothing */
   readonly isReadonly?: boolean;
 };
+/** The first whose tag one before it has. */
+export const tagTwice = (shares: readonly ShareConfig[]): ShareConfig | undefined => shares.find(({ tag }, i) => shares.findIndex((s) => s.tag === tag) !== i);
 
 /** A configuration that passed `checkConfig`: every field filled in. */
 export type CheckedConfig = Required<Omit<DomainConfig, "ramdisk">> & { readonly ramdisk: Uint8Array | null };
@@ -161,7 +163,7 @@ export function checkConfig(config: DomainConfig, options: { /** it has its memo
   fail("cmdline", checkCmdline(cmdline));
   const uuid = (config.uuid ?? crypto.randomUUID()).toLowerCase();
   fail("uuid", checkUuid(uuid));
-  const shares = config.shares ?? [], taken = shares.find(({ tag }, i) => shares.findIndex((s) => s.tag === tag) !== i);
+  const shares = config.shares ?? [], taken = tagTwice(shares);
   for (const { tag } of shares) fail("shares", tagFault(tag));
   if (taken) throw new UserError(`shares: The tag "${taken.tag}" is given twice`);
   for (const field of ["onPoweroff", "onReboot", "onCrash"] as const) {

@@ -1,5 +1,5 @@
 /** Giving a domain a shared folder: libxl's nodes for it (libxl_9pfs.c) and the back end behind them. */
-import { dom0Bind, dom0Grants } from "../drivers/dom0.ts";
+import { dom0Ends } from "../drivers/dom0.ts";
 import { P9Back } from "../drivers/9p/back.ts";
 import type { Dom0 } from "../hypervisor/dom0.ts";
 import type { ShareConfig } from "./config.ts";
@@ -9,7 +9,7 @@ import { type Devices, sparingly } from "./devices.ts";
 export async function attachShare(devices: Devices, dom0: Dom0, domid: number, devid: number, { tag, source, isReadonly = false }: ShareConfig, log: (sentence: string) => void): Promise<void> {
   const folder = await source.open();
   try {
-    const driver = new P9Back({ name: `d${domid} share ${tag}`, folder, isReadonly, grants: dom0Grants(dom0, domid), bind: dom0Bind(dom0, domid), log: sparingly(log) });
+    const driver = new P9Back({ name: `d${domid} share ${tag}`, folder, isReadonly, ...dom0Ends(dom0, domid), log: sparingly(log) });
     devices.add(devid, {
       driver, release: () => folder.close(),
       // what a client holds of the folder is in this process alone; and Linux's 9pnet_xen does not connect anew when it comes to after a suspend

@@ -1,6 +1,6 @@
 /** Giving a domain a network interface: libxl's nodes for it (libxl_nic.c libxl__set_xenstore_nic), the back end behind them, a port on its bridge, host ports that lead to it. */
 import { UserError } from "../base/errors.ts";
-import { dom0Bind, dom0Grants } from "../drivers/dom0.ts";
+import { dom0Ends } from "../drivers/dom0.ts";
 import { NetDriver } from "../drivers/net/driver.ts";
 import type { Dom0 } from "../hypervisor/dom0.ts";
 import { hostClock } from "../network/clock.ts";
@@ -23,7 +23,7 @@ export async function attachVif(devices: Devices, networks: Networks, dom0: Dom0
       undo.push(await uplink.forward(spec, mac));
     }
     const driver = new NetDriver({
-      name, domid, devid, mac, port, grants: dom0Grants(dom0, domid), bind: dom0Bind(dom0, domid), rate: config.rate ? new TokenBucket(config.rate, hostClock) : null, log: sparingly(log),
+      name, domid, devid, mac, port, ...dom0Ends(dom0, domid), rate: config.rate ? new TokenBucket(config.rate, hostClock) : null, log: sparingly(log),
       ...(mtu === undefined ? {} : { mtu }),
     });
     devices.add(devid, { driver, release, announce: () => driver.announce() }, { handle: devid, mac, ...(mtu === undefined ? {} : { mtu }) }, {
