@@ -4,7 +4,7 @@ import { keysOf } from "../block/fixture.ts";
 import type { GuestPages } from "../fixture.ts";
 import { P9Back, type P9BackOptions } from "./back.ts";
 import type { Folder } from "./folder.ts";
-import { Fields, HEADER_BYTES, NOFID, NOTAG, Reply, RLERROR, S_IF, T, VERSION } from "./protocol.ts";
+import { Fields, HEADER_BYTES, NOFID, NOTAG, Reply, RLERROR, T, VERSION } from "./protocol.ts";
 import { Server, type ServerOptions } from "./server.ts";
 
 const PAGE_BYTES = 4096;
@@ -101,8 +101,6 @@ export class P9Client {
   async remove(fid: number): Promise<void> { await this.ask(T.remove, (w) => w.u32(fid)); }
   async fsync(fid: number, dataOnly = 0): Promise<void> { await this.ask(T.fsync, (w) => w.u32(fid).u32(dataOnly)); }
   async flush(tag: number): Promise<void> { await this.ask(T.flush, (w) => w.u16(tag)); }
-  /** Is it a folder by its mode? */
-  static isFolder(a: Attributes): boolean { return (a.mode & S_IF.MT) === S_IF.DIR; }
 }
 
 /** A client that a server hears without rings between. */

@@ -180,3 +180,12 @@ export class FakeOutside implements Outside {
     return this.resolverList;
   }
 }
+
+/** A peer that takes the connection. */
+export const accept = (s: FakeStream): void => s.events!.connected();
+/** And says again what it hears, to the end. */
+export function echo(s: FakeStream): void {
+  accept(s);
+  s.onData = (b) => s.say(b);
+  s.onEnd = () => s.finish();
+}

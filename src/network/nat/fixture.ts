@@ -10,6 +10,11 @@ import type { NatNetwork } from "./nat.ts";
 
 const FIN = 1, SYN = 2, RST = 4, ACK = 16;
 
+/** What a router still has of TCP connections, and its timers. */
+export function leftOf(nat: NatNetwork): number[] {
+  const { nrTcp, nrTcpConnecting, nrTcpTimeWaits, nrTcpWaiting, tcpGrantedBytes, nrTimers } = nat.stats.now;
+  return [nrTcp, nrTcpConnecting, nrTcpTimeWaits, nrTcpWaiting, tcpGrantedBytes, nrTimers];
+}
 /** What the cable does to frames, each a share of them. */
 export type Faults = { readonly loss?: number; readonly twice?: number; readonly late?: number; readonly broken?: number };
 /** How the guest and its cable are. */

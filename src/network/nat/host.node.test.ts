@@ -8,6 +8,7 @@ import test from "node:test";
 import { hostOutside } from "./host.node.ts";
 import type { OutsideStream, StreamEvents, StreamFault } from "./outside.ts";
 import { parseIpv4 } from "../address.ts";
+import type { Address } from "./address.ts";
 import { SimGuest } from "./fixture.ts";
 import { randomBytes, VirtualClock } from "./fixture-clock.ts";
 import type { SimTcp } from "./fixture-tcp.ts";
@@ -49,9 +50,10 @@ function recorder() {
   return { told, events };
 }
 
-test("a guest and an echo server on the host exchange 20 MB, both ways at once, whole", async () => {
-  const server = net.createServer({ allowHalfOpen: true }, (s) => s.pipe(s)), port = await listening(server), { nat, sim } = network();
-  const payload = randomBytes(5, 1 << 20), tcp = sim.connectTcp(nat.hostAddress, port), nrRounds = 20;
+/** 20 MB to an echo server on the host and back, both ways at once. */
+async function exchange(listenAddress: string, addressIn: (nat: NatNetwork) => Address): Promise<void> {
+  const server = net.createServer({ allowHalfOpen: true }, (s) => s.pipe(s)), port = await listening(server, listenAddress), { nat, sim } = network();
+  const payload = randomBytes(5, 1 << 20), tcp = sim.connectTcp(addressIn(nat), port), nrRounds = 20;
   let sent = 0;
   const sendMore = (): void => {
     if (sent < nrRounds && tcp.unsentBytes < 1 << 20) {
@@ -68,7 +70,8 @@ test("a guest and an echo server on the host exchange 20 MB, both ways at once, 
   assert.deepEqual(sim.broken, []);
   nat.close();
   server.close();
-});
+}
+test("a guest and an echo server on the host exchange 20 MB, both ways at once, whole", () => exchange("127.0.0.1", (nat) => nat.hostAddress));
 test("through a forward 20 MB come from the host and go back, and a refused guest's port resets the client", async () => {
   const { nat, sim } = network({ forwards: ["tcp:127.0.0.1:0-10.0.2.15:22", "tcp:127.0.0.1:0-10.0.2.15:23"] });
   await nat.start();
@@ -176,23 +179,7 @@ test("without hostAccess a guest does not reach the host's loopback", async () =
   server.close();
 });
 
-test("over IPv6 a guest and an echo server on the host's ::1 exchange 20 MB, both ways at once, whole", { skip: NO_IPV6 }, async () => {
-  const server = net.createServer({ allowHalfOpen: true }, (s) => s.pipe(s)), port = await listening(server, "::1"), { nat, sim } = network(), payload = randomBytes(5, 1 << 20), nrRounds = 20;
-  const tcp = sim.connectTcp(nat.v6!.host, port);
-  let sent = 0;
-  const sendMore = (): void => {
-    if (sent < nrRounds && tcp.unsentBytes < 1 << 20) {
-      tcp.write(payload.subarray(0, payload.length));
-      if (++sent === nrRounds) tcp.close();
-    }
-  };
-  sendMore();
-  tcp.onData = sendMore;
-  await until(() => tcp.end !== null);
-  assert.deepEqual([tcp.receivedBytes, sha(tcp.received), tcp.end, sim.broken], [nrRounds * payload.length, sha(Array.from({ length: nrRounds }, () => payload)), "closed", []]);
-  nat.close();
-  server.close();
-});
+test("over IPv6 a guest and an echo server on the host's ::1 exchange 20 MB, both ways at once, whole", { skip: NO_IPV6 }, () => exchange("::1", (nat) => nat.v6!.host));
 test("ports of ::1 and 127.0.0.1 lead to a guest's addresses of both families, TCP and UDP", { skip: NO_IPV6 }, async () => {
   const guest = "fd64:6f6d:7573:2:16:3eff:fe00:1", { nat, sim } = network({ forwards: [`tcp:[::1]:0-[${guest}]:22`, `tcp:0-[${guest}]:22`, "tcp:[::1]:0-10.0.2.15:22", `udp:[::1]:0-[${guest}]:9`, "udp:[::1]:0-10.0.2.15:9"] });
   await nat.start();

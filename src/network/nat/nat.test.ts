@@ -11,7 +11,7 @@ import { parseIpv4 } from "../address.ts";
 import { BROADCAST_MAC, formatAddress, formatIpv4 } from "./address.ts";
 import { type GuestOptions, SimGuest } from "./fixture.ts";
 import { randomBytes, seeded, VirtualClock } from "./fixture-clock.ts";
-import { FakeOutside, type FakeStream } from "./fixture-outside.ts";
+import { echo, FakeOutside, type FakeStream } from "./fixture-outside.ts";
 import { NatNetwork, type NatOptions } from "./nat.ts";
 
 const ip = (text: string): number => parseIpv4(text)!, SERVER = ip("198.51.100.7"), hex = (b: Uint8Array): string => Buffer.from(b).toString("hex"), text = (s: string) => new TextEncoder().encode(s);
@@ -335,11 +335,7 @@ function pcap(frames: readonly Frame[]): Uint8Array {
 async function life(guest: GuestOptions = {}): Promise<Frame[]> {
   const { clock, outside, nat, sim } = network(guest, { mtu: 1500 });
   sim.capture = [];
-  outside.onConnect = (s) => {
-    s.events!.connected();
-    s.onData = (b) => s.say(b);
-    s.onEnd = () => s.finish();
-  };
+  outside.onConnect = echo;
   outside.onDatagram = (bytes, _, __, back) => back(bytes);
   dhcp(sim, 1);
   dhcp(sim, 3, [50, 4, 10, 0, 2, 15, 54, 4, 10, 0, 2, 1, 12, 3, 0x77, 0x65, 0x62]);

@@ -13,9 +13,9 @@ import { interfaceBlock, packetBlock, sectionBlock } from "../pcapng.ts";
 import { connect, disconnect, type Frame } from "../port.ts";
 import { type Address, ALL_NODES, formatAddress, formatIpv6, ipv6At, madeFrom, parseAddress, putMac, solicitedNode } from "./address.ts";
 import { ALL_DHCP } from "./dhcpv6.ts";
-import { type GuestOptions, SimGuest } from "./fixture.ts";
+import { type GuestOptions, leftOf, SimGuest } from "./fixture.ts";
 import { randomBytes, seeded, VirtualClock } from "./fixture-clock.ts";
-import { FakeOutside, type FakeStream } from "./fixture-outside.ts";
+import { echo, FakeOutside, type FakeStream } from "./fixture-outside.ts";
 import type { SimTcp } from "./fixture-tcp.ts";
 import { NatNetwork, type NatOptions } from "./nat.ts";
 
@@ -37,15 +37,7 @@ function advertisements(sim: SimGuest) {
     return { station: hex(b.subarray(0, 6)), from: formatIpv6(ipv6At(view(b), 22)), to: formatIpv6(ipv6At(view(b), 38)), hopLimit: b[21], flags: b[59], routerSeconds: view(b).getUint16(60), options };
   });
 }
-const echo = (s: FakeStream): void => {
-  s.events!.connected();
-  s.onData = (b) => s.say(b);
-  s.onEnd = () => s.finish();
-};
-function assertEmpty(nat: NatNetwork): void {
-  const { nrTcp, nrTcpConnecting, nrTcpTimeWaits, nrTcpWaiting, tcpGrantedBytes, nrTimers } = nat.stats.now;
-  assert.deepEqual([nrTcp, nrTcpConnecting, nrTcpTimeWaits, nrTcpWaiting, tcpGrantedBytes, nrTimers], [0, 0, 0, 0, 0, 0]);
-}
+const assertEmpty = (nat: NatNetwork): void => assert.deepEqual(leftOf(nat), [0, 0, 0, 0, 0, 0]);
 
 // ---- routers and neighbours
 

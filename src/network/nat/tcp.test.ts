@@ -2,9 +2,9 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import { concat } from "../../base/bytes.ts";
 import { parseIpv4 } from "../address.ts";
-import { type GuestOptions, SimGuest } from "./fixture.ts";
+import { type GuestOptions, leftOf, SimGuest } from "./fixture.ts";
 import { randomBytes, seeded, VirtualClock } from "./fixture-clock.ts";
-import { FakeOutside, type FakeStream } from "./fixture-outside.ts";
+import { accept, echo, FakeOutside, type FakeStream } from "./fixture-outside.ts";
 import type { SimTcp } from "./fixture-tcp.ts";
 import { NatNetwork, type NatOptions } from "./nat.ts";
 
@@ -14,17 +14,8 @@ function network(guest: GuestOptions = {}, options: Partial<NatOptions> = {}) {
   const nat = new NatNetwork({ outside, clock, random: () => Math.floor(next() * 2 ** 32), ...options }), sim = new SimGuest(nat, clock, guest);
   return { clock, outside, nat, sim };
 }
-const accept = (s: FakeStream): void => s.events!.connected();
-const echo = (s: FakeStream): void => {
-  accept(s);
-  s.onData = (b) => s.say(b);
-  s.onEnd = () => s.finish();
-};
 /** Nothing is left of any connection. */
-function assertEmpty(nat: NatNetwork): void {
-  const { nrTcp, nrTcpConnecting, nrTcpTimeWaits, nrTcpWaiting, tcpGrantedBytes, nrTimers } = nat.stats.now;
-  assert.deepEqual([nrTcp, nrTcpConnecting, nrTcpTimeWaits, nrTcpWaiting, tcpGrantedBytes, nrTimers], [0, 0, 0, 0, 0, 0]);
-}
+const assertEmpty = (nat: NatNetwork): void => assert.deepEqual(leftOf(nat), [0, 0, 0, 0, 0, 0]);
 
 test("bytes go both ways, each side ends on its own, and nothing is left", async () => {
   const { clock, outside, nat, sim } = network();
