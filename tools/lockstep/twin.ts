@@ -39,7 +39,7 @@ export type TwinCounts = { stretches: number; instructions: number; pages: numbe
  */
 class Gate {
   #isOpen = true;
-  isRunning = false;
+  #isRunning = false;
   /** called before each instruction that is stepped, and before its code is fetched, which may fault */
   look: (() => void) | null = null;
   /** @param ends whether the stretch ends where one is held back */
@@ -48,18 +48,21 @@ class Gate {
     platform.pendingVector = () => {
       this.look?.();
       const vector = pending(), isTaken = vector >= 0 && cpu.get(CPU.shadow) === 0 && (v.i32[(cpuAt + CPU.eflags.at) >>> 2]! & EFLAGS.IF) !== 0 && cpu.get(CPU.stiRip) !== cpu.rip;
-      if (!this.isRunning || !isTaken || this.#isOpen) { this.#isOpen = isTaken && this.#isOpen; return vector; }
+      if (!this.#isRunning || !isTaken || this.#isOpen) { this.#isOpen = isTaken && this.#isOpen; return vector; }
       holdBack();
       return -1;
     };
     platform.takeNmi = () => {
-      if (!this.isRunning || this.#isOpen) return nmi();
+      if (!this.#isRunning || this.#isOpen) return nmi();
       if (hv.load(VCPU.nmiPending, platform.v.at) !== 0) holdBack();
       return false;
     };
   }
-  /** A stretch begins. */
-  open(): void { this.#isOpen = true; }
+  /** From the beginning of a stretch. */
+  during<T>(run: () => T): T {
+    this.#isOpen = this.#isRunning = true;
+    try { return run(); } finally { this.#isRunning = false; }
+  }
 }
 
 /** Bytes of a machine's memory, as they were. */
@@ -134,7 +137,7 @@ export class LockstepEngine implements Engine {
   writeLinear(linear: bigint, bytes: Uint8Array, isHint?: boolean): boolean { return this.tester.writeLinear(linear, bytes, isHint); }
 
   run(budgetJumps: number): number {
-    const { a, b, random, counts, delivered } = this, { v } = this.realPlatform, d = v.domain;
+    const { a, b, random, counts, delivered, gates } = this, { v } = this.realPlatform, d = v.domain;
     if (d.hv.load(DOMAIN.logDirty, d.at) === 0) {
       d.hv.store(DOMAIN.logDirty, d.at, 1);
       this.tester.flushTlb();
@@ -146,21 +149,18 @@ export class LockstepEngine implements Engine {
     this.twin.contextChanged();
     delivered.tester.length = delivered.twin.length = this.trail.length = 0;
 
-    const budget = this.isNarrowing ? 0 : Math.min(budgetJumps, random.one(4) ? random.below(60) : random.below(random.one(3) ? 20000 : 4000)), before = a.cpu.get(CPU.retired), began = snapshot(a);
-    this.gates.tester.open();
-    const exit = this.during(this.gates.tester, () => this.tester.run(budget)), nr = Number(a.cpu.get(CPU.retired) - before), keep = this.keep(pinned);
-    this.gates.twin.open();
-    let flaw = this.during(this.gates.twin, () => this.follow(exit, nr, nr * WINDOW.behind - WINDOW.least, pinned));
+    const budget = this.isNarrowing ? 0 : Math.min(budgetJumps, random.one(4) ? random.below(60) : random.below(random.one(3) ? 20000 : 4000)), before = a.cpu.get(CPU.retired), { rip } = a.cpu;
+    const exit = gates.tester.during(() => this.tester.run(budget)), nr = Number(a.cpu.get(CPU.retired) - before), keep = this.keep(pinned);
+    let flaw = gates.twin.during(() => this.follow(exit, nr, nr * WINDOW.behind - WINDOW.least, pinned));
     if (flaw !== null) {
       // a long stretch without jumps may have led it past: once more, an instruction at a time
       keep(this.shadow, this.twin);
       delivered.twin.length = this.trail.length = 0;
-      this.gates.twin.open();
-      flaw = this.during(this.gates.twin, () => this.follow(exit, nr, 0, pinned));
+      flaw = gates.twin.during(() => this.follow(exit, nr, 0, pinned));
     }
     if (flaw === null && delivered.tester.join() !== delivered.twin.join()) flaw = `exceptions or interrupts (vector/error code) differ: interpreter ${delivered.twin.join(" ") || "none"}; translator ${delivered.tester.join(" ") || "none"}`;
     if (flaw !== null) {
-      const found = new Divergence(`${flaw}, after ${counts.instructions} instructions, ${counts.stretches} stretches; the last of ${nr} instructions from rip ${registersOf(began).get("rip")} (${budget} jumps), left with ${nameOf(exit)}\n${this.showRegisters()}\n${this.showTrail()}`);
+      const found = new Divergence(`${flaw}, after ${counts.instructions} instructions, ${counts.stretches} stretches; the last of ${nr} instructions from rip ${BigInt.asUintN(64, rip).toString(16)} (${budget} jumps), left with ${nameOf(exit)}\n${this.showRegisters()}\n${this.showTrail()}`);
       if (this.isNarrowing) throw found;
       keep(this.real, this.tester); keep(this.shadow, this.twin);
       const narrowed = this.narrow(nr);
@@ -181,10 +181,6 @@ export class LockstepEngine implements Engine {
       done += Math.max(1, this.counts.instructions - before);
     }
     return null;
-  }
-  private during<T>(gate: Gate, run: () => T): T {
-    gate.isRunning = true;
-    try { return run(); } finally { gate.isRunning = false; }
   }
   /** The interpreter's side as it is before it runs. @returns puts one of both sides there */
   private keep(pinned: ReadonlySet<number>): (mm: MachineMemory, engine: Engine) => void {
