@@ -4,13 +4,14 @@
  * @see public/hvm/save.h, public/arch-x86/hvm/save.h; xen/arch/x86/hvm/hvm.c hvm_load_cpu_ctxt
  */
 import {
-  HVM_FILE_MAGIC, HVM_FILE_VERSION, HVM_SAVE_CODE as CODE, HvmHwCpu as HW, HvmHwCpuXsave, HvmHwLapic, HvmHwLapicRegs, HvmHwMtrr, HvmSaveDescriptor, HvmSaveHeader, HvmTscAdjust,
+  HVM_FILE_MAGIC, HVM_FILE_VERSION, HVM_SAVE_CODE as CODE, HvmHwCpu as HW, HvmHwCpuXsave, HvmHwLapic, HvmHwLapicRegs, HvmHwMtrr, HvmMsr, HvmOneMsr, HvmSaveDescriptor, HvmSaveHeader, HvmTscAdjust,
   XEN_X86_FPU_INITIALISED,
 } from "../abi/hvm/save.ts";
 import { concat } from "../base/bytes.ts";
 import { UserError } from "../base/errors.ts";
 import type { Cpu } from "../x86/cpu.ts";
 import { getFlags, setFlags } from "../x86/flags.ts";
+import { MSR, SPEC_CTRL_BITS } from "../x86/msr.ts";
 import { ATTR, CPU, CR0, CR4, CS, DS, EFER, EFLAGS, ES, FS, GS, LDTR, SEG, SS, TR, gprAt, segAt, xmmAt } from "../x86/state.ts";
 import { TSC_KHZ } from "./clock.ts";
 import { resetContext } from "./context.ts";
@@ -125,8 +126,21 @@ export function getHvmContext(d: Domain): Uint8Array<ArrayBuffer> {
     HvmTscAdjust.tsc_adjust.set(body, 0, unsigned(CPU.tscAdjust.get(dv, v.context) - CPU.tscHidden.get(dv, v.context)));
     add(CODE.TSC_ADJUST, v.id, new Uint8Array(body.buffer));
   }
+  for (const v of up) {
+    const specCtrl = CPU.specCtrl.get(d.hv.views.dv, v.context);
+    if (specCtrl !== 0n) add(CODE.CPU_MSR, v.id, msrRecord(MSR.SPEC_CTRL, specCtrl));
+  }
   add(CODE.END, 0, new Uint8Array(0));
   return concat(parts);
+}
+
+/** Of one register. */
+function msrRecord(index: number, value: bigint): Uint8Array {
+  const body = new DataView(new ArrayBuffer(HvmMsr.sizeof + HvmOneMsr.sizeof));
+  HvmMsr.count.set(body, 0, 1);
+  HvmOneMsr.index.set(body, HvmMsr.sizeof, index);
+  HvmOneMsr.val.set(body, HvmMsr.sizeof, value);
+  return new Uint8Array(body.buffer);
 }
 
 // Taking -----------------------------------------------------------------------
@@ -209,6 +223,15 @@ function split(bytes: Uint8Array, nrVcpus: number): Records {
     at += length;
   }
 }
+/** The value of a register in a CPU_MSR record, 0 where it is not there; those that Domus has not are passed over. */
+function msrOf(record: DataView | undefined, index: number, v: Vcpu): bigint {
+  if (!record) return 0n;
+  if (record.byteLength < HvmMsr.sizeof || record.byteLength !== HvmMsr.sizeof + HvmMsr.count.get(record, 0) * HvmOneMsr.sizeof) {
+    throw new UserError(`HVM context: the CPU_MSR record of vCPU ${v.id} has ${record.byteLength} bytes, which do not fit its count; the stream is damaged`);
+  }
+  for (let at = HvmMsr.sizeof; at < record.byteLength; at += HvmOneMsr.sizeof) if (HvmOneMsr.index.get(record, at) === index) return HvmOneMsr.val.get(record, at);
+  return 0n;
+}
 /**
  * Give a domain that has not run the registers of `bytes`; vCPUs that have some come up. Xen's records about chips a PVH guest lacks are passed over.
  * @param elapsedNs how long their time-stamp counters have run on since the context was made
@@ -244,6 +267,9 @@ export function setHvmContext(d: Domain, bytes: Uint8Array, elapsedNs = 0): void
       CPU.xcr0.set(dv, at, xcr0);
     }
     if (adjust && cpu) CPU.tscHidden.set(dv, at, unsigned(CPU.tscAdjust.get(dv, at) - HvmTscAdjust.tsc_adjust.get(adjust, 0)));
+    const specCtrl = msrOf(get(CODE.CPU_MSR), MSR.SPEC_CTRL, v);
+    if (specCtrl & ~SPEC_CTRL_BITS) throw new UserError(`HVM context: IA32_SPEC_CTRL of vCPU ${v.id} is 0x${specCtrl.toString(16)}, of a processor that Domus has not`);
+    CPU.specCtrl.set(dv, at, specCtrl);
     const lapic = get(CODE.LAPIC), regs = get(CODE.LAPIC_REGS);
     if (lapic && regs) {
       const base = lapicRestore(v, lapic, regs);

@@ -10,7 +10,7 @@ import { P2M_AWAITED, P2M_CLEAN, P2M_CODE, type Platform } from "../x86/platform
 import { CPU, EFLAGS, EXIT, MODE } from "../x86/state.ts";
 import type { Args, Call } from "./call.ts";
 import { writeConring } from "./conring.ts";
-import { cpuid } from "./cpuid.ts";
+import { ARCH_CAPABILITIES, cpuid } from "./cpuid.ts";
 import type { Domain } from "./domain.ts";
 import { hypercall } from "./hypercalls.ts";
 import type { Hypervisor } from "./hypervisor.ts";
@@ -26,10 +26,11 @@ import type { Vcpu } from "./vcpu.ts";
 const REGS_64 = [7, 6, 2, 10, 8, 9], REGS_32 = [3, 1, 2, 6, 7, 5];
 const RAX = 0;
 /**
- * MSRs of an AMD processor that kernels read without asking, and what a guest of Xen finds there: microcode level, SYSCFG, IORR and TOP_MEM, HWCR,
+ * MSRs that kernels read without asking, and what a guest of Xen finds there: microcode level, IA32_ARCH_CAPABILITIES, and those of an AMD processor,
+ * which is what guests were told of by older versions: SYSCFG, IORR and TOP_MEM, HWCR,
  * NB_CFG, VM_CR, DE_CFG (bit 1: LFENCE serialises), MMIO configuration, SMM base. Writes of the same value, and to those in the second set, are dropped.
  */
-const FIXED_MSRS = new Map<number, bigint>([[0x8b, 0n], [0xc0010010, 0n], [0xc0010015, 1n << 24n], [0xc001001a, 0n], [0xc001001d, 0n], [0xc001001f, 0n], [0xc0010058, 0n],
+const FIXED_MSRS = new Map<number, bigint>([[0x8b, 0n], [0x10a, ARCH_CAPABILITIES], [0xc0010010, 0n], [0xc0010015, 1n << 24n], [0xc001001a, 0n], [0xc001001d, 0n], [0xc001001f, 0n], [0xc0010058, 0n],
   [0xc0010064, 0n], [0xc0010114, 0n], [0xc0011029, 2n], [0xc0011022, 0n], [0xc001102a, 0n], [0xc0010055, 0n], [0x1d9, 0n], [0x1db, 0n], [0x1dc, 0n]]);
 const WRITES_DROPPED = new Set<number>([0x1b, 0x1d9, 0xc0010015, 0xc001001f, 0xc0011022, 0xc0011029, 0xc001102a]);
 const HYPERVISOR_IRET = 23;

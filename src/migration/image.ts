@@ -24,10 +24,10 @@ const SAVED_PARAMS = ["STORE_PFN", "IOREQ_PFN", "BUFIOREQ_PFN", "PAGING_RING_PFN
 const TAKEN_PARAMS = new Set<number>([HVM_PARAM.VM_GENERATION_ID_ADDR, HVM_PARAM.X87_FIP_WIDTH]);
 /** Leaves that decide what a kernel and its programs do, and those whose subleaves are asked for one by one. */
 const POLICY_LEAVES = [0, 1, 6, 7, 0xb, 0xd, 0x80000000, 0x80000001, 0x80000007, 0x80000008, 0x80000021, XEN_CPUID_FIRST_LEAF, XEN_CPUID_FIRST_LEAF + XEN_CPUID_LEAF.version, XEN_CPUID_FIRST_LEAF + XEN_CPUID_LEAF.hypercall];
-const BY_SUBLEAF: Readonly<Record<number, readonly number[]>> = { 7: [0], 0xb: [0, 1], 0xd: [0, 1] };
+const BY_SUBLEAF: Readonly<Record<number, readonly number[]>> = { 7: [0, 2], 0xb: [0, 1], 0xd: [0, 1] };
 /** Feature words: what the stream's processor has must be here, too. */
 const FEATURES: readonly (readonly [leaf: number, subleaf: number, register: "a" | "b" | "c" | "d", mask: number])[] = [
-  [1, XEN_CPUID_NO_SUBLEAF, "c", ~(1 << 27)], [1, XEN_CPUID_NO_SUBLEAF, "d", ~0], [7, 0, "b", ~0], [7, 0, "c", ~(1 << 4)], [7, 0, "d", ~0], [0xd, 0, "a", ~0],
+  [1, XEN_CPUID_NO_SUBLEAF, "c", ~(1 << 27)], [1, XEN_CPUID_NO_SUBLEAF, "d", ~0], [7, 0, "b", ~0], [7, 0, "c", ~(1 << 4)], [7, 0, "d", ~0], [7, 2, "d", ~0], [0xd, 0, "a", ~0],
   [0x80000001, XEN_CPUID_NO_SUBLEAF, "c", ~0], [0x80000001, XEN_CPUID_NO_SUBLEAF, "d", ~0], [0x80000021, XEN_CPUID_NO_SUBLEAF, "a", ~0],
 ];
 const MSR_PLATFORM_INFO = 0xce;

@@ -194,6 +194,22 @@ test("a context that no guest could reach is refused", async () => {
   f.done();
 });
 
+test("IA32_SPEC_CTRL is in the context where a guest has set it, and only as a guest can", async () => {
+  const { f } = await saved(), { views } = f.hv, without = getHvmContext(f.d), d = Domain.create(f.hv, { maxVcpus: 2, maxPages: 1 });
+  CPU.specCtrl.set(views.dv, f.d.vcpu(0)!.context, 0x400n);
+  const context = getHvmContext(f.d), count = without.length - 8 + 8, value = count + 8 + 8;      // before END, behind a descriptor
+  assert.equal(context.length, without.length + 8 + 24);
+  setHvmContext(d, context);
+  assert.equal(CPU.specCtrl.get(views.dv, d.vcpu(0)!.context), 0x400n);
+  const changed = (at: number, byte: number): Uint8Array => { const c = context.slice(); c[at] = byte; return c; };
+  assert.throws(() => setHvmContext(d, changed(value, 1)), /IA32_SPEC_CTRL of vCPU 0 is 0x401/);
+  assert.throws(() => setHvmContext(d, changed(count, 2)), /CPU_MSR record of vCPU 0 has 24 bytes/);
+  setHvmContext(d, changed(count + 8, 0x49));
+  assert.equal(CPU.specCtrl.get(views.dv, d.vcpu(0)!.context), 0n);
+  await d.destroy();
+  f.done();
+});
+
 test("pages that a running domain changed go again, zeros as bytes where there were others, and pages that are gone are taken away", async () => {
   const f = new Fixture({ nrPages: 8, maxPages: 16 }), { d } = f, out = collector(), sink = new Sink(out.stream), writer = new PageWriter(d, sink, 4);
   d.memory.write(0, new Uint8Array(4096).fill(1));

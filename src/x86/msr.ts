@@ -5,7 +5,7 @@ import { GuestFault } from "./fault.ts";
 import { CPU, CR0, EFER, FS, GS, VECTOR } from "./state.ts";
 
 export const MSR = {
-  TSC: 0x10, APIC_BASE: 0x1b, TSC_ADJUST: 0x3b, MTRRCAP: 0xfe, SYSENTER_CS: 0x174, SYSENTER_ESP: 0x175, SYSENTER_EIP: 0x176, MCG_CAP: 0x179, MCG_STATUS: 0x17a,
+  TSC: 0x10, APIC_BASE: 0x1b, TSC_ADJUST: 0x3b, SPEC_CTRL: 0x48, MTRRCAP: 0xfe, SYSENTER_CS: 0x174, SYSENTER_ESP: 0x175, SYSENTER_EIP: 0x176, MCG_CAP: 0x179, MCG_STATUS: 0x17a,
   MISC_ENABLE: 0x1a0, DEBUGCTL: 0x1d9, MTRR_PHYSBASE0: 0x200, MTRR_PHYSMASK7: 0x20f, PAT: 0x277, MTRR_DEF_TYPE: 0x2ff,
   EFER: 0xc0000080, STAR: 0xc0000081, LSTAR: 0xc0000082, CSTAR: 0xc0000083, SFMASK: 0xc0000084, FS_BASE: 0xc0000100, GS_BASE: 0xc0000101, KERNEL_GS_BASE: 0xc0000102, TSC_AUX: 0xc0000103,
 } as const;
@@ -15,6 +15,9 @@ const APIC_BASE = { BSP: 0x100n, EXTD: 0x400n, EN: 0x800n } as const;
 const MTRRCAP = 0x508n;
 const FIXED_MTRRS: readonly number[] = [0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f];
 const EFER_BITS = BigInt(EFER.SCE | EFER.LME | EFER.NXE | EFER.LMA | EFER.AIBRSE);
+
+/** IA32_SPEC_CTRL: BHI_DIS_S, the only one that CPUID offers. */
+export const SPEC_CTRL_BITS = 1n << 10n;
 
 const refuse = (): never => { throw new GuestFault(VECTOR.GP, 0); };
 const isCanonical = (x: bigint): boolean => canonical(x) !== null;
@@ -45,6 +48,7 @@ const ROWS = new Map<number, Row>([
   [MSR.TSC, { read: (cpu) => tsc(cpu), write: (cpu, value) => cpu.set(CPU.tscAdjust, value - cpu.platform.tsc()) }],
   [MSR.TSC_ADJUST, { read: (cpu) => cpu.get(CPU.tscAdjust) - cpu.get(CPU.tscHidden), write: (cpu, value) => cpu.set(CPU.tscAdjust, value + cpu.get(CPU.tscHidden)) }],
   [MSR.APIC_BASE, { read: (cpu) => cpu.get(CPU.apicBase), write: writeApicBase }],
+  [MSR.SPEC_CTRL, held(CPU.specCtrl, (x) => (x & ~SPEC_CTRL_BITS) === 0n)],
   [MSR.MTRRCAP, { read: () => MTRRCAP }],
   [MSR.SYSENTER_CS, held(CPU.sysenterCs)],
   [MSR.SYSENTER_ESP, held(CPU.sysenterEsp, isCanonical)],

@@ -94,6 +94,8 @@ export const CPU = struct(0x600, {
   nmiMasked: u32(0x540),
   /** machine address of the TLBs of the vCPU whose registers these are (layout.ts); the pCPU's own, wherever they come from */
   bank: i32(0x544),
+  /** IA32_SPEC_CTRL: kept, and without effect */
+  specCtrl: u64(0x548),
   spare: bytes(0x550, 0xb0),
 });
 
