@@ -5,7 +5,7 @@ import { CodeStore } from "./code-store.ts";
 import { MODE } from "./state.ts";
 import { encodeImage, fittingImage, type Image, imageKey } from "./image.ts";
 
-const SIZE = 1 << 20, AT = 65536, views = (): Views => new Views(new SharedArrayBuffer(AT + SIZE + 65536));
+const SIZE = 0x130000, AT = 65536, views = (): Views => new Views(new SharedArrayBuffer(AT + SIZE + 65536));
 const member = (key: number, ...bytes: number[]) => ({ keys: [key], bytes: Uint8Array.from(bytes) });
 const bytesOf = (store: CodeStore, key: number): number[][] => store.find(key).map((m) => [...m.bytes]);
 
@@ -78,6 +78,14 @@ test("an image fits where all code is that it was made from", () => {
   for (let n = 0; n < bytes.length; n++) assert.throws(() => fittingImage(bytes.subarray(0, n), () => true), RangeError);
 });
 test("user code is found as its kernel's, at its place in the page", () => {
-  assert.equal(imageKey(2, 16), imageKey(2 | MODE.user, 16));
-  assert.equal(new Set([imageKey(2, 16), imageKey(2, 17), imageKey(1, 16), imageKey(0, 0)]).size, 4);
+  const m = new Uint8Array(2 * 4096), key = (mode: number, entry: number): number => imageKey(mode, entry, m, 4096);
+  assert.equal(key(2, 16), key(2 | MODE.user, 16));
+  assert.equal(new Set([key(2, 16), key(2, 17), key(1, 16), key(0, 0)]).size, 4);
+});
+test("and by its first bytes, within its page", () => {
+  const m = new Uint8Array(3 * 4096), key = (entry: number): number => imageKey(2, entry, m, 4096), were = [key(16), key(4095)];
+  m[4096 + 20] = m[2 * 4096] = m[0] = 1;
+  assert.deepEqual([key(16), key(4095)], were);
+  m[4096 + 19] = m[4096 + 4095] = 1;
+  assert.ok(key(16) !== were[0] && key(4095) !== were[1]);
 });

@@ -20,7 +20,7 @@ export const CODE_STORE_BYTES = 64 << 20;
 
 const HALF = struct(16, { /** how often it was emptied */ epoch: i32(0), /** bytes taken */ used: u32(4), nrModules: u32(8), nrMembers: u32(12) });
 const STORE = struct(4096, { lock: i32(0), /** the half that is added to */ current: i32(4), /** modules added since the store was made or read */ added: u32(8), halves: bytes(16, 2 * HALF.sizeof) });
-const HEAD_BITS = 13, NR_HEADS = 1 << HEAD_BITS, HEADS_AT = STORE.sizeof, HALVES_AT = HEADS_AT + 2 * NR_HEADS * 4;
+const HEAD_BITS = 15, NR_HEADS = 1 << HEAD_BITS, HEADS_AT = STORE.sizeof, HALVES_AT = HEADS_AT + 2 * NR_HEADS * 4;
 /** A module: its members follow, each with its bytes behind it, then the other keys of each, then the module's own bytes; all of them begin at multiples of ALIGN. */
 const MODULE = struct(16, { size: u32(0), nrMembers: u32(4), wasmBytes: u32(8), nrOthers: u32(12) });
 /** A key of a member. next: of its chain, an address or 0; at, size: the member's bytes, from the module's begin */
@@ -29,7 +29,7 @@ const ALIGN = 8, up = (n: number): number => Math.ceil(n / ALIGN) * ALIGN;
 /** A chain that is longer is none: the half was emptied meanwhile. */
 const CHAIN_MAX = 4096;
 
-const MAGIC = 0x636d4944, VERSION = 4, FILE = struct(24, { magic: u32(0), version: u32(4), sum: u32(8), nrModules: u32(12), engineBytes: u32(16) });
+const MAGIC = 0x636d4944, VERSION = 5, FILE = struct(24, { magic: u32(0), version: u32(4), sum: u32(8), nrModules: u32(12), engineBytes: u32(16) });
 
 /** module: the number of the module, which no other one will ever have; index: which of its functions. */
 export type Member = { readonly module: number; readonly index: number; /** in machine memory */ readonly bytes: Uint8Array };

@@ -27,8 +27,15 @@ export type Image = {
 /** Code that an image was made from: a piece of a page, by position. */
 export type Piece = { readonly pos: number; readonly bytes: Uint8Array };
 
-/** Under which images are found: the mode (that of user code is its kernel's), and the offset in its page of what is to be entered. Negative: other keys of the store are not. */
-export const imageKey = (mode: number, entry: number): number => -1 - ((mode & ~MODE.user) * 4096 + entry);
+/**
+ * Under which images are found: the mode (that of user code is its kernel's), the offset in its page of what is to be entered, and the first bytes there, so that
+ * what is found almost always fits. Negative: other keys of the store are not. @param at where the page is in `bytes`
+ */
+export function imageKey(mode: number, entry: number, bytes: Uint8Array, at: number): number {
+  let first = 0;
+  for (let i = entry; i < entry + 4 && i < 4096; i++) first = first << 8 | bytes[at + i]!;
+  return -1 - (((mode & ~MODE.user) * 4096 + entry) * 2 ** 24 + (Math.imul(first, 0x9e3779b1) >>> 8));
+}
 
 /** Pieces first, so that what does not fit is known early. */
 export function encodeImage({ shape, pages, entries, exits, nrInsns }: Image, pieces: readonly Piece[]): Uint8Array {

@@ -40,8 +40,8 @@ export type RegionHost = {
 
 /** A region on its way to its place. isMerging: in the place of others. */
 type Placing = { readonly image: Image; readonly pages: readonly Page[]; readonly isMerging: boolean };
-/** One that waits for its module; `pieces`: for those who have the same code. */
-type Waiting = Placing & Translated & { readonly mode: number; readonly pieces: readonly Piece[] };
+/** One that waits for its module; `keys`, `pieces`: for those who have the same code. */
+type Waiting = Placing & Translated & { readonly keys: readonly number[]; readonly pieces: readonly Piece[] };
 /** A page by distance, and what was in it at one moment: others may write to it while it is being read. */
 type PageAt = (distance: number) => { readonly page: Page; readonly bytes: Uint8Array } | null;
 
@@ -89,11 +89,12 @@ export class Regions {
       return p;
     };
     const region = discover(linear & 4095, this.source(base, pageAt, mode, isMerging));
-    const made = isMerging ? `${shape} ${region.blocks.map(b => b.start).join()}` : "";
-    if (isMerging && this.merged.get(rec) === made) { i32[(rec + REC.heat) >>> 2] = i32[(rec + REC.stay) >>> 2] = NEVER; return; }
-    if (isMerging) this.merged.set(rec, made);
+    const which = isMerging ? `${shape} ${region.blocks.map(b => b.start).join()}` : "";
+    if (isMerging && this.merged.get(rec) === which) { i32[(rec + REC.heat) >>> 2] = i32[(rec + REC.stay) >>> 2] = NEVER; return; }
+    if (isMerging) this.merged.set(rec, which);
     if (region.blocks.length > 0) {
-      this.enqueue({ ...this.gen.translate(region, shape), pages: region.pages.map(distance => pageAt(distance)!.page), isMerging, mode, pieces: this.modules.store ? this.piecesOf(region, pageAt) : [] });
+      const made = this.gen.translate(region, shape), isShared = this.modules.store !== null;
+      this.enqueue({ ...made, pages: region.pages.map(distance => pageAt(distance)!.page), isMerging, keys: isShared ? keysOf(mode, made.image, pageAt(0)!.bytes) : [NO_KEY], pieces: isShared ? this.piecesOf(region, pageAt) : [] });
     }
     this.counters.translateMs += performance.now() - began;
   }
@@ -119,8 +120,10 @@ export class Regions {
    * @param machine of the page @param isMapped the pages beside it are those of the present tables @param instead of one that is here, when it is of this shape and covers more
    */
   private take(rec: number, linear: number, machine: number, mode: number, isMapped: boolean, instead: Shape | null): boolean {
-    const { store } = this.modules, seed = linear & 4095, key = imageKey(mode, seed);
-    if (!store?.mayHave(key)) return false;
+    const { store } = this.modules, seed = linear & 4095;
+    if (!store) return false;
+    const key = imageKey(mode, seed, this.cpu.v.u8, machine);
+    if (!store.mayHave(key)) return false;
     const began = performance.now(), { u8 } = this.cpu.v, now = instead && this.images.get(rec), shape = this.host.shape ?? instead, known = new Map<number, number>([[0, machine]]);
     /** Where a page is, by distance from this one; 0: nowhere. */
     const machineAt = (distance: number): number => {
@@ -205,7 +208,7 @@ export class Regions {
     const began = performance.now(), { code, host, modules } = this, ready = this.waiting.filter(w => w.pages.every(p => code.isCurrent(p)));
     this.waiting = []; this.nrWaiting = 0; this.awaited.clear();
     if (ready.length === 0) return;
-    const first = modules.add(regionModule(ready, host.memory, host.tableSize), ready.map(({ mode, image, pieces }) => ({ keys: keysOf(mode, image), bytes: modules.store ? encodeImage(image, pieces) : NOTHING })));
+    const first = modules.add(regionModule(ready, host.memory, host.tableSize), ready.map(({ keys, image, pieces }) => ({ keys, bytes: modules.store ? encodeImage(image, pieces) : NOTHING })));
     ready.forEach((w, n) => {
       if (this.place(w, first + n)) { this.counters.regions++; this.counters.regionInsns += w.image.nrInsns; this.counters.regionBytes += w.code.n; }
     });
@@ -247,8 +250,8 @@ export class Regions {
 /** Nobody looks for it. */
 const NO_KEY = 2 ** 53;
 /** An image is found by wherever it may be entered from outside. */
-function keysOf(mode: number, { entries }: Image): number[] {
-  const keys = entries.filter(({ pos }) => pageOf(pos) === 0).map(({ pos }) => imageKey(mode, pos));
+function keysOf(mode: number, { entries }: Image, home: Uint8Array): number[] {
+  const keys = entries.filter(({ pos }) => pageOf(pos) === 0).map(({ pos }) => imageKey(mode, pos, home, 0));
   return keys.length > 0 ? keys : [NO_KEY];
 }
 const NOTHING = new Uint8Array(0);
