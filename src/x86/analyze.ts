@@ -7,8 +7,8 @@ import { type Ty, I32 } from "../wasm/writer.ts";
 
 /** The two parts of the flags that liveness tells apart. */
 export const CF = 1, OTHER = 2, ALL = 3;
-/** reads, kills: parts of the flags. mayFault: touches memory or traps. isLocal: registers, memory and flags only, no helper that needs the CPU struct up to date. */
-export type Facts = { reads: number; kills: number; mayFault: boolean; isLocal: boolean };
+/** reads, kills: parts of the flags. mayFault: touches memory or traps. isLocal: registers, memory and flags only, no helper that needs the CPU struct up to date. stores: writes its memory operand. */
+export type Facts = { reads: number; kills: number; mayFault: boolean; isLocal: boolean; stores: boolean };
 const valOf = (w: W): Val => local(0, tyOf(w));
 
 class Analyzer extends Gen {
@@ -18,7 +18,7 @@ class Analyzer extends Gen {
     this.code = new Code(1); this.insn = i; this.w = i.w; this.sw = i.sw; this.aw = i.aw; this.long = i.long;
     this.dstMem = i.dk === KIND.mem; this.srcMem = i.sk === KIND.mem; this.srcIsImm = i.sk === KIND.imm;
     this.resetTemps();
-    this.facts = { reads: 0, kills: 0, mayFault: false, isLocal: i.long && i.row.flow !== "sys" && i.row.flow !== "rep" && i.row.unit !== "x87" && i.row.unit !== "mmx" && i.dk !== KIND.mmx && i.sk !== KIND.mmx };
+    this.facts = { reads: 0, kills: 0, mayFault: false, stores: false, isLocal: i.long && i.row.flow !== "sys" && i.row.flow !== "rep" && i.row.unit !== "x87" && i.row.unit !== "mmx" && i.dk !== KIND.mmx && i.sk !== KIND.mmx };
     i.row.sem(this, i.w);
     return this.facts;
   }
@@ -28,7 +28,7 @@ class Analyzer extends Gen {
   private touch(): void { this.facts.mayFault = true; }
   dst(w: W = this.w): Val { return this.at(this.insn.dk, w); }
   src(w: W = this.sw): Val { return this.at(this.insn.sk, w); }
-  setDst(): void { if (this.dstMem) this.touch(); }
+  setDst(): void { if (this.dstMem) { this.touch(); this.facts.stores = true; } }
   setSrc(): void { if (this.srcMem) this.touch(); }
   offset(): Val { return valOf(64); }
   ea(): Val { return valOf(64); }
@@ -80,7 +80,7 @@ class Analyzer extends Gen {
   leap(): void {}
   rmw(): Val { return this.dst(); }
   rmwAt(w: W): Val { this.touch(); return valOf(w); }
-  put(): void { if (this.dstMem) this.touch(); }
+  put(): void { this.setDst(); }
 }
 const analyzer = new Analyzer(), cache = new Map<number, Facts>();
 /** A shift by zero changes no flags: its form is told apart by the immediate being zero. */

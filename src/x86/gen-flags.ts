@@ -10,7 +10,7 @@ import { EFLAGS } from "./state.ts";
 
 const SIGN = -(1n << 63n), CARRIES = -(1n << 62n) | 8n;
 
-/** Flags between blocks of a region: a code and two words (a, b). Code 0: the words themselves. */
+/** Flags between blocks of a region: a code and two words (a, b). Code 0: the words themselves (those of "float" always). */
 export const KINDS: readonly FlagKind[] = ["add", "sub", "logic", "inc", "dec", "co"];
 export const WIDTHS = [8, 16, 32, 64] as const;
 export const flagCode = (kind: FlagKind, w: W): number => 1 + KINDS.indexOf(kind) * 4 + WIDTHS.indexOf(w as 8);
@@ -24,12 +24,14 @@ export function flagsOf(g: Gen, kind: FlagKind, w: W, aWord: Val, bWord: Val): F
 }
 
 /** The result word an instruction leaves. */
-export const resOf = (g: Gen, f: Flags): Val => g.cast(f.w, 64, f.r, true);
+export const resOf = (g: Gen, f: Flags): Val => (f.kind === "float" ? g.cast(32, 64, g.not1(f.b!)) : g.cast(f.w, 64, f.r, true));
 
 /** The carry word an instruction leaves. */
 export function auxOf(g: Gen, f: Flags): Val {
   const { w, kind } = f, K = (n: number) => g.k(64, n);
   if (kind === "logic") return K(0);
+  // PF is clear: the parity of 0 is flipped, that of 1 is odd as it is
+  if (kind === "float") return g.or(64, g.shl(64, g.cast(32, 64, g.sub(32, g.k(32, 0), f.a!), true), K(62)), g.shl(64, g.cast(32, 64, f.b!), K(2)));
   const top = (v: Val) => (w === 64 ? v : g.shl(64, g.cast(32, 64, v), K(64 - w)));
   if (kind === "co") {
     const bit = (v: Val, n: number) => g.shl(64, g.cast(32, 64, v), K(n)), cf = g.let(f.a!);
@@ -80,6 +82,7 @@ export function ccOf(g: Gen, cond: number, res: Val, aux: Val): Val {
 /** A condition straight from what set the flags; null where only the words will do. */
 export function ccFrom(g: Gen, cond: number, f: Flags): Val | null {
   const { w, kind, r } = f, zero = g.k(w, 0), c = cond >> 1, inv = (v: Val) => (cond & 1 ? g.not1(v) : v);
+  if (kind === "float") return inv(c === 1 ? f.a! : c === 2 || c === 7 ? f.b! : c === 3 ? r : g.k(32, 0));
   if (c === 2) return inv(kind === "sub" && f.x === null ? g.eq(w, f.a!, f.b!) : g.eqz(w, r));
   if (c === 4) return inv(g.lts(w, r, zero));
   if (kind === "sub" && f.x === null) {

@@ -12,7 +12,7 @@
 import { Op } from "../wasm/opcodes.ts";
 import { type Code, F32, F64, I32, I64, V128, type Ty } from "../wasm/writer.ts";
 import type { Row } from "./rows.ts";
-import { CPU, VECTOR } from "./state.ts";
+import { CPU, EFLAGS, VECTOR } from "./state.ts";
 import { TLBE, TLB_BITS } from "./layout.ts";
 
 export type W = 8 | 16 | 32 | 64 | 128;
@@ -36,8 +36,12 @@ export type Helper = keyof typeof HELPERS;
 const HELPER_NAMES = Object.keys(HELPERS) as Helper[];
 export const helperIndex = (h: Helper): number => HELPER_NAMES.indexOf(h);
 
-/** How flags follow from an instruction. co: carry and overflow are given as a and b. */
-export type FlagKind = "add" | "sub" | "inc" | "dec" | "logic" | "co";
+/** MXCSR at nearest, everything masked, no FTZ or DAZ, and PE set: results that are zero or normal, exact or not, leave it alone. */
+export const MXCSR_ORDINARY = { mask: 0xffe0, value: 0x1fa0 } as const;
+export const EXPONENT_LIMIT = 0x7fc;
+
+/** How flags follow from an instruction. co: carry and overflow are given as a and b. float: carry and zero are, and one or the other as r. */
+export type FlagKind = "add" | "sub" | "inc" | "dec" | "logic" | "co" | "float";
 export type Flags = { kind: FlagKind; w: W; a: Val | null; b: Val | null; r: Val; x: Val | null };
 
 const bigs = new Map<number, bigint>(), bigIndex = new Map<bigint, number>();
@@ -45,6 +49,11 @@ const literals: Uint8Array[] = [];
 /** Load and store by width. */
 export const LOADS = { 8: Op.i32_load8_u, 16: Op.i32_load16_u, 32: Op.i32_load, 64: Op.i64_load, 128: Op.v128_load } as const;
 export const STORES = { 8: Op.i32_store8, 16: Op.i32_store16, 32: Op.i32_store, 64: Op.i64_store, 128: Op.v128_store } as const;
+/** What a load gives. */
+type LoadAs = "bits" | "float" | "lane";
+const SCALAR_LOADS = {
+  float: { 32: { op: Op.f32_load, ty: F32 }, 64: { op: Op.f64_load, ty: F64 } }, lane: { 32: { op: Op.v128_load32_zero, ty: V128 }, 64: { op: Op.v128_load64_zero, ty: V128 } },
+} as const satisfies Record<Exclude<LoadAs, "bits">, Record<32 | 64, { op: number; ty: Ty }>>;
 const ATOMIC_LOADS = { 8: Op.i32_atomic_load8_u, 16: Op.i32_atomic_load16_u, 32: Op.i32_atomic_load, 64: Op.i64_atomic_load } as const;
 const ATOMIC_CMPXCHGS = { 8: Op.i32_atomic8_cmpxchg_u, 16: Op.i32_atomic16_cmpxchg_u, 32: Op.i32_atomic_cmpxchg, 64: Op.i64_atomic_cmpxchg } as const;
 
@@ -135,9 +144,18 @@ export abstract class Gen {
   abstract leap(to: Val): void;
   /** This instruction's MXCSR has exactly these bits of `mask` (i32, 0 or 1). */
   mxcsrIs(mask: number, value: number): Val { return this.eq(32, this.and(32, this.field(32, CPU.mxcsr.at), this.k(32, mask)), this.k(32, value)); }
-  /** The XMM operand is known to be zero or normal in the lanes of that shape. */
+  /** 0x7fc while MXCSR is as MXCSR_ORDINARY has it, else 0: what exponents may reach (i32). */
+  exponentLimit(): Val { return this.and(32, this.sub(32, this.k(32, 0), this.mxcsrIs(MXCSR_ORDINARY.mask, MXCSR_ORDINARY.value)), this.k(32, EXPONENT_LIMIT)); }
+  /** The flags of a comparison of two numbers, neither a NaN, where one of `fast` holds; else as an EFLAGS image from `no`, as for orSlow. */
+  compared(fast: readonly Val[], less: Val, equal: Val, _lessOrEqual: Val, no: () => Val): void {
+    this.setArith(this.orSlow(I32, fast, () => this.or(32, less, this.shl(32, equal, this.k(32, Math.log2(EFLAGS.ZF)))), no));
+  }
+  /** The XMM operand is known to be no NaN and no denormal in the lanes of that shape. */
   isNormal(_which: "dst" | "src", _shape: string): boolean { return false; }
-  /** What this instruction leaves in its destination register is zero or normal. */
+  /** See to it that it is, by `holds` if need be; false: the engine has no better way than to look each time. */
+  ensureNormal(_which: "dst" | "src", _shape: string, _holds: () => Val): boolean { return false; }
+  /** The same from now on, of an operand as it was before the instruction, and of what the instruction leaves in its destination register. */
+  noteLooked(_which: "dst" | "src", _shape: string): void {}
   noteNormal(_shape: string): void {}
   /** Try the bulk path of a repeated MOVS (1) or STOS (2) of n elements; on success the instruction starts over. */
   abstract tryBulk(kind: number, n: Val): void;
@@ -240,6 +258,18 @@ export abstract class Gen {
     literals.push(b); return node(X.vconst, V128, null, null, literals.length - 1);
   }
 
+  /** Bits that come from a float or a vector's lowest lane, as that float; null for what lives among the integers. A way through their registers costs as much as the arithmetic. */
+  protected floatBehind(v: Val): Val | null {
+    if (v.op === Op.i64_reinterpret_f64 || v.op === Op.i32_reinterpret_f32) return v.a!;
+    if (v.op !== X.lane || v.k !== 0) return null;
+    return v.c!.op === Op.i64x2_extract_lane ? this.extract(Op.f64x2_extract_lane, 0, v.a!) : v.c!.op === Op.i32x4_extract_lane ? this.extract(Op.f32x4_extract_lane, 0, v.a!) : null;
+  }
+  asFloat(w: 32 | 64, v: Val): Val { return this.floatBehind(v) ?? (w === 64 ? this.un(Op.f64_reinterpret_i64, F64, v) : this.un(Op.f32_reinterpret_i32, F32, v)); }
+  asBits(w: 32 | 64, v: Val): Val { return w === 64 ? this.un(Op.i64_reinterpret_f64, I64, v) : this.un(Op.i32_reinterpret_f32, I32, v); }
+  /** A scalar source in memory as a float, or in the lowest lane with zeros above it; null where the engine has no better way than `src`. */
+  srcFloat(_w: 32 | 64): Val | null { return null; }
+  srcLane(_w: 32 | 64): Val | null { return null; }
+
   // Emission --------------------------------------------------------------------------------------------------------------
   emit(v: Val): void {
     const c = this.code;
@@ -302,27 +332,30 @@ export abstract class Gen {
   protected missed(): void {}
   /** Emit the address of the TLB in use. */
   protected tlb(): void { this.cpu().mem(Op.i32_load, CPU.tlb.at); }
-  /** Read w bits at a linear address. */
-  load(w: W, addr: Val): Val {
-    const c = this.code, a = this.let(addr), ty = tyOf(w), out = this.temp(ty), done = c.block(), slow = c.block();
-    c.mem(LOADS[w], this.reach(a, w / 8, false, slow)).set(out).br(done).end();
+  /** Read w bits at a linear address; scalars as bits, as a float or in the lowest lane of a vector. */
+  load(w: W, addr: Val, as: LoadAs = "bits"): Val {
+    const c = this.code, a = this.let(addr), { op, ty } = w === 128 || w < 32 || as === "bits" ? { op: LOADS[w], ty: tyOf(w) } : SCALAR_LOADS[as][w as 32 | 64], out = this.temp(ty), done = c.block(), slow = c.block();
+    c.mem(op, this.reach(a, w / 8, false, slow)).set(out).br(done).end();
     this.mayFault(); this.emit(a);
     if (w === 128) { c.call(helperIndex("slowLoad128")); this.faultIf(); this.missed(); this.cpu().mem(Op.v128_load, CPU.wide.at).set(out); c.end(); return local(out, ty); }
-    this.slowLoad(w, out); this.missed(); c.end();
+    this.slowLoad(w, out, as); this.missed(); c.end();
     return local(out, ty);
   }
   /** With the address on the stack. */
-  private slowLoad(w: W, out: number): void {
+  private slowLoad(w: W, out: number, as: LoadAs = "bits"): void {
     const c = this.code;
     c.i32(w / 8).call(helperIndex("slowLoad")); this.faultIf();
     if (w < 64) c.op(Op.i32_wrap_i64);
+    if (as === "float") c.op(w === 64 ? Op.f64_reinterpret_i64 : Op.f32_reinterpret_i32);
+    if (as === "lane") { c.op(w === 64 ? Op.i64x2_splat : Op.i32x4_splat); this.emit(this.vconst((1n << BigInt(w)) - 1n, 0n)); c.op(Op.v128_and); }
     c.set(out);
   }
   /** Write w bits at a linear address, now. */
   store(w: W, addr: Val, v: Val): void {
-    const c = this.code, a = this.let(addr), x = this.let(v), done = c.block(), slow = c.block(), at = this.reach(a, w / 8, true, slow);
-    this.emit(x); c.mem(STORES[w], at).br(done).end();
-    this.slowStore(w, a, x); this.missed(); c.end();
+    const float = w === 32 || w === 64 ? this.floatBehind(v) : null;
+    const c = this.code, a = this.let(addr), x = this.let(float ?? v), done = c.block(), slow = c.block(), at = this.reach(a, w / 8, true, slow);
+    this.emit(x); c.mem(!float ? STORES[w] : w === 64 ? Op.f64_store : Op.f32_store, at).br(done).end();
+    this.slowStore(w, a, float ? this.asBits(w as 32 | 64, x) : x); this.missed(); c.end();
   }
   private slowStore(w: W, a: Val, x: Val): void {
     const c = this.code;

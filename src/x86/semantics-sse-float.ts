@@ -7,7 +7,7 @@
  */
 import { Op } from "../wasm/opcodes.ts";
 import { F32, F64, I32, I64, type Ty, V128 } from "../wasm/writer.ts";
-import { type Gen, type Val, type W, helperIndex, tyOf } from "./gen.ts";
+import { MXCSR_ORDINARY, type Gen, type Val, type W, helperIndex, tyOf } from "./gen.ts";
 import type { Semantics } from "./semantics.ts";
 import { lanes, widen } from "./semantics-sse.ts";
 import { checkPending, setMm, toMmxNow } from "./semantics-mmx.ts";
@@ -15,9 +15,8 @@ import { SSE } from "./sse-float.ts";
 import { CPU, EFLAGS } from "./state.ts";
 
 const MASKS = 0x1f80, PM = 0x1000, PE = 0x20, RC = 0x6000, DAZ = 0x40, FTZ = 0x8000;
-/** Nearest, everything masked, no FTZ or DAZ: exact results leave MXCSR alone. With PE set, inexact ones do too. */
+/** Nearest, everything masked, no FTZ or DAZ: exact results leave MXCSR alone. With PE set (MXCSR_ORDINARY), inexact ones do too. */
 const masked = (g: Gen): Val => g.mxcsrIs(MASKS | RC | DAZ | FTZ, MASKS);
-export const MXCSR_ORDINARY = { mask: MASKS | RC | DAZ | FTZ | PE, value: MASKS | PE } as const;
 const ordinary = (g: Gen): Val => g.mxcsrIs(MXCSR_ORDINARY.mask, MXCSR_ORDINARY.value);
 /** The same where nothing but inexactness can happen; truncation does not look at RC. */
 const quietPrecision = (g: Gen, truncate: boolean): Val => g.mxcsrIs(PM | PE | DAZ | (truncate ? 0 : RC), PM | PE);
@@ -68,8 +67,8 @@ const both = (g: Gen, s: Shape, a: Val, b: Val): Val => g.bin(s.and, s.ty === V1
 const either = (g: Gen, s: Shape, a: Val, b: Val): Val => g.bin(s.or, s.ty === V128 ? V128 : I32, a, b);
 const every = (g: Gen, s: Shape, m: Val): Val => (s.ty === V128 ? g.vi(s.all, m) : m);
 /** Bits as a float value, and back. */
-const float = (g: Gen, s: Shape, v: Val): Val => (s.ty === F64 ? g.un(Op.f64_reinterpret_i64, F64, v) : s.ty === F32 ? g.un(Op.f32_reinterpret_i32, F32, v) : v);
-const bits = (g: Gen, s: Shape, v: Val): Val => (s.ty === F64 ? g.un(Op.i64_reinterpret_f64, I64, v) : s.ty === F32 ? g.un(Op.i32_reinterpret_f32, I32, v) : v);
+const float = (g: Gen, s: Shape, v: Val): Val => (s.w === 128 ? v : g.asFloat(s.w, v));
+const bits = (g: Gen, s: Shape, v: Val): Val => (s.w === 128 ? v : g.asBits(s.w, v));
 /** A constant in every lane, from its binary64 / binary32 bits. */
 const splat = (g: Gen, s: Shape, x: { d: bigint; s: bigint }): Val => {
   if (s.ty === F64) return float(g, s, g.kbig(x.d));
@@ -86,24 +85,41 @@ const finite = (g: Gen, s: Shape, x: Val): Val => cmp(g, s, "lt", f1(g, s, "abs"
 const notTiny = (g: Gen, s: Shape, r: Val, ...zeroIf: Val[]): Val =>
   zeroIf.reduce((m, x) => either(g, s, m, isZero(g, s, x)), cmp(g, s, "ge", f1(g, s, "abs", r), splat(g, s, TWICE_MIN)));
 
-/** The same as one comparison of integers, for scalars: |x| lies between `low` and the largest number. Zero is not among them. */
-const within = (g: Gen, s: Shape, low: { d: bigint; s: bigint }, x: Val): Val => {
-  const lo = s.double ? low.d : low.s, hi = s.double ? INF.d : INF.s, k = (n: bigint) => (s.w === 64 ? g.kbig(n) : g.k(32, Number(BigInt.asIntN(32, n))));
-  const w = s.w as 32 | 64;
-  return g.ltu(w, g.sub(w, g.shl(w, bits(g, s, x), g.k(w, 1)), k(2n * lo)), k(2n * (hi - lo)));
+/** The exponent of a scalar less `least`: negative below the smallest normal number (1) or twice that (2), for zero too. */
+const exponentAbove = (g: Gen, s: Shape, least: 1 | 2, x: Val): Val => {
+  const v = bits(g, s, x), exponent = s.double ? g.and(32, g.cast(64, 32, g.shr(64, v, g.k(64, 52))), g.k(32, 0x7ff)) : g.and(32, g.shr(32, v, g.k(32, 23)), g.k(32, 0xff));
+  return g.sub(32, exponent, g.k(32, least));
 };
+/** What a scalar result must be for the usual way, and the operands with it: neither zero nor tiny, and far from overflow. Where operands are NaNs or infinities, so is the result, or a zero. */
+interface Usual { readonly least: 1 | 2; readonly result: Val }
+/** All of that and MXCSR in one comparison. */
+const isUsual = (g: Gen, s: Shape, { least, result }: Usual, operands: readonly Val[]): Val => {
+  const limit = s.double ? g.exponentLimit() : g.and(32, g.exponentLimit(), g.k(32, 0xff)), above = exponentAbove(g, s, least, result);
+  if (operands.length === 0) return g.ltu(32, above, limit);
+  const signs = operands.map(x => exponentAbove(g, s, 1, x)).reduce((x, y) => g.or(32, x, y));
+  return g.ltu(32, g.or(32, above, g.and(32, signs, g.k(32, 1 << 31))), limit);
+};
+/** The operands are numbers, none of them zero or denormal. */
+const areNormal = (g: Gen, s: Shape, xs: readonly Val[]): Val =>
+  xs.map(x => g.ltu(32, exponentAbove(g, s, 1, x), g.k(32, s.double ? 0x7fe : 0xfe))).reduce((x, y) => g.and(32, x, y), g.k(32, 1));
 /** Conditions for the quick way, the usual one first: each of the operands is plain (and known to be so, or looked at), and `more` of the result. */
-const quick = (g: Gen, s: Shape, xs: readonly (readonly [x: Val, which: "dst" | "src"])[], usual: Val | null, more: Val | null, also: Val | null = null): Val[] => {
-  const and = (vs: readonly (Val | null)[]) => vs.filter(v => v !== null).reduce((a, v) => g.and(32, a, v), g.k(32, 1)), unknown = xs.filter(([, which]) => !g.isNormal(which, s.suffix));
-  const whole = [...unknown.map(([x]) => plain(g, s, x)), more].filter(v => v !== null);
-  const all = and([whole.length ? every(g, s, whole.reduce((a, v) => both(g, s, a, v))) : null, also]);
-  return s.ty === V128 ? [all] : [and([...unknown.map(([x]) => within(g, s, MIN, x)), usual, also]), all];
+const quick = (g: Gen, s: Shape, xs: readonly (readonly [x: Val, which: "dst" | "src"])[], usual: Usual | null, more: Val | null, also: Val | null = null): Val[] => {
+  const unknown = xs.filter(([x, which]) => !g.isNormal(which, s.suffix) && !g.ensureNormal(which, s.suffix, () => plain(g, s, x))), looked = unknown.map(([x]) => x);
+  const whole = [...looked.map(x => plain(g, s, x)), more].filter(v => v !== null), plainly = whole.length ? every(g, s, whole.reduce((a, v) => both(g, s, a, v))) : g.k(32, 1);
+  for (const [, which] of unknown) g.noteLooked(which, s.suffix);
+  const first = s.ty === V128 ? null : usual ? isUsual(g, s, usual, looked) : areNormal(g, s, looked);
+  return [first, plainly].filter(v => v !== null).map(v => (also ? g.and(32, v, also) : v));
 };
 
+/** The source as a float, and its bits. */
+const source = (g: Gen, s: Shape): [Val, Val] => {
+  const loaded = s.w === 128 ? null : g.srcFloat(s.w), raw = loaded ? bits(g, s, loaded) : g.src(s.w);
+  return [g.let(loaded ?? float(g, s, raw)), raw];
+};
 /** Operands of an instruction as floats: [a, b] and b's bits. */
 const operands = (g: Gen, s: Shape): [Val, Val, Val] => {
-  const a = g.dst(s.w), raw = g.src(s.w);
-  return [g.let(float(g, s, a)), g.let(float(g, s, raw)), raw];
+  const a = g.dst(s.w), [b, raw] = source(g, s);
+  return [g.let(float(g, s, a)), b, raw];
 };
 const choose = (g: Gen, s: Shape, fast: readonly Val[], result: () => Val, name: string, imm: number, raw: Val): void =>
   g.setDst(g.orSlow(tyOf(s.w), fast, result, () => slow(g, name, imm, raw, s.w, s.w)), s.w);
@@ -123,10 +139,10 @@ function isExact(g: Gen, s: Shape, op: "add" | "sub" | "mul" | "div" | "sqrt", a
   const bb = g.let(f2(g, s, "sub", r, a)), left = f2(g, s, "sub", a, f2(g, s, "sub", r, bb));
   return equal(left, op === "add" ? f2(g, s, "sub", bb, b) : f2(g, s, "add", b, bb));
 }
-/** The result of wasm's arithmetic where one of `fits` and MXCSR allow it; it is zero or normal then. */
+/** The result of wasm's arithmetic where one of `fits` and MXCSR (which all but the last have looked at) allow it; it is zero or normal then. */
 const arithmetic = (g: Gen, s: Shape, op: "add" | "sub" | "mul" | "div" | "sqrt", fits: readonly Val[], a: Val, b: Val, r: Val, raw: Val): void => {
   const ty = tyOf(s.w), result = () => bits(g, s, r), precise = () => slow(g, `${op.toUpperCase()}${s.suffix}`, 0, raw, s.w, s.w), last = fits.at(-1)!;
-  g.setDst(g.orSlow(ty, fits.map(v => g.and(32, v, ordinary(g))), result, () =>
+  g.setDst(g.orSlow(ty, fits.map(v => (v === last ? g.and(32, v, ordinary(g)) : v)), result, () =>
     (g.byHand() ? nothing(g, s.w) : g.ifElse(ty, g.and(32, g.and(32, last, masked(g)), isExact(g, s, op, a, b, r)), result, precise))), s.w);
   g.noteNormal(s.suffix);
 };
@@ -136,11 +152,11 @@ const normal = (g: Gen, s: Shape, r: Val): Val => both(g, s, finite(g, s, r), pl
 export const arith = (s: Shape, op: "add" | "sub" | "mul" | "div"): Semantics => g => {
   const [a, b, raw] = operands(g, s), r = g.let(f2(g, s, op, a, b)), isSum = op === "add" || op === "sub";
   const more = isSum ? normal(g, s, r) : both(g, s, finite(g, s, r), op === "mul" ? notTiny(g, s, r, a, b) : notTiny(g, s, r, a));
-  arithmetic(g, s, op, quick(g, s, [[a, "dst"], [b, "src"]], s.ty === V128 ? null : within(g, s, isSum ? MIN : TWICE_MIN, r), more), a, b, r, raw);
+  arithmetic(g, s, op, quick(g, s, [[a, "dst"], [b, "src"]], { least: isSum ? 1 : 2, result: r }, more), a, b, r, raw);
 };
 export const sqrt = (s: Shape): Semantics => g => {
-  const raw = g.src(s.w), b = g.let(float(g, s, raw)), r = g.let(f1(g, s, "sqrt", b));
-  arithmetic(g, s, "sqrt", quick(g, s, [[b, "src"]], s.ty === V128 ? null : within(g, s, MIN, r), finite(g, s, r)), b, b, r, raw);
+  const [b, raw] = source(g, s), r = g.let(f1(g, s, "sqrt", b));
+  arithmetic(g, s, "sqrt", quick(g, s, [[b, "src"]], { least: 1, result: r }, finite(g, s, r)), b, b, r, raw);
 };
 /** HADD, HSUB: the operation between neighbours. ADDSUB: subtract in even lanes, add in odd ones. */
 export const horizontal = (s: Shape, op: "add" | "sub"): Semantics => g => {
@@ -160,6 +176,7 @@ export const minMax = (s: Shape, op: "min" | "max"): Semantics => g => {
   const [a, b, raw] = operands(g, s), first = op === "min" ? cmp(g, s, "lt", a, b) : cmp(g, s, "lt", b, a), x = bits(g, s, a), y = bits(g, s, b);
   const r = () => (s.ty === V128 ? g.v(Op.v128_bitselect, x, y, first) : g.sel(s.w, first, x, y));
   choose(g, s, quick(g, s, [[a, "dst"], [b, "src"]], null, null), r, `${op.toUpperCase()}${s.suffix}`, 0, raw);
+  g.noteNormal(s.suffix);
 };
 /** CMPxx: predicates EQ LT LE UNORD NEQ NLT NLE ORD, upper bits ignored. */
 export const compare = (s: Shape): Semantics => g => {
@@ -176,15 +193,13 @@ export const compare = (s: Shape): Semantics => g => {
 /** COMISS and kin: ZF, PF, CF; the other arithmetic flags are cleared. */
 export const comis = (s: Shape, name: string): Semantics => g => {
   const [a, b, raw] = operands(g, s);
-  const flags = g.orSlow(I32, quick(g, s, [[a, "dst"], [b, "src"]], null, null),
-    () => g.or(32, cmp(g, s, "lt", a, b), g.shl(32, cmp(g, s, "eq", a, b), g.k(32, Math.log2(EFLAGS.ZF)))), () => slow(g, name, 0, raw, s.w, 32));
-  g.setArith(flags);
+  g.compared(quick(g, s, [[a, "dst"], [b, "src"]], null, null), cmp(g, s, "lt", a, b), cmp(g, s, "eq", a, b), cmp(g, s, "le", a, b), () => slow(g, name, 0, raw, s.w, 32));
 };
 /** Instructions that always go the exact way: RCP, RSQRT, DPPS, DPPD. `known` rows pass their immediate. */
 export const exact = (name: string, w: W): Semantics => g => g.setDst(slow(g, name, Math.max(g.known(), 0), g.src(w), w, w), w);
 /** ROUNDxx: imm bits 0-1 the mode, bit 2 takes MXCSR's, bit 3 reports no inexactness. */
 export const round = (s: Shape): Semantics => g => {
-  const imm = g.known(), raw = g.src(s.w), b = g.let(float(g, s, raw));
+  const imm = g.known(), [b, raw] = source(g, s);
   const r = g.let(f1(g, s, imm & 4 ? "nearest" : (["nearest", "floor", "ceil", "trunc"] as const)[imm & 3]!, b));
   let fast = every(g, s, plain(g, s, b));
   const exactly = every(g, s, cmp(g, s, "eq", r, b));
@@ -207,7 +222,7 @@ export const fromInt = (s: Shape): Semantics => g => {
 };
 /** CVTSS2SI, CVTTSD2SI and kin. */
 export const toInt = (s: Shape, truncate: boolean): Semantics => (g, w) => {
-  const raw = g.src(s.w), b = g.let(float(g, s, raw)), wide = w === 64, x = truncate ? b : g.let(f1(g, s, "nearest", b));
+  const [b, raw] = source(g, s), wide = w === 64, x = truncate ? b : g.let(f1(g, s, "nearest", b));
   const op = s.double ? (wide ? Op.i64_trunc_sat_f64_s : Op.i32_trunc_sat_f64_s) : wide ? Op.i64_trunc_sat_f32_s : Op.i32_trunc_sat_f32_s;
   const limit = wide ? { d: 0x43e0000000000000n, s: 0x5f000000n } : { d: 0x41e0000000000000n, s: 0x4f000000n };
   const r = g.let(g.un(op, wide ? I64 : I32, x)), exactly = cmp(g, s, "eq", truncate ? f1(g, s, "trunc", b) : x, b);

@@ -10,20 +10,19 @@ import type { Ty } from "../wasm/writer.ts";
 import { ALL, CF, factsOf } from "./analyze.ts";
 import { ADDR, type Insn, KIND } from "./decode.ts";
 import { type EntryTable, SLOT, entryTable } from "./entry-table.ts";
-import { type FlagKind, type Flags, Gen, LOADS, STORES, type Val, type W, X, helperIndex, local, tyOf } from "./gen.ts";
+import { EXPONENT_LIMIT, type FlagKind, type Flags, Gen, LOADS, MXCSR_ORDINARY, STORES, type Val, type W, X, helperIndex, local, tyOf } from "./gen.ts";
 import { arithOf, auxOf, ccFrom, ccOf, flagCode, resOf, withCF, withCO, wordsOf } from "./gen-flags.ts";
 import type { Image, Shape } from "./image.ts";
 import { REC } from "./layout.ts";
 import { type Block, type Loop, type Region, liveBeforeIn, pageOf } from "./region.ts";
 import { STACK_INSNS } from "./rows.ts";
 import { EXTRACT, REPLACE, movx } from "./semantics-sse.ts";
-import { MXCSR_ORDINARY } from "./semantics-sse-float.ts";
 import { CPU, RCX, RSP, SEG, segAt, xmmAt } from "./state.ts";
 import { STUB_TYPE, generatedModule } from "./stubs.ts";
 
 /** Locals: parameters, the block asked for, the registers, lazy flags (a, b, code), rip on the way out, the home page's rip, instructions done, budget,
- *  the record to go on with, the data block, the TLB in use, pages known to be mapped, MXCSR is ordinary, position of a fault; XMM registers. */
-const REC_ = 0, CPU_ = 1, SEL = 2, R0 = 3, LA = 19, LB = 20, LRIP = 21, LBASE = 22, LCNT = 23, LKIND = 24, LBUD = 25, LREC = 26, LDATA = 27, LTLB = 28, LOK = 29, LMX = 30, LPOS = 31, X0 = 32;
+ *  the record to go on with, the data block, the TLB in use, pages known to be mapped, how far exponents may reach (MXCSR), position of a fault, XMM registers known to hold ordinary doubles (a bit each); XMM registers. */
+const REC_ = 0, CPU_ = 1, SEL = 2, R0 = 3, LA = 19, LB = 20, LRIP = 21, LBASE = 22, LCNT = 23, LKIND = 24, LBUD = 25, LREC = 26, LDATA = 27, LTLB = 28, LOK = 29, LMX = 30, LPOS = 31, LNORM = 32, X0 = 33;
 /** SEL for: find the block at LRIP. */
 const FIND = -1;
 /** Where a region's flags lie between it and whoever comes next. */
@@ -128,8 +127,10 @@ export class RegionGen extends Gen {
   private ended = false;
   private address: Val | null = null;
   private regRmw = false;
-  /** XMM registers whose lanes of a shape are known to be zero or normal, in this block */
-  private normals = new Map<number, string>();
+  /** numbers for the values that XMM registers have had in this block, and of which is known that lanes of a shape are neither NaN nor denormal */
+  private readonly xmmValue: number[] = [];
+  private nrValues = 0;
+  private readonly normals = new Map<number, string>();
   private makesNormal: string | null = null;
   /** the present instruction's place in its block; the last one adds the whole block to LCNT before it begins */
   private place = 0;
@@ -143,7 +144,7 @@ export class RegionGen extends Gen {
     c.local(I32);
     for (let i = 0; i < 16; i++) c.local(I64);
     for (let i = LA; i <= LBASE; i++) c.local(I64);
-    for (let i = LCNT; i <= LPOS; i++) c.local(I32);
+    for (let i = LCNT; i <= LNORM; i++) c.local(I32);
     for (let i = 0; i < 16; i++) c.local(V128);
     this.dynFlags = 0; for (const b of r.blocks) if (b.isEntry) this.dynFlags |= b.flagsIn;
     this.toLoop = c.block(); this.toStub = c.block(); this.toRecord = c.block();
@@ -164,7 +165,7 @@ export class RegionGen extends Gen {
     all.types.push(...c.types); all.bytes(p.buf.subarray(0, p.n)).bytes(c.buf.subarray(0, c.n)); all.hints = c.hints.map(([at, v]) => [at + p.n, v]);
     return { code: all, image: { shape, pages: r.pages, entries, exits: this.exits.map(pos => ({ pos, isNeeded: this.needed.has(pos) })), nrInsns: r.nrInsns } };
   }
-  private lookAtMxcsr(c: Code): void { c.get(CPU_).mem(Op.i32_load, CPU.mxcsr.at).i32(MXCSR_ORDINARY.mask).op(Op.i32_and).i32(MXCSR_ORDINARY.value).op(Op.i32_eq).set(LMX); }
+  private lookAtMxcsr(c: Code): void { c.get(CPU_).mem(Op.i32_load, CPU.mxcsr.at).i32(MXCSR_ORDINARY.mask).op(Op.i32_and).i32(MXCSR_ORDINARY.value).op(Op.i32_eq).i32(EXPONENT_LIMIT).op(Op.i32_mul).set(LMX); }
   /** Bring the CPU struct's registers up to date: at the end of a block, and (leaving the block's state as it is) on a way out of its middle. */
   private writeBack(): void {
     const c = this.code;
@@ -264,7 +265,7 @@ export class RegionGen extends Gen {
   }
   private doBlock(n: number): void {
     const b = this.r.blocks[n]!, live: number[] = [], c = this.code;
-    this.block = n; this.page = pageOf(b.start); this.pending = this.over = null; this.hold = new Map(); this.normals.clear(); this.dirty = this.dirtyX = 0;
+    this.block = n; this.page = pageOf(b.start); this.pending = this.over = null; this.hold = new Map(); this.normals.clear(); this.nrValues = 16; this.dirty = this.dirtyX = 0;
     let l = b.exits ? ALL : 0; for (const s of b.succ) l |= this.r.blocks[s]!.flagsIn;
     for (let k = b.insns.length - 1; k >= 0; k--) { live[k] = l; l = liveBeforeIn(b, k, l); }
     this.ended = false; this.everDirty = this.everDirtyX = 0;
@@ -272,7 +273,7 @@ export class RegionGen extends Gen {
     this.parts = Array.from({ length: Math.ceil(b.insns.length / this.partSize) }, () => ({ label: c.block(), first: null, all: { gprs: 0, xmms: 0 } }));
     const head = c.n;
     this.blockDepth = c.depth; this.reached = []; this.termOf.clear(); this.nrRoots = 16;
-    for (let i = 0; i < 16; i++) this.terms[i] = { root: i, plus: 0 };
+    for (let i = 0; i < 16; i++) { this.terms[i] = { root: i, plus: 0 }; this.xmmValue[i] = i; }
     if (this.isLean) { this.used = this.usedX = 0; this.usesFlags = this.flagsInLocals = false; }
     b.insns.forEach((i, k) => {
       this.insn = i; this.at = b.at[k]!; this.w = i.w; this.sw = i.sw; this.aw = i.aw; this.long = i.long;
@@ -322,10 +323,10 @@ export class RegionGen extends Gen {
     return t && { root: t.root, plus: t.plus + (v.op === Op.i64_add ? v.b!.k : -v.b!.k) };
   }
   /** Will this block address by that value again? Only a guess: what is remembered for nobody costs two registers. */
-  private isWanted(root: number): boolean {
+  private isWanted(root: number, by: (i: Insn) => boolean = () => true): boolean {
     const isStack = this.terms[RSP]!.root === root;
-    return this.r.blocks[this.block]!.insns.slice(this.place + 1).some(i => isStack && STACK_INSNS.includes(i.row.name)
-      || i.addr === ADDR.base && i.base >= 0 && this.terms[i.base]!.root === root && (i.dk === KIND.mem || i.sk === KIND.mem) && i.row.name !== "lea");
+    return this.r.blocks[this.block]!.insns.slice(this.place + 1).some(i => (isStack && STACK_INSNS.includes(i.row.name)
+      || i.addr === ADDR.base && i.base >= 0 && this.terms[i.base]!.root === root && (i.dk === KIND.mem || i.sk === KIND.mem) && i.row.name !== "lea") && by(i));
   }
   /** Bytes on a page that this block has probed already need no probe, only a look whether they are still on it. */
   protected override reach(a: Val, size: number, write: boolean, slow: number): number {
@@ -342,6 +343,7 @@ export class RegionGen extends Gen {
     }
     // the two blocks of the access are open; in an arm, what comes after it does not know
     if (!t || c.depth !== this.blockDepth + 2 || !this.isWanted(t.root)) return super.reach(a, size, write, slow);
+    write ||= this.isWanted(t.root, i => factsOf(i).stores);
     this.reached = this.reached.filter(r => r.root !== t.root);
     if (this.reached.length === MAX_REACHED) this.reached.shift();
     const free = [...Array(MAX_REACHED).keys()].map(n => this.reachLocals[n] ??= { off: c.local(I64), host: c.local(I32) }).find(l => !this.reached.some(r => r.off === l.off))!;
@@ -417,18 +419,49 @@ export class RegionGen extends Gen {
   /** A part of the register replaces its lowest bits. */
   private setXmm(w: W, i: number, v: Val): void {
     const old = this.vectors.find(x => x.i === i), was = old?.v ?? local(X0 + i, V128);
-    if (w !== 128) { if (!old) this.xmm(128, i); v = this.replace(REPLACE[w], 0, was, v); }
+    if (w !== 128) { if (!old) this.xmm(128, i); v = this.replaceLow(w, was, v); }
     if (old) old.v = v; else this.vectors.push({ i, v });
   }
+  private replaceLow(w: W, was: Val, v: Val): Val {
+    const float = w === 32 || w === 64 ? this.floatBehind(v) : null;
+    return float ? this.replace(w === 64 ? Op.f64x2_replace_lane : Op.f32x4_replace_lane, 0, was, float) : this.replace(REPLACE[w as 32], 0, was, v);
+  }
+  override srcFloat(w: 32 | 64): Val | null { return this.srcMem ? this.load(w, this.ea(), "float") : null; }
+  override srcLane(w: 32 | 64): Val | null { return this.load(w, this.ea(), "lane"); }
+  private valueIn(which: "dst" | "src"): number { const i = this.insn, [kind, n] = which === "dst" ? [i.dk, i.dn] : [i.sk, i.sn]; return kind === KIND.xmm ? this.xmmValue[n]! : -1; }
   override isNormal(which: "dst" | "src", shape: string): boolean {
-    const i = this.insn, kind = which === "dst" ? i.dk : i.sk, known = kind === KIND.xmm ? this.normals.get(which === "dst" ? i.dn : i.sn) : undefined;
+    const known = this.normals.get(this.valueIn(which));
     return known === shape || known === "PD" && shape === "SD" || known === "PS" && shape === "SS";
   }
+  /** Loops come back with what they have made: which registers are known to hold ordinary doubles is known at run time, too. */
+  override ensureNormal(which: "dst" | "src", shape: string, holds: () => Val): boolean {
+    const i = this.insn, [kind, n] = which === "dst" ? [i.dk, i.dn] : [i.sk, i.sn], c = this.code;
+    if (this.isLean || shape !== "SD" || kind !== KIND.xmm) return false;
+    c.get(LNORM).i32(1 << n).op(Op.i32_and).op(Op.i32_eqz).unlikely().if_();
+    this.emit(holds()); c.op(Op.i32_eqz).unlikely().if_(); this.byHand(); c.end();
+    c.get(LNORM).i32(1 << n).op(Op.i32_or).set(LNORM).end();
+    this.noteLooked(which, shape);
+    return true;
+  }
+  /** At the end of a block: what is known of the registers that it has written, or looked at. */
+  private keepNormals(): void {
+    const c = this.code;
+    let known = 0;
+    for (let i = 0; i < 16; i++) { const shape = this.normals.get(this.xmmValue[i]!); if (shape === "SD" || shape === "PD") known |= 1 << i; }
+    const lost = this.everDirtyX & ~known;
+    if (this.isLean || (lost | known) === 0) return;
+    c.get(LNORM); if (lost) c.i32(~lost).op(Op.i32_and); if (known) c.i32(known).op(Op.i32_or);
+    c.set(LNORM);
+  }
+  override noteLooked(which: "dst" | "src", shape: string): void { const value = this.valueIn(which); if (value >= 0) this.normals.set(value, shape); }
   override noteNormal(shape: string): void { this.makesNormal = shape; }
   override mxcsrIs(mask: number, value: number): Val {
-    if (mask !== MXCSR_ORDINARY.mask || value !== MXCSR_ORDINARY.value) return super.mxcsrIs(mask, value);
-    this.usesMxcsr = true;
-    return local(LMX, I32);
+    return mask === MXCSR_ORDINARY.mask && value === MXCSR_ORDINARY.value ? this.ne(32, this.exponentLimit(), this.k(32, 0)) : super.mxcsrIs(mask, value);
+  }
+  override exponentLimit(): Val { this.usesMxcsr = true; return local(LMX, I32); }
+  override compared(fast: readonly Val[], less: Val, equal: Val, lessOrEqual: Val, no: () => Val): void {
+    this.orSlow(I32, fast, () => less, no);
+    this.flags("float", 32, lessOrEqual, less, equal);
   }
   /** The conditions one after the other, the later ones out of the way; where none holds the instruction is left. */
   override orSlow(_ty: Ty, fast: readonly Val[], yes: () => Val, no: () => Val): Val {
@@ -463,7 +496,7 @@ export class RegionGen extends Gen {
     if (f.kind === "co") { set(LA, this.cast(f.w, 64, f.r)); set(LB, this.cast(32, 64, this.or(32, f.a!, this.shl(32, f.b!, this.k(32, 1))))); }
     else if (f.kind === "logic") set(LA, this.cast(f.w, 64, f.r));
     else if (f.kind === "inc" || f.kind === "dec") { set(LA, this.cast(f.w, 64, f.r)); set(LB, this.cast(32, 64, f.x!)); }
-    else if (f.x) { const res = this.let(resOf(this, f)), aux = this.let(auxOf(this, f)); set(LA, res); set(LB, aux); set(LKIND, this.k(32, 0)); return; }
+    else if (f.x || f.kind === "float") { const res = this.let(resOf(this, f)), aux = this.let(auxOf(this, f)); set(LA, res); set(LB, aux); set(LKIND, this.k(32, 0)); return; }
     else { set(LA, this.cast(f.w, 64, f.a!)); set(LB, this.cast(f.w, 64, f.b!)); }
     set(LKIND, this.k(32, flagCode(f.kind, f.w)));
   }
@@ -525,7 +558,7 @@ export class RegionGen extends Gen {
     this.fl.push(() => {
       const step = kind === "inc" || kind === "dec", needX = !step || this.liveAfter & CF;
       this.over = null; this.flagsInLocals = false;
-      this.pending = { kind, w, r: this.keep(r)!, a: kind === "logic" ? null : this.keepLazy(a), b: kind === "logic" ? null : this.keepLazy(b), x: x && needX ? this.keep(x) : step ? this.k(32, 0) : null };
+      this.pending = { kind, w, r: kind === "float" ? this.keepLazy(r)! : this.keep(r)!, a: kind === "logic" ? null : this.keepLazy(a), b: kind === "logic" ? null : this.keepLazy(b), x: x && needX ? this.keep(x) : step ? this.k(32, 0) : null };
       this.hold = this.tempLevels();
     });
   }
@@ -562,7 +595,7 @@ export class RegionGen extends Gen {
       if (at === CPU.mxcsr.at) this.lookAtMxcsr(c);
       if (at === CPU.tlb.at) { if (!this.isLean) { this.emit(v); c.set(LTLB); } this.reached = []; }      // other rights
     }
-    const i = this.insn, copied = i.row.sem === movx && i.sk === KIND.xmm ? this.normals.get(i.sn) : undefined;
+    const i = this.insn, copied = i.row.sem === movx && i.sk === KIND.xmm ? this.xmmValue[i.sn]! : -1;
     for (const w of ws) this.emit(w.v);
     for (const x of this.vectors) this.emit(x.v);
     for (let k = this.vectors.length - 1; k >= 0; k--) { c.set(X0 + this.vectors[k]!.i); this.dirtyX |= 1 << this.vectors[k]!.i; this.everDirtyX |= this.dirtyX; }
@@ -570,13 +603,13 @@ export class RegionGen extends Gen {
     const terms = ws.map(w => this.term(w.v));
     ws.forEach((w, n) => { this.terms[w.i] = terms[n] ?? { root: this.nrRoots++, plus: 0 }; });
     for (const x of this.vectors) {
-      const known = this.makesNormal ?? copied;
-      if (known === undefined) this.normals.delete(x.i); else this.normals.set(x.i, known);
+      const value = this.xmmValue[x.i] = copied >= 0 ? copied : this.nrValues++;
+      if (this.makesNormal) this.normals.set(value, this.makesNormal);
     }
     this.writes = []; this.vectors = []; this.stores = []; this.fl = [];
   }
   /** Before leaving the block: registers into the CPU struct, flags into the locals, if a block of ours wants them. */
-  private settle(b: Block): void { this.flush(); for (const s of b.succ) if (this.r.blocks[s]!.flagsIn) { this.stash(); this.pending = this.over = null; return; } }
+  private settle(b: Block): void { this.flush(); this.keepNormals(); for (const s of b.succ) if (this.r.blocks[s]!.flagsIn) { this.stash(); this.pending = this.over = null; return; } }
   // Control ----------------------------------------------------------------------------
   private atPos(pos: number): Val { return this.add(64, this.baseVal(), this.k(64, pos)); }
   private readonly TARGET: Val = { op: X.konst, ty: I64, a: null, b: null, c: null, k: 0 };
@@ -630,7 +663,7 @@ export class RegionGen extends Gen {
     const c = this.code, b = this.r.blocks[this.block]!;
     this.ended = true;
     if (to === this.TARGET) { this.commit(); this.settle(b); this.go(this.at + this.insn.len + this.insn.imm); return; }
-    this.emit(to); c.set(LRIP); this.commit(); this.flush();
+    this.emit(to); c.set(LRIP); this.commit(); this.flush(); this.keepNormals();
     const isHere = this.looksHere(this.insn.row.flow);
     if (this.isLean && isHere) { this.stash(); c.i32(FIND).set(SEL).br(this.top()); return; }
     if (isHere) {

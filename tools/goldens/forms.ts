@@ -20,6 +20,7 @@ export const FORMS: readonly (readonly string[])[] = [
   // shared memory
   ["f0 0f b1 11"], ["f0 48 0f c1 01"],
   // SSE
+  ["f2 0f 59 c1", "f2 0f 58 c8"], ["8b 07", "89 0f"],
   ["0f 28 c1"], ["0f 28 01"], ["0f 10 01"], ["0f 11 01"], ["f2 0f 10 01"], ["66 48 0f 6e c0"], ["f2 0f 58 c1"], ["0f 58 c1"], ["66 0f 2e c1", "77 02"], ["f2 0f 2a c0"], ["f2 0f 2c c0"],
   ["66 0f ef c0"], ["66 0f fe c1"], ["66 0f 74 c1"], ["66 0f 70 c1 1b"], ["66 0f d7 c0"],
   // kernels
