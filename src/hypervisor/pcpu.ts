@@ -16,7 +16,7 @@ import { Hypervisor } from "./hypervisor.ts";
 import { DOMAIN, PCPU, PCPU_STATE, VCPU, VPF } from "./objects.ts";
 import { PvhPlatform } from "./platform-pvh.ts";
 import { type PcpuProfile, Profiler } from "./profile.ts";
-import { SMP_STRETCH_MS, STRETCH_MS } from "./scheduler.ts";
+import { SMP_PIECE_MS, STRETCH_MS } from "./scheduler.ts";
 import type { Vcpu } from "./vcpu.ts";
 import { prepareNext } from "./warm.ts";
 import { writeRunstate, writeTimeArea } from "./vcpu_op.ts";
@@ -99,20 +99,30 @@ export class Pcpu {
     } while (!yields && hv.scheduler.goesOn(v, this.index) && !hv.stopped);
     this.#save(v, yields);
   }
-  /** Run for a slice or up to the next timer. The budget is in jumps; how many make a millisecond is measured as we go. */
+  /**
+   * Run for a slice or up to the next timer. The budget is in jumps; how many make a millisecond is measured as we go. A vCPU that others may wait for gets it in pieces:
+   * its translated loops hear of an interrupt when a piece is over. Between them nothing is looked at but whether there was a kick.
+   */
   #slice(v: Vcpu): number {
     const { hv } = this, start = performance.now();
-    const ms = Math.min(v.domain.nrVcpus > 1 ? SMP_STRETCH_MS : STRETCH_MS, Math.max(0, (Math.min(hv.scheduler.nextDeadline, hv.scheduler.sliceEnd(v)) - hv.clock.now()) / 1e6));
-    const budget = Math.max(LEAST_BUDGET, Math.floor(ms * this.#jumpsPerMs));
+    const ms = Math.min(STRETCH_MS, Math.max(0, (Math.min(hv.scheduler.nextDeadline, hv.scheduler.sliceEnd(v)) - hv.clock.now()) / 1e6));
+    const budget = Math.max(LEAST_BUDGET, Math.floor(ms * this.#jumpsPerMs)), piece = v.domain.nrVcpus > 1 ? Math.max(LEAST_BUDGET, Math.floor(SMP_PIECE_MS * this.#jumpsPerMs)) : budget;
     if (hv.trace.on & TRACE_CLASS.sched) {
       const rip = CPU.rip.get(hv.views.dv, this.#cpu);
       hv.trace.emit(TRACE.vcpuRun, v.domain.domid, v.id, budget, Number(rip & 0xffffffffn) | 0, Number(rip >> 32n) | 0);
     }
     this.platform.sliceEndMs = start + Math.max(ms, 0.1);
-    const kicks = hv.load(PCPU.wake, this.#at), exit = this.#profiler ? this.#profiler.run(v.domain.domid, budget) : this.engine.run(budget), took = performance.now() - start;
-    if (exit === EXIT.slice && kicks === hv.load(PCPU.wake, this.#at)) { /* a kick spoils the count */
-      this.#countedJumps += budget;
-      this.#countedMs += took;
+    const kicks = hv.load(PCPU.wake, this.#at), isKicked = (): boolean => kicks !== hv.load(PCPU.wake, this.#at);
+    let left = budget, exit: number, now: number;
+    do {
+      const given = Math.min(left, piece);
+      exit = this.#profiler ? this.#profiler.run(v.domain.domid, given) : this.engine.run(given);
+      left -= given;
+      now = performance.now();
+    } while (left > 0 && exit === EXIT.slice && !isKicked() && now < this.platform.sliceEndMs);
+    if (exit === EXIT.slice && !isKicked()) { /* a kick spoils the count */
+      this.#countedJumps += budget - left;
+      this.#countedMs += now - start;
       if (this.#countedMs > 0.5) {
         /* a host that lets the thread wait makes one count in some too small by far: it is not to be followed at once */
         const measured = Math.max(this.#jumpsPerMs / 2, Math.min(this.#jumpsPerMs * 2, this.#countedJumps / this.#countedMs));

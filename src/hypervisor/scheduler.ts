@@ -17,8 +17,8 @@ import type { Vcpu } from "./vcpu.ts";
 
 /** The longest stretch in the guest without a look at the clock: what jumps make of a ms is an estimate, and it is made of these. */
 export const STRETCH_MS = 1;
-/** The same for a vCPU that others may wait for: translated loops hear of an interrupt when the stretch is over. */
-export const SMP_STRETCH_MS = 0.25;
+/** The longest without a look at whether somebody wants this pCPU, for a vCPU that others may wait for. */
+export const SMP_PIECE_MS = 0.25;
 /** How long a runnable vCPU is left to the idle pCPU that it ran on: longer than a host takes to let a thread run again, and less than it takes to translate its code anew. */
 const LEFT_NS = 50_000_000;
 /** SCHEDOP_watchdog's timers by id - 1. */
