@@ -80,14 +80,16 @@ const CACHES = [[1, 1, 32, 8, false], [2, 1, 32, 8, false], [3, 2, L2_KIB, 16, f
 function cache(v: Vcpu, sub: number): Regs {
   const c = CACHES[sub];
   if (!c) return NOTHING;
-  const [type, level, kib, ways, isShared] = c, ids = 2 ** Math.ceil(Math.log2(2 * v.domain.nrVcpus));
+  const [type, level, kib, ways, isShared] = c, ids = 1 << packageShift(v.domain.nrVcpus);
   return [(ids / 2 - 1) << 26 | (isShared ? ids - 1 : 1) << 14 | 1 << 8 | level << 5 | type, (ways - 1) << 22 | (CACHE_LINE - 1), kib * 1024 / CACHE_LINE / ways - 1, 0];
 }
+/** Bits of an APIC id that tell vCPUs of a package apart: the ids are two apart. */
+const packageShift = (nrVcpus: number): number => 32 - Math.clz32(Math.max(1, 2 * nrVcpus - 1));
 /** Extended topology: one thread a core, APIC ids two apart, all in one package. */
 function topology(v: Vcpu, sub: number): Regs {
   const n = v.domain.nrVcpus, id = apicId(v.id);
   if (sub === 0) return [1, 1, 1 << 8, id];
-  if (sub === 1) return [32 - Math.clz32(Math.max(1, 2 * n - 1)), n, 2 << 8 | 1, id];
+  if (sub === 1) return [packageShift(n), n, 2 << 8 | 1, id];
   return [0, 0, sub & 0xff, id];
 }
 /** Answer CPUID for a vCPU; a leaf that is not there is all zero. */

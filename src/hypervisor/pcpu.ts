@@ -106,7 +106,7 @@ export class Pcpu {
   #slice(v: Vcpu): number {
     const { hv } = this, start = performance.now();
     const ms = Math.min(STRETCH_MS, Math.max(0, (Math.min(hv.scheduler.nextDeadline, hv.scheduler.sliceEnd(v)) - hv.clock.now()) / 1e6));
-    const budget = Math.max(LEAST_BUDGET, Math.floor(ms * this.#jumpsPerMs)), piece = v.domain.nrVcpus > 1 ? Math.max(LEAST_BUDGET, Math.floor(SMP_PIECE_MS * this.#jumpsPerMs)) : budget;
+    const jumps = (forMs: number): number => Math.max(LEAST_BUDGET, Math.floor(forMs * this.#jumpsPerMs)), budget = jumps(ms), piece = v.domain.nrVcpus > 1 ? jumps(SMP_PIECE_MS) : budget;
     if (hv.trace.on & TRACE_CLASS.sched) {
       const rip = CPU.rip.get(hv.views.dv, this.#cpu);
       hv.trace.emit(TRACE.vcpuRun, v.domain.domid, v.id, budget, Number(rip & 0xffffffffn) | 0, Number(rip >> 32n) | 0);

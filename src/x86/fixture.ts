@@ -7,6 +7,8 @@ import { CPU, CR0, CR4, CS, DS, EFER, EFLAGS, ES, FS, GS, LDTR, SS, TR } from ".
 import { setFlags } from "./flags.ts";
 
 const RAM_AT = (CODE_AT + 0xffff) & ~0xffff;
+/** Numbers below n, by xorshift32 from a state that is not 0. */
+export const random = (state: number) => (n: number): number => { state ^= state << 13; state ^= state >>> 17; state ^= state << 5; return (state >>> 0) % n; };
 
 export class Fixture implements Platform {
   readonly cpu: Cpu;

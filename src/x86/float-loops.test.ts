@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { makeInterpreter, makeTranslator } from "./engine.ts";
+import { random } from "./fixture.ts";
 import { FlatMachine } from "./flat-machine.ts";
 import type { Shape } from "./image.ts";
 import { CPU, RAX, xmmAt } from "./state.ts";
@@ -9,10 +10,7 @@ import { CPU, RAX, xmmAt } from "./state.ts";
 const CODE = 0x40_0000, DATA = 0x60_0000, LOOPS = 200;
 const VALUES = [0, -0, 1, -1.5, 0.1, 3e300, -1e-300, 2 ** -1022, 2 ** -1074, -(2 ** -1030), 1.7976931348623157e308, Infinity, -Infinity, NaN, 4, 1e-160, 2 ** 52 + 1, 0.5];
 
-function rng(seed: number): (n: number) => number {
-  let x = Math.imul(seed + 1, 0x9e3779b1) | 1;
-  return (n) => { x ^= x << 13; x ^= x >>> 17; x ^= x << 5; return (x >>> 0) % n; };
-}
+const rng = (seed: number): ((n: number) => number) => random(Math.imul(seed + 1, 0x9e3779b1) | 1);
 /** Random scalar and packed arithmetic on doubles and singles, comparisons that are branched on and counted, copies and memory, in a loop that ecx counts. */
 function loop(seed: number): Uint8Array {
   const r = rng(seed), c: number[] = [0xb9, LOOPS & 255, LOOPS >> 8, 0, 0], reg = (): number => r(6), modrm = (d: number, s: number): number => 0xc0 | d << 3 | s, top = c.length;

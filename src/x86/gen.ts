@@ -12,7 +12,7 @@
 import { Op } from "../wasm/opcodes.ts";
 import { type Code, F32, F64, I32, I64, V128, type Ty } from "../wasm/writer.ts";
 import type { Row } from "./rows.ts";
-import { CPU, EFLAGS, VECTOR } from "./state.ts";
+import { CPU, EFLAGS, MXCSR, VECTOR } from "./state.ts";
 import { TLBE, TLB_BITS } from "./layout.ts";
 
 export type W = 8 | 16 | 32 | 64 | 128;
@@ -37,7 +37,8 @@ const HELPER_NAMES = Object.keys(HELPERS) as Helper[];
 export const helperIndex = (h: Helper): number => HELPER_NAMES.indexOf(h);
 
 /** MXCSR at nearest, everything masked, no FTZ or DAZ, and PE set: results that are zero or normal, exact or not, leave it alone. */
-export const MXCSR_ORDINARY = { mask: 0xffe0, value: 0x1fa0 } as const;
+export const MXCSR_ORDINARY = { mask: MXCSR.masks | MXCSR.RC | MXCSR.DAZ | MXCSR.FTZ | MXCSR.PE, value: MXCSR.masks | MXCSR.PE } as const;
+/** Exponents of doubles, less one or two, that are below it are neither infinities' nor NaNs'; its lowest eight bits are the same for singles. */
 export const EXPONENT_LIMIT = 0x7fc;
 
 /** How flags follow from an instruction. co: carry and overflow are given as a and b. float: carry and zero are, and one or the other as r. */
@@ -144,7 +145,7 @@ export abstract class Gen {
   abstract leap(to: Val): void;
   /** This instruction's MXCSR has exactly these bits of `mask` (i32, 0 or 1). */
   mxcsrIs(mask: number, value: number): Val { return this.eq(32, this.and(32, this.field(32, CPU.mxcsr.at), this.k(32, mask)), this.k(32, value)); }
-  /** 0x7fc while MXCSR is as MXCSR_ORDINARY has it, else 0: what exponents may reach (i32). */
+  /** EXPONENT_LIMIT while MXCSR is as MXCSR_ORDINARY has it, else 0: what exponents may reach (i32). */
   exponentLimit(): Val { return this.and(32, this.sub(32, this.k(32, 0), this.mxcsrIs(MXCSR_ORDINARY.mask, MXCSR_ORDINARY.value)), this.k(32, EXPONENT_LIMIT)); }
   /** The flags of a comparison of two numbers, neither a NaN, where one of `fast` holds; else as an EFLAGS image from `no`, as for orSlow. */
   compared(fast: readonly Val[], less: Val, equal: Val, _lessOrEqual: Val, no: () => Val): void {
@@ -266,7 +267,7 @@ export abstract class Gen {
   }
   asFloat(w: 32 | 64, v: Val): Val { return this.floatBehind(v) ?? (w === 64 ? this.un(Op.f64_reinterpret_i64, F64, v) : this.un(Op.f32_reinterpret_i32, F32, v)); }
   asBits(w: 32 | 64, v: Val): Val { return w === 64 ? this.un(Op.i64_reinterpret_f64, I64, v) : this.un(Op.i32_reinterpret_f32, I32, v); }
-  /** A scalar source in memory as a float, or in the lowest lane with zeros above it; null where the engine has no better way than `src`. */
+  /** A scalar source in memory as a float, or in the lowest lane with zeros above it; null where it is not there, or the engine has no better way than `src`. */
   srcFloat(_w: 32 | 64): Val | null { return null; }
   srcLane(_w: 32 | 64): Val | null { return null; }
 

@@ -12,9 +12,9 @@ import type { Semantics } from "./semantics.ts";
 import { lanes, widen } from "./semantics-sse.ts";
 import { checkPending, setMm, toMmxNow } from "./semantics-mmx.ts";
 import { SSE } from "./sse-float.ts";
-import { CPU, EFLAGS } from "./state.ts";
+import { CPU, EFLAGS, MXCSR } from "./state.ts";
 
-const MASKS = 0x1f80, PM = 0x1000, PE = 0x20, RC = 0x6000, DAZ = 0x40, FTZ = 0x8000;
+const { masks: MASKS, PM, PE, RC, DAZ, FTZ } = MXCSR;
 /** Nearest, everything masked, no FTZ or DAZ: exact results leave MXCSR alone. With PE set (MXCSR_ORDINARY), inexact ones do too. */
 const masked = (g: Gen): Val => g.mxcsrIs(MASKS | RC | DAZ | FTZ, MASKS);
 const ordinary = (g: Gen): Val => g.mxcsrIs(MXCSR_ORDINARY.mask, MXCSR_ORDINARY.value);
@@ -103,12 +103,12 @@ const isUsual = (g: Gen, s: Shape, { least, result }: Usual, operands: readonly 
 const areNormal = (g: Gen, s: Shape, xs: readonly Val[]): Val =>
   xs.map(x => g.ltu(32, exponentAbove(g, s, 1, x), g.k(32, s.double ? 0x7fe : 0xfe))).reduce((x, y) => g.and(32, x, y), g.k(32, 1));
 /** Conditions for the quick way, the usual one first: each of the operands is plain (and known to be so, or looked at), and `more` of the result. */
-const quick = (g: Gen, s: Shape, xs: readonly (readonly [x: Val, which: "dst" | "src"])[], usual: Usual | null, more: Val | null, also: Val | null = null): Val[] => {
+const quick = (g: Gen, s: Shape, xs: readonly (readonly [x: Val, which: "dst" | "src"])[], usual: Usual | null, more: Val | null): Val[] => {
   const unknown = xs.filter(([x, which]) => !g.isNormal(which, s.suffix) && !g.ensureNormal(which, s.suffix, () => plain(g, s, x))), looked = unknown.map(([x]) => x);
   const whole = [...looked.map(x => plain(g, s, x)), more].filter(v => v !== null), plainly = whole.length ? every(g, s, whole.reduce((a, v) => both(g, s, a, v))) : g.k(32, 1);
   for (const [, which] of unknown) g.noteLooked(which, s.suffix);
   const first = s.ty === V128 ? null : usual ? isUsual(g, s, usual, looked) : areNormal(g, s, looked);
-  return [first, plainly].filter(v => v !== null).map(v => (also ? g.and(32, v, also) : v));
+  return [first, plainly].filter(v => v !== null);
 };
 
 /** The source as a float, and its bits. */

@@ -33,7 +33,7 @@ export const packed1Imm = (f: (g: Gen, a: Val, imm: number) => Val): Semantics =
 export const movx: Semantics = g => g.setDst(g.src(128), 128);
 /** MOVSS, MOVSD: a load clears the rest of the register, a move between registers keeps it. */
 export const movScalar: Semantics = (g, w) => { if (g.srcMem) loadLane(g, w); else g.setDst(g.src(w), w); };
-const loadLane: Semantics = (g, w) => g.setDst((g.srcMem ? g.srcLane(w as 32 | 64) : null) ?? widen(g, w, g.src(w)), 128);
+const loadLane: Semantics = (g, w) => g.setDst(g.srcLane(w as 32 | 64) ?? widen(g, w, g.src(w)), 128);
 /** MOVD and MOVQ to a register clear the rest, whatever the source. */
 export const movWide: Semantics = (g, w) => { if (g.dstMem) g.setDst(g.src(w), w); else loadLane(g, w); };
 /** MOVD and MOVQ to a general register or memory; MOVLPS and kin to memory, and their loads: the low part alone changes. */

@@ -1,10 +1,7 @@
 /** One lane of an SSE floating-point operation, exact with its flags, on the bits of binary32 or binary64. SDM Vol. 1 ch. 11.5, appendix E. */
 import { convert, fromInt, roundToIntegral, toInt } from "./softfloat-convert.ts";
 import { add, CLS, compareFlags, div, F32, F64, F80, FLAG, infinity, indefinite, isNan, mul, quiet, RC, sqrt, unpack, zero, type Env, type Format, type Fp } from "./softfloat.ts";
-import { EFLAGS } from "./state.ts";
-
-/** MXCSR, SDM Vol. 1 figure 10-3. Bits 0-5 are FLAG.*, 7-12 their masks. */
-export const MXCSR = { flags: 0x3f, DAZ: 0x40, masks: 0x1f80, RC: 0x6000, FTZ: 0x8000 } as const;
+import { EFLAGS, MXCSR } from "./state.ts";
 
 export function envOf(mxcsr: number): Env {
   const masks = mxcsr >> 7 & FLAG.all;

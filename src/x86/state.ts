@@ -115,6 +115,8 @@ export const EXIT = { none: 0, slice: 1, halt: 2, yield: 3, tripleFault: 4, shut
 
 /** Exception vectors, SDM Vol. 3A table 6-1. */
 export const VECTOR = { DE: 0, DB: 1, NMI: 2, BP: 3, OF: 4, BR: 5, UD: 6, NM: 7, DF: 8, TS: 10, NP: 11, SS: 12, GP: 13, PF: 14, MF: 16, AC: 17, MC: 18, XM: 19 } as const;
+/** MXCSR, SDM Vol. 1 figure 10-3. flags: bits 0-5, softfloat's FLAG.*, with PE the last; masks: bits 7-12, with PM the last. */
+export const MXCSR = { flags: 0x3f, PE: 0x20, DAZ: 0x40, masks: 0x1f80, PM: 0x1000, RC: 0x6000, FTZ: 0x8000 } as const;
 /** EFLAGS bits, SDM Vol. 1 figure 3-8. */
 export const EFLAGS = { CF: 1, fixed: 2, PF: 4, AF: 0x10, ZF: 0x40, SF: 0x80, TF: 0x100, IF: 0x200, DF: 0x400, OF: 0x800, IOPL: 0x3000, NT: 0x4000, RF: 0x10000, VM: 0x20000, AC: 0x40000, VIF: 0x80000, VIP: 0x100000, ID: 0x200000, arith: 0x8d5 } as const;
 export const CR0 = { PE: 1, MP: 2, EM: 4, TS: 8, ET: 0x10, NE: 0x20, WP: 0x10000, AM: 0x40000, NW: 0x20000000, CD: 0x40000000, PG: 0x80000000 } as const;

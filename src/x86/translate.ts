@@ -427,16 +427,17 @@ export class RegionGen extends Gen {
     return float ? this.replace(w === 64 ? Op.f64x2_replace_lane : Op.f32x4_replace_lane, 0, was, float) : this.replace(REPLACE[w as 32], 0, was, v);
   }
   override srcFloat(w: 32 | 64): Val | null { return this.srcMem ? this.load(w, this.ea(), "float") : null; }
-  override srcLane(w: 32 | 64): Val | null { return this.load(w, this.ea(), "lane"); }
-  private valueIn(which: "dst" | "src"): number { const i = this.insn, [kind, n] = which === "dst" ? [i.dk, i.dn] : [i.sk, i.sn]; return kind === KIND.xmm ? this.xmmValue[n]! : -1; }
+  override srcLane(w: 32 | 64): Val | null { return this.srcMem ? this.load(w, this.ea(), "lane") : null; }
+  /** The XMM register that is the operand, or -1. */
+  private registerOf(which: "dst" | "src"): number { const i = this.insn, [kind, n] = which === "dst" ? [i.dk, i.dn] : [i.sk, i.sn]; return kind === KIND.xmm ? n : -1; }
   override isNormal(which: "dst" | "src", shape: string): boolean {
-    const known = this.normals.get(this.valueIn(which));
+    const known = this.normals.get(this.xmmValue[this.registerOf(which)] ?? -1);
     return known === shape || known === "PD" && shape === "SD" || known === "PS" && shape === "SS";
   }
   /** Loops come back with what they have made: which registers are known to hold ordinary doubles is known at run time, too. */
   override ensureNormal(which: "dst" | "src", shape: string, holds: () => Val): boolean {
-    const i = this.insn, [kind, n] = which === "dst" ? [i.dk, i.dn] : [i.sk, i.sn], c = this.code;
-    if (this.isLean || shape !== "SD" || kind !== KIND.xmm) return false;
+    const n = this.registerOf(which), c = this.code;
+    if (this.isLean || shape !== "SD" || n < 0) return false;
     c.get(LNORM).i32(1 << n).op(Op.i32_and).op(Op.i32_eqz).unlikely().if_();
     this.emit(holds()); c.op(Op.i32_eqz).unlikely().if_(); this.byHand(); c.end();
     c.get(LNORM).i32(1 << n).op(Op.i32_or).set(LNORM).end();
@@ -445,15 +446,16 @@ export class RegionGen extends Gen {
   }
   /** At the end of a block: what is known of the registers that it has written, or looked at. */
   private keepNormals(): void {
+    if (this.isLean) return;
     const c = this.code;
     let known = 0;
     for (let i = 0; i < 16; i++) { const shape = this.normals.get(this.xmmValue[i]!); if (shape === "SD" || shape === "PD") known |= 1 << i; }
     const lost = this.everDirtyX & ~known;
-    if (this.isLean || (lost | known) === 0) return;
+    if ((lost | known) === 0) return;
     c.get(LNORM); if (lost) c.i32(~lost).op(Op.i32_and); if (known) c.i32(known).op(Op.i32_or);
     c.set(LNORM);
   }
-  override noteLooked(which: "dst" | "src", shape: string): void { const value = this.valueIn(which); if (value >= 0) this.normals.set(value, shape); }
+  override noteLooked(which: "dst" | "src", shape: string): void { const n = this.registerOf(which); if (n >= 0) this.normals.set(this.xmmValue[n]!, shape); }
   override noteNormal(shape: string): void { this.makesNormal = shape; }
   override mxcsrIs(mask: number, value: number): Val {
     return mask === MXCSR_ORDINARY.mask && value === MXCSR_ORDINARY.value ? this.ne(32, this.exponentLimit(), this.k(32, 0)) : super.mxcsrIs(mask, value);

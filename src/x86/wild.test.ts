@@ -3,15 +3,13 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { deliver, type Cause } from "./exceptions.ts";
 import { GuestFault } from "./fault.ts";
-import { Fixture } from "./fixture.ts";
+import { Fixture, random } from "./fixture.ts";
 import { CONTEXT } from "./layout.ts";
 import { ATTR, CPU, CR0, CR4, CS, EFER, EFLAGS, LDTR, TR } from "./state.ts";
 import { bulkMovs, bulkStos } from "./strings.ts";
 import { callSys, SYS_NAMES } from "./system.ts";
 
 const seed = Number(process.env.SEED ?? 1);
-/** xorshift32 */
-const random = (state: number) => (n: number): number => { state ^= state << 13; state ^= state >>> 17; state ^= state << 5; return (state >>> 0) % n; };
 const RAM = 4 << 20;
 
 /** Values a guest would try: small, extreme, near boundaries, pointers into RAM. */
