@@ -9,8 +9,10 @@ import { capReadyAt, capWoken, nrCpus, type Policy, type PoolState, type Unit } 
 const INIT_NS = 10_000_000, CARRY_NS = 5_000_000;
 /** How far below the next one's credit one runs before they change places, and the longest turn. */
 const GRANULE_NS = 4_000_000, MOST_NS = 10_000_000;
-/** What having run on a pCPU before is worth there: code is translated and caches are warm. As much for soft affinity. */
-const HOME_NS = 1_500_000;
+/** What having run on a pCPU before is worth there: its TLBs are kept and its code is translated, which elsewhere takes a millisecond to come back. As much for soft affinity. */
+const HOME_NS = 6_000_000;
+/** What the one that runs is ahead of one that woke. */
+const STAY_NS = 1_500_000;
 /** Weight that burns credit in real time. */
 const UNIT_WEIGHT = 256;
 const CAP_PERIOD_NS = 10_000_000;
@@ -45,7 +47,7 @@ export const credit2: Policy = {
     const ahead = rival ? settle(u, pool) - settle(rival, pool) : MOST_NS, ns = Math.max(pool.ratelimitNs, Math.min(MOST_NS, (ahead + GRANULE_NS) * u.share.weight / UNIT_WEIGHT));
     return u.share.capPct === 0 ? ns : Math.min(ns, u.share.capLeftNs);
   },
-  preempts: (woken, running, pool, pcpu) => settle(woken, pool) > settle(running, pool) + (running.lastPcpu === pcpu ? HOME_NS : 0),
+  preempts: (woken, running, pool, pcpu) => settle(woken, pool) > settle(running, pool) + (running.lastPcpu === pcpu ? STAY_NS : 0),
 };
 
 /** Before all others: woke with credit left; then who has credit, then who has none. */
