@@ -25,7 +25,7 @@ async function run(vcpus: number, pcpus: number, times: number): Promise<Run> {
     };
     const say = (line: string): Promise<void> => writer.write(new TextEncoder().encode(`${line}\n`));
     await expect("# ");
-    await say(`stty -echo; ${WORK(vcpus, 1)}; echo "war""med"`);       // its code is translated then
+    await say(`stty -echo; ${WORK(vcpus, Math.ceil(times / 4))}; echo "war""med"`);       // its code is translated then
     await expect("warmed");
     const before = tasks(), begun = performance.now();
     await say(`${WORK(vcpus, times)}; echo "do""ne"`);
@@ -36,7 +36,7 @@ async function run(vcpus: number, pcpus: number, times: number): Promise<Run> {
 }
 /** @param bars of the chart: wanted, got */
 export async function parallelSpeed({ quick, rounds, say }: Effort, bars: { name: string; values: number[] }[]): Promise<Table> {
-  const times = quick ? 1 : 3, found: Record<string, Record<string, number[]>> = {};
+  const times = quick ? 1 : 8, found: Record<string, Record<string, number[]>> = {};
   const add = (row: string, column: string, x: number): void => { ((found[row] ??= {})[column] ??= []).push(x); };
   for (let r = 0; r < rounds; r++) {
     const one = await run(1, 1, times), four = await run(4, 2, times), crowded = await run(4, 1, times);
