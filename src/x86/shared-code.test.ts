@@ -97,3 +97,35 @@ test("a store into code that was only ever taken, never decoded, ends what was t
     }
   }
 });
+
+/** caller: mov edx, 50; call rbx; dec ecx; jnz caller; jmp $. On the next page add eax, 7; then loop, which is not short: add eax, edx; 40 times nop; dec edx; jz out; test esi, esi; jz loop; jmp to what stands before it; out: ret */
+function calling(): { bytes: Uint8Array; end: number; loop: number } {
+  const bytes = new Uint8Array(8192), back = [0x01, 0xd0, ...Array.from({ length: 40 }, () => 0x90), 0xff, 0xca, 0x74, 6, 0x85, 0xf6], loop = 3;
+  bytes.set([0xba, 50, 0, 0, 0, 0xff, 0xd3, 0xff, 0xc9, 0x75, 0xf5, 0xeb, 0xfe]);
+  bytes.set([0x83, 0xc0, 7, ...back, 0x74, -(back.length + 2) & 255, 0xeb, -(back.length + 4 + loop) & 255, 0xc3], 0x1000);
+  return { bytes, end: 11, loop };
+}
+test("jumps that another vCPU remembers, to another address of the page, do not enter the region whose place one of another engine's has taken", () => {
+  const { bytes, end, loop } = calling(), store = newStore(), PAGES = [0x50_0000, 0x58_1000] as const;
+  const machine = () => {
+    const m = new FlatMachine(8 << 20, (memory, at, platform, options) => makeTranslator(memory, at, platform, { ...options, translateAfter: HEAT, store })), { cpu } = m.engine;
+    m.write(0x10_0000, bytes);
+    m.map(LINEAR, 0x10_0000); m.map(0x60_0000, 0x20_0000);
+    for (const page of PAGES) m.map(page, 0x10_1000);
+    /** A vCPU calls the loop, at an address of its own, the long way or not. */
+    const call = (vcpu: 0 | 1, isLong: boolean, times: number): void => {
+      m.engine.contextChanged({ vcpu: vcpu + 1, generation: 1, wasGeneration: 1, codeMarks: 1, wasCodeMarks: 1, isOurs: true, isCode: (frame) => m.codeFrames.has(frame) });
+      cpu.setGpr(RAX, 0n); cpu.setGpr(1, BigInt(times)); cpu.setGpr(3, BigInt(PAGES[vcpu] + loop)); cpu.setGpr(4, 0x60_0800n); cpu.setGpr(6, isLong ? 1n : 0n); cpu.set(CPU.rip, BigInt(LINEAR));
+      for (let n = 0; n < 100_000 && cpu.rip !== BigInt(LINEAR + end); n++) m.engine.run(10_000);
+      assert.equal(cpu.gpr(RAX), BigInt((50 * 51 / 2 + (isLong ? 7 * 49 : 0)) * times), `vCPU ${vcpu}`);
+    };
+    return { call, counters: () => m.engine.counters };
+  };
+  const first = machine(), other = machine();
+  for (const vcpu of [0, 1, 0] as const) first.call(vcpu, false, 200);        // the same code has become hot by now, and vCPU 0 knows it
+  for (let n = 0; n < 20; n++) other.call(0, true, 300);
+  const before = first.counters()["adopted"]!;
+  for (let n = 0; n < 8; n++) first.call(1, false, 1000);
+  assert.ok(first.counters()["adopted"]! > before, "no region was taken in the place of another");
+  first.call(0, false, 100);
+});
