@@ -5,6 +5,7 @@ import { SHUTDOWN } from "../abi/sched.ts";
 import { MachineMemory } from "../memory/machine.ts";
 import type { Engine } from "../x86/engine.ts";
 import { CPU, EFLAGS, EXIT, gprAt } from "../x86/state.ts";
+import { readConring } from "./conring.ts";
 import { pvhContext } from "./context.ts";
 import { Domain } from "./domain.ts";
 import { DOMAIN, PCPU, VCPU, VPF } from "./objects.ts";
@@ -75,6 +76,17 @@ test("a triple fault is a crash with its address, a reset with an empty IDT, and
   for (let i = 0; i < 3; i++) p.turn();
   assert.deepEqual([crash.end, reset.end?.code, off.end?.code], [{ code: SHUTDOWN.crash, text: "Triple fault at 0x1000" }, SHUTDOWN.reboot, SHUTDOWN.watchdog]);
   assert.equal(hv.scheduler.pick(0), null);
+});
+test("a trap in translated code ends the domain whose code it was and no other, and dom0 is told where; another mistake ends the pCPU", () => {
+  const { p, hv, start } = machine((_p, v) => { if (v.domain.domid === 1) throw new WebAssembly.RuntimeError("unreachable"); if (v.domain.domid === 3) throw new Error("not a trap"); return EXIT.yield; });
+  const bad = start(), good = start();
+  for (let i = 0; i < 4; i++) p.turn();
+  assert.deepEqual(bad.end, { code: SHUTDOWN.crash, text: "The engine failed in what it made of the guest's code: unreachable" });
+  assert.match(new TextDecoder().decode(readConring(bad)), /^The engine failed on pCPU 0: RuntimeError: unreachable\n +at /);
+  assert.equal(good.end, null);
+  assert.equal(hv.scheduler.pick(0)?.domain, good);
+  start();
+  assert.throws(() => p.turn(), /not a trap/);
 });
 test("a paused domain leaves the pCPU at the next look and stays off it", () => {
   const { p, hv, diary, start } = machine((_p, v) => { if (diary.length < 5) v.domain.pauseNoWait(); return EXIT.slice; });

@@ -116,7 +116,7 @@ export class Pcpu {
     let left = budget, exit: number, now: number;
     do {
       const given = Math.min(left, piece);
-      exit = this.#profiler ? this.#profiler.run(v.domain.domid, given) : this.engine.run(given);
+      exit = this.#run(v, given);
       left -= given;
       now = performance.now();
     } while (left > 0 && exit === EXIT.slice && !isKicked() && now < this.platform.sliceEndMs);
@@ -133,6 +133,16 @@ export class Pcpu {
     }
     hv.add(PCPU.nrSlices, this.#at, 1);
     return exit;
+  }
+
+  /** A trap in translated code is our mistake, and the registers that it had in hand are gone: the domain ends for it, and no other one. */
+  #run(v: Vcpu, jumps: number): number {
+    try { return this.#profiler ? this.#profiler.run(v.domain.domid, jumps) : this.engine.run(jumps); } catch (e) {
+      if (!(e instanceof WebAssembly.RuntimeError)) throw e;
+      writeConring(v.domain, new TextEncoder().encode(`The engine failed on pCPU ${this.index}: ${e.stack ?? e.message}\n`));
+      v.domain.crash(`The engine failed in what it made of the guest's code: ${e.message}`, v.id);
+      return EXIT.internal;
+    }
   }
 
   /** Put its registers into the register file, unless they are still there. */
