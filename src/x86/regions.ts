@@ -149,9 +149,8 @@ export class Regions {
       if (slot === 0) continue;
       isDone = this.place({ image, pages, isMerging: instead !== null }, slot);
       if (isDone) this.counters.adopted++;
-      // jumps that know the record do not know its region, or, at whatever address another vCPU has this page, know the one that it was the entry of
-      if (instead !== null) this.cpu.mmu.tlb.forgetAllJumps();
-      else for (const { pos } of image.entries) if (pageOf(pos) === 0) this.cpu.mmu.tlb.forgetJump(linear - seed + pos);
+      // jumps that know the record do not know its region
+      for (const { pos } of image.entries) if (pageOf(pos) === 0) this.cpu.mmu.tlb.forgetJump(linear - seed + pos);
       break;
     }
     this.counters.translateMs += performance.now() - began;
@@ -241,6 +240,8 @@ export class Regions {
       recs.push(rec); this.images.set(rec, image);
     }
     code.place({ slot, recs, pages });
+    // jumps know the regions that these records were the entries of, and that at whatever addresses other vCPUs have the page
+    if (isMerging) this.cpu.mmu.tlb.forgetAllJumps();
     return true;
   }
   /** The code cache has forgotten everything. */
