@@ -69,7 +69,7 @@ test("cut, changed and foreign bytes are refused in words, wherever the damage i
   }
 });
 
-const IMAGE: Image = { shape: "wide", pages: [0, -1], entries: [{ pos: 5, block: 0 }], exits: [{ pos: -4000, isNeeded: true }, { pos: 5, isNeeded: false }], nrInsns: 300 };
+const IMAGE: Image = { shape: "wide", pages: [0, -1], entries: [{ pos: 5, block: 0 }], exits: [{ pos: -4000, isNeeded: true }, { pos: 5, isNeeded: false }], sites: [{ pos: -4090, done: -1, how: 2, rec: "known" }], nrInsns: 300 };
 test("an image fits where all code is that it was made from", () => {
   const pieces = [{ pos: 5, bytes: Uint8Array.of(0x55, 0x90) }, { pos: -4096, bytes: Uint8Array.of(1) }], bytes = encodeImage(IMAGE, pieces), asked: unknown[] = [];
   assert.deepEqual(fittingImage(bytes, (p) => asked.push({ pos: p.pos, bytes: p.bytes.slice() }) > 0), IMAGE);

@@ -29,7 +29,7 @@ const ALIGN = 8, up = (n: number): number => Math.ceil(n / ALIGN) * ALIGN;
 /** A chain that is longer is none: the half was emptied meanwhile. */
 const CHAIN_MAX = 4096;
 
-const MAGIC = 0x636d4944, VERSION = 5, FILE = struct(24, { magic: u32(0), version: u32(4), sum: u32(8), nrModules: u32(12), engineBytes: u32(16) });
+const MAGIC = 0x636d4944, VERSION = 6, FILE = struct(24, { magic: u32(0), version: u32(4), sum: u32(8), nrModules: u32(12), engineBytes: u32(16) });
 
 /** module: the number of the module, which no other one will ever have; index: which of its functions. */
 export type Member = { readonly module: number; readonly index: number; /** in machine memory */ readonly bytes: Uint8Array };

@@ -30,7 +30,7 @@ export const HELPERS = {
   mulhu: [[I64, I64], [I64]], mulhs: [[I64, I64], [I64]], divu128: [[I64, I64, I64], [I64]], divs128: [[I64, I64, I64], [I64]], remu128: [[I64, I64, I64], [I64]], rems128: [[I64, I64, I64], [I64]],
   lookup: [[I64, I32], [I32]], isMapped: [[I64, I32, I32], [I32]], tsc: [[], [I64]], segCheck: [[I32, I64, I32], []], sys: [[I32, I64, I64], [I64]],
   sse: [[I32, I32, I32, I32], []], x87Reg: [[I32], [I32]], x87Load: [[I32, I64, I32], [I32]], x87Store: [[I32], []], x87StoreDone: [[I32], []], bulk: [[I32, I32], [I32]], flagRes: [[I32, I64, I64], [I64]], flagAux: [[I32, I64, I64], [I64]],
-  leaveTo: [[I64, I32, I32, I32, I32], [I32]], leaveToStub: [[I64, I32, I32, I32, I32], [I32]], leave: [[I64, I32, I32, I32], [I32]],
+  leaveTo: [[I64, I32, I32, I32, I32], [I32]], leaveToStub: [[I64, I32, I32, I32, I32], [I32]], leave: [[I64, I32, I32, I32], [I32]], leaveAt: [[I32, I32, I32], [I32]], leaveFor: [[I64, I32, I32], [I32]],
 } as const satisfies Record<string, readonly [readonly Ty[], readonly Ty[]]>;
 export type Helper = keyof typeof HELPERS;
 const HELPER_NAMES = Object.keys(HELPERS) as Helper[];
@@ -315,19 +315,36 @@ export abstract class Gen {
 
   // Memory ------------------------------------------------------------------------------------------------------------------
   /**
-   * TLB probe for `size` bytes at a: leaves a machine address on the stack and returns what the access is to add to it, or branches to `slow` where the bytes do not
+   * TLB probe for `size` bytes at a: leaves a machine address on the stack and returns what the access is to add to it, or goes to `slow` (`unreached`) where the bytes do not
    * lie within the page that the entry's tag names (a miss or a page crossing). What `noteOffset` and `noteHost` emit sees the offset in the page (i64) and the machine address.
    */
-  protected reach(a: Val, size: number, write: boolean, slow: number, noteOffset?: () => void, noteHost?: () => void): number {
+  protected reach(a: Val, size: number, write: boolean, slow: number | null, noteOffset?: () => void, noteHost?: () => void): number {
     const c = this.code, e = this.temp(I32);
     this.emit(a); c.op(Op.i32_wrap_i64).i32(12 - 5).op(Op.i32_shr_u).i32(((1 << TLB_BITS) - 1) << 5).op(Op.i32_and);
     this.tlb(); c.op(Op.i32_add).set(e);
     this.emit(a); c.get(e).mem(Op.i64_load, write ? TLBE.write : TLBE.read).op(Op.i64_sub);
     noteOffset?.();
-    c.i64(4096 - size).op(Op.i64_gt_u).unlikely().brIf(slow);
+    c.i64(4096 - size).op(Op.i64_gt_u); this.unreached(slow);
     c.get(e).mem(Op.i32_load, TLBE.add); this.emit(a); c.op(Op.i32_wrap_i64).op(Op.i32_add);
     noteHost?.();
     return 0;
+  }
+  /** Go to `slow` where the condition on the stack holds, or (null) leave the instruction undone. */
+  protected unreached(slow: number | null): void {
+    const c = this.code.unlikely();
+    if (slow !== null) c.brIf(slow); else { c.if_(); this.undone(); c.end(); }
+  }
+  /** Does the engine leave an instruction undone that the TLB does not serve? Then there is no slow way in line. */
+  protected get leavesAtMiss(): boolean { return false; }
+  /** Leave the instruction undone: for the interpreter, which has slow ways. */
+  protected undone(): void { this.byHand(); }
+  /** `fast` with the machine address on the stack and what to add to it, or `slow`. */
+  private access(a: Val, size: number, write: boolean, fast: (at: number) => void, slow: () => void): void {
+    const c = this.code;
+    if (this.leavesAtMiss) { fast(this.reach(a, size, write, null)); return; }
+    const done = c.block(), label = c.block();
+    fast(this.reach(a, size, write, label)); c.br(done).end();
+    slow(); c.end();
   }
   /** On the slow way, after the access: what `reach` has noted is not to be used. */
   protected missed(): void {}
@@ -335,11 +352,11 @@ export abstract class Gen {
   protected tlb(): void { this.cpu().mem(Op.i32_load, CPU.tlb.at); }
   /** Read w bits at a linear address; scalars as bits, as a float or in the lowest lane of a vector. */
   load(w: W, addr: Val, as: LoadAs = "bits"): Val {
-    const c = this.code, a = this.let(addr), { op, ty } = w === 128 || w < 32 || as === "bits" ? { op: LOADS[w], ty: tyOf(w) } : SCALAR_LOADS[as][w as 32 | 64], out = this.temp(ty), done = c.block(), slow = c.block();
-    c.mem(op, this.reach(a, w / 8, false, slow)).set(out).br(done).end();
-    this.mayFault(); this.emit(a);
-    if (w === 128) { c.call(helperIndex("slowLoad128")); this.faultIf(); this.missed(); this.cpu().mem(Op.v128_load, CPU.wide.at).set(out); c.end(); return local(out, ty); }
-    this.slowLoad(w, out, as); this.missed(); c.end();
+    const c = this.code, a = this.let(addr), { op, ty } = w === 128 || w < 32 || as === "bits" ? { op: LOADS[w], ty: tyOf(w) } : SCALAR_LOADS[as][w as 32 | 64], out = this.temp(ty);
+    this.access(a, w / 8, false, at => c.mem(op, at).set(out), () => {
+      this.mayFault(); this.emit(a);
+      if (w === 128) { c.call(helperIndex("slowLoad128")); this.faultIf(); this.missed(); this.cpu().mem(Op.v128_load, CPU.wide.at).set(out); } else { this.slowLoad(w, out, as); this.missed(); }
+    });
     return local(out, ty);
   }
   /** With the address on the stack. */
@@ -354,9 +371,9 @@ export abstract class Gen {
   /** Write w bits at a linear address, now. */
   store(w: W, addr: Val, v: Val): void {
     const float = w === 32 || w === 64 ? this.floatBehind(v) : null;
-    const c = this.code, a = this.let(addr), x = this.let(float ?? v), done = c.block(), slow = c.block(), at = this.reach(a, w / 8, true, slow);
-    this.emit(x); c.mem(!float ? STORES[w] : w === 64 ? Op.f64_store : Op.f32_store, at).br(done).end();
-    this.slowStore(w, a, float ? this.asBits(w as 32 | 64, x) : x); this.missed(); c.end();
+    const c = this.code, a = this.let(addr), x = this.let(float ?? v);
+    this.access(a, w / 8, true, at => { this.emit(x); c.mem(!float ? STORES[w] : w === 64 ? Op.f64_store : Op.f32_store, at); },
+      () => { this.slowStore(w, a, float ? this.asBits(w as 32 | 64, x) : x); this.missed(); });
   }
   private slowStore(w: W, a: Val, x: Val): void {
     const c = this.code;
@@ -370,19 +387,22 @@ export abstract class Gen {
   /** Read for a later `storeBack`: checked for writing first. Its machine address is 0 for what goes the slow way. Locked: repeated until nobody else wrote
    *  between; what is not aligned goes the slow way (Mmu.slowCas). */
   protected loadForWrite(w: W, addr: Val, lock: boolean): Val {
-    const c = this.code, a = this.let(addr), host = this.temp(I32), out = this.temp(tyOf(w)), done = c.block(), slow = c.block(), at = this.reach(a, w / 8, true, slow);
-    if (at) c.i32(at).op(Op.i32_add);
-    c.set(host).br(done).end();
-    this.mayFault(); this.emit(a); c.i32(w / 8).call(helperIndex("probeWrite")); this.faultIf(); this.missed(); this.cpu().mem(Op.i32_load, CPU.probed.at).set(host); c.end();
+    const c = this.code, a = this.let(addr), host = this.temp(I32), out = this.temp(tyOf(w)), isAtomic = lock && w !== 128, { leavesAtMiss } = this;
+    this.access(a, w / 8, true, at => { if (at) c.i32(at).op(Op.i32_add); c.set(host); },
+      () => { this.mayFault(); this.emit(a); c.i32(w / 8).call(helperIndex("probeWrite")); this.faultIf(); this.missed(); this.cpu().mem(Op.i32_load, CPU.probed.at).set(host); });
     let loop = 0;
-    if (lock && w !== 128) {
-      if (w > 8) c.i32(0).get(host).i32(w / 8 - 1).op(Op.i32_and).op(Op.i32_eqz).op(Op.i32_sub).get(host).op(Op.i32_and).set(host);
+    if (isAtomic) {
+      if (w > 8) {
+        if (leavesAtMiss) { c.get(host).i32(w / 8 - 1).op(Op.i32_and); this.unreached(null); }
+        else c.i32(0).get(host).i32(w / 8 - 1).op(Op.i32_and).op(Op.i32_eqz).op(Op.i32_sub).get(host).op(Op.i32_and).set(host);
+      }
       loop = c.loop();
     }
-    c.get(host).op(Op.i32_eqz).unlikely().if_(); this.mayFault(); this.emit(a); this.slowLoad(w, out);
-    c.else_().get(host);
-    if (loop && w !== 128) c.mem(ATOMIC_LOADS[w], 0, Math.log2(w / 8)); else c.mem(LOADS[w], 0);
-    c.set(out).end();
+    if (!leavesAtMiss) { c.get(host).op(Op.i32_eqz).unlikely().if_(); this.mayFault(); this.emit(a); this.slowLoad(w, out); c.else_(); }
+    c.get(host);
+    if (isAtomic) c.mem(ATOMIC_LOADS[w], 0, Math.log2(w / 8)); else c.mem(LOADS[w], 0);
+    c.set(out);
+    if (!leavesAtMiss) c.end();
     const old = local(out, tyOf(w));
     this.open = { w, addr: a, host, loop, old };
     return old;
@@ -391,19 +411,24 @@ export abstract class Gen {
   writable(addr: Val, size: number): void { this.mayFault(); this.emit(addr); this.code.i32(size).call(helperIndex("probeWrite")); this.faultIf(); }
   /** Write what loadForWrite read. */
   protected storeBack(v: Val): void {
-    const { w, addr, host, loop, old } = this.open!, c = this.code, x = this.let(v);
+    const { w, addr, host, loop, old } = this.open!, c = this.code, x = this.let(v), { leavesAtMiss } = this;
     this.open = null;
-    c.get(host).op(Op.i32_eqz).unlikely().if_();
+    if (!leavesAtMiss) c.get(host).op(Op.i32_eqz).unlikely().if_();
     if (loop && w !== 128) {
-      const r = this.temp(I32), wide = (y: Val): void => { this.emit(y); if (w < 64) c.op(Op.i64_extend_i32_u); };
-      this.mayFault(); this.emit(addr); wide(old); wide(x); c.i32(w / 8).call(helperIndex("slowCas")).tee(r).i32(1).op(Op.i32_eq); this.faultIf();
-      c.get(r).brIf(loop).else_();
+      if (!leavesAtMiss) {
+        const r = this.temp(I32), wide = (y: Val): void => { this.emit(y); if (w < 64) c.op(Op.i64_extend_i32_u); };
+        this.mayFault(); this.emit(addr); wide(old); wide(x); c.i32(w / 8).call(helperIndex("slowCas")).tee(r).i32(1).op(Op.i32_eq); this.faultIf();
+        c.get(r).brIf(loop).else_();
+      }
       c.get(host); this.emit(old); this.emit(x); c.mem(ATOMIC_CMPXCHGS[w], 0, Math.log2(w / 8));
-      this.emit(old); c.op(w === 64 ? Op.i64_ne : Op.i32_ne).unlikely().brIf(loop).end().end();
+      this.emit(old); c.op(w === 64 ? Op.i64_ne : Op.i32_ne).unlikely().brIf(loop);
+      if (!leavesAtMiss) c.end();
+      c.end();
       return;
     }
-    this.slowStore(w, addr, x);
-    c.else_().get(host); this.emit(x); c.mem(STORES[w], 0).end();
+    if (!leavesAtMiss) { this.slowStore(w, addr, x); c.else_(); }
+    c.get(host); this.emit(x); c.mem(STORES[w], 0);
+    if (!leavesAtMiss) c.end();
   }
   /** A 16-byte SSE operand in memory must be aligned, unless the row's form says otherwise (u for x). */
   protected aligned(row: Row, at: Val, w: W): void { if (w === 128 && row.unit === "sse" && /[WM]x/.test(row.form)) this.trapIf(this.cast(64, 32, this.and(64, at, this.k(64, 15))), VECTOR.GP, 0); }

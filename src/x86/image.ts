@@ -13,7 +13,7 @@ export type Shape = "lean" | "wide";
 /**
  * Fit for any machine that has the same code. The region's data block: for each page the machine address it must have (u32, the home
  * page's is not looked at), the entry table's displacements, its slots (entry-table.ts), then for each exit the record of its position (u32; 0 where there is none yet and
- * none is needed).
+ * none is needed), then for each site what SITE of layout.ts says.
  */
 export type Image = {
   readonly shape: Shape;
@@ -22,8 +22,15 @@ export type Image = {
   /** blocks that may be entered, by number; those on the home page also from outside */
   readonly entries: readonly { readonly pos: number; readonly block: number }[];
   readonly exits: readonly { readonly pos: number; readonly isNeeded: boolean }[];
+  readonly sites: readonly Site[];
   readonly nrInsns: number;
 };
+/**
+ * Where a lean region is left, and how (LEAVES): the position to go on at, how many instructions are done and not counted, and whether its record is needed, of use where it is there, or not to be
+ * used, as its page may be mapped elsewhere by now.
+ */
+export type Site = { readonly pos: number; readonly how: number; readonly done: number; readonly rec: "needed" | "known" | "none" };
+const RECS = ["none", "known", "needed"] as const;
 /** Code that an image was made from: a piece of a page, by position. */
 export type Piece = { readonly pos: number; readonly bytes: Uint8Array };
 
@@ -38,13 +45,14 @@ export function imageKey(mode: number, entry: number, bytes: Uint8Array, at: num
 }
 
 /** Pieces first, so that what does not fit is known early. */
-export function encodeImage({ shape, pages, entries, exits, nrInsns }: Image, pieces: readonly Piece[]): Uint8Array {
+export function encodeImage({ shape, pages, entries, exits, sites, nrInsns }: Image, pieces: readonly Piece[]): Uint8Array {
   const b = new Bytes().u32(pieces.length);
   for (const p of pieces) b.s(p.pos).u32(p.bytes.length).bytes(p.bytes);
   b.u8(shape === "wide" ? 1 : 0).u32(nrInsns);
   b.u32(pages.length); for (const p of pages) b.s(p);
   b.u32(entries.length); for (const e of entries) b.s(e.pos).u32(e.block);
   b.u32(exits.length); for (const e of exits) b.s(e.pos).u32(e.isNeeded ? 1 : 0);
+  b.u32(sites.length); for (const x of sites) b.s(x.pos).s(x.done).u8(x.how).u8(RECS.indexOf(x.rec));
   return b.done();
 }
 /** The image, if `isHere` says so of each piece of code it was made from; else null. @throws RangeError where the bytes end too soon: they were overwritten meanwhile */
@@ -52,7 +60,7 @@ export function fittingImage(bytes: Uint8Array, isHere: (piece: Piece) => boolea
   const r = new Reader(bytes);
   for (let n = r.u32(); n > 0; n--) if (!isHere({ pos: r.s(), bytes: r.bytes() })) return null;
   const shape = r.u8() === 1 ? "wide" : "lean", nrInsns = r.u32();
-  return { shape, nrInsns, pages: r.list(() => r.s()), entries: r.list(() => ({ pos: r.s(), block: r.u32() })), exits: r.list(() => ({ pos: r.s(), isNeeded: r.u32() === 1 })) };
+  return { shape, nrInsns, pages: r.list(() => r.s()), entries: r.list(() => ({ pos: r.s(), block: r.u32() })), exits: r.list(() => ({ pos: r.s(), isNeeded: r.u32() === 1 })), sites: r.list(() => ({ pos: r.s(), done: r.s(), how: r.u8(), rec: RECS[r.u8()] ?? "none" })) };
 }
 
 /** LEB128 numbers and bytes, as Bytes writes them. Reading on behind the end is a RangeError. */

@@ -44,6 +44,13 @@ export const REC = {
   size: 32, handler: 0, d: 4, s: 6, base: 8, index: 9, scale: 10, seg: 11, off: 12, block: 14, imm: 16, guess: 16, disp: 20, link: 20, heat: 24, data: 28,
   stub: RECS_BYTES, stay: RECS_BYTES + 4, bigImm: RECS_BYTES + 8, bigDisp: RECS_BYTES + 16,
 } as const;
+/**
+ * In a lean region's data block, a place where it is left: the record to go on with (u32; 0: none known), its position (i32), and LEAVES | the number of instructions done that nobody has counted
+ * (signed) << SITE_SHIFT (i32).
+ */
+export const SITE = { size: 12, rec: 0, pos: 4, how: 8 } as const, SITE_SHIFT = 2;
+/** How: with the instruction undone, for the interpreter's stub (or with a fault recorded); to whatever is there; to the run loop. */
+export const LEAVES = { undone: 0, to: 1, end: 2 } as const;
 /** REC.stay of a record that has been met so often that regions take it in. */
 export const WARM = 1;
 /** REC.scale's parts. */

@@ -9,7 +9,7 @@ import type { Cpu } from "./cpu.ts";
 import { type Insn, Undecodable, decode } from "./decode.ts";
 import { SLOT, entryTable } from "./entry-table.ts";
 import { type Image, type Piece, type Shape, encodeImage, fittingImage, imageKey } from "./image.ts";
-import { REC, WARM } from "./layout.ts";
+import { REC, SITE, SITE_SHIFT, WARM } from "./layout.ts";
 import type { Modules } from "./modules.ts";
 import { type Region, type RegionSource, discover, pageOf } from "./region.ts";
 import { STRADDLE } from "./runtime.ts";
@@ -218,10 +218,11 @@ export class Regions {
   /** What cannot be had (room, an instruction that was never met) leaves everything as it was. */
   private place({ image, pages, isMerging }: Placing, slot: number): boolean {
     this.modules.use(slot);        // what is done here may let go of modules
-    const { v } = this.cpu, { code, host } = this, { shape } = image, isEager = host.heat === 0, table = entryTable(image.entries.map(e => e.pos)), layout = dataLayout(image.pages.length, table, image.exits.length);
+    const { v } = this.cpu, { code, host } = this, { shape } = image, isEager = host.heat === 0, table = entryTable(image.entries.map(e => e.pos)), layout = dataLayout(image.pages.length, table, image.exits.length, image.sites.length);
     const data = code.reserve(layout.size), pageNr = (pos: number): number => image.pages.indexOf(pageOf(pos));
-    const exits = image.exits.map(({ pos, isNeeded }) => { const p = pages[pageNr(pos)]!; return isNeeded ? code.recordAt(p, pos & 4095) : p.at.get(pos & 4095) ?? 0; });
-    if (data === 0 || image.exits.some((e, n) => e.isNeeded && exits[n] === 0)) { this.modules.release(slot); return false; }
+    const recOf = ({ pos, isNeeded }: { pos: number; isNeeded: boolean }): number => { const p = pages[pageNr(pos)]!; return isNeeded ? code.recordAt(p, pos & 4095) : p.at.get(pos & 4095) ?? 0; };
+    const exits = image.exits.map(recOf), sites = image.sites.map(({ pos, rec }) => (rec === "none" ? 0 : recOf({ pos, isNeeded: rec === "needed" })));
+    if (data === 0 || image.exits.some((e, n) => e.isNeeded && exits[n] === 0) || image.sites.some((e, n) => e.rec === "needed" && sites[n] === 0)) { this.modules.release(slot); return false; }
     for (let n = 0; n < pages.length; n++) v.u32[(data + n * 4) >>> 2] = machineOf(pages[n]!);
     v.u8.set(table.displacements, data + layout.displacements);
     for (let n = 0; n < table.nrSlots; n++) v.dv.setBigInt64(data + layout.slots + n * SLOT.size, 1n << 62n, true);
@@ -231,6 +232,7 @@ export class Regions {
       v.i32[(to + SLOT.sel) >>> 2] = block + 1; v.i32[(to + SLOT.page) >>> 2] = 1 << pageNr(pos);
     }
     exits.forEach((rec, n) => { v.i32[(data + layout.exits + n * 4) >>> 2] = rec; });
+    sites.forEach((rec, n) => { const at = data + layout.sites + n * SITE.size, { pos, how, done } = image.sites[n]!; v.i32[(at + SITE.rec) >>> 2] = rec; v.i32[(at + SITE.pos) >>> 2] = pos; v.i32[(at + SITE.how) >>> 2] = how | done << SITE_SHIFT; });
     const found = image.entries.map(({ pos, block }) => ({ rec: pageOf(pos) === 0 ? code.recordAt(pages[0]!, pos) : 0, block })), recs: number[] = [];
     const generation = isMerging ? 1 + Math.max(0, ...found.map(({ rec }) => this.generations.get(rec) ?? 0)) : 0, heat = isEager ? NEVER : Math.min(MERGE_AT_MOST, MERGE_AFTER * MERGE_STEP ** generation);
     for (const { rec, block } of found) {

@@ -1,7 +1,7 @@
 /** The fixed wasm part of a pCPU's engine: TLB slow paths, high multiply, jump lookup, segment checks and the dispatch loop. The pCPU's base is baked in. */
 import { Op } from "../wasm/opcodes.ts";
 import { Code, F64, I32, I64, type MemorySpec, Module } from "../wasm/writer.ts";
-import { CODEE, CODE_AT, CODE_BITS, JUMPE, JUMPS_AT, JUMP_BITS, JUMP_CHUNK, ITLBE, ITLB_BITS, ITLB_IN_BANK, ITLB_MIX, REC, TLBE, TLB_BITS } from "./layout.ts";
+import { CODEE, CODE_AT, CODE_BITS, JUMPE, JUMPS_AT, JUMP_BITS, JUMP_CHUNK, ITLBE, ITLB_BITS, ITLB_IN_BANK, ITLB_MIX, LEAVES, REC, SITE, SITE_SHIFT, TLBE, TLB_BITS } from "./layout.ts";
 import { STUB_TYPE, StubGen, heat } from "./stubs.ts";
 import { ATTR, CPU, EFLAGS, RAX, RCX, RDI, RSI, SEG, gprAt } from "./state.ts";
 
@@ -218,32 +218,51 @@ export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number
   const retire = (c: Code, n: number, less: number) => { c.i32(cpu).i32(cpu).mem(Op.i64_load, CPU.retired.at).get(n).op(Op.i64_extend_i32_u).op(Op.i64_add); if (less) c.i64(less).op(Op.i64_sub); c.mem(Op.i64_store, CPU.retired.at); };
   /** Somebody may want this pCPU's attention (a budget of -1): that is not to be lost. */
   const keepBudget = (c: Code, budget: number) => { c.i32(cpu).mem(Op.i32_load, CPU.budget.at).i32(0).op(Op.i32_ge_s).if_(); c.i32(cpu).get(budget).mem(Op.i32_store, CPU.budget.at).end(); };
-  const moveBase = (c: Code) => c.i32(cpu).get(0).i64(-4096).op(Op.i64_and).mem(Op.i64_store, CPU.ripBase.at);
+  const moveBase = (c: Code, rip: number) => c.i32(cpu).get(rip).i64(-4096).op(Op.i64_and).mem(Op.i64_store, CPU.ripBase.at);
   /** leave(rip, cpu, budget, done): to the run loop. */
   define("leave", [I64, I32, I32, I32], [I32], c => {
     keepBudget(c, 2);
     retire(c, 3, 1); settle(c);
     c.i32(cpu).get(0).mem(Op.i64_store, CPU.rip.at).i32(cpu).i32(0).mem(Op.i32_store, CPU.link.at).i32(0);
   });
-  /** leaveTo(rip, record or 0, cpu, budget, done): to whatever executes the instruction at rip; a region goes on with the flags as they are. */
-  define("leaveTo", [I64, I32, I32, I32, I32], [I32], c => {
-    const t = c.local(I32), region = c.local(I32), leave = () => { c.get(0).get(2).get(3).get(4).returnCall(own("leave")); };
-    c.get(3).i32(1).op(Op.i32_sub).tee(3).i32(0).op(Op.i32_lt_s).unlikely().if_(); leave(); c.end();
+  /** To whatever executes the instruction at `rip`, whose record is `rec` or to be looked for; a region goes on with the flags as they are. All are locals. */
+  const goOn = (c: Code, rip: number, rec: number, cpu: number, budget: number, done: number) => {
+    const t = c.local(I32), region = c.local(I32), leave = () => { c.get(rip).get(cpu).get(budget).get(done).returnCall(own("leave")); };
+    c.get(budget).i32(1).op(Op.i32_sub).tee(budget).i32(0).op(Op.i32_lt_s).unlikely().if_(); leave(); c.end();
     // somebody may want this pCPU's attention
-    c.get(2).mem(Op.i32_load, CPU.budget.at).i32(0).op(Op.i32_lt_s).unlikely().if_(); leave(); c.end();
-    c.get(2).get(3).mem(Op.i32_store, CPU.budget.at);
-    c.get(1).if_(); heat(c, 1, 2, t, leave); moveBase(c); regionOf(c, 1).set(region);
-    c.else_(); find(c, 0, 2, 1, region, false);
-    c.get(1).op(Op.i32_eqz).unlikely().if_(); retire(c, 4, 1); settle(c); c.i32(0).op(Op.return).end();
+    c.get(cpu).mem(Op.i32_load, CPU.budget.at).i32(0).op(Op.i32_lt_s).unlikely().if_(); leave(); c.end();
+    c.get(cpu).get(budget).mem(Op.i32_store, CPU.budget.at);
+    c.get(rec).if_(); heat(c, rec, cpu, t, leave); moveBase(c, rip); regionOf(c, rec).set(region);
+    c.else_(); find(c, rip, cpu, rec, region, false);
+    c.get(rec).op(Op.i32_eqz).unlikely().if_(); retire(c, done, 1); settle(c); c.i32(0).op(Op.return).end();
     c.end();
-    c.get(region).op(Op.i32_eqz).unlikely().if_(); retire(c, 4, 1); settle(c); c.get(1).op(Op.return).end();
-    retire(c, 4, 0); c.get(1).get(2).get(region).returnCallIndirect(stub);
-  });
+    c.get(region).op(Op.i32_eqz).unlikely().if_(); retire(c, done, 1); settle(c); c.get(rec).op(Op.return).end();
+    retire(c, done, 0); c.get(rec).get(cpu).get(region).returnCallIndirect(stub);
+  };
+  /** leaveTo(rip, record or 0, cpu, budget, done): goOn. */
+  define("leaveTo", [I64, I32, I32, I32, I32], [I32], c => { goOn(c, 0, 1, 2, 3, 4); });
   /** leaveToStub(rip, record, cpu, budget, done): let the interpreter's stub do this instruction. */
   define("leaveToStub", [I64, I32, I32, I32, I32], [I32], c => {
     keepBudget(c, 3);
-    moveBase(c); retire(c, 4, 0); settle(c);
+    moveBase(c, 0); retire(c, 4, 0); settle(c);
     c.get(1).get(2).get(1).mem(Op.i32_load, REC.stub).returnCallIndirect(stub);
+  });
+  /** leaveFor(rip, cpu, done): a lean region goes where its guest's code says. */
+  define("leaveFor", [I64, I32, I32], [I32], c => {
+    const rec = c.local(I32), budget = c.local(I32);
+    c.get(1).mem(Op.i32_load, CPU.budget.at).set(budget);
+    goOn(c, 0, rec, 1, budget, 2);
+  });
+  /** leaveAt(site, cpu, done): a lean region is left as the site says. */
+  define("leaveAt", [I32, I32, I32], [I32], c => {
+    const rip = c.local(I64), rec = c.local(I32), budget = c.local(I32), how = c.local(I32), all = () => c.get(1).get(budget).get(2), isHow = (n: number) => c.get(how).i32((1 << SITE_SHIFT) - 1).op(Op.i32_and).i32(n).op(Op.i32_eq);
+    c.get(1).mem(Op.i64_load, CPU.ripBase.at).get(0).mem(Op.i64_load32_s, SITE.pos).op(Op.i64_add).set(rip);
+    c.get(0).mem(Op.i32_load, SITE.rec).set(rec).get(1).mem(Op.i32_load, CPU.budget.at).set(budget);
+    c.get(2).get(0).mem(Op.i32_load, SITE.how).tee(how).i32(SITE_SHIFT).op(Op.i32_shr_s).op(Op.i32_add).set(2);
+    isHow(LEAVES.to).op(Op.i32_eqz).if_();
+    isHow(LEAVES.end).get(1).mem(Op.i32_load, CPU.fault.at).op(Op.i32_or).if_(); c.get(rip); all().returnCall(own("leave")).end();
+    c.get(rec).if_(); c.get(rip).get(rec); all().returnCall(own("leaveToStub")).end().end();
+    goOn(c, rip, rec, 1, budget, 2);
   });
   /** The handler of a record whose bytes have been overwritten: leave at its own address. */
   define("stale", [I32, I32], [I32], c => {

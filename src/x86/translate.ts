@@ -12,8 +12,8 @@ import { ADDR, type Insn, KIND } from "./decode.ts";
 import { type EntryTable, SLOT, entryTable } from "./entry-table.ts";
 import { EXPONENT_LIMIT, type FlagKind, type Flags, Gen, LOADS, MXCSR_ORDINARY, STORES, type Val, type W, X, helperIndex, local, tyOf } from "./gen.ts";
 import { arithOf, auxOf, ccFrom, ccOf, flagCode, resOf, withCF, withCO, wordsOf } from "./gen-flags.ts";
-import type { Image, Shape } from "./image.ts";
-import { REC } from "./layout.ts";
+import type { Image, Shape, Site } from "./image.ts";
+import { LEAVES, REC, SITE } from "./layout.ts";
 import { type Block, type Loop, type Region, liveBeforeIn, pageOf } from "./region.ts";
 import { STACK_INSNS } from "./rows.ts";
 import { EXTRACT, REPLACE, movx } from "./semantics-sse.ts";
@@ -21,7 +21,7 @@ import { CPU, RCX, RSP, SEG, segAt, xmmAt } from "./state.ts";
 import { STUB_TYPE, generatedModule } from "./stubs.ts";
 
 /** Locals: parameters, the block asked for, the registers, lazy flags (a, b, code), rip on the way out, the home page's rip, instructions done, budget,
- *  the record to go on with, the data block, the TLB in use, pages known to be mapped, how far exponents may reach (MXCSR), position of a fault, XMM registers known to hold ordinary doubles (a bit each); XMM registers. */
+ *  the record to go on with, the data block, the TLB in use, pages known to be mapped, how far exponents may reach (MXCSR), where a block was left in its middle (position; lean: number of the site), XMM registers known to hold ordinary doubles (a bit each); XMM registers. */
 const REC_ = 0, CPU_ = 1, SEL = 2, R0 = 3, LA = 19, LB = 20, LRIP = 21, LBASE = 22, LCNT = 23, LKIND = 24, LBUD = 25, LREC = 26, LDATA = 27, LTLB = 28, LOK = 29, LMX = 30, LPOS = 31, LNORM = 32, X0 = 33;
 /** SEL for: find the block at LRIP. */
 const FIND = -1;
@@ -48,10 +48,10 @@ type Seq = { items: Item[]; labels: number[]; at: number; top: number; first: nu
 /** A translated region: `code` is its function's body, for a module like generatedModule's. */
 export type Translated = { readonly image: Image; readonly code: Code };
 /** Offsets in the data block. */
-export type DataLayout = { readonly displacements: number; readonly slots: number; readonly exits: number; readonly size: number };
-export function dataLayout(nrPages: number, t: EntryTable, nrExits: number): DataLayout {
-  const displacements = nrPages * 4, slots = displacements + t.displacements.length + 15 & ~15, exits = slots + t.nrSlots * SLOT.size;
-  return { displacements, slots, exits, size: exits + nrExits * 4 };
+export type DataLayout = { readonly displacements: number; readonly slots: number; readonly exits: number; readonly sites: number; readonly size: number };
+export function dataLayout(nrPages: number, t: EntryTable, nrExits: number, nrSites: number): DataLayout {
+  const displacements = nrPages * 4, slots = displacements + t.displacements.length + 15 & ~15, exits = slots + t.nrSlots * SLOT.size, sites = exits + nrExits * 4;
+  return { displacements, slots, exits, sites, size: sites + nrSites * SITE.size };
 }
 /** A module of regions, whose table slots follow the one given as `base`. */
 export function regionModule(regions: readonly Translated[], memory: MemorySpec, tableSize: number): Uint8Array<ArrayBuffer> {
@@ -73,16 +73,20 @@ export class RegionGen extends Gen {
   private exits: number[] = [];
   /** exits whose record must be there */
   private needed = new Set<number>();
+  /** lean: the places where it is left */
+  private sites: Site[] = [];
   private insn!: Insn;
   /** position of the present instruction, and of its page */
   private at = 0;
   private page = 0;
   private block = 0;
   private isLean = false;
-  /** the ways out: to LREC at LRIP (0: look it up), to LREC's stub, to the run loop */
+  /** the ways out: to LREC at LRIP (0: look it up; lean: always); wide: to LREC's stub, to the run loop; lean: by site LPOS, the same with an instruction undone */
   private toRecord = 0;
   private toStub = 0;
   private toLoop = 0;
+  private toSite = 0;
+  private toUndone = 0;
   /** where this block's faults go with LPOS set, by the part of the block that they are in; instructions in a part */
   private parts: Part[] = [];
   private partSize = 1;
@@ -139,19 +143,21 @@ export class RegionGen extends Gen {
   translate(r: Region, shape: Shape): Translated {
     const c = this.code = new Code(2), entries = r.blocks.flatMap((b, block) => (b.isEntry ? [{ pos: b.start, block }] : []));
     this.isLean = shape === "lean"; this.usesBudget = !this.isLean;
-    this.r = r; this.used = this.usedX = 0; this.usesMxcsr = this.comesBack = false; this.hasInnerCalls = hasInnerCalls(r); this.reachLocals.length = 0; this.resetTemps(); this.seqs = []; this.exits = []; this.needed = new Set();
-    this.table = entryTable(entries.map(e => e.pos)); this.data = dataLayout(r.pages.length, this.table, 0);
+    this.r = r; this.used = this.usedX = 0; this.usesMxcsr = this.comesBack = false; this.hasInnerCalls = hasInnerCalls(r); this.reachLocals.length = 0; this.resetTemps(); this.seqs = []; this.exits = []; this.sites = []; this.needed = new Set();
+    this.table = entryTable(entries.map(e => e.pos)); this.data = dataLayout(r.pages.length, this.table, 0, 0);
     c.local(I32);
     for (let i = 0; i < 16; i++) c.local(I64);
     for (let i = LA; i <= LBASE; i++) c.local(I64);
     for (let i = LCNT; i <= LNORM; i++) c.local(I32);
     for (let i = 0; i < 16; i++) c.local(V128);
     this.dynFlags = 0; for (const b of r.blocks) if (b.isEntry) this.dynFlags |= b.flagsIn;
-    this.toLoop = c.block(); this.toStub = c.block(); this.toRecord = c.block();
+    const out = c.block();
+    if (this.isLean) { this.toSite = c.block(); this.toUndone = c.block(); } else { this.toLoop = out; this.toStub = c.block(); }
+    this.toRecord = c.block();
     const top = c.n;
     this.seq(r.loops);
     if (!this.comesBack) c.buf[top] = Op.block;      // a loop's head looks for V8's interrupts
-    this.epilogue();
+    if (this.isLean) this.leanEpilogue(out); else this.epilogue();
     // the prologue, now that we know what is used
     const p = new Code(2);
     p.get(REC_).mem(Op.i32_load16_u, REC.block).set(SEL).i32(1).set(LOK);
@@ -163,7 +169,7 @@ export class RegionGen extends Gen {
     if (this.usesMxcsr) this.lookAtMxcsr(p);
     const all = new Code(2);
     all.types.push(...c.types); all.bytes(p.buf.subarray(0, p.n)).bytes(c.buf.subarray(0, c.n)); all.hints = c.hints.map(([at, v]) => [at + p.n, v]);
-    return { code: all, image: { shape, pages: r.pages, entries, exits: this.exits.map(pos => ({ pos, isNeeded: this.needed.has(pos) })), nrInsns: r.nrInsns } };
+    return { code: all, image: { shape, pages: r.pages, entries, exits: this.exits.map(pos => ({ pos, isNeeded: this.needed.has(pos) })), sites: this.sites, nrInsns: r.nrInsns } };
   }
   private lookAtMxcsr(c: Code): void { c.get(CPU_).mem(Op.i32_load, CPU.mxcsr.at).i32(MXCSR_ORDINARY.mask).op(Op.i32_and).i32(MXCSR_ORDINARY.value).op(Op.i32_eq).i32(EXPONENT_LIMIT).op(Op.i32_mul).set(LMX); }
   /** Bring the CPU struct's registers up to date: at the end of a block, and (leaving the block's state as it is) on a way out of its middle. */
@@ -179,24 +185,41 @@ export class RegionGen extends Gen {
   }
   private loadFlags(c: Code): void { for (const [l, at, load] of FLAG_PLACES) c.get(CPU_).mem(load, at).set(l); }
   private storeFlags(): void { for (const [l, at, , store] of FLAG_PLACES) this.code.get(CPU_).get(l).mem(store, at); }
+  /** A stay counts by its length; one that ends with an instruction undone as a unit at least: a loop that misses the TLB all the time is better off wide. */
+  private stay(isUndone: boolean): void {
+    const c = this.code;
+    if (!this.comesBack && this.r.loops.inner.length === 0) return;
+    c.get(LCNT).i32(STAY_SHIFT).op(Op.i32_shr_u);
+    if (isUndone) c.i32(1).op(Op.i32_or).set(SEL); else c.tee(SEL).unlikely().if_();
+    c.get(REC_).get(REC_).mem(Op.i32_load, REC.stay).get(SEL).op(Op.i32_sub).tee(SEL).mem(Op.i32_store, REC.stay);
+    c.get(SEL).i32(0).op(Op.i32_le_s).if_();
+    c.get(CPU_).get(REC_).mem(Op.i32_store, CPU.stayed.at).get(CPU_); this.base(); c.mem(Op.i64_store, CPU.stayedBase.at).end();
+    if (!isUndone) c.end();
+  }
   /** The ways out end in code that all regions share (runtime.ts). */
   private epilogue(): void {
     const c = this.code;
     const goodbye = (h: "leaveTo" | "leaveToStub" | "leave") => {
       c.end();
-      if (!this.isLean) this.storeFlags();
-      if (this.comesBack || this.r.loops.inner.length > 0) {
-        c.get(LCNT).i32(STAY_SHIFT).op(Op.i32_shr_u).tee(SEL).unlikely().if_();
-        c.get(REC_).get(REC_).mem(Op.i32_load, REC.stay).get(SEL).op(Op.i32_sub).tee(SEL).mem(Op.i32_store, REC.stay);
-        c.get(SEL).i32(0).op(Op.i32_le_s).if_();
-        c.get(CPU_).get(REC_).mem(Op.i32_store, CPU.stayed.at).get(CPU_); this.base(); c.mem(Op.i64_store, CPU.stayedBase.at).end().end();
-      }
+      this.storeFlags(); this.stay(false);
       c.get(LRIP); if (h !== "leave") c.get(LREC);
-      c.get(CPU_);
-      if (this.usesBudget) c.get(LBUD); else c.get(CPU_).mem(Op.i32_load, CPU.budget.at);
-      c.get(LCNT).returnCall(helperIndex(h));
+      c.get(CPU_).get(LBUD).get(LCNT).returnCall(helperIndex(h));
     };
     goodbye("leaveTo"); goodbye("leaveToStub"); goodbye("leave");
+  }
+  /** The same as short as can be: what a place to leave at has to say lies in the data block. */
+  private leanEpilogue(out: number): void {
+    const c = this.code;
+    /** Somebody may want this pCPU's attention (a budget of -1): that is not to be lost. */
+    const keepBudget = () => { if (this.usesBudget) { c.get(CPU_).mem(Op.i32_load, CPU.budget.at).i32(0).op(Op.i32_ge_s).if_(); c.get(CPU_).get(LBUD).mem(Op.i32_store, CPU.budget.at).end(); } };
+    c.end();
+    this.stay(false); keepBudget();
+    c.get(LRIP).get(CPU_).get(LCNT).returnCall(helperIndex("leaveFor")).end();
+    if (this.comesBack || this.r.loops.inner.length > 0) { this.stay(true); c.br(out); }
+    c.end(); this.stay(false);
+    c.end(); keepBudget();
+    c.get(LPOS).i32(SITE.size).op(Op.i32_mul); this.dataBlock().op(Op.i32_add).i32(dataLayout(this.r.pages.length, this.table, 0, 0).sites).op(Op.i32_add);
+    c.get(CPU_).get(LCNT).returnCall(helperIndex("leaveAt"));
   }
   cpu(): Code { return this.code.get(CPU_); }
   // What stays the same throughout is a local where regions loop. Where they do not, the CPU struct and the record have it as near, and no register is taken for it.
@@ -282,7 +305,7 @@ export class RegionGen extends Gen {
       if (!this.pending && !this.over) this.hold = new Map();
       this.setTempLevels(this.hold);
       this.place = k; this.isLast = k === b.insns.length - 1;
-      if (pageOf(this.at + Math.max(i.len, 1) - 1) !== this.page) this.guard(this.page + 1, () => { this.count(k); this.exitStub(this.at); });
+      if (pageOf(this.at + Math.max(i.len, 1) - 1) !== this.page) this.guard(this.page + 1, () => this.leaveUndone(k));
       if (this.isLast) this.count(b.insns.length);
       i.row.sem(this, i.w);
       if (!this.ended) this.commit();
@@ -304,7 +327,8 @@ export class RegionGen extends Gen {
       this.dirty = all.gprs & ~before.gprs; this.dirtyX = all.xmms & ~before.xmms;
       this.writeBack();
     }
-    if (isFaulting) { this.emit(this.add(64, this.baseVal(), this.cast(32, 64, local(LPOS, I32), true))); c.set(LRIP).br(this.toLoop); }
+    if (isFaulting && this.isLean) c.br(this.toUndone);
+    else if (isFaulting) { this.emit(this.add(64, this.baseVal(), this.cast(32, 64, local(LPOS, I32), true))); c.set(LRIP).br(this.toLoop); }
   }
   // Operands -----------------------------------------------------------------------
   protected emitReg(v: Val): void { this.code.get(R0 + v.k); }
@@ -329,20 +353,20 @@ export class RegionGen extends Gen {
       || i.addr === ADDR.base && i.base >= 0 && this.terms[i.base]!.root === root && (i.dk === KIND.mem || i.sk === KIND.mem) && i.row.name !== "lea") && by(i));
   }
   /** Bytes on a page that this block has probed already need no probe, only a look whether they are still on it. */
-  protected override reach(a: Val, size: number, write: boolean, slow: number): number {
+  protected override reach(a: Val, size: number, write: boolean, slow: number | null): number {
     const c = this.code, t = this.term(a);
     this.fresh = null;
     const known = t && this.reached.find(r => r.root === t.root && (r.canWrite || !write) && Math.abs(t.plus - r.plus) < 4096);
     if (known) {
       const by = t.plus - known.plus;
       c.get(known.off); if (by) c.i64(by).op(Op.i64_add);
-      c.i64(4096 - size).op(Op.i64_gt_u).unlikely().brIf(slow).get(known.host);
+      c.i64(4096 - size).op(Op.i64_gt_u); this.unreached(slow); c.get(known.host);
       if (by >= 0) return by;
       c.i32(by).op(Op.i32_add);
       return 0;
     }
-    // the two blocks of the access are open; in an arm, what comes after it does not know
-    if (!t || c.depth !== this.blockDepth + 2 || !this.isWanted(t.root)) return super.reach(a, size, write, slow);
+    // in an arm, what comes after it does not know; the two blocks of the access are open where it has a slow way
+    if (!t || c.depth !== this.blockDepth + (slow === null ? 0 : 2) || !this.isWanted(t.root)) return super.reach(a, size, write, slow);
     write ||= this.isWanted(t.root, i => factsOf(i).stores);
     this.reached = this.reached.filter(r => r.root !== t.root);
     if (this.reached.length === MAX_REACHED) this.reached.shift();
@@ -623,16 +647,21 @@ export class RegionGen extends Gen {
   private exitNumber(pos: number): number { const n = this.exits.indexOf(pos); return n < 0 ? this.exits.push(pos) - 1 : n; }
   /** Out to a position: by its record where its page is known to be mapped (and the record to somebody), else by lookup. */
   private exitAt(pos: number): void {
-    const c = this.code, page = pageOf(pos);
-    this.writeBack(); this.stash(); this.emit(this.atPos(pos)); c.set(LRIP);
-    if (page !== 0 && page !== this.page) c.i32(0); else this.dataBlock().mem(Op.i32_load, this.data.exits + this.exitNumber(pos) * 4);
+    const c = this.code, page = pageOf(pos), isMapped = page === 0 || page === this.page;
+    this.writeBack(); this.stash();
+    if (this.isLean) { c.i32(this.site({ pos, how: LEAVES.to, done: 0, rec: isMapped ? "known" : "none" })).set(LPOS).br(this.toSite); return; }
+    this.emit(this.atPos(pos)); c.set(LRIP);
+    if (isMapped) this.dataBlock().mem(Op.i32_load, this.data.exits + this.exitNumber(pos) * 4); else c.i32(0);
     c.set(LREC).br(this.toRecord);
   }
   /** Out to the stub of the instruction at a position, which has been decoded; on the present page. */
   private exitStub(pos: number): void {
-    const c = this.code, n = this.exitNumber(pos);
+    const c = this.code;
+    this.writeBack(); this.stash();
+    if (this.isLean) { c.i32(this.site({ pos, how: LEAVES.undone, done: 0, rec: "needed" })).set(LPOS).br(this.toSite); return; }
+    const n = this.exitNumber(pos);
     this.needed.add(pos);
-    this.writeBack(); this.stash(); this.emit(this.atPos(pos)); c.set(LRIP);
+    this.emit(this.atPos(pos)); c.set(LRIP);
     this.dataBlock().mem(Op.i32_load, this.data.exits + n * 4).set(LREC).br(this.toStub);
   }
   /** Make sure that a page is still mapped where it was, or leave for whoever enters it into the instruction TLB: the run loop by way of `leave`. */
@@ -672,7 +701,7 @@ export class RegionGen extends Gen {
       if (this.dynFlags) { this.stash(); this.pending = this.over = null; }
       this.dispatch();
     }
-    this.stash(); c.i32(0).set(LREC).br(this.toRecord);
+    this.stash(); if (!this.isLean) c.i32(0).set(LREC); c.br(this.toRecord);
   }
   /** May a jump of that kind, whose target is not known, lead to a block of this region? */
   private looksHere(flow: string): boolean { return flow === "ind" || flow === "callind" || flow === "ret" && this.hasInnerCalls; }
@@ -712,16 +741,38 @@ export class RegionGen extends Gen {
   }
   private count(n: number): void { if (n) this.code.get(LCNT).i32(n).op(Op.i32_add).set(LCNT); }
   private part(): Part { return this.parts[Math.floor(this.place / this.partSize)]!; }
-  override mayFault(): void {
+  /** The registers as they are now are to be written back where the present part's label leads. */
+  private leavesHere(): void {
     const p = this.part(), { dirty: gprs, dirtyX: xmms } = this;
     p.first ??= { gprs, xmms }; p.all = { gprs, xmms };
-    this.stash(); this.code.i32(this.at).set(LPOS);
+  }
+  override mayFault(): void {
+    this.leavesHere(); this.stash();
+    this.code.i32(this.isLean ? this.undoneSite(this.isLast ? -1 : this.place) : this.at).set(LPOS);
   }
   fault(): void { this.mayFault(); this.code.br(this.part().label); }
   override faultIf(): void { this.code.unlikely().brIf(this.part().label); }
-  byHand(): boolean { this.count(this.isLast ? -1 : this.place); this.exitStub(this.at); return true; }
+  protected override get leavesAtMiss(): boolean { return this.isLean; }
+  private site(x: Site): number {
+    const n = this.sites.findIndex(s => s.pos === x.pos && s.done === x.done && s.how === x.how && s.rec === x.rec);
+    return n >= 0 ? n : this.sites.push(x) - 1;
+  }
+  /** The number of the site for the present instruction, with so many of its block's done that LCNT has not. Where the region begins with it, only the record tells its stub. */
+  private undoneSite(done: number): number { return this.site({ pos: this.at, how: LEAVES.undone, done, rec: this.place === 0 && this.r.blocks[this.block]!.isEntry ? "needed" : "known" }); }
+  /** Leave the present instruction to the interpreter, with so many of its block's done that LCNT has not. */
+  private leaveUndone(done: number): void {
+    if (!this.isLean) { this.count(done); this.exitStub(this.at); return; }
+    this.leavesHere(); this.stash();
+    this.code.i32(this.undoneSite(done)).set(LPOS).br(this.part().label);
+  }
+  byHand(): boolean { this.leaveUndone(this.isLast ? -1 : this.place); return true; }
   rare(cond: Val, _arm: () => void): void { this.emit(cond); this.code.unlikely().if_(); this.byHand(); this.code.end(); }
-  end(): void { this.ended = true; this.commit(); this.flush(); this.stash(); this.emit(this.next()); this.code.set(LRIP).br(this.toLoop); }
+  end(): void {
+    const c = this.code;
+    this.ended = true; this.commit(); this.flush(); this.stash();
+    if (this.isLean) c.i32(this.site({ pos: this.at + this.insn.len, how: LEAVES.end, done: 0, rec: "none" })).set(LPOS).br(this.toSite);
+    else { this.emit(this.next()); c.set(LRIP).br(this.toLoop); }
+  }
   leap(to: Val): void {
     this.ended = true;
     this.emit(to); this.code.set(LRIP); this.commit(); this.flush();
