@@ -332,19 +332,23 @@ export abstract class Gen {
   /** Go to `slow` where the condition on the stack holds, or (null) leave the instruction undone. */
   protected unreached(slow: number | null): void {
     const c = this.code.unlikely();
-    if (slow !== null) c.brIf(slow); else { c.if_(); this.undone(); c.end(); }
+    if (slow !== null) c.brIf(slow); else { c.if_(); this.byHand(); c.end(); }
   }
   /** Does the engine leave an instruction undone that the TLB does not serve? Then there is no slow way in line. */
   protected get leavesAtMiss(): boolean { return false; }
-  /** Leave the instruction undone: for the interpreter, which has slow ways. */
-  protected undone(): void { this.byHand(); }
   /** `fast` with the machine address on the stack and what to add to it, or `slow`. */
   private access(a: Val, size: number, write: boolean, fast: (at: number) => void, slow: () => void): void {
     const c = this.code;
     if (this.leavesAtMiss) { fast(this.reach(a, size, write, null)); return; }
     const done = c.block(), label = c.block();
     fast(this.reach(a, size, write, label)); c.br(done).end();
-    slow(); c.end();
+    slow(); this.missed(); c.end();
+  }
+  /** The halves of a read-modify-write: `fast` where there is a machine address, or `slow`. */
+  private atHost(host: number, fast: () => void, slow: () => void): void {
+    if (this.leavesAtMiss) { fast(); return; }
+    this.code.get(host).op(Op.i32_eqz).unlikely().if_(); slow();
+    this.code.else_(); fast(); this.code.end();
   }
   /** On the slow way, after the access: what `reach` has noted is not to be used. */
   protected missed(): void {}
@@ -355,7 +359,7 @@ export abstract class Gen {
     const c = this.code, a = this.let(addr), { op, ty } = w === 128 || w < 32 || as === "bits" ? { op: LOADS[w], ty: tyOf(w) } : SCALAR_LOADS[as][w as 32 | 64], out = this.temp(ty);
     this.access(a, w / 8, false, at => c.mem(op, at).set(out), () => {
       this.mayFault(); this.emit(a);
-      if (w === 128) { c.call(helperIndex("slowLoad128")); this.faultIf(); this.missed(); this.cpu().mem(Op.v128_load, CPU.wide.at).set(out); } else { this.slowLoad(w, out, as); this.missed(); }
+      if (w === 128) { c.call(helperIndex("slowLoad128")); this.faultIf(); this.cpu().mem(Op.v128_load, CPU.wide.at).set(out); } else this.slowLoad(w, out, as);
     });
     return local(out, ty);
   }
@@ -373,7 +377,7 @@ export abstract class Gen {
     const float = w === 32 || w === 64 ? this.floatBehind(v) : null;
     const c = this.code, a = this.let(addr), x = this.let(float ?? v);
     this.access(a, w / 8, true, at => { this.emit(x); c.mem(!float ? STORES[w] : w === 64 ? Op.f64_store : Op.f32_store, at); },
-      () => { this.slowStore(w, a, float ? this.asBits(w as 32 | 64, x) : x); this.missed(); });
+      () => this.slowStore(w, a, float ? this.asBits(w as 32 | 64, x) : x));
   }
   private slowStore(w: W, a: Val, x: Val): void {
     const c = this.code;
@@ -387,22 +391,22 @@ export abstract class Gen {
   /** Read for a later `storeBack`: checked for writing first. Its machine address is 0 for what goes the slow way. Locked: repeated until nobody else wrote
    *  between; what is not aligned goes the slow way (Mmu.slowCas). */
   protected loadForWrite(w: W, addr: Val, lock: boolean): Val {
-    const c = this.code, a = this.let(addr), host = this.temp(I32), out = this.temp(tyOf(w)), isAtomic = lock && w !== 128, { leavesAtMiss } = this;
+    const c = this.code, a = this.let(addr), host = this.temp(I32), out = this.temp(tyOf(w)), isAtomic = lock && w !== 128;
     this.access(a, w / 8, true, at => { if (at) c.i32(at).op(Op.i32_add); c.set(host); },
-      () => { this.mayFault(); this.emit(a); c.i32(w / 8).call(helperIndex("probeWrite")); this.faultIf(); this.missed(); this.cpu().mem(Op.i32_load, CPU.probed.at).set(host); });
+      () => { this.mayFault(); this.emit(a); c.i32(w / 8).call(helperIndex("probeWrite")); this.faultIf(); this.cpu().mem(Op.i32_load, CPU.probed.at).set(host); });
     let loop = 0;
     if (isAtomic) {
       if (w > 8) {
-        if (leavesAtMiss) { c.get(host).i32(w / 8 - 1).op(Op.i32_and); this.unreached(null); }
+        if (this.leavesAtMiss) { c.get(host).i32(w / 8 - 1).op(Op.i32_and); this.unreached(null); }
         else c.i32(0).get(host).i32(w / 8 - 1).op(Op.i32_and).op(Op.i32_eqz).op(Op.i32_sub).get(host).op(Op.i32_and).set(host);
       }
       loop = c.loop();
     }
-    if (!leavesAtMiss) { c.get(host).op(Op.i32_eqz).unlikely().if_(); this.mayFault(); this.emit(a); this.slowLoad(w, out); c.else_(); }
-    c.get(host);
-    if (isAtomic) c.mem(ATOMIC_LOADS[w], 0, Math.log2(w / 8)); else c.mem(LOADS[w], 0);
-    c.set(out);
-    if (!leavesAtMiss) c.end();
+    this.atHost(host, () => {
+      c.get(host);
+      if (isAtomic) c.mem(ATOMIC_LOADS[w], 0, Math.log2(w / 8)); else c.mem(LOADS[w], 0);
+      c.set(out);
+    }, () => { this.mayFault(); this.emit(a); this.slowLoad(w, out); });
     const old = local(out, tyOf(w));
     this.open = { w, addr: a, host, loop, old };
     return old;
@@ -411,24 +415,18 @@ export abstract class Gen {
   writable(addr: Val, size: number): void { this.mayFault(); this.emit(addr); this.code.i32(size).call(helperIndex("probeWrite")); this.faultIf(); }
   /** Write what loadForWrite read. */
   protected storeBack(v: Val): void {
-    const { w, addr, host, loop, old } = this.open!, c = this.code, x = this.let(v), { leavesAtMiss } = this;
+    const { w, addr, host, loop, old } = this.open!, c = this.code, x = this.let(v);
     this.open = null;
-    if (!leavesAtMiss) c.get(host).op(Op.i32_eqz).unlikely().if_();
-    if (loop && w !== 128) {
-      if (!leavesAtMiss) {
-        const r = this.temp(I32), wide = (y: Val): void => { this.emit(y); if (w < 64) c.op(Op.i64_extend_i32_u); };
-        this.mayFault(); this.emit(addr); wide(old); wide(x); c.i32(w / 8).call(helperIndex("slowCas")).tee(r).i32(1).op(Op.i32_eq); this.faultIf();
-        c.get(r).brIf(loop).else_();
-      }
+    if (!loop || w === 128) { this.atHost(host, () => { c.get(host); this.emit(x); c.mem(STORES[w], 0); }, () => this.slowStore(w, addr, x)); return; }
+    this.atHost(host, () => {
       c.get(host); this.emit(old); this.emit(x); c.mem(ATOMIC_CMPXCHGS[w], 0, Math.log2(w / 8));
       this.emit(old); c.op(w === 64 ? Op.i64_ne : Op.i32_ne).unlikely().brIf(loop);
-      if (!leavesAtMiss) c.end();
-      c.end();
-      return;
-    }
-    if (!leavesAtMiss) { this.slowStore(w, addr, x); c.else_(); }
-    c.get(host); this.emit(x); c.mem(STORES[w], 0);
-    if (!leavesAtMiss) c.end();
+    }, () => {
+      const r = this.temp(I32), wide = (y: Val): void => { this.emit(y); if (w < 64) c.op(Op.i64_extend_i32_u); };
+      this.mayFault(); this.emit(addr); wide(old); wide(x); c.i32(w / 8).call(helperIndex("slowCas")).tee(r).i32(1).op(Op.i32_eq); this.faultIf();
+      c.get(r).brIf(loop);
+    });
+    c.end();
   }
   /** A 16-byte SSE operand in memory must be aligned, unless the row's form says otherwise (u for x). */
   protected aligned(row: Row, at: Val, w: W): void { if (w === 128 && row.unit === "sse" && /[WM]x/.test(row.form)) this.trapIf(this.cast(64, 32, this.and(64, at, this.k(64, 15))), VECTOR.GP, 0); }

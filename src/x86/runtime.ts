@@ -2,7 +2,7 @@
 import { Op } from "../wasm/opcodes.ts";
 import { Code, F64, I32, I64, type MemorySpec, Module } from "../wasm/writer.ts";
 import { CODEE, CODE_AT, CODE_BITS, JUMPE, JUMPS_AT, JUMP_BITS, JUMP_CHUNK, ITLBE, ITLB_BITS, ITLB_IN_BANK, ITLB_MIX, LEAVES, REC, SITE, SITE_SHIFT, TLBE, TLB_BITS } from "./layout.ts";
-import { STUB_TYPE, StubGen, heat } from "./stubs.ts";
+import { STUB_TYPE, StubGen, heat, keepBudget } from "./stubs.ts";
 import { ATTR, CPU, EFLAGS, RAX, RCX, RDI, RSI, SEG, gprAt } from "./state.ts";
 
 /** What the runtime asks of TypeScript. `fill`: 0 the tag is there, 1 a fault was recorded, 2 do it by hand. */
@@ -216,12 +216,10 @@ export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number
   const settle = (c: Code) => { c.i32(cpu).mem(Op.i32_load, CPU.lazy.at).if_(); c.call(own("settleFlags")).end(); };
   /** The loop that called the region counts one instruction for it: `less`, unless another handler is called in its place. */
   const retire = (c: Code, n: number, less: number) => { c.i32(cpu).i32(cpu).mem(Op.i64_load, CPU.retired.at).get(n).op(Op.i64_extend_i32_u).op(Op.i64_add); if (less) c.i64(less).op(Op.i64_sub); c.mem(Op.i64_store, CPU.retired.at); };
-  /** Somebody may want this pCPU's attention (a budget of -1): that is not to be lost. */
-  const keepBudget = (c: Code, budget: number) => { c.i32(cpu).mem(Op.i32_load, CPU.budget.at).i32(0).op(Op.i32_ge_s).if_(); c.i32(cpu).get(budget).mem(Op.i32_store, CPU.budget.at).end(); };
   const moveBase = (c: Code, rip: number) => c.i32(cpu).get(rip).i64(-4096).op(Op.i64_and).mem(Op.i64_store, CPU.ripBase.at);
   /** leave(rip, cpu, budget, done): to the run loop. */
   define("leave", [I64, I32, I32, I32], [I32], c => {
-    keepBudget(c, 2);
+    keepBudget(c, 1, 2);
     retire(c, 3, 1); settle(c);
     c.i32(cpu).get(0).mem(Op.i64_store, CPU.rip.at).i32(cpu).i32(0).mem(Op.i32_store, CPU.link.at).i32(0);
   });
@@ -243,7 +241,7 @@ export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number
   define("leaveTo", [I64, I32, I32, I32, I32], [I32], c => { goOn(c, 0, 1, 2, 3, 4); });
   /** leaveToStub(rip, record, cpu, budget, done): let the interpreter's stub do this instruction. */
   define("leaveToStub", [I64, I32, I32, I32, I32], [I32], c => {
-    keepBudget(c, 3);
+    keepBudget(c, 2, 3);
     moveBase(c, 0); retire(c, 4, 0); settle(c);
     c.get(1).get(2).get(1).mem(Op.i32_load, REC.stub).returnCallIndirect(stub);
   });

@@ -47,6 +47,10 @@ export const heat = (c: Code, rec: number, cpu: number, scratch: number, isHot: 
   if (by === 1) c.get(scratch).op(Op.i32_eqz); else c.i32(0).get(scratch).op(Op.i32_sub).i32(by).op(Op.i32_lt_u);      // just now it was above 0
   c.unlikely().if_(); c.get(cpu).get(rec).mem(Op.i32_store, CPU.hot.at); isHot(); c.end();
 };
+/** The budget in local `budget` is the CPU's, unless somebody wants this pCPU's attention (a budget of -1): that is not to be lost. */
+export const keepBudget = (c: Code, cpu: number, budget: number): void => {
+  c.get(cpu).mem(Op.i32_load, CPU.budget.at).i32(0).op(Op.i32_ge_s).if_(); c.get(cpu).get(budget).mem(Op.i32_store, CPU.budget.at).end();
+};
 export class StubGen extends Gen {
   private form!: Form;
   private writes: { slot: number | null; field: number; w: W; v: Val; raw: boolean }[] = [];

@@ -18,7 +18,7 @@ import { type Block, type Loop, type Region, liveBeforeIn, pageOf } from "./regi
 import { STACK_INSNS } from "./rows.ts";
 import { EXTRACT, REPLACE, movx } from "./semantics-sse.ts";
 import { CPU, RCX, RSP, SEG, segAt, xmmAt } from "./state.ts";
-import { STUB_TYPE, generatedModule } from "./stubs.ts";
+import { STUB_TYPE, generatedModule, keepBudget } from "./stubs.ts";
 
 /** Locals: parameters, the block asked for, the registers, lazy flags (a, b, code), rip on the way out, the home page's rip, instructions done, budget,
  *  the record to go on with, the data block, the TLB in use, pages known to be mapped, how far exponents may reach (MXCSR), where a block was left in its middle (position; lean: number of the site), XMM registers known to hold ordinary doubles (a bit each); XMM registers. */
@@ -185,10 +185,12 @@ export class RegionGen extends Gen {
   }
   private loadFlags(c: Code): void { for (const [l, at, load] of FLAG_PLACES) c.get(CPU_).mem(load, at).set(l); }
   private storeFlags(): void { for (const [l, at, , store] of FLAG_PLACES) this.code.get(CPU_).get(l).mem(store, at); }
+  /** Does it loop? Known when all blocks are there. */
+  private get mayStay(): boolean { return this.comesBack || this.r.loops.inner.length > 0; }
   /** A stay counts by its length; one that ends with an instruction undone as a unit at least: a loop that misses the TLB all the time is better off wide. */
   private stay(isUndone: boolean): void {
     const c = this.code;
-    if (!this.comesBack && this.r.loops.inner.length === 0) return;
+    if (!this.mayStay) return;
     c.get(LCNT).i32(STAY_SHIFT).op(Op.i32_shr_u);
     if (isUndone) c.i32(1).op(Op.i32_or).set(SEL); else c.tee(SEL).unlikely().if_();
     c.get(REC_).get(REC_).mem(Op.i32_load, REC.stay).get(SEL).op(Op.i32_sub).tee(SEL).mem(Op.i32_store, REC.stay);
@@ -210,15 +212,13 @@ export class RegionGen extends Gen {
   /** The same as short as can be: what a place to leave at has to say lies in the data block. */
   private leanEpilogue(out: number): void {
     const c = this.code;
-    /** Somebody may want this pCPU's attention (a budget of -1): that is not to be lost. */
-    const keepBudget = () => { if (this.usesBudget) { c.get(CPU_).mem(Op.i32_load, CPU.budget.at).i32(0).op(Op.i32_ge_s).if_(); c.get(CPU_).get(LBUD).mem(Op.i32_store, CPU.budget.at).end(); } };
     c.end();
-    this.stay(false); keepBudget();
+    this.stay(false); if (this.usesBudget) keepBudget(c, CPU_, LBUD);
     c.get(LRIP).get(CPU_).get(LCNT).returnCall(helperIndex("leaveFor")).end();
-    if (this.comesBack || this.r.loops.inner.length > 0) { this.stay(true); c.br(out); }
+    if (this.mayStay) { this.stay(true); c.br(out); }
     c.end(); this.stay(false);
-    c.end(); keepBudget();
-    c.get(LPOS).i32(SITE.size).op(Op.i32_mul); this.dataBlock().op(Op.i32_add).i32(dataLayout(this.r.pages.length, this.table, 0, 0).sites).op(Op.i32_add);
+    c.end(); if (this.usesBudget) keepBudget(c, CPU_, LBUD);
+    c.get(LPOS).i32(SITE.size).op(Op.i32_mul); this.dataBlock().op(Op.i32_add).i32(this.data.sites).op(Op.i32_add);
     c.get(CPU_).get(LCNT).returnCall(helperIndex("leaveAt"));
   }
   cpu(): Code { return this.code.get(CPU_); }
@@ -741,15 +741,15 @@ export class RegionGen extends Gen {
   }
   private count(n: number): void { if (n) this.code.get(LCNT).i32(n).op(Op.i32_add).set(LCNT); }
   private part(): Part { return this.parts[Math.floor(this.place / this.partSize)]!; }
-  /** The registers as they are now are to be written back where the present part's label leads. */
-  private leavesHere(): void {
+  /** Instructions of the block before the present one, less those that LCNT has. */
+  private get uncounted(): number { return this.isLast ? -1 : this.place; }
+  /** All that the present part's label wants, which writes the registers back as they are now; lean: with so many of the block's instructions done that LCNT has not. */
+  private prepareToLeave(done: number): void {
     const p = this.part(), { dirty: gprs, dirtyX: xmms } = this;
     p.first ??= { gprs, xmms }; p.all = { gprs, xmms };
+    this.stash(); this.code.i32(this.isLean ? this.undoneSite(done) : this.at).set(LPOS);
   }
-  override mayFault(): void {
-    this.leavesHere(); this.stash();
-    this.code.i32(this.isLean ? this.undoneSite(this.isLast ? -1 : this.place) : this.at).set(LPOS);
-  }
+  override mayFault(): void { this.prepareToLeave(this.uncounted); }
   fault(): void { this.mayFault(); this.code.br(this.part().label); }
   override faultIf(): void { this.code.unlikely().brIf(this.part().label); }
   protected override get leavesAtMiss(): boolean { return this.isLean; }
@@ -762,10 +762,9 @@ export class RegionGen extends Gen {
   /** Leave the present instruction to the interpreter, with so many of its block's done that LCNT has not. */
   private leaveUndone(done: number): void {
     if (!this.isLean) { this.count(done); this.exitStub(this.at); return; }
-    this.leavesHere(); this.stash();
-    this.code.i32(this.undoneSite(done)).set(LPOS).br(this.part().label);
+    this.prepareToLeave(done); this.code.br(this.part().label);
   }
-  byHand(): boolean { this.leaveUndone(this.isLast ? -1 : this.place); return true; }
+  byHand(): boolean { this.leaveUndone(this.uncounted); return true; }
   rare(cond: Val, _arm: () => void): void { this.emit(cond); this.code.unlikely().if_(); this.byHand(); this.code.end(); }
   end(): void {
     const c = this.code;
