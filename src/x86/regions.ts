@@ -39,7 +39,9 @@ export type RegionHost = {
 };
 
 /** A region on its way to its place. isMerging: in the place of others. */
-type Placing = { readonly image: Image; readonly pages: readonly Page[]; readonly isMerging: boolean };
+type Placing = { readonly image: Image; readonly pages: readonly Page[]; readonly spans: readonly Span[]; readonly isMerging: boolean };
+/** Code that a region is made of, on one page: positions. */
+type Span = readonly [from: number, to: number];
 /** One that waits for its module; `keys`, `pieces`: for those who have the same code. */
 type Waiting = Placing & Translated & { readonly keys: readonly number[]; readonly pieces: readonly Piece[] };
 /** A page by distance, and what was in it at one moment: others may write to it while it is being read. */
@@ -59,7 +61,7 @@ export class Regions {
   /** how often the region that a record begins was merged from others */
   private readonly generations = new Map<number, number>();
   /** the region that a record begins, or began */
-  private readonly images = new Map<number, Image>();
+  private readonly begun = new Map<number, Pick<Placing, "image" | "spans">>();
   /** records that regions which wait begin at */
   private readonly awaited = new Set<number>();
   readonly counters = { adopted: 0, regions: 0, regionInsns: 0, regionBytes: 0, translateMs: 0 };
@@ -73,7 +75,7 @@ export class Regions {
     const linear = Number(BigInt.asIntN(64, rip)), machine = cpu.mmu.peekCode(linear), home = machine ? this.code.known(machine, mode) : null;
     if (!home || this.awaited.has(rec)) return;
     // a region that is entered so often shares a loop with others: they become one; what was wide stays so
-    const isMerging = this.isEntry(rec), shape = host.shape ?? (isMerging && (i32[(rec + REC.stay) >>> 2]! <= 0 || this.images.get(rec)?.shape === "wide") ? "wide" : "lean");
+    const isMerging = this.isEntry(rec), isStaying = isMerging && i32[(rec + REC.stay) >>> 2]! <= 0, shape = host.shape ?? (isMerging && (isStaying || this.begun.get(rec)?.image.shape === "wide") ? "wide" : "lean");
     if (this.take(rec, linear, machine, mode, true, isMerging ? shape : null)) return;
     if (!isMerging && i32[(rec + REC.stay) >>> 2] !== WARM && warmAfter(host.heat) < host.heat) {
       i32[(rec + REC.stay) >>> 2] = WARM; i32[(rec + REC.heat) >>> 2] = host.heat - warmAfter(host.heat);
@@ -88,29 +90,18 @@ export class Regions {
       }
       return p;
     };
-    const region = discover(linear & 4095, this.source(base, pageAt, mode, isMerging));
+    const region = discover(linear & 4095, this.source(base, pageAt, mode, isMerging ? isStaying ? this.begun.get(rec)?.spans ?? [] : "all" : []));
     const which = isMerging ? `${shape} ${region.blocks.map(b => b.start).join()}` : "";
     if (isMerging && this.merged.get(rec) === which) { i32[(rec + REC.heat) >>> 2] = i32[(rec + REC.stay) >>> 2] = NEVER; return; }
     if (isMerging) this.merged.set(rec, which);
     if (region.blocks.length > 0) {
-      const made = this.gen.translate(region, shape), isShared = this.modules.store !== null;
-      this.enqueue({ ...made, pages: region.pages.map(distance => pageAt(distance)!.page), isMerging, keys: isShared ? keysOf(mode, made.image, pageAt(0)!.bytes) : [NO_KEY], pieces: isShared ? this.piecesOf(region, pageAt) : [] });
+      const made = this.gen.translate(region, shape), isShared = this.modules.store !== null, spans = spansOf(region);
+      const pieces = isShared ? spans.map(([from, to]): Piece => ({ pos: from, bytes: pageAt(pageOf(from))!.bytes.subarray(from & 4095, (from & 4095) + to - from) })) : [];
+      this.enqueue({ ...made, pages: region.pages.map(distance => pageAt(distance)!.page), spans, isMerging, keys: isShared ? keysOf(mode, made.image, pageAt(0)!.bytes) : [NO_KEY], pieces });
     }
     this.counters.translateMs += performance.now() - began;
   }
 
-  /** The code that a region is made of, page by page. */
-  private piecesOf(region: Region, pageAt: PageAt): Piece[] {
-    const spans: [from: number, to: number][] = [];
-    for (const b of region.blocks) b.insns.forEach((i, k) => {
-      for (let from = b.at[k]!, end = from + i.len; from < end;) {
-        const to = Math.min(end, (pageOf(from) + 1) * 4096), last = spans.at(-1);
-        if (last && last[1] === from && pageOf(last[0]) === pageOf(from)) last[1] = to; else spans.push([from, to]);
-        from = to;
-      }
-    });
-    return spans.map(([from, to]) => ({ pos: from, bytes: pageAt(pageOf(from))!.bytes.subarray(from & 4095, (from & 4095) + to - from) }));
-  }
   /** The record at a linear address was met for the first time: has anybody translated what begins there? */
   met(rec: number, linear: number, machine: number, mode: number): void { if (!this.isEntry(rec)) this.take(rec, linear, machine, mode, true, null); }
   /** It was decoded ahead of time: nobody knows yet where it will be mapped, and what beside it. */
@@ -124,7 +115,7 @@ export class Regions {
     if (!store) return false;
     const key = imageKey(mode, seed, this.cpu.v.u8, machine);
     if (!store.mayHave(key)) return false;
-    const began = performance.now(), { u8 } = this.cpu.v, now = instead && this.images.get(rec), shape = this.host.shape ?? instead, known = new Map<number, number>([[0, machine]]);
+    const began = performance.now(), { u8 } = this.cpu.v, now = instead && this.begun.get(rec)?.image, shape = this.host.shape ?? instead, known = new Map<number, number>([[0, machine]]);
     /** Where a page is, by distance from this one; 0: nowhere. */
     const machineAt = (distance: number): number => {
       let m = known.get(distance);
@@ -147,7 +138,7 @@ export class Regions {
       if (!pages.every(p => this.code.isCurrent(p)) || !pieces.every(isHere) || !store.isCurrent(member.module)) continue;
       const slot = this.modules.slotOf(member);
       if (slot === 0) continue;
-      isDone = this.place({ image, pages, isMerging: instead !== null }, slot);
+      isDone = this.place({ image, pages, spans: pieces.map(({ pos, bytes }): Span => [pos, pos + bytes.length]), isMerging: instead !== null }, slot);
       if (isDone) this.counters.adopted++;
       // jumps that know the record do not know its region
       for (const { pos } of image.entries) if (pageOf(pos) === 0) this.cpu.mmu.tlb.forgetJump(linear - seed + pos);
@@ -157,7 +148,8 @@ export class Regions {
     return isDone;
   }
 
-  private source(base: number, pageAt: PageAt, mode: number, isMerging: boolean): RegionSource {
+  /** @param again code that may be taken in though other regions begin there: one region's, or all */
+  private source(base: number, pageAt: PageAt, mode: number, again: readonly Span[] | "all"): RegionSource {
     const { v } = this.cpu, known = new Map<number, Insn | null>(), { heat } = this.host;
     const recAt = (pos: number): number | undefined => pageAt(pageOf(pos))?.page.at.get(pos & 4095);
     const at = (pos: number): Insn | null => {
@@ -186,7 +178,7 @@ export class Regions {
       },
       isCovered: (pos) => {
         const rec = recAt(pos);
-        return !isMerging && rec !== undefined && this.isEntry(rec);
+        return again !== "all" && rec !== undefined && this.isEntry(rec) && !again.some(([from, to]) => pos >= from && pos < to);
       },
       entries: (page) => (pageAt(page)?.page.at.offsets() ?? []).map(off => page * 4096 + off),
     };
@@ -216,7 +208,7 @@ export class Regions {
     this.counters.translateMs += performance.now() - began;
   }
   /** What cannot be had (room, an instruction that was never met) leaves everything as it was. */
-  private place({ image, pages, isMerging }: Placing, slot: number): boolean {
+  private place({ image, pages, spans, isMerging }: Placing, slot: number): boolean {
     this.modules.use(slot);        // what is done here may let go of modules
     const { v } = this.cpu, { code, host } = this, { shape } = image, isEager = host.heat === 0, table = entryTable(image.entries.map(e => e.pos)), layout = dataLayout(image.pages.length, table, image.exits.length, image.sites.length);
     const data = code.reserve(layout.size), pageNr = (pos: number): number => image.pages.indexOf(pageOf(pos));
@@ -233,13 +225,13 @@ export class Regions {
     }
     exits.forEach((rec, n) => { v.i32[(data + layout.exits + n * 4) >>> 2] = rec; });
     sites.forEach((rec, n) => { const at = data + layout.sites + n * SITE.size, { pos, how, done } = image.sites[n]!; v.i32[(at + SITE.rec) >>> 2] = rec; v.i32[(at + SITE.pos) >>> 2] = pos; v.i32[(at + SITE.how) >>> 2] = how | done << SITE_SHIFT; });
-    const found = image.entries.map(({ pos, block }) => ({ rec: pageOf(pos) === 0 ? code.recordAt(pages[0]!, pos) : 0, block })), recs: number[] = [];
+    const found = image.entries.map(({ pos, block }) => ({ rec: pageOf(pos) === 0 ? code.recordAt(pages[0]!, pos) : 0, block })), recs: number[] = [], begun = { image, spans };
     const generation = isMerging ? 1 + Math.max(0, ...found.map(({ rec }) => this.generations.get(rec) ?? 0)) : 0, heat = isEager ? NEVER : Math.min(MERGE_AT_MOST, MERGE_AFTER * MERGE_STEP ** generation);
     for (const { rec, block } of found) {
       if (rec === 0 || this.isEntry(rec) && !isMerging) continue;
       if (isMerging) this.generations.set(rec, generation);
       v.i32[rec >>> 2] = slot; v.i32[(rec + REC.heat) >>> 2] = heat; v.i32[(rec + REC.stay) >>> 2] = isEager || shape === "wide" ? NEVER : WIDE_AFTER; v.u16[(rec + REC.block) >>> 1] = block + 1; v.i32[(rec + REC.data) >>> 2] = data;
-      recs.push(rec); this.images.set(rec, image);
+      recs.push(rec); this.begun.set(rec, begun);
     }
     code.place({ slot, recs, pages });
     // jumps know the regions that these records were the entries of, and that at whatever addresses other vCPUs have the page
@@ -247,9 +239,20 @@ export class Regions {
     return true;
   }
   /** The code cache has forgotten everything. */
-  flushed(): void { this.waiting = []; this.nrWaiting = 0; this.awaited.clear(); this.merged.clear(); this.generations.clear(); this.images.clear(); }
+  flushed(): void { this.waiting = []; this.nrWaiting = 0; this.awaited.clear(); this.merged.clear(); this.generations.clear(); this.begun.clear(); }
   /** A region begins at this record. */
   private isEntry(rec: number): boolean { const { i32 } = this.cpu.v; return i32[rec >>> 2] !== i32[(rec + REC.stub) >>> 2] || this.awaited.has(rec); }
+}
+function spansOf({ blocks }: Region): Span[] {
+  const spans: [from: number, to: number][] = [];
+  for (const b of blocks) b.insns.forEach((i, k) => {
+    for (let from = b.at[k]!, end = from + i.len; from < end;) {
+      const to = Math.min(end, (pageOf(from) + 1) * 4096), last = spans.at(-1);
+      if (last && last[1] === from && pageOf(last[0]) === pageOf(from)) last[1] = to; else spans.push([from, to]);
+      from = to;
+    }
+  });
+  return spans;
 }
 /** Nobody looks for it. */
 const NO_KEY = 2 ** 53;

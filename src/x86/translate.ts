@@ -187,11 +187,14 @@ export class RegionGen extends Gen {
   private storeFlags(): void { for (const [l, at, , store] of FLAG_PLACES) this.code.get(CPU_).get(l).mem(store, at); }
   /** Does it loop? Known when all blocks are there. */
   private get mayStay(): boolean { return this.comesBack || this.r.loops.inner.length > 0; }
-  /** A stay counts by its length; one that ends with an instruction undone as a unit at least: a loop that misses the TLB all the time is better off wide. */
+  /**
+   * A stay counts by its length where it is longer than the region, so that something was done over and over; one that ends with an instruction undone as a unit at
+   * least: a loop that misses the TLB all the time is better off wide.
+   */
   private stay(isUndone: boolean): void {
-    const c = this.code;
+    const c = this.code, shift = Math.max(STAY_SHIFT, Math.ceil(Math.log2(this.r.nrInsns)));
     if (!this.mayStay) return;
-    c.get(LCNT).i32(STAY_SHIFT).op(Op.i32_shr_u);
+    c.get(LCNT).i32(shift).op(Op.i32_shr_u); if (shift > STAY_SHIFT) c.i32(shift - STAY_SHIFT).op(Op.i32_shl);
     if (isUndone) c.i32(1).op(Op.i32_or).set(SEL); else c.tee(SEL).unlikely().if_();
     c.get(REC_).get(REC_).mem(Op.i32_load, REC.stay).get(SEL).op(Op.i32_sub).tee(SEL).mem(Op.i32_store, REC.stay);
     c.get(SEL).i32(0).op(Op.i32_le_s).if_();
