@@ -49,11 +49,11 @@ export function lapicReset(hv: Hypervisor, vcpuAt: number, id: number): void {
 const regs = (v: Vcpu): number => (v.at + VCPU.lapic.at) >>> 2;
 const get = (v: Vcpu, i: number): number => v.hv.views.u32[regs(v) + i] as number;
 const set = (v: Vcpu, i: number, x: number): void => { v.hv.views.u32[regs(v) + i] = x; };
-/** Highest set bit of a 256-bit register, or -1. */
+/** Highest set bit of a 256-bit register, or -1. Looked at in each turn of the run loop, so by plain loads: whoever sets a bit kicks afterwards. */
 function highest(v: Vcpu, first: number): number {
   const { u32 } = v.hv.views, r = regs(v) + first;
   for (let i = 7; i >= 0; i--) {
-    const bits = Atomics.load(u32, r + i);
+    const bits = u32[r + i]!;
     if (bits !== 0) return i * 32 + 31 - Math.clz32(bits);
   }
   return -1;

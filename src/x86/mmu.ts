@@ -4,7 +4,7 @@
  * A walk reads the guest's tables as they stand (another thread may be writing them), checks everything, and only then sets A and D, by
  * compare-and-swap; if an entry has changed meanwhile it starts again. PAE's PDPTEs are checked when CR3 is loaded and read at each
  * walk, as processors with nested paging do. The tables of the
- * last level are remembered (a paging-structure cache, SDM Vol. 3A 4.10.3), until anything is invalidated.
+ * last level and entries of large pages are remembered (a paging-structure cache, SDM Vol. 3A 4.10.3), until anything is invalidated.
  *
  * A TLB entry's write tag is set only where a store may go ahead with nothing else to do: writable, D already set, no decoded code in the frame, not to be reported (P2M_CLEAN).
  */
@@ -127,16 +127,17 @@ export class Mmu {
     const reservedHi = (bits < 20 ? 0xfffff & ~((1 << bits) - 1) : 0) | (nxe ? 0 : 1 << 31) | (long ? 0 : 0x7ff00000);
     const top = long ? 4 : 3, cr3 = cpu.cr3;
     let gfn = long ? Math.floor(cr3 / 4096) % 2 ** 40 : cr3 % 4294967296 >>> 12, us = true, rw = true, nx = false, level = top, lo = 0, hi = 0;
-    const { tables } = this.tlb, region = Math.floor(linear / 2 ** 21), slot = region & NR_TABLES - 1, isKnown = tables.tag[slot] === region && long;
-    if (isKnown) {
+    const { tables } = this.tlb, region = Math.floor(linear / 2 ** 21), slot = region & NR_TABLES - 1, tag = tables.tagOf(region);
+    let known = 0, above = 0;
+    if (tables.tag[slot] === tag && long) {
       const bits = tables.bits[slot]!;
-      level = 1; us = (bits & PTE.US) !== 0; rw = (bits & PTE.RW) !== 0; nx = (bits & 1) !== 0;
-      this.entryAt[1] = tables.at[slot]! + (l >>> 12 & 511) * 8; this.entryRights[1] = bits >>> 8;
+      known = level = bits >>> 3 & 3; us = (bits & PTE.US) !== 0; rw = (bits & PTE.RW) !== 0; nx = (bits & 1) !== 0;
+      this.entryAt[level] = tables.at[slot]! + (level === 1 ? (l >>> 12 & 511) * 8 : 0); this.entryRights[level] = bits >>> 8;
     }
     for (;; level--) {
-      if (level === 1 && !isKnown) { tables.tag[slot] = -0.5; tables.bits[slot] = (us ? PTE.US : 0) | (rw ? PTE.RW : 0) | (nx ? 1 : 0); }
+      above = (us ? PTE.US : 0) | (rw ? PTE.RW : 0) | (nx ? 1 : 0);
       const index = level === 1 ? l >>> 12 & 511 : level === 2 ? l >>> 21 & 511 : level === 4 ? lHi >>> 7 & 511 : long ? (l >>> 30 | lHi << 2) & 511 : l >>> 30;
-      const at = isKnown ? this.entryAt[1]! : this.locate(level, gfn, index * 8 + (long || level < 3 ? 0 : cr3 & 0xfe0));
+      const at = level === known ? this.entryAt[level]! : this.locate(level, gfn, index * 8 + (long || level < 3 ? 0 : cr3 & 0xfe0));
       if (at === 0) lo = hi = -1;
       else do { lo = i32[at >>> 2]!; hi = i32[(at >>> 2) + 1]!; } while (lo !== Atomics.load(i32, at >>> 2));       // halves of one entry: nobody wrote between
       this.entryLo[level] = lo;
@@ -151,9 +152,9 @@ export class Mmu {
     if (!this.permitted(access, context, us, rw, nx)) return this.errorCode(access, context, PFERR.P);
     const inPage = level === 1 ? 0 : level === 2 ? 0x1ff : 0x3ffff;
     this.gfn = (hi & 0xfffff) * 1048576 + (lo >>> 12 & ~inPage | l >>> 12 & inPage);
-    const marked = this.mark(level, isKnown ? 1 : long ? 4 : 2, access, level === 1 ? 0 : level === 2 ? LARGE : HUGE);
-    if (marked === OK && level === 1 && long && !isKnown && this.entryAt[1] !== 0) {
-      tables.tag[slot] = region; tables.at[slot] = this.entryAt[1]! - (l >>> 12 & 511) * 8; tables.bits[slot]! |= this.entryRights[1]! << 8;
+    const marked = this.mark(level, known || (long ? 4 : 2), access, level === 1 ? 0 : level === 2 ? LARGE : HUGE);
+    if (marked === OK && long && level !== known && this.entryAt[level] !== 0) {
+      tables.tag[slot] = tag; tables.at[slot] = this.entryAt[level]! - (level === 1 ? (l >>> 12 & 511) * 8 : 0); tables.bits[slot] = above | level << 3 | this.entryRights[level]! << 8;
     }
     return marked;
   }

@@ -7,7 +7,7 @@ import type { Cpu } from "./cpu.ts";
 import { BANK_BYTES, ITLB_BITS, ITLB_IN_BANK, ITLBE, itlbIndex, JUMP_BITS, JUMP_TAG, JUMPE, JUMPS_AT, noTag, NR_BANKS, TLB_AT, TLB_BITS, TLB_BYTES, TLB_CONTEXTS, TLBE } from "./layout.ts";
 import { CPU, MODE } from "./state.ts";
 
-export const NR_TABLES = 64;
+export const NR_TABLES = 256;
 const TLB_MASK = (1 << TLB_BITS) - 1;
 /** TLBE.flags beside TLBE.global: the entry is part of a 2 or 4 MiB page, or of a 1 GiB page. */
 export const LARGE = 2, HUGE = 4;
@@ -30,13 +30,23 @@ class FillLog {
     this.nr = 0;
   }
 }
-/** Tables of the last level met in long mode: tag (2 MiB region), machine address, and what all levels above agree on: PTE.US and RW as they stand, bit 0: NX; rights in the frame from bit 8. */
+/**
+ * Where 2 MiB regions met in long mode end: at a table of the last level, or a large page's entry. tag (see tagOf), its machine address, and what all levels above agree on: PTE.US and RW as
+ * they stand, bit 0: NX, bits 3 and 4: the level (1: a table, else the entry itself); rights in the frame from bit 8.
+ */
 class Tables {
   readonly tag = new Float64Array(NR_TABLES).fill(-0.5);
   readonly at = new Float64Array(NR_TABLES);
   readonly bits = new Int32Array(NR_TABLES);
-  forget(): void { this.tag.fill(-0.5); }
+  private epoch = TAG_EPOCH;
+  tagOf(region: number): number { return this.epoch + region; }
+  forget(): void {
+    this.epoch += TAG_EPOCH;
+    if (this.epoch >= 2 ** 52) { this.epoch = TAG_EPOCH; this.tag.fill(-0.5); }
+  }
 }
+/** More than there are regions. */
+const TAG_EPOCH = 2 ** 28;
 /** One vCPU's TLBs, where they lie, and what has been met since they were emptied, whether its entries stand or were replaced. */
 class Bank {
   /** machine address; of the tables, in words */
@@ -88,7 +98,7 @@ export class Tlb {
   private bank: Bank;
   /** those that have been used, left longest ago first */
   private readonly banks: Bank[];
-  /** Last-level tables that the walk remembers: forgotten with whatever is invalidated. */
+  /** Tables and large pages that the walk remembers: forgotten with whatever is invalidated. */
   readonly tables = new Tables();
   /** How many entries, of all banks, let stores to a frame through: a frame that turns into code is usually found without a search. */
   private readonly writers = new Uint16Array(1 << 20);

@@ -56,9 +56,17 @@ test("IRETQ returns to user mode, restores RF and drops data segments of the ker
   const x = long(), { cpu } = x;
   push(x, 0x23, 0x7fff0001, EFLAGS.IF | EFLAGS.RF | EFLAGS.ZF | 2, 0x2b, 0x401000);
   cpu.setSeg(DS, 0x10, 0, 0xffffffff, 0xc93); cpu.setSeg(ES, 0x20, 0, 0xffffffff, 0xcf3);
+  cpu.setDr(7, 0x402n);
   assert.equal(sys(x, "iret", 64), 0n);
   assert.deepEqual([cpu.nextRip, cpu.gpr(RSP), cpu.cpl, getFlags(cpu)], [0x401000n, 0x7fff0001n, 3, EFLAGS.IF | EFLAGS.RF | EFLAGS.ZF | 2]);
   assert.equal(cpu.segAttr(DS) & ATTR.unusable, ATTR.unusable); assert.equal(cpu.segSel(ES), 0x20);
+});
+test("without a breakpoint that it could hold off RF is not restored", () => {
+  const x = long(), { cpu } = x;
+  push(x, 0x23, 0x7fff0001, EFLAGS.IF | EFLAGS.RF | EFLAGS.ZF | 2, 0x2b, 0x401000);
+  cpu.setDr(7, 0x400n);
+  assert.equal(sys(x, "iret", 64), 0n);
+  assert.equal(getFlags(cpu), EFLAGS.IF | EFLAGS.ZF | 2);
 });
 test("IRETQ within ring 0 pops the stack too, a null SS included", () => {
   const x = long(), { cpu } = x;
