@@ -85,7 +85,7 @@ export class PvhPlatform implements Platform, Call {
     const entry = p2mLookup(this.#u32, this.#root, gfn);
     if (entry === 0) return 0;
     if (this.#u32[this.#isArriving] !== 0 && this.hv.mm.frames.isAwaited(entry >>> 12)) return ((entry & ~0xfff) | P2M_AWAITED) >>> 0;
-    const hasCode = this.#u32[this.#frameTable + (entry >>> 12) * (FRAME.sizeof >>> 2) + (FRAME.codeCpus.at >>> 2)] !== 0;        // who marks it kicks those who may write to it
+    const hasCode = this.#u32[this.#codeWord(entry >>> 12)] !== 0;        // who marks it kicks those who may write to it
     const isClean = this.#u32[this.#logDirty] !== 0 && !this.hv.mm.frames.isDirty(entry >>> 12);
     return ((entry & ~0xffc) | (hasCode ? P2M_CODE : 0) | (isClean ? P2M_CLEAN : 0)) >>> 0;
   }

@@ -14,7 +14,7 @@ import { ATTR, CPU, CR0, CR4, CS, EFER, EFLAGS, MODE, SEG, SS, VECTOR } from "./
 
 const I = (f: { at: number }): number => f.at >> 2;
 const CR0_I = I(CPU.cr0), CR3_I = I(CPU.cr3), CR4_I = I(CPU.cr4), EFER_I = I(CPU.efer), EFLAGS_I = I(CPU.eflags), FAULT_I = I(CPU.fault), ERROR_I = I(CPU.errorCode),
-  RIP_I = I(CPU.rip), NEXT_RIP_I = I(CPU.nextRip), GDTR_I = I(CPU.gdtrBase), IDTR_I = I(CPU.idtrBase), MODE_I = I(CPU.mode), CPL_I = I(CPU.cpl), TLB_I = I(CPU.tlb), SEG_I = CPU.seg.at >> 2, EXIT_I = I(CPU.exit);
+  RIP_I = I(CPU.rip), NEXT_RIP_I = I(CPU.nextRip), GDTR_I = I(CPU.gdtrBase), IDTR_I = I(CPU.idtrBase), MODE_I = I(CPU.mode), CPL_I = I(CPU.cpl), TLB_I = I(CPU.tlb), SEG_I = CPU.seg.at >> 2, EXIT_I = I(CPU.exit), DR7_I = I(CPU.dr) + 14;
 
 /** A 64-bit value as the linear address it is, or null when it is not canonical (SDM Vol. 1 3.3.7.1). */
 export const canonical = (x: bigint): number | null => {
@@ -84,6 +84,8 @@ export class Cpu {
   set exit(x: number) { this.v.i32[this.w + EXIT_I] = x; }
   dr(i: number): bigint { return this.v.dv.getBigUint64(this.at + CPU.dr.at + i * 8, true); }
   setDr(i: number, x: bigint): void { this.v.dv.setBigUint64(this.at + CPU.dr.at + i * 8, BigInt.asUintN(64, x), true); }
+  /** DR7 enables one of the four. */
+  get hasBreakpoints(): boolean { return (this.v.i32[this.w + DR7_I]! & 0xff) !== 0; }
   /** CONTEXT.* of the present privilege. */
   get context(): number { return (this.v.u32[this.w + TLB_I]! - this.v.u32[this.w + I(CPU.bank)]!) / TLB_BYTES; }
   /** IA-32e mode is active: long or compatibility. */

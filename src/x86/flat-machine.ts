@@ -10,6 +10,8 @@ import { P2M_READ, P2M_WRITE, type Platform } from "./platform.ts";
 import { ATTR, CPU, CR0, CR4, CS, DS, EFER, EFLAGS, ES, FS, GS, LDTR, SS, TR } from "./state.ts";
 
 const PAGE = 4096;
+/** The bytes of a 32-bit number in code written by hand. */
+export const int32 = (x: number): number[] => [x & 255, x >> 8 & 255, x >> 16 & 255, x >> 24 & 255];
 export class FlatMachine implements Platform {
   readonly memory: WebAssembly.Memory;
   readonly v: Views;

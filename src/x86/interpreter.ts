@@ -189,7 +189,7 @@ export class Interpreter implements Engine {
 
   run(budgetJumps: number): number {
     const { cpu, v } = this, w = this.at >>> 2, FAULT = w + (CPU.fault.at >> 2), EXIT_ = w + (CPU.exit.at >> 2), BUDGET = w + (CPU.budget.at >> 2), SHADOW = w + (CPU.shadow.at >> 2), LINK = w + (CPU.link.at >> 2),
-      EFL = w + (CPU.eflags.at >> 2), DR7 = w + ((CPU.dr.at + 7 * 8) >> 2), HOT = w + (CPU.hot.at >> 2), STAYED = w + (CPU.stayed.at >> 2), IRQ = w + (CPU.irqPending.at >> 2), NMI_MASKED = w + (CPU.nmiMasked.at >> 2), { i32 } = v, { platform } = cpu, ASKED = platform.requestWord ? platform.requestWord >>> 2 : w + (CPU.zero.at >> 2);
+      EFL = w + (CPU.eflags.at >> 2), HOT = w + (CPU.hot.at >> 2), STAYED = w + (CPU.stayed.at >> 2), IRQ = w + (CPU.irqPending.at >> 2), NMI_MASKED = w + (CPU.nmiMasked.at >> 2), { i32 } = v, { platform } = cpu, ASKED = platform.requestWord ? platform.requestWord >>> 2 : w + (CPU.zero.at >> 2);
     this.regions.tick();
     // records are this pCPU's own: what another one left in the context names nothing here
     i32[EXIT_] = EXIT.none; Atomics.store(i32, BUDGET, budgetJumps); i32[LINK] = 0; i32[HOT] = 0; i32[STAYED] = 0;
@@ -240,7 +240,7 @@ export class Interpreter implements Engine {
       }
       if (link) { i32[LINK] = 0; if (this.code.counters.flushes === flushes) i32[(link + REC.link) >>> 2] = rec; }
       this.makeStubs();        // for whatever was decoded since the guest ran last
-      if (i32[SHADOW] || i32[EFL]! & (EFLAGS.TF | EFLAGS.RF) || i32[DR7]! & 0xff || this.onStep || this.isRetrying) this.step(rec); else this.rt.interpret(rec);
+      if (i32[SHADOW] || i32[EFL]! & (EFLAGS.TF | EFLAGS.RF) || cpu.hasBreakpoints || this.onStep || this.isRetrying) this.step(rec); else this.rt.interpret(rec);
     }
   }
   /** Does the instruction at rip, which met a non-canonical address, address through SS (SDM Vol. 3A 6.15 "#SS")? */
@@ -260,8 +260,8 @@ export class Interpreter implements Engine {
   /** One instruction, for interrupt shadows, TF, RF, breakpoints and tracing. */
   private step(rec: number): void {
     if (this.v.i32[(rec + REC.stub) >>> 2] === STRADDLE && (rec = this.rt.step(rec)) === 0) return;
-    const { cpu } = this, isTraced = (cpu.eflags & EFLAGS.TF) !== 0, hasBreakpoints = (cpu.dr(7) & 0xffn) !== 0n, wasShadow = cpu.get(CPU.shadow) !== 0;
-    if (hasBreakpoints && !(cpu.eflags & EFLAGS.RF) && !wasShadow) {
+    const { cpu } = this, isTraced = (cpu.eflags & EFLAGS.TF) !== 0, wasShadow = cpu.get(CPU.shadow) !== 0;
+    if (cpu.hasBreakpoints && !(cpu.eflags & EFLAGS.RF) && !wasShadow) {
       const hits = this.codeBreakpoints();
       if (hits) { this.debug(hits); return; }
     }

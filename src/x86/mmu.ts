@@ -128,11 +128,12 @@ export class Mmu {
     const top = long ? 4 : 3, cr3 = cpu.cr3;
     let gfn = long ? Math.floor(cr3 / 4096) % 2 ** 40 : cr3 % 4294967296 >>> 12, us = true, rw = true, nx = false, level = top, lo = 0, hi = 0;
     const { tables } = this.tlb, region = Math.floor(linear / 2 ** 21), slot = region & NR_TABLES - 1, tag = tables.tagOf(region);
+    const entry = (l >>> 12 & 511) * 8;
     let known = 0, above = 0;
     if (tables.tag[slot] === tag && long) {
       const bits = tables.bits[slot]!;
       known = level = bits >>> 3 & 3; us = (bits & PTE.US) !== 0; rw = (bits & PTE.RW) !== 0; nx = (bits & 1) !== 0;
-      this.entryAt[level] = tables.at[slot]! + (level === 1 ? (l >>> 12 & 511) * 8 : 0); this.entryRights[level] = bits >>> 8;
+      this.entryAt[level] = tables.at[slot]! + (level === 1 ? entry : 0); this.entryRights[level] = bits >>> 8;
     }
     for (;; level--) {
       above = (us ? PTE.US : 0) | (rw ? PTE.RW : 0) | (nx ? 1 : 0);
@@ -154,7 +155,7 @@ export class Mmu {
     this.gfn = (hi & 0xfffff) * 1048576 + (lo >>> 12 & ~inPage | l >>> 12 & inPage);
     const marked = this.mark(level, known || (long ? 4 : 2), access, level === 1 ? 0 : level === 2 ? LARGE : HUGE);
     if (marked === OK && long && level !== known && this.entryAt[level] !== 0) {
-      tables.tag[slot] = tag; tables.at[slot] = this.entryAt[level]! - (level === 1 ? (l >>> 12 & 511) * 8 : 0); tables.bits[slot] = above | level << 3 | this.entryRights[level]! << 8;
+      tables.tag[slot] = tag; tables.at[slot] = this.entryAt[level]! - (level === 1 ? entry : 0); tables.bits[slot] = above | level << 3 | this.entryRights[level]! << 8;
     }
     return marked;
   }

@@ -75,7 +75,7 @@ export class Regions {
     const linear = Number(BigInt.asIntN(64, rip)), machine = cpu.mmu.peekCode(linear), home = machine ? this.code.known(machine, mode) : null;
     if (!home || this.awaited.has(rec)) return;
     // a region that is entered so often shares a loop with others: they become one; what was wide stays so
-    const isMerging = this.isEntry(rec), isStaying = isMerging && i32[(rec + REC.stay) >>> 2]! <= 0, shape = host.shape ?? (isMerging && (isStaying || this.begun.get(rec)?.image.shape === "wide") ? "wide" : "lean");
+    const isMerging = this.isEntry(rec), isStaying = isMerging && i32[(rec + REC.stay) >>> 2]! <= 0, own = this.begun.get(rec), shape = host.shape ?? (isStaying || isMerging && own?.image.shape === "wide" ? "wide" : "lean");
     if (this.take(rec, linear, machine, mode, true, isMerging ? shape : null)) return;
     if (!isMerging && i32[(rec + REC.stay) >>> 2] !== WARM && warmAfter(host.heat) < host.heat) {
       i32[(rec + REC.stay) >>> 2] = WARM; i32[(rec + REC.heat) >>> 2] = host.heat - warmAfter(host.heat);
@@ -90,7 +90,7 @@ export class Regions {
       }
       return p;
     };
-    const region = discover(linear & 4095, this.source(base, pageAt, mode, isMerging ? isStaying ? this.begun.get(rec)?.spans ?? [] : "all" : []));
+    const region = discover(linear & 4095, this.source(base, pageAt, mode, isStaying ? own!.spans : isMerging ? "all" : []));
     const which = isMerging ? `${shape} ${region.blocks.map(b => b.start).join()}` : "";
     if (isMerging && this.merged.get(rec) === which) { i32[(rec + REC.heat) >>> 2] = i32[(rec + REC.stay) >>> 2] = NEVER; return; }
     if (isMerging) this.merged.set(rec, which);
@@ -243,6 +243,7 @@ export class Regions {
   /** A region begins at this record. */
   private isEntry(rec: number): boolean { const { i32 } = this.cpu.v; return i32[rec >>> 2] !== i32[(rec + REC.stub) >>> 2] || this.awaited.has(rec); }
 }
+/** The code that a region is made of, page by page. */
 function spansOf({ blocks }: Region): Span[] {
   const spans: [from: number, to: number][] = [];
   for (const b of blocks) b.insns.forEach((i, k) => {

@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { Views } from "../base/views.ts";
 import { CodeStore } from "./code-store.ts";
 import { makeInterpreter, makeTranslator } from "./engine.ts";
-import { FlatMachine } from "./flat-machine.ts";
+import { FlatMachine, int32 } from "./flat-machine.ts";
 import type { Shape } from "./image.ts";
 import { CPU, RAX } from "./state.ts";
 
@@ -71,16 +71,16 @@ test("a store that forgets all the time costs no more than its services", () => 
 
 /** Twice, with another number in `turn` the second time: call turn and count down from 100000, then write into turn's second block, which nothing but regions has come to. */
 function patching(): { bytes: Uint8Array; end: number } {
-  const bytes = new Uint8Array(8192), main: number[] = [], le32 = (x: number): number[] => [x & 255, x >> 8 & 255, x >> 16 & 255, x >> 24 & 255];
-  main.push(0xba, ...le32(2), 0x31, 0xc0);                                              // mov edx, 2; xor eax, eax
-  const outer = main.push(0xb9, ...le32(100_000)) - 5, inner = main.length;             // outer: mov ecx, 100000
-  main.push(0x01, 0xc8, 0xe8, ...le32(0x1000 - (main.length + 7)));                     // inner: add eax, ecx; call turn
+  const bytes = new Uint8Array(8192), main: number[] = [];
+  main.push(0xba, ...int32(2), 0x31, 0xc0);                                              // mov edx, 2; xor eax, eax
+  const outer = main.push(0xb9, ...int32(100_000)) - 5, inner = main.length;             // outer: mov ecx, 100000
+  main.push(0x01, 0xc8, 0xe8, ...int32(0x1000 - (main.length + 7)));                     // inner: add eax, ecx; call turn
   main.push(0xff, 0xc9, 0x75, inner - (main.length + 4) & 255);                         // dec ecx; jnz inner
-  main.push(0xc6, 0x05, ...le32(0x1402 - (main.length + 7)), 7);                        // mov byte [turn's number], 7
+  main.push(0xc6, 0x05, ...int32(0x1402 - (main.length + 7)), 7);                        // mov byte [turn's number], 7
   main.push(0xff, 0xca, 0x75, outer - (main.length + 4) & 255);                         // dec edx; jnz outer
   const end = main.length;
   bytes.set([...main, 0xeb, 0xfe]);                                                     // jmp $
-  bytes.set([0x90, 0xe9, ...le32(0x3fa)], 0x1000);                                      // turn: nop; jmp second
+  bytes.set([0x90, 0xe9, ...int32(0x3fa)], 0x1000);                                      // turn: nop; jmp second
   bytes.set([0xc1, 0xc0, 3, 0xc3], 0x1400);                                             // second: rol eax, 3; ret
   return { bytes, end };
 }

@@ -35,14 +35,14 @@ class FillLog {
  * they stand, bit 0: NX, bits 3 and 4: the level (1: a table, else the entry itself); rights in the frame from bit 8.
  */
 class Tables {
-  readonly tag = new Float64Array(NR_TABLES).fill(-0.5);
+  readonly tag = new Float64Array(NR_TABLES);
   readonly at = new Float64Array(NR_TABLES);
   readonly bits = new Int32Array(NR_TABLES);
   private epoch = TAG_EPOCH;
   tagOf(region: number): number { return this.epoch + region; }
   forget(): void {
     this.epoch += TAG_EPOCH;
-    if (this.epoch >= 2 ** 52) { this.epoch = TAG_EPOCH; this.tag.fill(-0.5); }
+    if (this.epoch >= 2 ** 52) { this.epoch = TAG_EPOCH; this.tag.fill(0); }
   }
 }
 /** More than there are regions. */

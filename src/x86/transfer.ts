@@ -176,7 +176,7 @@ function returnOuter(cpu: Cpu, cs: Descriptor, rip: number, sp: bigint, ssSel: n
 /** What IRET and POPF may change of EFLAGS at this privilege and width. IRET alone restores RF, which means something where instruction breakpoints may be met: else the one instruction that it lasts for need not be done apart. */
 export function flagMask(cpu: Cpu, width: number, isIret: boolean): number {
   let m = EFLAGS.arith | EFLAGS.TF | EFLAGS.DF | EFLAGS.NT;
-  if (width > 16) m |= EFLAGS.AC | EFLAGS.ID | (isIret && cpu.v.i32[(cpu.at + CPU.dr.at + 56) >>> 2]! & 0xff ? EFLAGS.RF : 0);
+  if (width > 16) m |= EFLAGS.AC | EFLAGS.ID | (isIret && cpu.hasBreakpoints ? EFLAGS.RF : 0);
   if (!cpu.isProtected || cpu.cpl === 0) return m | EFLAGS.IF | EFLAGS.IOPL | (isIret && width > 16 ? EFLAGS.VIF | EFLAGS.VIP : 0);
   return cpu.cpl <= cpu.iopl ? m | EFLAGS.IF : m;
 }

@@ -4,6 +4,7 @@
  * every exception goes on there. So a program ends whatever its instructions do.
  */
 import { KIND, Undecodable, decode, type Insn } from "../../src/x86/decode.ts";
+import { int32 } from "../../src/x86/flat-machine.ts";
 import { setFlags } from "../../src/x86/flags.ts";
 import { CPU, CR0, CR4, CS, DS, EFLAGS, ES, FS, GS, MODE, RAX, RBP, RBX, RCX, RDI, RDX, RSI, RSP, SS, TR } from "../../src/x86/state.ts";
 import { CaseWriter } from "../oracle/encode.ts";
@@ -25,7 +26,6 @@ const WITH_ERROR = [8, 10, 11, 12, 13, 14, 17];
 
 // The kernel ---------------------------------------------------------------------------------------------------------------
 const inc = (at: number, counter: number): number[] => [0x48, 0xff, 0x05, ...int32(COUNTS + counter - (HANDLERS + at + 7))];
-const int32 = (x: number): number[] => [x & 255, x >> 8 & 255, x >> 16 & 255, x >> 24 & 255];
 const int64 = (x: number): number[] => [...int32(x | 0), ...int32(Math.floor(x / 2 ** 32))];
 /** Offsets of the handlers: with an error code, without, an interrupt's, the end's, SYSCALL's from either side. */
 const ENTRY = { error: 0, plain: 4, irq: 0x40, end: 0x60, syscall: 0x80, syscallKernel: 0xa0 } as const;
