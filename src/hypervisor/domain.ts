@@ -226,9 +226,9 @@ export class Domain {
     this.hv.add(DOMAIN.pauseCount, this.at, 1);
     for (const v of this.vcpus()) v.kickIfRunning();
   }
+  /** Are all its vCPUs off their pCPUs? For a paused domain this stays so: who takes a vCPU decides and says so under one lock. Not to be asked under runLock. */
   get isQuiet(): boolean {
-    for (const v of this.vcpus()) if (v.onPcpu >= 0) return false;
-    return true;
+    return this.hv.scheduler.locked(() => this.vcpus().every((v) => v.onPcpu < 0));
   }
   async pause(): Promise<void> {
     this.pauseNoWait();

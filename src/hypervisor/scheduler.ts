@@ -213,7 +213,7 @@ export class Scheduler {
     });
     for (const i of left) this.#rouse(i);
     if (v === null || v.mayRun) return v;
-    /* it was stopped (INIT, a pause) while it was taken: whoever did that saw it off its pCPU and relies on that it stays so, or saw it here and waits until it leaves */
+    /* it was stopped (INIT, a pause) while it was taken: whoever did that may have come too early to kick this pCPU, and waits until it leaves */
     this.leave(v, pcpu);
     return null;
   }
