@@ -6,10 +6,11 @@ import type { Views } from "../base/views.ts";
 import { ADDR, type Insn, KIND, TRAP_ROWS, Undecodable, decode, jmpRow, trapInsn, blank } from "./decode.ts";
 import { CODEE, CODE_AT, CODE_BITS, LENGTH_SHIFT, RECS_AT, RECS_BYTES, REC, WARM } from "./layout.ts";
 import { RecordMap } from "./record-map.ts";
+import { HOW, SHAPE, Shapes } from "./shapes.ts";
 import { STALE, STRADDLE, codeSlot } from "./runtime.ts";
 import { CPU, MODE, gprAt, segAt, xmmAt } from "./state.ts";
 
-/** Code of one frame in one mode: the machine page and mode (key), records by offset, all records made, 64-byte pieces that hold decoded bytes (a bit each: low and high half). */
+/** Code of one frame in one mode: the machine page and mode (key), records by offset, where all records lie that were made (from, to, from, to...), 64-byte pieces that hold decoded bytes (a bit each: low and high half). */
 export type Page = { readonly key: number; readonly at: RecordMap; readonly recs: number[]; piecesLo: number; piecesHi: number; readonly generation: number;
   /** regions with code from it */
   regions: Set<PlacedRegion> | null };
@@ -46,10 +47,12 @@ export class CodeCache {
   private readonly pages = new Map<number, Page | null>();
   private readonly byFrame = new Map<number, Page[]>();
   /** direct jumps within their page that the present run has */
-  private readonly jumps: { readonly rec: number; readonly target: number }[] = [];
+  private readonly jumps = new Int32Array(2 * (MAX_RUN + 4));
+  private nrJumps = 0;
+  private readonly shapes: Shapes;
   counters = { records: 0, pages: 0, invalidations: 0, flushes: 0 };
 
-  constructor(v: Views, base: number, hooks: CodeHooks) { this.v = v; this.base = base; this.hooks = hooks; this.next = base + RECS_AT; this.clearIndex(); }
+  constructor(v: Views, base: number, hooks: CodeHooks, shapes = new Shapes()) { this.v = v; this.base = base; this.hooks = hooks; this.shapes = shapes; this.next = base + RECS_AT; this.clearIndex(); }
 
   private clearIndex(): void { for (let i = 0; i < 1 << CODE_BITS; i++) this.v.i64[(this.base + CODE_AT + i * CODEE.size) >>> 3] = -1n; }
   /** Forget everything. */
@@ -123,31 +126,45 @@ export class CodeCache {
   /** Decode from `off` to where nothing falls through any more, over calls, whose returns find their records in the index then; 0 when the first instruction crosses the page's end. */
   private run(p: Page, machine: number, off: number, mode: number): number {
     const { jumps, v } = this;
-    jumps.length = 0;
+    this.nrJumps = 0;
     const first = this.decodeRun(p, machine, off, mode);
     // within the page a jump need not come to the run loop to be told where it goes
-    if (this.hooks.linksAhead) for (const { rec, target } of jumps) {
-      const to = p.at.get(target);
-      if (to !== undefined) v.i32[(rec + REC.link) >>> 2] = to;
+    if (this.hooks.linksAhead) for (let n = 0; n < this.nrJumps; n += 2) {
+      const to = p.at.get(jumps[n + 1]!);
+      if (to !== undefined) v.i32[(jumps[n]! + REC.link) >>> 2] = to;
     }
     return first;
   }
   private decodeRun(p: Page, machine: number, off: number, mode: number): number {
-    const first = this.next, m = this.v.u8, long = (mode & MODE.sizeMask) === MODE.code64;
+    const first = this.next, { linksAhead } = this.hooks, long = (mode & MODE.sizeMask) === MODE.code64;
     for (let n = 0, returnsHere = false; ; n++) {
       if (returnsHere && p.at.has(off)) { this.publish(p, machine, off, p.at.get(off)!); return first; }
       if (off >= 4096 || n === MAX_RUN || p.at.has(off)) { this.write(p, jump(off, off, long), off); return first; }
-      const i = decodeOrTrap(m, machine + off, machine + 4096, mode);
-      if (i === null) { if (n === 0) return 0; this.write(p, jump(off, off, long), off); return first; }
-      p.at.set(off, this.next);
-      if (returnsHere) this.publish(p, machine, off, this.next);
-      this.write(p, i, off);
-      markPieces(p, off, off + Math.max(i.len, 1) - 1);
-      const { flow } = i.row;
-      returnsHere = this.hooks.linksAhead && (flow === "call" || flow === "callind");
-      if (flow !== "next" && flow !== "jcc" && flow !== "rep" && !returnsHere) return first;
-      off += i.len;
+      const at = this.next, how = this.again(p, machine, off, mode) || this.decodeOne(p, machine, off, mode);
+      if (how === 0) { if (n === 0) return 0; this.write(p, jump(off, off, long), off); return first; }
+      p.at.set(off, at);
+      if (returnsHere) this.publish(p, machine, off, at);
+      const length = how & HOW.lengthMask;
+      markPieces(p, off, off + Math.max(length, 1) - 1);
+      returnsHere = linksAhead && (how & HOW.calls) !== 0;
+      if (how & HOW.ends && !returnsHere) return first;
+      off += length;
     }
+  }
+  /** Write the record of an instruction whose shape is known. @returns its HOW; 0: it is to be decoded */
+  private again(p: Page, machine: number, off: number, mode: number): number {
+    if (off > 4096 - 15) return 0;
+    const m = this.v.u8, { shapes } = this, at = machine + off, s = shapes.find(m, at, mode);
+    if (s === 0) return 0;
+    const w = shapes.words, how = w[s + SHAPE.how]!, length = how & HOW.lengthMask, immBytes = how >> HOW.immShift & HOW.numberMask, dispBytes = how >> HOW.dispShift & HOW.numberMask;
+    const imm = immBytes === 0 ? w[s + SHAPE.imm]! : signed(m, at + length - immBytes, immBytes), disp = dispBytes === 0 ? w[s + SHAPE.disp]! : signed(m, at + length - immBytes - dispBytes, dispBytes);
+    return this.put(p, s, off, imm, disp) ? how : 0;
+  }
+  /** Decode, write the record, and remember the shape. @returns its HOW; 0 where it goes on behind its page */
+  private decodeOne(p: Page, machine: number, off: number, mode: number): number {
+    const m = this.v.u8, i = decodeOrTrap(m, machine + off, machine + 4096, mode);
+    if (i === null) return 0;
+    return this.write(p, i, off, i.shape === 0 ? 0 : this.shapes.place(m, machine + off, machine + off + i.shape, mode));
   }
   /**
    * An instruction on two pages: a record that looks whether the second page is mapped where it was when this was decoded, then the instruction's.
@@ -158,27 +175,52 @@ export class CodeCache {
     const p = this.page(machine, mode), q = this.page(second, mode);         // either may be forgotten here, and `old` with it
     if (old !== 0 && v.i32[(old + REC.stub) >>> 2] === STRADDLE && v.u32[(old + REC.imm) >>> 2] === second) return old;
     const i = decodeOrTrap(bytesAcross(v.u8, machine + off, v.u8, second), 0, ACROSS, mode)!, rec = this.next;       // never too few bytes
+    this.nrJumps = 0;
     this.write(p, { ...blank(), long }, off); this.write(p, i, off); this.write(p, jump(off + i.len, off + i.len, long), off + i.len);
     v.i32[rec >>> 2] = v.i32[(rec + REC.stub) >>> 2] = STRADDLE; v.u32[(rec + REC.imm) >>> 2] = second;
-    markPieces(p, off, 4095); markPieces(q, 0, 0); q.recs.push(rec, rec + REC.size);
+    markPieces(p, off, 4095); markPieces(q, 0, 0); extend(q, rec, rec + 2 * REC.size);
     p.at.set(off, rec);
     return rec;
   }
-  private write(p: Page, i: Insn, off: number): void {
-    const at = this.next, { v } = this, target = off + i.len + i.imm, isDirect = i.row.flow === "jcc" || i.row.flow === "jmp" || i.row.flow === "call";
-    const cross = isDirect && (target < 0 || target > 4095 || !i.long), imm = isDirect ? target : i.imm;
+  /** Describe an instruction in the shapes' word s, or nobody's, and write its record. @returns its HOW */
+  private write(p: Page, i: Insn, off: number, s = 0): number {
+    const w = this.shapes.words, { flow } = i.row, isDirect = flow === "jcc" || flow === "jmp" || flow === "call", calls = flow === "call" || flow === "callind";
+    const how = i.len | i.dispBytes << HOW.dispShift | i.immBytes << HOW.immShift | (i.ripRel ? HOW.ripRel : 0) | (isDirect ? HOW.direct : 0) | (i.long ? 0 : HOW.far)
+      | (flow === "next" || flow === "jcc" || flow === "rep" ? 0 : HOW.ends) | (calls ? HOW.calls : 0);
+    if (s === 0) w[SHAPE.stub] = w[SHAPE.crossStub] = 0;
+    w[s + SHAPE.operands] = slotOf(i.dk, i.dn) | slotOf(i.sk, i.sn) << 16;
+    w[s + SHAPE.registers] = (i.ripRel ? CPU.ripBase.at : i.base < 0 ? CPU.zero.at : gprAt(i.base)) | (i.index < 0 ? CPU.zero.at : gprAt(i.index)) << 8 | (i.scale | i.len << LENGTH_SHIFT) << 16 | (i.seg < 0 ? CPU.zero.at : segAt(i.seg)) >>> 3 << 24;
+    w[s + SHAPE.imm] = i.imm;
     // a segment's far selector or a second immediate shares the displacement's place, as a direct jump's link does
-    const disp = isDirect ? 0 : i.addr === ADDR.none ? i.imm2 : i.disp + (i.ripRel ? off + i.len : 0), big = i.bigImm !== null || i.bigDisp !== null || imm !== (imm | 0) || disp !== (disp | 0);
-    this.next += REC.size; this.counters.records++; p.recs.push(at);
-    if (isDirect && !cross) this.jumps.push({ rec: at, target });
-    v.i32[at >>> 2] = v.i32[(at + REC.stub) >>> 2] = this.hooks.stubOf(i, cross, big);
+    const disp = i.addr === ADDR.none ? i.imm2 : i.disp;
+    w[s + SHAPE.disp] = disp;
+    w[s + SHAPE.how] = how;
+    this.put(p, s, off, i.imm, disp, i);
+    return how;
+  }
+  /**
+   * Write the record of an instruction of shape s at that offset.
+   * @param i the instruction itself, if it was decoded. @returns whether it was written: what the shape does not say needs `i`
+   */
+  private put(p: Page, s: number, off: number, number: number, displacement: number, i: Insn | null = null): boolean {
+    const at = this.next, { v, shapes: { words: w } } = this, how = w[s + SHAPE.how]!, end = off + (how & HOW.lengthMask), target = end + number, isDirect = (how & HOW.direct) !== 0;
+    const cross = isDirect && (target < 0 || target > 4095 || (how & HOW.far) !== 0), imm = isDirect ? target : number, disp = isDirect ? 0 : how & HOW.ripRel ? displacement + end : displacement;
+    const big = (i !== null && (i.bigImm !== null || i.bigDisp !== null)) || imm !== (imm | 0) || disp !== (disp | 0), known = s + (cross ? SHAPE.crossStub : SHAPE.stub);
+    let stub = big ? 0 : w[known]!;
+    if (stub === 0) {
+      if (i === null) return false;
+      stub = this.hooks.stubOf(i, cross, big);
+      if (!big) w[known] = stub;
+    }
+    this.next += REC.size; this.counters.records++;
+    extend(p, at, this.next);
+    if (isDirect && !cross) { this.jumps[this.nrJumps++] = at; this.jumps[this.nrJumps++] = target; }
+    v.i32[at >>> 2] = v.i32[(at + REC.stub) >>> 2] = stub;
     v.i32[(at + REC.heat) >>> 2] = this.hooks.warmAfter; v.i32[(at + REC.stay) >>> 2] = 0;
-    v.u16[(at + REC.d) >>> 1] = slotOf(i.dk, i.dn); v.u16[(at + REC.s) >>> 1] = slotOf(i.sk, i.sn);
-    v.u8[at + REC.base] = i.ripRel ? CPU.ripBase.at : i.base < 0 ? CPU.zero.at : gprAt(i.base); v.u8[at + REC.index] = i.index < 0 ? CPU.zero.at : gprAt(i.index);
-    v.u8[at + REC.scale] = i.scale | i.len << LENGTH_SHIFT; v.u8[at + REC.seg] = (i.seg < 0 ? CPU.zero.at : segAt(i.seg)) >>> 3;
-    v.u16[(at + REC.off) >>> 1] = off; v.u16[(at + REC.block) >>> 1] = 0;
+    v.i32[(at + REC.d) >>> 2] = w[s + SHAPE.operands]!; v.i32[(at + REC.base) >>> 2] = w[s + SHAPE.registers]!; v.i32[(at + REC.off) >>> 2] = off;
     v.i32[(at + REC.imm) >>> 2] = imm; v.i32[(at + REC.disp) >>> 2] = disp;
-    if (big) { v.dv.setBigInt64(at + REC.bigImm, i.bigImm ?? BigInt(imm), true); v.dv.setBigInt64(at + REC.bigDisp, i.bigDisp ?? BigInt(disp), true); }
+    if (big) { v.dv.setBigInt64(at + REC.bigImm, i!.bigImm ?? BigInt(imm), true); v.dv.setBigInt64(at + REC.bigDisp, i!.bigDisp ?? BigInt(disp), true); }
+    return true;
   }
 
   private drop(frame: number, p: Page): void {
@@ -222,7 +264,9 @@ export class CodeCache {
     this.hooks.freeRegion(r.slot);
   }
   private forget(p: Page): void {
-    for (const rec of p.recs) { this.v.i32[rec >>> 2] = this.v.i32[(rec + REC.stub) >>> 2] = STALE; this.v.u16[(rec + REC.block) >>> 1] = 0; }
+    for (let n = 0; n < p.recs.length; n += 2) for (let rec = p.recs[n]!; rec < p.recs[n + 1]!; rec += REC.size) {
+      this.v.i32[rec >>> 2] = this.v.i32[(rec + REC.stub) >>> 2] = STALE; this.v.u16[(rec + REC.block) >>> 1] = 0;
+    }
     for (const r of p.regions ?? []) this.endRegion(r);
     const machine = p.key % 2 ** 32;
     p.at.forEach((off) => { this.v.i64[(this.base + CODE_AT + codeSlot(machine + off | 0) * CODEE.size) >>> 3] = -1n; });
@@ -236,6 +280,10 @@ export function bytesAcross(first: Uint8Array, from: number, second: Uint8Array,
   b.set(first.subarray(from, from + n)); b.set(second.subarray(at, at + ACROSS - n), n);
   return b;
 }
+/** Records lie there that go with the page. */
+function extend({ recs }: Page, from: number, to: number): void { if (recs.at(-1) === from) recs[recs.length - 1] = to; else recs.push(from, to); }
+/** A number of 1, 2 or 4 bytes, with its sign. */
+const signed = (m: Uint8Array, at: number, size: number): number => (size === 1 ? m[at]! << 24 >> 24 : size === 2 ? (m[at]! | m[at + 1]! << 8) << 16 >> 16 : m[at]! | m[at + 1]! << 8 | m[at + 2]! << 16 | m[at + 3]! << 24);
 export function markPieces(p: Page, from: number, to: number): void {
   for (let b = from >> 6; b <= to >> 6 && b < 64; b++) if (b < 32) p.piecesLo |= 1 << b; else p.piecesHi |= 1 << (b & 31);
 }

@@ -20,6 +20,8 @@ export type Insn = {
   seg: number;
   /** what analyze.ts has found out about it */
   facts: object | null;
+  /** bytes before its numbers, of its displacement and of its immediate, where all else follows from those before and the numbers are only signed and widened (shapes.ts); shape 0: it is otherwise */
+  shape: number; dispBytes: number; immBytes: number;
 };
 /** The bytes are no instruction of ours: #UD; too long: #GP; not all there: more are needed. */
 export class Undecodable { readonly why: "ud" | "long" | "short"; constructor(why: "ud" | "long" | "short") { this.why = why; } }
@@ -49,7 +51,7 @@ export function trapInsn(row: Row, long: boolean): Insn {
 }
 export const blank = (): Insn => ({
   row: nopRow, w: 32, sw: 32, aw: 64, long: true, lock: false, len: 0, imm: 0, bigImm: null, imm2: 0, dk: KIND.none, dn: 0, sk: KIND.none, sn: 0,
-  addr: ADDR.none, base: -1, index: -1, scale: 0, disp: 0, bigDisp: null, ripRel: false, seg: DS, facts: null,
+  addr: ADDR.none, base: -1, index: -1, scale: 0, disp: 0, bigDisp: null, ripRel: false, seg: DS, facts: null, shape: 0, dispBytes: 0, immBytes: 0,
 });
 
 /** What decode reads from: bytes, its place in them, their end and whether that is the longest an instruction may be. Not its own variables, so that no closure is made for each instruction. */
@@ -93,7 +95,7 @@ export function decode(m: Uint8Array, start: number, end: number, mode: number):
   if (lock && row.name === "cmpxchg16b") row = lockedRow;
   const i = blank();
   i.row = row; i.w = i.sw = vw; i.aw = aw; i.long = long; i.lock = lock;
-  let rm = modrm & 7;
+  let rm = modrm & 7, numbers = at, isPlain = !row.known;
   const reg = ext | (rex & 4) << 1;
   if (e.modrm && mod !== 3) {
     i.addr = long ? ADDR.base : ADDR.legacy;
@@ -105,6 +107,7 @@ export function decode(m: Uint8Array, start: number, end: number, mode: number):
       let base = rm;
       if (rm === 4) {
         const sib = next(), idx = sib >> 3 & 7 | (rex & 2) << 2;
+        numbers = at;
         base = sib & 7;
         if (idx !== 4) { i.index = idx; i.scale = sib >> 6; }
         if (base === 5 && mod === 0) { base = -1; i.disp = i32(); }
@@ -116,6 +119,7 @@ export function decode(m: Uint8Array, start: number, end: number, mode: number):
     if (long) i.addr = seg >= 0 || aw !== 64 ? ADDR.based : i.index >= 0 ? ADDR.index : ADDR.base;
     if (long && seg < 0 && i.addr === ADDR.based) i.seg = -1;
   }
+  i.dispBytes = at - numbers;
   rm |= (rex & 1) << 3;
   for (let n = 0; n < slots.length; n++) {
     const s = slots[n]!, y: W = long && rex & 8 ? 64 : 32;
@@ -137,19 +141,19 @@ export function decode(m: Uint8Array, start: number, end: number, mode: number):
       case "D": kind = KIND.num; num = reg; if (num > 7) throw NO_INSN; break;
       case "1": kind = KIND.imm; i.imm = 1; break;
       case "O": {
-        kind = KIND.mem; i.addr = long ? (seg >= 0 || aw !== 64 ? ADDR.based : ADDR.base) : ADDR.legacy; i.seg = seg >= 0 ? seg : long ? -1 : DS;
+        kind = KIND.mem; isPlain = false; i.addr = long ? (seg >= 0 || aw !== 64 ? ADDR.based : ADDR.base) : ADDR.legacy; i.seg = seg >= 0 ? seg : long ? -1 : DS;
         if (aw === 16) i.disp = i16() & 0xffff; else { i.disp = i32(); if (aw === 64) { const hi = i32(); i.bigDisp = BigInt(hi) << 32n | BigInt(i.disp >>> 0); } }
         break;
       }
-      case "F": i.imm = vw === 16 ? i16() & 0xffff : i32(); i.imm2 = i16() & 0xffff; continue;
+      case "F": isPlain = false; i.imm = vw === 16 ? i16() & 0xffff : i32(); i.imm2 = i16() & 0xffff; continue;
       case "I": {
         kind = KIND.imm;
         let x: number;
         if (s.w === "b" || s.w === "s") x = i8();
         else if (s.w === "w") x = i16();
-        else if (s.w === "v" && vw === 64) { const lo = i32(), hi = i32(); x = lo; i.bigImm = BigInt(hi) << 32n | BigInt(lo >>> 0); }
+        else if (s.w === "v" && vw === 64) { const lo = i32(), hi = i32(); x = lo; isPlain = false; i.bigImm = BigInt(hi) << 32n | BigInt(lo >>> 0); }
         else x = vw === 16 ? i16() : i32();
-        if (n > 0 && slots[0]!.what === "I") i.imm2 = x; else i.imm = x;
+        if (n > 0 && slots[0]!.what === "I") { i.imm2 = x; isPlain = false; } else i.imm = x;
         break;
       }
       case "J": i.imm = s.w === "b" ? i8() : vw === 16 ? i16() : i32(); break;
@@ -167,11 +171,12 @@ export function decode(m: Uint8Array, start: number, end: number, mode: number):
   }
   if (lock && !(row.lock && i.dk === KIND.mem)) throw NO_INSN;
   if (row.name === "xchg" && i.dk === KIND.mem) i.lock = true;
-  if (row.name === "pop" && i.dk === KIND.mem && i.base === RSP) i.disp += i.w / 8;
+  if (row.name === "pop" && i.dk === KIND.mem && i.base === RSP) { i.disp += i.w / 8; isPlain = false; }
   if (INT3_STRINGS.has(op) || op === 0x6c || op === 0x6d || op === 0x1f7 || (op >= 0xaa && op <= 0xaf)) { i.addr = long ? (seg >= 0 || aw !== 64 ? ADDR.based : ADDR.base) : ADDR.legacy; i.seg = seg >= 0 ? seg : long ? -1 : DS; }
   // the ModRM byte is part of an x87 form; REX.W takes the place of a reserved bit in PCMPESTRx's immediate
   if (row.known) { if (row.unit === "x87") i.imm = modrm; else if (row.op === 0x360 || row.op === 0x361) i.imm = i.imm & 0x7f | (rex & 8) << 4; }
-  i.len = at - start;
+  i.len = at - start; i.immBytes = at - numbers - i.dispBytes;
+  if (isPlain) i.shape = numbers - start;
   const trap = unitTrap(row, mode);
   if (!trap) return i;
   const t = trapInsn(trap, long);

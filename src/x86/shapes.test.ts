@@ -1,0 +1,67 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { Views } from "../base/views.ts";
+import { CodeCache } from "./code-cache.ts";
+import { PCPU_BYTES, REC, RECS_AT } from "./layout.ts";
+import { Shapes } from "./shapes.ts";
+import { MODE } from "./state.ts";
+import { formKey, formOf } from "./stubs.ts";
+
+/** Remembers nothing: each instruction is decoded. */
+class NoShapes extends Shapes { override find(): number { return 0; } }
+const PAGES = 4, slots = new Map<number, number>();
+/** A code cache over memory of its own, whose stubs are numbers for forms; and how often it has decoded. */
+function codeCache(shapes: Shapes) {
+  const v = new Views(new SharedArrayBuffer(PCPU_BYTES + PAGES * 4096)), asked = { nr: 0 };
+  const cache = new CodeCache(v, 0, {
+    protect() {}, unprotect() {}, flushed() {}, freeRegion() {}, generation: () => 0, fetch: () => { throw new Error("There is no second page"); }, heat: 1000, warmAfter: 100, linksAhead: true,
+    stubOf(i, cross, big) {
+      const key = formKey(formOf(i, cross, big)), slot = slots.get(key) ?? 2 + slots.size;
+      slots.set(key, slot);
+      asked.nr++;
+      return slot;
+    },
+  }, shapes);
+  return { v, cache, asked };
+}
+/** The words of a record, of both its parts. */
+const recordOf = ({ i32 }: Views, n: number): number[] => [RECS_AT, RECS_AT + REC.stub].flatMap((from) => [...i32.subarray((from + n * REC.size) >>> 2, (from + (n + 1) * REC.size) >>> 2)]);
+let x = 20071107;
+const random = (n: number): number => { x ^= x << 13; x ^= x >>> 17; x ^= x << 5; return (x >>> 0) % n; };
+/** Bytes of which few are made, so that shapes come again with other numbers; and whole beginnings of what is no plain number: an immediate in the form, POP to the stack, ENTER, far pointers, offsets. */
+const BYTES = [0x48, 0x48, 0x4c, 0x0f, 0x66, 0x65, 0xf0, 0x67, 0x89, 0x8b, 0x05, 0x84, 0x24, 0xe8, 0xe9, 0xeb, 0x74, 0x83, 0x81, 0xb8, 0x44, 0x3a, 0x62, 0xd8, 0, 0, 1, 0x7f, 0x80, 0xff];
+const BEGINNINGS = [[0x66, 0x0f, 0x70, 0xc1], [0x0f, 0xc6, 0x40, 0x08], [0x66, 0x0f, 0x3a, 0x61, 0xc1], [0xd9, 0x40], [0x8f, 0x44, 0x24], [0xc8], [0x9a], [0x66, 0xea], [0xa1], [0x67, 0xa3], [0x48, 0xb8], [0x0f, 0x85], [0x8b, 0x05]];
+function fill(bytes: Uint8Array): Uint8Array {
+  for (let at = 0; at < bytes.length;) for (const b of random(6) ? [random(12) ? BYTES[random(BYTES.length)]! : random(256)] : BEGINNINGS[random(BEGINNINGS.length)]!) bytes[at++] = b;
+  return bytes;
+}
+
+for (const [name, mode] of [["64-bit", MODE.code64], ["32-bit", MODE.code32], ["16-bit", MODE.code16]] as const) test(`${name} code: records of shapes that were met before are those that decoding gives`, () => {
+  const known = codeCache(new Shapes()), decoded = codeCache(new NoShapes());
+  for (let round = 0; round < 40; round++) {
+    const bytes = fill(new Uint8Array(PAGES * 4096)), offsets = Array.from({ length: PAGES * 300 }, () => random(PAGES) * 4096 + random(4096));
+    for (const { v, cache } of [known, decoded]) {
+      v.u8.set(bytes, PCPU_BYTES);
+      cache.invalidate(PCPU_BYTES, PAGES * 4096);
+      for (let page = 0; page < PAGES; page++) cache.invalidate(PCPU_BYTES + page * 4096, 4096);
+      for (const off of offsets) cache.prepare(PCPU_BYTES + off, mode);
+    }
+  }
+  const { records } = known.cache.counters;
+  assert.equal(records, decoded.cache.counters.records);
+  for (let n = 0; n < records; n++) assert.deepEqual(recordOf(known.v, n), recordOf(decoded.v, n), `record ${n}`);
+  assert.ok(records > 100_000 && known.asked.nr < records / 2, `${known.asked.nr} of ${records} were decoded`);
+});
+test("more shapes than are remembered are decoded each time", () => {
+  const shapes = new Shapes(), bytes = new Uint8Array(32);
+  let nrPlaced = 0;
+  for (let n = 0; n < 1 << 17; n++) {
+    new DataView(bytes.buffer).setUint32(0, Math.imul(n, 0x9e3779b1));
+    if (shapes.place(bytes, 0, 4, MODE.code64) === 0) break;
+    nrPlaced++;
+  }
+  assert.ok(nrPlaced > 1000 && nrPlaced < 1 << 17, `${nrPlaced} were remembered`);
+  bytes.fill(0xcc);
+  assert.equal(shapes.place(bytes, 0, 15, MODE.code16), 0);
+  assert.equal(shapes.find(bytes, 0, MODE.code16), 0);
+});
