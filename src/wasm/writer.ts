@@ -102,6 +102,8 @@ export class Module {
   readonly imports: Import[] = [];
   /** types and imports as they are encoded, where they are those of the module that this one was made like */
   private head: { readonly bytes: Bytes; readonly nrTypes: number; readonly nrImports: number } | null = null;
+  /** functions that are imported beside `imports`, in a head from elsewhere */
+  private nrForeign = 0;
   readonly funcs: { type: number; code: Code; export?: string }[] = [];
   /** Table slots for the module's own functions: [slot, function index]. */
   readonly elems: [slot: number, func: number][] = [];
@@ -125,8 +127,15 @@ export class Module {
     m.head = this.head;
     return m;
   }
+  /** An empty module with types and imports that are encoded already, `nrFunctions` of them functions. */
+  static withHead(bytes: Uint8Array, nrFunctions: number): Module {
+    const m = new Module();
+    m.head = { bytes: new Bytes().bytes(bytes), nrTypes: 0, nrImports: 0 };
+    m.nrForeign = nrFunctions;
+    return m;
+  }
   private hasHead(): boolean { return this.head?.nrTypes === this.types.length && this.head.nrImports === this.imports.length; }
-  importCount(): number { return this.imports.filter(i => i.type !== undefined).length; }
+  importCount(): number { return this.nrForeign + this.imports.filter(i => i.type !== undefined).length; }
 
   private writeHead(out: Bytes): void {
     writeSection(out, 1, s => { s.u32(this.types.length); for (const t of this.types) { s.u8(0x60).u32(t.params.length); for (const p of t.params) s.u8(p); s.u32(t.results.length); for (const r of t.results) s.u8(r); } });

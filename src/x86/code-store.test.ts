@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Views } from "../base/views.ts";
 import { CodeStore } from "./code-store.ts";
+import { Code, I32, Module } from "../wasm/writer.ts";
 import { MODE } from "./state.ts";
 import { encodeImage, fittingImage, type Image, imageKey } from "./image.ts";
 
@@ -55,6 +56,29 @@ test("a store comes back from its bytes as it was, the newest first, for the sam
   assert.deepEqual(back.module(newest!.module), { wasm: new Uint8Array(9_000).fill(99), keys: [3, 1099] });
   back.add(Uint8Array.of(1), [member(1)]);
   assert.equal(back.nrAdded, 1);
+});
+test("in a file, regions that were made one after the other are one module, and so are stubs; keys, members and their order stay", () => {
+  const store = new CodeStore(views(), AT, SIZE), back = new CodeStore(views(), AT, SIZE), again = new CodeStore(views(), AT, SIZE);
+  const wasm = (...bytes: number[]): Uint8Array<ArrayBuffer> => {
+    const m = new Module();
+    m.imports.push({ name: "table", table: 8 }, { name: "base", global: I32 });
+    m.elemsFrom = 0;
+    for (const b of bytes) m.funcs.push({ type: m.type([], [I32]), code: new Code(0).i32(b) });
+    return m.encode();
+  };
+  store.add(wasm(1, 2), [member(-1, 1), { keys: [-2, -3], bytes: Uint8Array.of(2) }]);
+  store.add(wasm(3), [{ keys: [-1, -3], bytes: Uint8Array.of(3) }]);
+  store.add(wasm(4), [member(1)]);
+  store.add(wasm(5, 6), [member(2), member(3)]);
+  store.add(wasm(7), [member(-1, 7)]);
+  back.load(store.encode("e"), "e");
+  again.load(back.encode("e"), "e");
+  for (const s of [back, again]) {
+    assert.deepEqual(s.find(-1).map((m) => [m.index, [...m.bytes]]), [[0, [7]], [2, [3]], [0, [1]]]);
+    assert.deepEqual(s.find(-3).map((m) => [m.index, [...m.bytes]]), [[2, [3]], [1, [2]]]);
+    assert.deepEqual([-2, 2].map((key) => s.module(s.find(key)[0]!.module)), [{ wasm: wasm(1, 2, 3), keys: [-1, -2, -1] }, { wasm: wasm(4, 5, 6), keys: [1, 2, 3] }]);
+    assert.deepEqual([s.nrMembers, s.nrAdded], [store.nrMembers, 0]);
+  }
 });
 test("cut, changed and foreign bytes are refused in words, wherever the damage is", () => {
   const store = new CodeStore(views(), AT, SIZE);

@@ -14,6 +14,7 @@ import { bytes, f64, i32, struct, u32 } from "../base/struct.ts";
 import type { Views } from "../base/views.ts";
 import { withLock } from "../memory/lock.ts";
 import type { MachineMemory } from "../memory/machine.ts";
+import { mergeModules } from "../wasm/merge.ts";
 
 /** Room for a machine's store. Pages nobody touches cost nothing. */
 export const CODE_STORE_BYTES = 64 << 20;
@@ -28,6 +29,8 @@ const KEY = struct(32, { key: f64(0), next: u32(8), module: u32(12), index: u32(
 const ALIGN = 8, up = (n: number): number => Math.ceil(n / ALIGN) * ALIGN;
 /** A chain that is longer is none: the half was emptied meanwhile. */
 const CHAIN_MAX = 4096;
+/** In a file, modules that were made one after the other are one, up to so many bytes: two modules in three are a region each, and V8 takes 0.2 ms for a module and its instance. */
+const MERGED_BYTES = 64 << 10;
 
 const MAGIC = 0x636d4944, VERSION = 6, FILE = struct(24, { magic: u32(0), version: u32(4), sum: u32(8), nrModules: u32(12), engineBytes: u32(16) });
 
@@ -37,6 +40,11 @@ export type Member = { readonly module: number; readonly index: number; /** in m
 export type StoredModule = { readonly wasm: Uint8Array<ArrayBuffer>; readonly keys: readonly number[] };
 /** What a member is made of; it is found under each of `keys`. */
 export type NewMember = { readonly keys: readonly number[]; readonly bytes: Uint8Array };
+
+/** A module in machine memory. */
+type Read = { readonly blob: Uint8Array; readonly wasm: Uint8Array; readonly members: readonly NewMember[] };
+/** Stubs and regions are modules apart (Interpreter.borrowStub takes all of one): is it of regions? Their keys are below 0. */
+const isOfRegions = ({ members }: Read): boolean => (members[0]?.keys[0] ?? 0) < 0;
 
 export class CodeStore {
   private readonly v: Views;
@@ -99,20 +107,7 @@ export class CodeStore {
   }
 
   /** @returns the module's number, or 0 where it is larger than the store */
-  add(wasm: Uint8Array, members: readonly NewMember[]): number {
-    const nrOthers = members.reduce((n, m) => n + m.keys.length - 1, 0), size = members.reduce((n, m) => n + KEY.sizeof + up(m.bytes.length), MODULE.sizeof + nrOthers * KEY.sizeof) + up(wasm.length), blob = new Uint8Array(size), dv = new DataView(blob.buffer), places: number[] = [];
-    MODULE.size.set(dv, 0, size); MODULE.nrMembers.set(dv, 0, members.length); MODULE.wasmBytes.set(dv, 0, wasm.length); MODULE.nrOthers.set(dv, 0, nrOthers);
-    let at = MODULE.sizeof;
-    const write = (index: number, key: number, place: number): void => { KEY.key.set(dv, at, key); KEY.index.set(dv, at, index); KEY.at.set(dv, at, place); KEY.size.set(dv, at, members[index]!.bytes.length); };
-    members.forEach(({ keys, bytes }, n) => {
-      places.push(at + KEY.sizeof); write(n, keys[0]!, places[n]!);
-      blob.set(bytes, places[n]);
-      at += KEY.sizeof + up(bytes.length);
-    });
-    members.forEach(({ keys }, n) => { for (const key of keys.slice(1)) { write(n, key, places[n]!); at += KEY.sizeof; } });
-    blob.set(wasm, at);
-    return this.insert(blob);
-  }
+  add(wasm: Uint8Array, members: readonly NewMember[]): number { return this.insert(blobOf(wasm, members)); }
   private insert(blob: Uint8Array): number {
     if (blob.length > this.halfBytes) return 0;
     const { i32, dv, u8 } = this.v;
@@ -146,14 +141,42 @@ export class CodeStore {
   encode(engine: string): Uint8Array<ArrayBuffer> {
     const { i32, dv, u8 } = this.v, name = new TextEncoder().encode(engine), begin = up(FILE.sizeof + name.length);
     return withLock(i32, this.at + STORE.lock.at, () => {
-      const current = i32[this.at + STORE.current.at >>> 2]! & 1, halves = [1 - current, current], used = halves.map(half => HALF.used.get(dv, this.halfAt(half))), out = new Uint8Array(begin + used[0]! + used[1]!), file = new DataView(out.buffer);
-      FILE.magic.set(file, 0, MAGIC); FILE.version.set(file, 0, VERSION); FILE.engineBytes.set(file, 0, name.length);
-      FILE.nrModules.set(file, 0, halves.reduce((n, half) => n + HALF.nrModules.get(dv, this.halfAt(half)), 0));
+      const current = i32[this.at + STORE.current.at >>> 2]! & 1, blobs = this.merged([1 - current, current]), out = new Uint8Array(blobs.reduce((n, b) => n + b.length, begin)), file = new DataView(out.buffer);
+      FILE.magic.set(file, 0, MAGIC); FILE.version.set(file, 0, VERSION); FILE.engineBytes.set(file, 0, name.length); FILE.nrModules.set(file, 0, blobs.length);
       out.set(name, FILE.sizeof);
-      halves.forEach((half, n) => { const from = this.bytesAt(half); out.set(u8.subarray(from, from + used[n]!), begin + (n === 0 ? 0 : used[0]!)); });
+      let at = begin;
+      for (const b of blobs) { out.set(b, at); at += b.length; }
       FILE.sum.set(file, 0, checksum(out));
       return out;
     });
+  }
+  /** Under the lock: the modules of these halves in the order in which they were made, those of one kind that follow each other in one. */
+  private merged(halves: readonly number[]): Uint8Array[] {
+    const { dv } = this.v, out: Uint8Array[] = [];
+    let group: Read[] = [], bytes = 0;
+    const flush = (): void => {
+      const wasm = group.length > 1 ? mergeModules(group.map(m => m.wasm)) : null;
+      if (wasm) out.push(blobOf(wasm, group.flatMap(m => m.members))); else out.push(...group.map(m => m.blob));
+      group = []; bytes = 0;
+    };
+    for (const half of halves) for (let at = this.bytesAt(half), end = at + HALF.used.get(dv, this.halfAt(half)); at < end; at += MODULE.size.get(dv, at)) {
+      const m = this.read(at), [last] = group;
+      if (last && (bytes + m.wasm.length > MERGED_BYTES || isOfRegions(m) !== isOfRegions(last))) flush();
+      group.push(m); bytes += m.wasm.length;
+    }
+    flush();
+    return out;
+  }
+  private read(address: number): Read {
+    const { dv, u8 } = this.v, members: { keys: number[]; bytes: Uint8Array }[] = [];
+    let at = address + MODULE.sizeof;
+    for (let n = MODULE.nrMembers.get(dv, address); n > 0; n--) {
+      const size = KEY.size.get(dv, at);
+      members.push({ keys: [KEY.key.get(dv, at)], bytes: u8.subarray(at + KEY.sizeof, at + KEY.sizeof + size) });
+      at += KEY.sizeof + up(size);
+    }
+    for (let n = MODULE.nrOthers.get(dv, address); n > 0; n--, at += KEY.sizeof) members[KEY.index.get(dv, at)]!.keys.push(KEY.key.get(dv, at));
+    return { blob: u8.subarray(address, address + MODULE.size.get(dv, address)), wasm: u8.subarray(at, at + MODULE.wasmBytes.get(dv, address)), members };
   }
   /** What is wrong with bytes that should be a store's, in words, or null. */
   static flaw(bytes: Uint8Array): string | null {
@@ -173,6 +196,21 @@ export class CodeStore {
     }
     STORE.added.set(this.v.dv, this.at, 0);
   }
+}
+/** A module as it is stored. */
+function blobOf(wasm: Uint8Array, members: readonly NewMember[]): Uint8Array {
+  const nrOthers = members.reduce((n, m) => n + m.keys.length - 1, 0), size = members.reduce((n, m) => n + KEY.sizeof + up(m.bytes.length), MODULE.sizeof + nrOthers * KEY.sizeof) + up(wasm.length), blob = new Uint8Array(size), dv = new DataView(blob.buffer), places: number[] = [];
+  MODULE.size.set(dv, 0, size); MODULE.nrMembers.set(dv, 0, members.length); MODULE.wasmBytes.set(dv, 0, wasm.length); MODULE.nrOthers.set(dv, 0, nrOthers);
+  let at = MODULE.sizeof;
+  const write = (index: number, key: number, place: number): void => { KEY.key.set(dv, at, key); KEY.index.set(dv, at, index); KEY.at.set(dv, at, place); KEY.size.set(dv, at, members[index]!.bytes.length); };
+  members.forEach(({ keys, bytes }, n) => {
+    places.push(at + KEY.sizeof); write(n, keys[0]!, places[n]!);
+    blob.set(bytes, places[n]);
+    at += KEY.sizeof + up(bytes.length);
+  });
+  members.forEach(({ keys }, n) => { for (const key of keys.slice(1)) { write(n, key, places[n]!); at += KEY.sizeof; } });
+  blob.set(wasm, at);
+  return blob;
 }
 /** FNV-1a by words, all but the sum itself: against accidents. */
 function checksum(bytes: Uint8Array): number {
