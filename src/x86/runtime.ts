@@ -84,8 +84,8 @@ export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number
     c.get(0).i64(8).op(Op.i64_add).i32(cpu).mem(Op.i64_load, CPU.wide.at + 8).i32(8).call(own("slowStore"));
   });
   /**
-   * bulk(kind, width): REP MOVS (1) or STOS (2) of RCX elements in 64-bit mode, piece by piece: as many whole elements as both pages hold. Here where the TLB knows the pages, no piece is read after
-   * it was written, and what is stored is one byte again and again; else by TypeScript, which does a part. @returns 0: nothing was done, 1: something, come again, 2: all
+   * bulk(kind, width): REP MOVS (1) or STOS (2) of RCX elements in 64-bit mode, piece by piece: as many whole elements as both pages hold. Here where the TLB has the pages or can have them, no piece
+   * is read after it was written, and what is stored is one byte again and again; else by TypeScript, which does a part. @returns 0: nothing was done, or a fault recorded, 1: something, come again, 2: all
    */
   define("bulk", [I32, I32], [I32], c => {
     const left = c.local(I64), n = c.local(I32), shift = c.local(I32), bytes = c.local(I32), t = c.local(I32), from = c.local(I64), to = c.local(I64), fromHost = c.local(I32), toHost = c.local(I32), pieces = c.local(I32), byHand = c.block();
@@ -103,9 +103,17 @@ export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number
     c.get(1).op(Op.i32_ctz).i32(3).op(Op.i32_sub).set(shift);
     const stop = c.block(), more = c.loop();
     c.i32(4096).get(left).op(Op.i32_wrap_i64).get(left).i64(4096).op(Op.i64_gt_u).op(Op.select).set(n);
-    within(to); isKnown(c, to, 1).op(Op.i32_eqz).brIf(stop); host(c, to).set(toHost);
-    isMovs().if_(); within(from); isKnown(c, from, 0).op(Op.i32_eqz).brIf(stop); host(c, from).set(fromHost); c.end();
-    c.get(n).get(shift).op(Op.i32_shl).tee(bytes).op(Op.i32_eqz).brIf(stop);
+    /** The tag of the page of `a` is there. A page is asked for when nothing has been done since the registers were as they are now. */
+    const known = (a: number, write: 0 | 1) => {
+      isKnown(c, a, write).op(Op.i32_eqz).if_();
+      c.get(pieces).brIf(stop);
+      fillFor(c, a, write).tee(t).i32(2).op(Op.i32_eq).brIf(byHand).get(t).if_(); c.i32(0).op(Op.return).end();
+      c.end();
+    };
+    within(to); isMovs().if_(); within(from); c.end();
+    c.get(n).get(shift).op(Op.i32_shl).tee(bytes).op(Op.i32_eqz).brIf(stop);       // an element on two pages
+    isMovs().if_(); known(from, 0); host(c, from).set(fromHost); c.end();
+    known(to, 1); host(c, to).set(toHost);
     isMovs().if_();
     c.get(toHost).get(fromHost).op(Op.i32_sub).get(bytes).op(Op.i32_lt_u).brIf(stop).get(toHost).get(fromHost).get(bytes).op(Op.memory_copy).u8(0).u8(0); advance(RSI, from);
     c.else_().get(toHost); reg(RAX).op(Op.i32_wrap_i64).get(bytes).op(Op.memory_fill).u8(0).end();
