@@ -13,7 +13,7 @@ import { XEN_MAJOR, XEN_MINOR } from "./version_op.ts";
 
 /** Guest-physical address bits, within what the p2m holds (42). */
 export const PHYSICAL_ADDRESS_BITS = 40;
-const MAX_BASIC = 0xd, MAX_EXTENDED = 0x80000021, MAX_XEN = XEN_CPUID_FIRST_LEAF + XEN_CPUID_LEAF.hvm;
+const MAX_BASIC = 0x16, MAX_EXTENDED = 0x80000021, MAX_XEN = XEN_CPUID_FIRST_LEAF + XEN_CPUID_LEAF.hvm;
 /** Family 6, model 0x7a, stepping 8. */
 const SIGNATURE = 0x000706a8;
 const XSAVE_BYTES = 576;
@@ -27,8 +27,8 @@ const L1_ECX = bits(0, 9, 13, 19, 20, 21, 22, 23, 24, 26, 31);
 const L1_EDX_BOTH = [0, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 14, 15, 16, 17, 23, 24];
 /** ... SEP CLFSH SSE SSE2 */
 const L1_EDX = bits(...L1_EDX_BOTH, 11, 19, 25, 26);
-/** FSGSBASE TSC_ADJUST SMEP ERMS SMAP; UMIP; FSRM ARCH_CAPABILITIES */
-const L7_EBX = bits(0, 1, 7, 9, 20), L7_ECX = bits(2), L7_EDX = bits(4, 29);
+/** FSGSBASE TSC_ADJUST SMEP ERMS SMAP; UMIP; FSRM SERIALIZE (without it Linux serialises by IRET, for each of 100,000 places that it patches when it boots) ARCH_CAPABILITIES */
+const L7_EBX = bits(0, 1, 7, 9, 20), L7_ECX = bits(2), L7_EDX = bits(4, 14, 29);
 /** 80000001 ecx: LAHF; edx: ... SYSCALL NX PDPE1GB RDTSCP LM */
 const X1_ECX = bits(0), X1_EDX = bits(...L1_EDX_BOTH, 11, 20, 26, 27, 29);
 /** Leaf 7, 2 edx: BHI_CTRL, without which Linux clears a branch history that is not there by a loop in each system call, whatever BHI_NO says. */
@@ -56,6 +56,8 @@ const LEAVES: Readonly<Record<number, Leaf>> = {
   0xb: (v, sub) => topology(v, sub),
   /* x87 and SSE, standard form only */
   0xd: (_v, sub) => (sub === 0 ? [3, XSAVE_BYTES, XSAVE_BYTES, 0] : NOTHING),
+  /* the processor's MHz, or Linux would measure them by a PIT that is not there, 50 ms long */
+  0x16: () => [Math.round(TSC_KHZ / 1000), Math.round(TSC_KHZ / 1000), 0, 0],
   0x80000000: () => [MAX_EXTENDED, 0, 0, 0],
   0x80000001: () => [SIGNATURE, 0, X1_ECX, X1_EDX],
   0x80000002: () => brand(0), 0x80000003: () => brand(16), 0x80000004: () => brand(32),

@@ -46,6 +46,14 @@ test("code that overwrites the next instruction of its own run executes the new 
   run(m);
   assert.equal(m.engine.cpu.gpr(RAX), 0x42n);
 });
+test("SERIALIZE goes on with everything as it was; with a prefix it is no instruction", () => {
+  // add eax,-1 ; serialize ; adc ebx,0 ; int3
+  const m = machine(`83 c0 ff  0f 01 e8  83 d3 00  ${CC}`), { cpu } = m.engine;
+  cpu.setGpr(RAX, 1n); cpu.setGpr(RBX, 5n);
+  run(m);
+  assert.deepEqual([cpu.gpr(RAX), cpu.gpr(RBX)], [0n, 6n]);
+  for (const prefix of ["66", "f2", "f0"]) assert.equal(run(machine(`${prefix} 0f 01 e8`)).vector, VECTOR.UD, prefix);
+});
 test("a loop that patches itself takes each new byte", () => {
   // mov ecx,5 ; L: inc byte [rip+1] ; add al, 0 (imm patched) ; dec ecx ; jnz L ; int3
   const m = machine(`b9 05 00 00 00  fe 05 01 00 00 00  04 00  ff c9  75 f4  ${CC}`);

@@ -8,7 +8,7 @@ export type DecodeLength = (bytes: Uint8Array, bits: 16 | 32 | 64) => Decoded;
 export interface DecoderDisagreement { readonly bits: 16 | 32 | 64; readonly bytes: string; readonly iced: string; readonly ours: string }
 
 const SUPPORTED = new Set<number>(["INTEL8086", "INTEL186", "INTEL286", "INTEL386", "INTEL486", "X64", "CMOV", "CX8", "CMPXCHG16B", "CPUID", "MMX", "SSE", "SSE2", "SSE3", "SSSE3", "SSE4_1", "SSE4_2", "POPCNT", "MOVBE", "FPU", "FPU287",
-  "FPU387", "FXSR", "CLFSH", "PAUSE", "MULTIBYTENOP", "MSR", "TSC", "RDTSCP", "SYSCALL", "SEP", "FSGSBASE", "XSAVE", "SMAP", "RDPMC", "PREFETCHW"].map((n) => CpuidFeature[n as keyof typeof CpuidFeature]));
+  "FPU387", "FXSR", "CLFSH", "PAUSE", "MULTIBYTENOP", "MSR", "TSC", "RDTSCP", "SYSCALL", "SEP", "FSGSBASE", "XSAVE", "SMAP", "RDPMC", "PREFETCHW", "SERIALIZE"].map((n) => CpuidFeature[n as keyof typeof CpuidFeature]));
 /** Encodings whose validity is a matter of taste: reserved hints, test registers, other vendors', prefixes that change nothing. */
 const TASTE = /Reservednop|Ud[012]|Feni|Fneni|Fdisi|Fndisi|Fsetpm|Fnsetpm|_tr|Loadall|Salc|Umov|Prefetch|Storeall|Cl1invmb|Xbts|Ibts|Cmpxchg486|Int1|Getsec|Rdpmc|Xgetbv|Xsetbv|Xsave|Xrstor|Sysret|Syscall|Rdtscp/;
 
