@@ -89,6 +89,7 @@ export class PvhPlatform implements Platform, Call {
     const isClean = this.#u32[this.#logDirty] !== 0 && !this.hv.mm.frames.isDirty(entry >>> 12);
     return ((entry & ~0xffc) | (hasCode ? P2M_CODE : 0) | (isClean ? P2M_CLEAN : 0)) >>> 0;
   }
+  walk(): ReturnType<NonNullable<Platform["walk"]>> { return { p2mRoot: this.#root, frameTable: this.#frameTable << 2 >>> 0, busy: [this.#isArriving << 2 >>> 0, this.#logDirty << 2 >>> 0], isShared: this.d.nrVcpus > 1 }; }
   dirtied(frame: number): void { this.hv.mm.frames.markDirty(frame); }
   awaited(gfn: number): void {
     const { hv, v } = this;

@@ -1,12 +1,12 @@
 /** A processor over plain memory, for tests: RAM from guest-physical 0, a hole above, and a diary of what the processor asked for. */
 import { Views } from "../base/views.ts";
 import { Cpu } from "./cpu.ts";
-import { CODE_AT } from "./layout.ts";
+import { RECS_AT } from "./layout.ts";
 import { P2M_AWAITED, P2M_CLEAN, P2M_CODE, P2M_READ, P2M_WRITE, type Platform } from "./platform.ts";
 import { CPU, CR0, CR4, CS, DS, EFER, EFLAGS, ES, FS, GS, LDTR, SS, TR } from "./state.ts";
 import { setFlags } from "./flags.ts";
 
-const RAM_AT = (CODE_AT + 0xffff) & ~0xffff;
+const RAM_AT = (RECS_AT + 0xffff) & ~0xffff;
 /** Numbers below n, by xorshift32 from a state that is not 0. */
 export const random = (state: number) => (n: number): number => { state ^= state << 13; state ^= state >>> 17; state ^= state << 5; return (state >>> 0) % n; };
 

@@ -11,7 +11,7 @@ import type { Engine, EngineOptions } from "./engine.ts";
 import { deliver } from "./exceptions.ts";
 import { GuestFault, NO_VECTOR } from "./fault.ts";
 import { fpHelpers } from "./fp-glue.ts";
-import { CONTEXT, REC } from "./layout.ts";
+import { CONTEXT, REC, REFILLS_AT } from "./layout.ts";
 import type { Platform } from "./platform.ts";
 import { Modules } from "./modules.ts";
 import { Regions, warmAfter } from "./regions.ts";
@@ -52,7 +52,7 @@ export class Interpreter implements Engine {
   /** Called at each exception and interrupt that is delivered. */
   onDeliver: ((vector: number, errorCode: number, external: boolean) => void) | null = null;
   private readonly counts = { stubs: 0, misses: 0, exceptions: 0, interrupts: 0 };
-  get counters(): Readonly<Record<string, number>> { return { ...this.counts, ...this.regions.counters, ...this.code.counters, walks: this.cpu.mmu.walks }; }
+  get counters(): Readonly<Record<string, number>> { return { ...this.counts, ...this.regions.counters, ...this.code.counters, walks: this.cpu.mmu.walks, refills: this.v.u32[this.at + REFILLS_AT >>> 2]! }; }
 
   constructor(memory: WebAssembly.Memory, at: number, platform: Platform, options: EngineOptions) {
     this.v = new Views(memory.buffer as unknown as SharedArrayBuffer); this.at = at;

@@ -12,8 +12,16 @@ export const noTag = (index: number): number => (index ^ 1) << 12;
 
 /** Instruction TLB: linear page | CPU.mode to the page's key. Entry: tag i64, key i64. */
 export const ITLB_BITS = 12, ITLBE = { size: 16, tag: 0, key: 8 } as const;
-/** A vCPU's TLBs lie together, data before instructions; CPU.bank holds the address of the present vCPU's. */
-export const ITLB_IN_BANK = TLB_CONTEXTS * TLB_BYTES, BANK_BYTES = ITLB_IN_BANK + (ITLBE.size << ITLB_BITS), NR_BANKS = 8;
+/**
+ * Which entries of a table have been filled since it was emptied: how many (u32), for each entry whether it has (a byte), and their numbers (u16). A context's local entries have one, its global
+ * ones another; the instruction TLB's come last.
+ */
+export const LOG = { nr: 0, logged: 16, entries: 16 + (1 << TLB_BITS), size: 16 + (3 << TLB_BITS) } as const;
+/** Of which 4 MiB or 1 GiB regions of large pages pieces may have been entered: a bit for a hash of each, local ones and global ones apart. */
+export const LARGE_BITS = 13, LARGE_BYTES = 1 << LARGE_BITS >> 3;
+/** A vCPU's TLBs lie together, data before instructions, then their logs; CPU.bank holds the address of the present vCPU's. */
+export const ITLB_IN_BANK = TLB_CONTEXTS * TLB_BYTES, LOGS_IN_BANK = ITLB_IN_BANK + (ITLBE.size << ITLB_BITS), LARGE_IN_BANK = LOGS_IN_BANK + 2 * (TLB_CONTEXTS + 1) * LOG.size;
+export const BANK_BYTES = Math.ceil((LARGE_IN_BANK + 2 * LARGE_BYTES) / 64) * 64, NR_BANKS = 8;
 /** Its index mixes higher bits in, of other 16 MiB: a kernel's text, which is less, has no two pages in one entry. The same in wasm: runtime.ts. */
 export const ITLB_MIX = 12;
 export const itlbIndex = (linear: number): number => (linear >>> 12 ^ linear >>> 12 + ITLB_MIX) & (1 << ITLB_BITS) - 1;
@@ -27,7 +35,16 @@ export const JUMPS_AT = TLB_AT + NR_BANKS * BANK_BYTES, JUMP_BITS = 13, JUMPE = 
 export const JUMP_TAG = { half: 1 << 6, step: 1 << 8, steps: 1 << 8 } as const;
 /** Code cache index: key of an instruction (machine address + code size << 32) to its record. Entry: key i64, record u32. */
 export const CODE_AT = JUMPS_AT + (JUMPE.size << JUMP_BITS), CODE_BITS = 18, CODEE = { size: 16, key: 0, rec: 8 } as const;
-export const RECS_AT = CODE_AT + (CODEE.size << CODE_BITS);
+/**
+ * Where 2 MiB regions met in long mode end: at a table of the last level, or a large page's entry. Entry: the region's number i32, CPU.walkEpoch when it was met i32, its machine address u32, and what
+ * all levels above agree on: PTE.US and RW as they stand, bit 0: NX, bits 3 and 4: the level (1: a table, else the entry itself); rights in the frame from bit 8.
+ */
+export const WALKS_AT = CODE_AT + (CODEE.size << CODE_BITS), WALK_BITS = 8, WALKE = { size: 16, region: 0, epoch: 4, at: 8, bits: 12 } as const;
+/** How many refills of the TLB generated code has made by these, u32, for counters. */
+export const REFILLS_AT = WALKS_AT + (WALKE.size << WALK_BITS);
+/** How many TLB entries, of all banks, let stores to a frame through, u16: a frame that turns into code is usually found without a search. */
+export const WRITERS_AT = REFILLS_AT + 64, FRAMES_MAX = 1 << 20;
+export const RECS_AT = Math.ceil((WRITERS_AT + 2 * FRAMES_MAX) / 64) * 64;
 /** A pCPU's whole area in bytes; multiple of 64 KiB. Pages never touched cost nothing. */
 export const PCPU_BYTES = 64 << 20;
 
@@ -56,5 +73,5 @@ export const WARM = 1;
 /** REC.scale's parts. */
 export const LENGTH_SHIFT = 4, SCALE_MASK = 3;
 
-if (RECS_AT % 64) throw new Error("Records are not aligned");
+if (ITLB_BITS !== TLB_BITS) throw new Error("A log is for tables of one size");
 if (CPU.sizeof > TLB_AT) throw new Error("The CPU struct reaches into the TLB");

@@ -4,17 +4,17 @@
  * A walk reads the guest's tables as they stand (another thread may be writing them), checks everything, and only then sets A and D, by
  * compare-and-swap; if an entry has changed meanwhile it starts again. PAE's PDPTEs are checked when CR3 is loaded and read at each
  * walk, as processors with nested paging do. The tables of the
- * last level and entries of large pages are remembered (a paging-structure cache, SDM Vol. 3A 4.10.3), until anything is invalidated.
+ * last level and entries of large pages are remembered (a paging-structure cache, SDM Vol. 3A 4.10.3), until anything is invalidated: there the plain case needs no walk, and is generated code's (refill.ts).
  *
  * A TLB entry's write tag is set only where a store may go ahead with nothing else to do: writable, D already set, no decoded code in the frame, not to be reported (P2M_CLEAN).
  */
 import { lock, unlock } from "../memory/lock.ts";
 import { canonical, type Cpu } from "./cpu.ts";
 import { GuestFault, NO_VECTOR } from "./fault.ts";
-import { CONTEXT, TLBE } from "./layout.ts";
+import { CONTEXT, TLBE, WALKE } from "./layout.ts";
 import { P2M_AWAITED, P2M_CLEAN, P2M_CODE, P2M_WRITE } from "./platform.ts";
 import { CPU, CR0, CR4, EFER, PFERR, VECTOR } from "./state.ts";
-import { HUGE, LARGE, NR_TABLES, Tlb } from "./tlb.ts";
+import { HUGE, LARGE, Tlb } from "./tlb.ts";
 
 const READ = 0, WRITE = 1, EXECUTE = 2;
 const OK = -1, AGAIN = -2;
@@ -123,17 +123,17 @@ export class Mmu {
   }
   /** 4-level and PAE tables: entries of eight bytes. */
   private walk64(linear: number, access: number, context: number): number {
-    const { cpu, i32 } = this, long = cpu.isLong, nxe = (cpu.efer & EFER.NXE) !== 0, l = linear | 0, lHi = Math.floor(linear / 4294967296) | 0, bits = this.maxPhysAddr - 32;
-    const reservedHi = (bits < 20 ? 0xfffff & ~((1 << bits) - 1) : 0) | (nxe ? 0 : 1 << 31) | (long ? 0 : 0x7ff00000);
+    const { cpu, i32 } = this, long = cpu.isLong, nxe = (cpu.efer & EFER.NXE) !== 0, l = linear | 0, lHi = Math.floor(linear / 4294967296) | 0;
+    const reservedHi = this.reservedHi | (nxe ? 0 : 1 << 31) | (long ? 0 : 0x7ff00000);
     const top = long ? 4 : 3, cr3 = cpu.cr3;
     let gfn = long ? Math.floor(cr3 / 4096) % 2 ** 40 : cr3 % 4294967296 >>> 12, us = true, rw = true, nx = false, level = top, lo = 0, hi = 0;
-    const { tables } = this.tlb, region = Math.floor(linear / 2 ** 21), slot = region & NR_TABLES - 1, tag = tables.tagOf(region);
+    const { walks } = this.tlb, region = Math.floor(linear / 2 ** 21), slot = walks.slotOf(region);
     const entry = (l >>> 12 & 511) * 8;
     let known = 0, above = 0;
-    if (tables.tag[slot] === tag && long) {
-      const bits = tables.bits[slot]!;
+    if (long && walks.has(slot, region)) {
+      const bits = i32[slot + (WALKE.bits >> 2)]!;
       known = level = bits >>> 3 & 3; us = (bits & PTE.US) !== 0; rw = (bits & PTE.RW) !== 0; nx = (bits & 1) !== 0;
-      this.entryAt[level] = tables.at[slot]! + (level === 1 ? entry : 0); this.entryRights[level] = bits >>> 8;
+      this.entryAt[level] = (i32[slot + (WALKE.at >> 2)]! >>> 0) + (level === 1 ? entry : 0); this.entryRights[level] = bits >>> 8;
     }
     for (;; level--) {
       above = (us ? PTE.US : 0) | (rw ? PTE.RW : 0) | (nx ? 1 : 0);
@@ -155,7 +155,7 @@ export class Mmu {
     this.gfn = (hi & 0xfffff) * 1048576 + (lo >>> 12 & ~inPage | l >>> 12 & inPage);
     const marked = this.mark(level, known || (long ? 4 : 2), access, level === 1 ? 0 : level === 2 ? LARGE : HUGE);
     if (marked === OK && long && level !== known && this.entryAt[level] !== 0) {
-      tables.tag[slot] = tag; tables.at[slot] = this.entryAt[level]! - (level === 1 ? entry : 0); tables.bits[slot] = above | level << 3 | this.entryRights[level]! << 8;
+      walks.set(slot, region, this.entryAt[level]! - (level === 1 ? entry : 0), above | level << 3 | this.entryRights[level]! << 8);
     }
     return marked;
   }
@@ -258,7 +258,18 @@ export class Mmu {
     }
     if (now.length || this.watch.length) this.tlb.flushAll();
     this.watch = now;
+    this.setWalk();
   }
+  /** Say where refills in generated code (refill.ts) find frames: nowhere while pages are watched. */
+  private setWalk(): void {
+    const { cpu, i32 } = this, w = cpu.at >>> 2, walk = this.watch.length === 0 ? cpu.platform.walk?.() : undefined, [first, second] = walk?.busy ?? [0, 0];
+    i32[w + (CPU.p2mRoot.at >> 2)] = walk?.p2mRoot ?? 0; i32[w + (CPU.frameTable.at >> 2)] = walk?.frameTable ?? 0;
+    i32[w + (CPU.p2mBusy.at >> 2)] = first; i32[w + (CPU.p2mBusy.at >> 2) + 1] = second;
+    i32[w + (CPU.isShared.at >> 2)] = walk?.isShared ? 1 : 0; i32[w + (CPU.reservedHi.at >> 2)] = this.reservedHi;
+    this.tlb.walks.show();
+  }
+  /** Bits of an entry's upper half that no physical address has, NX apart. */
+  private get reservedHi(): number { const bits = this.maxPhysAddr - 32; return bits < 20 ? 0xfffff & ~((1 << bits) - 1) : 0; }
   private noteWatched(linear: number, size: number, isWrite: boolean): void {
     for (const b of this.watch) if (linear < b.to && linear + size > b.from && (isWrite || !b.isWriteOnly)) this.watchHits |= 1 << b.n;
   }

@@ -10,6 +10,11 @@ export interface Platform {
   awaited?(gfn: number): void;
   /** The same where there is no leaving: wait. @returns whether the frame has come; if not, there is nothing there */
   awaitFrame?(gfn: number): boolean;
+  /**
+   * How generated code finds out what frameOf says: machine addresses of the p2m's root (memory/p2m.ts), of the frame table (memory/frames.ts), and of two words; while both are zero, a frame is the
+   * p2m's entry, and has code where FRAME.codeCpus is not zero. Absent: by frameOf only. isShared: other pCPUs may run in this memory.
+   */
+  walk?(): { readonly p2mRoot: number; readonly frameTable: number; readonly busy: readonly [number, number]; readonly isShared: boolean };
   /** A frame (machine address / 4096) that frameOf called P2M_CLEAN is about to be written; called again for one that is dirty already now and then. */
   dirtied(frame: number): void;
   /** An access to a guest-physical address without a frame (local APIC, hole). `size` 1, 2, 4, 8; never crosses a page. A hole reads all ones. */

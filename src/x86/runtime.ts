@@ -2,6 +2,7 @@
 import { Op } from "../wasm/opcodes.ts";
 import { Code, F64, I32, I64, type MemorySpec, Module } from "../wasm/writer.ts";
 import { CODEE, CODE_AT, CODE_BITS, JUMPE, JUMPS_AT, JUMP_BITS, JUMP_CHUNK, ITLBE, ITLB_BITS, ITLB_IN_BANK, ITLB_MIX, LEAVES, REC, SITE, SITE_SHIFT, TLBE, TLB_BITS } from "./layout.ts";
+import { emitRefill } from "./refill.ts";
 import { STUB_TYPE, StubGen, heat, keepBudget } from "./stubs.ts";
 import { ATTR, CPU, EFLAGS, RAX, RCX, RDI, RSI, SEG, gprAt } from "./state.ts";
 
@@ -33,14 +34,16 @@ export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number
   /** See that the tag is there (RUNTIME_IMPORTS.fill says how it went); it may be already, since a region comes here too where it remembers a miss. */
   const fillFor = (c: Code, a: number, write: 0 | 1) => {
     isKnown(c, a, write).if_(I32); c.i32(0).else_();
+    c.get(a).i32(write).call(own("refill")).if_(I32); c.i32(0).else_();
     c.get(a).i64(12).op(Op.i64_shr_s).op(Op.i32_wrap_i64).get(a).i64(44).op(Op.i64_shr_s).op(Op.i32_wrap_i64).get(a).op(Op.i32_wrap_i64).i32(4095).op(Op.i32_and).i32(1).op(Op.i32_shl).i32(write).op(Op.i32_or).call(fn("fill"));
-    return c.end();
+    return c.end().end();
   };
   /** Offset of a linear address' entry in the instruction TLB (itlbIndex of layout.ts). */
   const itlbEntry = (c: Code, a: number, scratch: number) => c.get(a).op(Op.i32_wrap_i64).tee(scratch).i32(12 - 4).op(Op.i32_shr_u).get(scratch).i32(12 - 4 + ITLB_MIX).op(Op.i32_shr_u).op(Op.i32_xor).i32(((1 << ITLB_BITS) - 1) << 4).op(Op.i32_and);
   const faulted = (c: Code) => c.i32(cpu).mem(Op.i32_load, CPU.fault.at);
   const bySize = (c: Code, size: number, f: (n: 1 | 2 | 4 | 8) => void) => { for (const n of [8, 4, 1, 2] as const) { c.get(size).i32(n).op(Op.i32_eq).if_(); f(n); c.op(Op.return).end(); } c.op(Op.unreachable); };
 
+  define("refill", [I64, I32], [I32], c => { emitRefill(c, cpu); });
   define("slowLoad", [I64, I32], [I64, I32], c => {
     const r = c.local(I32), byHand = () => { c.get(0).get(1).call(fn("loadByHand")); faulted(c).op(Op.return); };
     crosses(c, 0, 1).if_(); byHand(); c.end();

@@ -96,7 +96,15 @@ export const CPU = struct(0x600, {
   bank: i32(0x544),
   /** IA32_SPEC_CTRL: kept, and without effect */
   specCtrl: u64(0x548),
-  spare: bytes(0x550, 0xb0),
+  spare: bytes(0x550, 0x10),
+  /** what a refill of the TLB in generated code goes by (Platform.walk), the pCPU's own like `bank`: machine addresses of the p2m's root (0: it leaves all to Mmu.fill), of the frame table, and of two words that must be zero */
+  p2mRoot: u32(0x560), frameTable: u32(0x564), p2mBusy: bytes(0x568, 8),
+  /** other pCPUs run vCPUs of the same domain */
+  isShared: i32(0x570),
+  /** bits of a page table entry's upper half that no address has */
+  reservedHi: i32(0x574),
+  /** number of the present entries of WALKS_AT */
+  walkEpoch: i32(0x578),
 });
 
 /** A segment register with its hidden part. `attr`: bits 0-7 the descriptor's access byte, 8 AVL, 9 L, 10 D/B, 11 G, as in public/arch-x86/hvm/save.h; bit 12: unusable. `limit` is in bytes, expanded. */

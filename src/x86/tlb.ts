@@ -4,49 +4,58 @@
  * Each vCPU that ran here lately has tables of its own, a bank, so that it finds them when it comes back, as on processors that tag their entries.
  */
 import type { Cpu } from "./cpu.ts";
-import { BANK_BYTES, ITLB_BITS, ITLB_IN_BANK, ITLBE, itlbIndex, JUMP_BITS, JUMP_TAG, JUMPE, JUMPS_AT, noTag, NR_BANKS, TLB_AT, TLB_BITS, TLB_BYTES, TLB_CONTEXTS, TLBE } from "./layout.ts";
+import type { Views } from "../base/views.ts";
+import { BANK_BYTES, FRAMES_MAX, ITLB_BITS, ITLB_IN_BANK, ITLBE, itlbIndex, JUMP_BITS, JUMP_TAG, JUMPE, JUMPS_AT, LARGE_BITS, LARGE_BYTES, LARGE_IN_BANK, LOG, LOGS_IN_BANK, noTag, NR_BANKS, TLB_AT, TLB_BITS, TLB_BYTES, TLB_CONTEXTS, TLBE, WALK_BITS, WALKE, WALKS_AT, WRITERS_AT } from "./layout.ts";
 import { CPU, MODE } from "./state.ts";
 
-export const NR_TABLES = 256;
 const TLB_MASK = (1 << TLB_BITS) - 1;
 /** TLBE.flags beside TLBE.global: the entry is part of a 2 or 4 MiB page, or of a 1 GiB page. */
 export const LARGE = 2, HUGE = 4;
 
-/** The 4 MiB or 1 GiB region of an address; the two kinds never meet in one number. */
-const regionOf = (linear: number, flags: number): number => flags & HUGE ? Math.floor(linear / 2 ** 30) + 0.5 : Math.floor(linear / 2 ** 22);
-/** Which entries of a table have been filled since it was emptied, so that a flush costs what was filled. */
+/** A bit for the 4 MiB or 1 GiB region of an address, of as many as LARGE_BYTES holds; the same in wasm: refill.ts. */
+export const LARGE_HASH = 0x9e3779b1;
+const bitOf = (linear: number, flags: number): number => Math.imul(flags & HUGE ? Math.floor(linear / 2 ** 30) * 2 + 1 : Math.floor(linear / 2 ** 22) * 2, LARGE_HASH) >>> 32 - LARGE_BITS;
+/** Which entries of a table have been filled since it was emptied (LOG), so that a flush costs what was filled. */
 class FillLog {
-  readonly entries: Uint16Array;
-  private readonly logged: Uint8Array;
-  nr = 0;
-  constructor(size: number) { this.entries = new Uint16Array(size); this.logged = new Uint8Array(size); }
+  private readonly v: Views;
+  private readonly at: number;
+  constructor(v: Views, at: number) { this.v = v; this.at = at; }
+  get nr(): number { return this.v.i32[this.at >>> 2]!; }
+  entry(n: number): number { return this.v.u16[(this.at + LOG.entries >>> 1) + n]!; }
   add(i: number): void {
-    if (this.logged[i]) return;
-    this.logged[i] = 1;
-    this.entries[this.nr++] = i;
+    const { u8, u16, i32 } = this.v, { at } = this;
+    if (u8[at + LOG.logged + i] !== 0) return;
+    u8[at + LOG.logged + i] = 1;
+    u16[(at + LOG.entries >>> 1) + i32[at >>> 2]!++] = i;
   }
   clear(): void {
-    for (let n = 0; n < this.nr; n++) this.logged[this.entries[n]!] = 0;
-    this.nr = 0;
+    const { u8, i32 } = this.v;
+    for (let n = 0; n < this.nr; n++) u8[this.at + LOG.logged + this.entry(n)] = 0;
+    i32[this.at >>> 2] = 0;
   }
 }
-/**
- * Where 2 MiB regions met in long mode end: at a table of the last level, or a large page's entry. tag (see tagOf), its machine address, and what all levels above agree on: PTE.US and RW as
- * they stand, bit 0: NX, bits 3 and 4: the level (1: a table, else the entry itself); rights in the frame from bit 8.
- */
-class Tables {
-  readonly tag = new Float64Array(NR_TABLES);
-  readonly at = new Float64Array(NR_TABLES);
-  readonly bits = new Int32Array(NR_TABLES);
-  private epoch = TAG_EPOCH;
-  tagOf(region: number): number { return this.epoch + region; }
+/** Where walks end that were made lately (WALKE). */
+class Walks {
+  private readonly i32: Int32Array;
+  private readonly at: number;
+  private readonly epochWord: number;
+  private epoch = 1;
+  constructor({ at, v }: Cpu) { this.i32 = v.i32; this.at = at + WALKS_AT >>> 2; this.epochWord = at + CPU.walkEpoch.at >>> 2; this.clear(); }
+  /** Index in `i32` of the entry that a region has. */
+  slotOf(region: number): number { return this.at + (region & (1 << WALK_BITS) - 1) * (WALKE.size >> 2); }
+  has(slot: number, region: number): boolean { return this.i32[slot] === region && this.i32[slot + (WALKE.epoch >> 2)] === this.epoch; }
+  set(slot: number, region: number, at: number, bits: number): void {
+    const { i32 } = this;
+    i32[slot] = region; i32[slot + (WALKE.epoch >> 2)] = this.epoch; i32[slot + (WALKE.at >> 2)] = at; i32[slot + (WALKE.bits >> 2)] = bits;
+  }
   forget(): void {
-    this.epoch += TAG_EPOCH;
-    if (this.epoch >= 2 ** 52) { this.epoch = TAG_EPOCH; this.tag.fill(0); }
+    if (++this.epoch === 2 ** 31) { this.epoch = 1; this.clear(); }
+    this.show();
   }
+  private clear(): void { this.i32.fill(0, this.at, this.at + (WALKE.size << WALK_BITS >> 2)); }
+  /** The register file is another vCPU's now and then. */
+  show(): void { this.i32[this.epochWord] = this.epoch; }
 }
-/** More than there are regions. */
-const TAG_EPOCH = 2 ** 28;
 /** One vCPU's TLBs, where they lie, and what has been met since they were emptied, whether its entries stand or were replaced. */
 class Bank {
   /** machine address; of the tables, in words */
@@ -54,11 +63,10 @@ class Bank {
   readonly tlb: number;
   readonly itlb: number;
   /** a context's local and global entries apart; the instruction TLB's pair comes last */
-  readonly logs = Array.from({ length: TLB_CONTEXTS + 1 }, (_, i) => [new FillLog(1 << (i < TLB_CONTEXTS ? TLB_BITS : ITLB_BITS)), new FillLog(1 << (i < TLB_CONTEXTS ? TLB_BITS : ITLB_BITS))] as const);
+  readonly logs: readonly (readonly [FillLog, FillLog])[];
+  /** index in `i32` of the bits for regions of large pages of which a piece has been entered (bitOf): INVLPG elsewhere mostly costs a look */
+  readonly large: readonly [number, number];
   readonly itlbFlags = new Uint8Array(1 << ITLB_BITS);
-  /** Regions (see regionOf) of which a piece has been entered, local and global ones apart; INVLPG elsewhere costs one look. */
-  readonly large: readonly [Set<number>, Set<number>] = [new Set(), new Set()];
-  lastRegion = -0.25;
   /** Which pages have been in the instruction TLB since it was emptied, by its index: jumps to them may be remembered. Local and global pages apart, each with the number of the emptying. */
   readonly fetchedLocal = new Float64Array(1 << ITLB_BITS);
   readonly fetchedGlobal = new Float64Array(1 << ITLB_BITS);
@@ -74,7 +82,11 @@ class Bank {
   readonly tags: [number, number] = [0, 0];
   nrForgotAll = 0;
 
-  constructor(at: number) { this.at = at; this.tlb = at >>> 2; this.itlb = (at + ITLB_IN_BANK) >>> 2; }
+  constructor(v: Views, at: number) {
+    this.at = at; this.tlb = at >>> 2; this.itlb = (at + ITLB_IN_BANK) >>> 2;
+    this.logs = Array.from({ length: TLB_CONTEXTS + 1 }, (_, c) => [new FillLog(v, at + LOGS_IN_BANK + 2 * c * LOG.size), new FillLog(v, at + LOGS_IN_BANK + (2 * c + 1) * LOG.size)] as const);
+    this.large = [at + LARGE_IN_BANK >>> 2, at + LARGE_IN_BANK + LARGE_BYTES >>> 2];
+  }
 }
 /** A vCPU takes its turn. */
 export type TlbTurn = {
@@ -99,9 +111,9 @@ export class Tlb {
   /** those that have been used, left longest ago first */
   private readonly banks: Bank[];
   /** Tables and large pages that the walk remembers: forgotten with whatever is invalidated. */
-  readonly tables = new Tables();
-  /** How many entries, of all banks, let stores to a frame through: a frame that turns into code is usually found without a search. */
-  private readonly writers = new Uint16Array(1 << 20);
+  readonly walks: Walks;
+  /** WRITERS_AT's numbers */
+  private readonly writers: Uint16Array;
   private readonly jumps: number;
   private readonly jumpTags: number;
   private readonly bankWord: number;
@@ -115,6 +127,7 @@ export class Tlb {
 
   constructor(cpu: Cpu) {
     this.cpu = cpu; this.i32 = cpu.v.i32;
+    this.walks = new Walks(cpu); this.writers = new Uint16Array(cpu.v.buffer, cpu.at + WRITERS_AT, FRAMES_MAX);
     this.jumps = (cpu.at + JUMPS_AT) >>> 2; this.jumpTags = (cpu.at + CPU.jumpTags.at) >>> 2; this.bankWord = (cpu.at + CPU.bank.at) >>> 2;
     this.bank = this.fresh(0); this.banks = [this.bank];
     this.use(this.bank);
@@ -122,12 +135,13 @@ export class Tlb {
   }
   /** A bank that was never used; whatever lies there. */
   private fresh(nr: number): Bank {
-    const { i32 } = this, bank = new Bank(this.cpu.at + TLB_AT + nr * BANK_BYTES);
+    const { i32 } = this, bank = new Bank(this.cpu.v, this.cpu.at + TLB_AT + nr * BANK_BYTES);
     for (let c = 0; c < TLB_CONTEXTS; c++) for (let i = 0; i < 1 << TLB_BITS; i++) {
       const e = bank.tlb + ((c * TLB_BYTES + i * TLBE.size) >>> 2);
       i32[e] = i32[e + 2] = noTag(i); i32[e + 1] = i32[e + 3] = 0;
     }
     i32.fill(-1, bank.itlb, bank.itlb + ((ITLBE.size << ITLB_BITS) >>> 2));
+    i32.fill(0, bank.at + LOGS_IN_BANK >>> 2, bank.at + BANK_BYTES >>> 2);
     return bank;
   }
   private use(bank: Bank): void { this.bank = bank; this.i32[this.bankWord] = bank.at; }
@@ -194,13 +208,9 @@ export class Tlb {
     if (flags & TLBE.global) bank.fetchedGlobal[index] = bank.nrFlushes; else bank.fetchedLocal[index] = bank.nrLocalFlushes;
     this.bank.logs[TLB_CONTEXTS]![flags & TLBE.global]!.add(index);
   }
-  private noteLarge(linear: number, flags: number): void {
-    const { bank } = this, region = regionOf(linear, flags);
-    if (region === bank.lastRegion) return;
-    bank.large[flags & TLBE.global]!.add(region);
-    bank.lastRegion = region;
-  }
-  private forgetLarge(global: 0 | 1): void { this.bank.large[global].clear(); this.bank.lastRegion = -0.25; }
+  private noteLarge(linear: number, flags: number): void { const bit = bitOf(linear, flags); this.i32[this.bank.large[flags & TLBE.global]! + (bit >>> 5)]! |= 1 << (bit & 31); }
+  private forgetLarge(global: 0 | 1): void { const at = this.bank.large[global]; this.i32.fill(0, at, at + (LARGE_BYTES >> 2)); }
+  private mayBeLarge(linear: number, flags: number): boolean { const bit = bitOf(linear, flags); return this.bank.large.some((at) => (this.i32[at + (bit >>> 5)]! >>> (bit & 31) & 1) !== 0); }
 
   private drop(context: number, index: number, bank = this.bank): void {
     if (context === TLB_CONTEXTS) { const e = this.codeEntry(index, bank); this.i32[e] = this.i32[e + 1] = -1; return; }
@@ -232,13 +242,13 @@ export class Tlb {
   }
   private empty(bank: Bank): void {
     for (let c = 0; c <= TLB_CONTEXTS; c++) for (const log of bank.logs[c]!) {
-      for (let n = 0; n < log.nr; n++) this.drop(c, log.entries[n]!, bank);
+      for (let n = 0; n < log.nr; n++) this.drop(c, log.entry(n), bank);
       log.clear();
     }
   }
   private forgetMet(): void {
     this.bank.nrFlushes++; this.bank.nrLocalFlushes++;
-    this.forgetLarge(0); this.forgetLarge(1); this.tables.forget(); this.forgetJumps(0); this.forgetJumps(1);
+    this.forgetLarge(0); this.forgetLarge(1); this.walks.forget(); this.forgetJumps(0); this.forgetJumps(1);
   }
   /** CR3 was loaded: forget all but global pages. */
   flushLocal(): void {
@@ -248,33 +258,33 @@ export class Tlb {
     for (let c = 0; c <= TLB_CONTEXTS; c++) {
       const log = this.bank.logs[c]![0];
       for (let n = 0; n < log.nr; n++) {
-        const i = log.entries[n]!;
+        const i = log.entry(n);
         if (!(this.flagsOf(c, i) & TLBE.global)) this.drop(c, i);
       }
       log.clear();
     }
-    this.forgetLarge(0); this.tables.forget(); this.forgetJumps(0);
+    this.forgetLarge(0); this.walks.forget(); this.forgetJumps(0);
     if (bank.hasLocalUpper) { this.forgetJumps(1); bank.hasLocalUpper = false; }
   }
   /** INVLPG: the page of `linear`, in every context, and all pieces of a large page around it. */
   invlpg(linear: number): void {
     const page = linear & ~0xfff, hi = Math.floor(linear / 4294967296) | 0, { bank } = this;
     this.cpu.beforeForget();
-    this.tables.forget();
+    this.walks.forget();
     for (let c = 0; c < TLB_CONTEXTS; c++) {
       const e = this.entryOf(c, linear);
       if (this.i32[e] === page && this.i32[e + 1] === hi) this.drop(c, linear >>> 12 & TLB_MASK);
     }
     const i = itlbIndex(linear), e = this.codeEntry(i);
     if ((this.i32[e]! & ~0xfff) === page && this.i32[e + 1] === hi) this.drop(TLB_CONTEXTS, i);
-    const small = regionOf(linear, LARGE), huge = regionOf(linear, HUGE), isLarge = bank.large.some((set) => set.has(small) || set.has(huge));
+    const isLarge = this.mayBeLarge(linear, LARGE) || this.mayBeLarge(linear, HUGE);
     if (isLarge) this.dropLarge(page, hi);
     // most pages that are invalidated hold data: a process that is copied would otherwise forget the kernel's jumps at each page it writes to
     if (isLarge || bank.fetchedLocal[i] === bank.nrLocalFlushes || bank.fetchedGlobal[i] === bank.nrFlushes) this.forgetJumps(linear < 0 ? 1 : 0);
   }
   private dropLarge(page: number, hi: number): void {
     for (let c = 0; c <= TLB_CONTEXTS; c++) for (const log of this.bank.logs[c]!) for (let n = 0; n < log.nr; n++) {
-      const i = log.entries[n]!, flags = this.flagsOf(c, i);
+      const i = log.entry(n), flags = this.flagsOf(c, i);
       if (!(flags & (LARGE | HUGE))) continue;
       const e = c === TLB_CONTEXTS ? this.codeEntry(i) : this.dataEntry(c, i);
       if (this.i32[e + 1] === hi && (this.i32[e]! ^ page) >>> (flags & HUGE ? 30 : 22) === 0) this.drop(c, i);
@@ -284,10 +294,10 @@ export class Tlb {
   // Frames that hold code -------------------------------------------------------
   /** Stores to these frames must come to slowStore from now on. @returns the frames that could be written to without */
   forbidFrames(isForbidden: (frame: number) => boolean): number[] {
-    this.tables.forget();
+    this.walks.forget();
     const { i32 } = this, found: number[] = [];
     for (let c = 0; c < TLB_CONTEXTS; c++) for (const log of this.bank.logs[c]!) for (let n = 0; n < log.nr; n++) {
-      const index = log.entries[n]!, e = this.dataEntry(c, index), frame = i32[e + (TLBE.frame >> 2)]!;
+      const index = log.entry(n), e = this.dataEntry(c, index), frame = i32[e + (TLBE.frame >> 2)]!;
       if (!this.letsWrite(e, noTag(index)) || !isForbidden(frame)) continue;
       this.forbidWrites(e, noTag(index));
       found.push(frame);
@@ -296,14 +306,14 @@ export class Tlb {
   }
   /** A frame (machine address / 4096) has code decoded now: stores to it must come to slowStore. */
   protectFrame(frame: number): void {
-    this.tables.forget();                               // one of them may have become code
+    this.walks.forget();                               // one of them may have become code
     const { i32, writers } = this, isIt = (e: number, index: number): void => { if (i32[e + (TLBE.frame >> 2)] === frame) this.forbidWrites(e, noTag(index)); };
     if (writers[frame] === 0) return;
     this.cpu.beforeForget();
     for (let c = 0; c < TLB_CONTEXTS; c++) isIt(this.entryOf(c, this.fetched), this.fetched >>> 12 & TLB_MASK);
     for (let b = this.banks.length - 1; b >= 0 && writers[frame] !== 0; b--) {
       const bank = this.banks[b]!;
-      for (let c = 0; c < TLB_CONTEXTS; c++) for (const log of bank.logs[c]!) for (let n = 0; n < log.nr; n++) isIt(this.dataEntry(c, log.entries[n]!, bank), log.entries[n]!);
+      for (let c = 0; c < TLB_CONTEXTS; c++) for (const log of bank.logs[c]!) for (let n = 0; n < log.nr; n++) isIt(this.dataEntry(c, log.entry(n), bank), log.entry(n));
     }
   }
 
@@ -325,7 +335,7 @@ export class Tlb {
     if (known >= 0) banks.splice(known, 1);
     banks.push(next);
     this.use(next);
-    this.tables.forget();
+    this.walks.forget();
     if (next === own && turn.isOurs && own.generation === turn.generation) {
       if (own.codeMarks !== turn.codeMarks) this.forbidFrames(turn.isCode);
       if (own.nrForgotAll === this.nrForgotAll) { this.tags[0] = own.tags[0]; this.tags[1] = own.tags[1]; this.showTags(); } else { this.forgetJumps(0); this.forgetJumps(1); }
