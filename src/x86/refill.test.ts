@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { FRAME } from "../memory/frames.ts";
 import { P2M_RW } from "../memory/p2m.ts";
+import { random as xorshift } from "./fixture.ts";
 import { FlatMachine } from "./flat-machine.ts";
 import { BANK_BYTES, REFILLS_AT, TLB_AT, WALKS_AT, WRITERS_AT } from "./layout.ts";
 import { PTE } from "./mmu.ts";
@@ -46,9 +47,7 @@ function access(m: FlatMachine, linear: number, isStore: boolean, value: number)
 const AREAS = [["the TLB", TLB_AT, BANK_BYTES], ["remembered walks", WALKS_AT, REFILLS_AT - WALKS_AT]] as const;
 
 test("what generated code makes of a miss is what Mmu.fill makes of it, as pages, rights and modes change", () => {
-  let x = 20071107;
-  const random = (n: number): number => { x ^= x << 13; x ^= x >>> 17; x ^= x << 5; return (x >>> 0) % n; };
-  const both = [machine(true), machine(false)] as const, log: string[] = [];
+  const random = xorshift(20071107), both = [machine(true), machine(false)] as const, log: string[] = [];
   const each = (what: string, f: (m: FlatMachine) => void): void => { log.push(what); for (const m of both) f(m); };
   const mode = (cpl: 0 | 3, flags: number, cr0: number, cr4: number, nxe: number): void => each(`CPL ${cpl}, eflags ${flags}, CR0 ${cr0}, CR4 ${cr4}, EFER.NXE ${nxe}`, (m) => {
     const { cpu } = m.engine;

@@ -5,7 +5,7 @@
 import { FRAME } from "../memory/frames.ts";
 import { P2M_R, P2M_W } from "../memory/p2m.ts";
 import { Op } from "../wasm/opcodes.ts";
-import { type Code, I32, I64 } from "../wasm/writer.ts";
+import { type Code, I32, I64, type Ty } from "../wasm/writer.ts";
 import { CONTEXT, LARGE_BITS, LARGE_BYTES, LARGE_IN_BANK, LOG, LOGS_IN_BANK, REFILLS_AT, TLB_BITS, TLB_BYTES, TLBE, WALK_BITS, WALKE, WALKS_AT, WRITERS_AT } from "./layout.ts";
 import { PTE } from "./mmu.ts";
 import { CPU, CR0, CR4, EFER } from "./state.ts";
@@ -14,15 +14,15 @@ import { HUGE, LARGE, LARGE_HASH } from "./tlb.ts";
 /** Body of refill(linear address, write) -> 1: the tag is there; 0: nothing was done. @param cpu the pCPU's base */
 export function emitRefill(c: Code, cpu: number): void {
   const ADDRESS = 0, WRITE = 1, no = c.block();
-  const field = (f: { at: number }, o: number = Op.i32_load) => c.i32(cpu).mem(o, f.at), and = (bits: number) => c.i32(bits).op(Op.i32_and);
-  const local = (ty: typeof I32 | typeof I64 = I32): number => c.local(ty);
+  const field = (f: { at: number }) => c.i32(cpu).mem(Op.i32_load, f.at), and = (bits: number) => c.i32(bits).op(Op.i32_and);
+  const local = (ty: Ty = I32): number => c.local(ty);
   /** Is that bit set in a control register? */
   const has = (f: { at: number }, bit: number) => { field(f); return and(bit).i32(0).op(Op.i32_ne); };
 
   // the walk's end
   const root = local(), at = local(), region = local(), bits = local(), level = local(), pte = local(I64), lo = local();
   field(CPU.p2mRoot).tee(root).op(Op.i32_eqz).brIf(no);
-  field(CPU.p2mBusy).mem(Op.i32_load, 0).i32(cpu).mem(Op.i32_load, CPU.p2mBusy.at + 4).mem(Op.i32_load, 0).op(Op.i32_or).brIf(no);
+  field(CPU.p2mBusy).mem(Op.i32_load, 0); field({ at: CPU.p2mBusy.at + 4 }).mem(Op.i32_load, 0).op(Op.i32_or).brIf(no);
   c.get(ADDRESS).i64(47).op(Op.i64_shr_s).i64(1).op(Op.i64_add).i64(1).op(Op.i64_gt_u).brIf(no);       // not canonical
   c.get(ADDRESS).i64(21).op(Op.i64_shr_s).op(Op.i32_wrap_i64).tee(region);
   and((1 << WALK_BITS) - 1).i32(Math.log2(WALKE.size)).op(Op.i32_shl).i32(cpu + WALKS_AT).op(Op.i32_add).tee(at);

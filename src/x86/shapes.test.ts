@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Views } from "../base/views.ts";
 import { CodeCache } from "./code-cache.ts";
+import { random as xorshift } from "./fixture.ts";
 import { PCPU_BYTES, REC, RECS_AT } from "./layout.ts";
 import { Shapes } from "./shapes.ts";
 import { MODE } from "./state.ts";
@@ -9,7 +10,7 @@ import { formKey, formOf } from "./stubs.ts";
 
 /** Remembers nothing: each instruction is decoded. */
 class NoShapes extends Shapes { override find(): number { return 0; } }
-const PAGES = 4, slots = new Map<number, number>();
+const random = xorshift(20071107), PAGES = 4, slots = new Map<number, number>();
 /** A code cache over memory of its own, whose stubs are numbers for forms; and how often it has decoded. */
 function codeCache(shapes: Shapes) {
   const v = new Views(new SharedArrayBuffer(PCPU_BYTES + PAGES * 4096)), asked = { nr: 0 };
@@ -26,8 +27,6 @@ function codeCache(shapes: Shapes) {
 }
 /** The words of a record, of both its parts. */
 const recordOf = ({ i32 }: Views, n: number): number[] => [RECS_AT, RECS_AT + REC.stub].flatMap((from) => [...i32.subarray((from + n * REC.size) >>> 2, (from + (n + 1) * REC.size) >>> 2)]);
-let x = 20071107;
-const random = (n: number): number => { x ^= x << 13; x ^= x >>> 17; x ^= x << 5; return (x >>> 0) % n; };
 /** Bytes of which few are made, so that shapes come again with other numbers; and whole beginnings of what is no plain number: an immediate in the form, POP to the stack, ENTER, far pointers, offsets. */
 const BYTES = [0x48, 0x48, 0x4c, 0x0f, 0x66, 0x65, 0xf0, 0x67, 0x89, 0x8b, 0x05, 0x84, 0x24, 0xe8, 0xe9, 0xeb, 0x74, 0x83, 0x81, 0xb8, 0x44, 0x3a, 0x62, 0xd8, 0, 0, 1, 0x7f, 0x80, 0xff];
 const BEGINNINGS = [[0x66, 0x0f, 0x70, 0xc1], [0x0f, 0xc6, 0x40, 0x08], [0x66, 0x0f, 0x3a, 0x61, 0xc1], [0xd9, 0x40], [0x8f, 0x44, 0x24], [0xc8], [0x9a], [0x66, 0xea], [0xa1], [0x67, 0xa3], [0x48, 0xb8], [0x0f, 0x85], [0x8b, 0x05]];

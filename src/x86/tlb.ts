@@ -209,7 +209,7 @@ export class Tlb {
     this.bank.logs[TLB_CONTEXTS]![flags & TLBE.global]!.add(index);
   }
   private noteLarge(linear: number, flags: number): void { const bit = bitOf(linear, flags); this.i32[this.bank.large[flags & TLBE.global]! + (bit >>> 5)]! |= 1 << (bit & 31); }
-  private forgetLarge(global: 0 | 1): void { const at = this.bank.large[global]; this.i32.fill(0, at, at + (LARGE_BYTES >> 2)); }
+  private forgetLarge(global: 0 | 1): void { this.cpu.bulk.fillBytes(this.bank.large[global] * 4, 0, LARGE_BYTES); }
   private mayBeLarge(linear: number, flags: number): boolean { const bit = bitOf(linear, flags); return this.bank.large.some((at) => (this.i32[at + (bit >>> 5)]! >>> (bit & 31) & 1) !== 0); }
 
   private drop(context: number, index: number, bank = this.bank): void {
