@@ -12,7 +12,7 @@ import { CPU, CR0, CR4, EFER, EFLAGS, RAX, RDI } from "./state.ts";
 const RAM = 8 << 20, NR_FRAMES = RAM / 4096, ROOT = 0x700000, BUSY = 0x704000, FRAMES = 0x710000;
 const CODE = 0x400000, CODE_GPA = 0x10000, LOAD = 0, STORE = 16;
 /** Pages in a 2 MiB region of small ones, and the begin of one that is a large page now and then; they have the same places in the TLB. */
-const SMALL = 0x4000_0000, LARGE = 0x4100_0000, NR_PAGES = 24, BASE = 0x80000;
+const SMALL = 0x180_4000_0000, LARGE = 0x180_4100_0000, NR_PAGES = 24, BASE = 0x80000;
 
 function machine(isWalked: boolean): FlatMachine {
   const m = new FlatMachine(RAM), { u32 } = m.v, at = (gpa: number): number => (m.ram + gpa) >>> 2;
@@ -29,20 +29,24 @@ function machine(isWalked: boolean): FlatMachine {
   for (let i = 0; i < NR_PAGES; i++) { m.map(SMALL + i * 4096, BASE + i * 4096); m.map(LARGE + i * 4096, BASE + i * 4096); }
   return m;
 }
+type Level = 1 | 2 | 3 | 4;
 /** Byte address of a linear page's entry in the guest's tables, at that level. */
-function entryOf(m: FlatMachine, linear: number, level: 1 | 2): number {
+function entryOf(m: FlatMachine, linear: number, level: Level): number {
   let t = m.root;
-  for (const shift of [39, 30, 21, 12].slice(0, 4 - level)) t = Number(m.v.u64[(m.ram + t + Math.floor(linear / 2 ** shift) % 512 * 8) >>> 3]! & 0xffffffffff000n);
-  return m.ram + t + Math.floor(linear / 2 ** (level === 1 ? 12 : 21)) % 512 * 8;
+  for (const shift of [39, 30, 21, 12].slice(0, 4 - level)) t = Number(m.v.u64[(m.ram + t + Math.floor(linear / 2 ** shift) % 512 * 8) >>> 3]! & 0xfffff000n);
+  return m.ram + t + Math.floor(linear / 2 ** (3 + 9 * level)) % 512 * 8;
 }
 /** One access, to its end. */
 function access(m: FlatMachine, linear: number, isStore: boolean, value: number): (string | number | bigint)[] {
-  const { engine } = m, { cpu } = engine, faults: number[] = [];
+  const { engine } = m, { cpu } = engine, faults: number[] = [], { onCodeWrite } = cpu;
+  let nrTold = 0;
   cpu.rip = BigInt(CODE + (isStore ? STORE : LOAD));
   cpu.setGpr(RAX, BigInt(value)); cpu.setGpr(RDI, BigInt.asUintN(64, BigInt(linear))); cpu.set(CPU.fault, 0); cpu.set(CPU.exit, 0); cpu.set(CPU.delivering, -1); cpu.set(CPU.halted, 0);
   engine.onDeliver = (vector, errorCode) => { faults.push(vector, errorCode); };
+  cpu.onCodeWrite = (at, bytes) => { nrTold++; onCodeWrite(at, bytes); };
   const exit = engine.run(1000);
-  return [exit, ...faults.slice(0, 2), cpu.gpr(RAX), cpu.get(CPU.cr2)];
+  cpu.onCodeWrite = onCodeWrite;
+  return [exit, nrTold, ...faults.slice(0, 2), cpu.gpr(RAX), cpu.get(CPU.cr2)];
 }
 const AREAS = [["the TLB", TLB_AT, BANK_BYTES], ["remembered walks", WALKS_AT, REFILLS_AT - WALKS_AT]] as const;
 
@@ -58,10 +62,10 @@ test("what generated code makes of a miss is what Mmu.fill makes of it, as pages
     cpu.set(CPU.efer, BigInt(cpu.efer & ~EFER.NXE | nxe));
     cpu.setMode(); m.engine.contextChanged();
   });
-  let nrStores = 0;
+  let nrStores = 0, nrTold = 0;
   for (let step = 0; step < 30000; step++) {
     const linear = (random(2) ? SMALL : LARGE) + random(NR_PAGES) * 4096, gpa = BASE + random(NR_PAGES) * 4096;
-    switch (random(12)) {
+    switch (random(14)) {
       case 0: case 1: {
         const bits = [PTE.P, PTE.RW, PTE.US, PTE.A, PTE.D, PTE.G].reduce((sum, bit) => sum | (random(5) ? bit : 0), 0), high = random(8) ? 0n : 1n << BigInt(random(2) ? 63 : 40 + random(23)), isTold = random(4) > 0;
         each(`0x${linear.toString(16)} is 0x${gpa.toString(16)} ${bits}`, (m) => {
@@ -87,17 +91,28 @@ test("what generated code makes of a miss is what Mmu.fill makes of it, as pages
       }
         break;
       case 4: if (random(3) === 0) {
-        const isCode = random(2) === 0;
-        each(`frame 0x${gpa.toString(16)} has code: ${isCode}`, (m) => {
-          const frame = (m.ram + gpa) / 4096;
+        const isCode = random(2) === 0, level = random(8) as Level | 0 | 5 | 6 | 7, what = level > 0 && level < 4 ? `the table of level ${level}` : `frame 0x${gpa.toString(16)}`;
+        each(`${what} has code: ${isCode}`, (m) => {
+          const frame = level > 0 && level < 4 ? entryOf(m, linear, level as Level) >>> 12 : (m.ram + gpa) / 4096;
           if (isCode) { m.codeFrames.add(frame); m.engine.cpu.mmu.tlb.protectFrame(frame); } else m.codeFrames.delete(frame);
           m.v.u32[(m.ram + FRAMES + frame * FRAME.sizeof + FRAME.codeCpus.at) >>> 2] = isCode ? 1 : 0;
         });
       }
         break;
-      case 5: if (random(8) === 0) mode(random(2) ? 0 : 3, random(2) ? EFLAGS.AC : 0, random(4) ? CR0.WP : 0, (random(2) ? CR4.SMAP : 0) | (random(3) ? CR4.PGE : 0), random(4) ? EFER.NXE : 0);
+      case 5: if (random(3) === 0) {       // an entry on the way
+        const level = 2 + random(3) as Level, bits = [PTE.RW, PTE.US, PTE.A].reduce((sum, bit) => sum | (random(6) ? bit : 0), random(12) ? PTE.P : 0) | (level === 4 && random(12) === 0 ? PTE.PS : 0), high = random(12) ? 0n : 1n << BigInt(random(2) ? 63 : 40 + random(23)), how = random(4);
+        each(`level ${level} of 0x${linear.toString(16)} has ${bits}, ${high.toString(16)}`, (m) => {
+          const at = entryOf(m, linear, level) >>> 3, was = m.v.u64[at]!;
+          if (level === 2 && was & BigInt(PTE.PS)) return;
+          m.v.u64[at] = was & 0xfffff000n | BigInt(bits) | high;
+          const { tlb } = m.engine.cpu.mmu;
+          if (how === 0) tlb.flushLocal(); else if (how === 1) tlb.flushAll(); else if (how === 2) tlb.invlpg(linear);
+        });
+      }
         break;
-      case 6: if (random(8) === 0) { const busy = random(8); each(`busy ${busy}`, (m) => { m.v.u32[(m.ram + BUSY + 4 * (busy & 1)) >>> 2] = busy < 2 ? 1 : 0; }); }
+      case 6: if (random(8) === 0) mode(random(2) ? 0 : 3, random(2) ? EFLAGS.AC : 0, random(4) ? CR0.WP : 0, (random(2) ? CR4.SMAP : 0) | (random(3) ? CR4.PGE : 0), random(4) ? EFER.NXE : 0);
+        break;
+      case 7: if (random(8) === 0) { const busy = random(8); each(`busy ${busy}`, (m) => { m.v.u32[(m.ram + BUSY + 4 * (busy & 1)) >>> 2] = busy < 2 ? 1 : 0; }); }
         break;
       default: {
         const isStore = random(2) === 0, at = linear + random(512) * 8, seen = both.map((m) => access(m, at, isStore, step));
@@ -108,16 +123,17 @@ test("what generated code makes of a miss is what Mmu.fill makes of it, as pages
           const [a, b] = both.map((m) => Buffer.from(m.v.buffer, from, bytes)) as [Buffer, Buffer];
           assert.equal(a.compare(b), 0, `${what}: ${last}`);
         }
-        for (const [level, size] of [[1, NR_PAGES * 8], [2, 8]] as const) for (const region of [SMALL, LARGE]) {
+        for (const [level, size] of [[1, NR_PAGES * 8], [2, 8], [3, 8], [4, 8]] as const) for (const region of [SMALL, LARGE]) {
           const [a, b] = both.map((m) => Buffer.from(m.v.buffer, entryOf(m, region, level), size)) as [Buffer, Buffer];
-          if (level === 2 || !(both[0].v.u32[entryOf(both[0], region, 2) >>> 2]! & PTE.PS)) assert.equal(a.compare(b), 0, `tables: ${last}`);
+          if (level > 1 || !(both[0].v.u32[entryOf(both[0], region, 2) >>> 2]! & PTE.PS)) assert.equal(a.compare(b), 0, `tables: ${last}`);
         }
-        if (isStore && seen[0]!.length === 3) nrStores++;
+        if (isStore && seen[0]!.length === 4) nrStores++;
+        nrTold += seen[0]![1] as number;
       }
     }
   }
   const [walked, plain] = both.map((m) => m.engine.counters["refills"]);
-  assert.ok(walked! > 400 && plain === 0 && nrStores > 500, `${walked} refills, ${plain} without, ${nrStores} stores`);
+  assert.ok(walked! > 1400 && plain === 0 && nrStores > 500 && nrTold > 20, `${walked} refills, ${plain} without, ${nrStores} stores, ${nrTold} to code`);
   const counts = both.map((m) => Buffer.from(new Uint8Array(m.v.buffer, WRITERS_AT, m.v.buffer.byteLength / 4096 * 2)));
   assert.equal(counts[0]!.compare(counts[1]!), 0, "how many entries let stores through");
 });

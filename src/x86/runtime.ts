@@ -33,8 +33,9 @@ export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number
   const isKnown = (c: Code, a: number, write: 0 | 1) => entry(c, a).mem(Op.i64_load, write ? TLBE.write : TLBE.read).get(a).i64(-4096).op(Op.i64_and).op(Op.i64_eq);
   /** See that the tag is there (RUNTIME_IMPORTS.fill says how it went); it may be already, since a region comes here too where it remembers a miss. */
   const fillFor = (c: Code, a: number, write: 0 | 1) => {
+    const r = c.local(I32);
     isKnown(c, a, write).if_(I32); c.i32(0).else_();
-    c.get(a).i32(write).call(own("refill")).if_(I32); c.i32(0).else_();
+    c.get(a).i32(write).call(own("refill")).tee(r).i32(0).op(Op.i32_ge_s).if_(I32); c.get(r).else_();
     c.get(a).i64(12).op(Op.i64_shr_s).op(Op.i32_wrap_i64).get(a).i64(44).op(Op.i64_shr_s).op(Op.i32_wrap_i64).get(a).op(Op.i32_wrap_i64).i32(4095).op(Op.i32_and).i32(1).op(Op.i32_shl).i32(write).op(Op.i32_or).call(fn("fill"));
     return c.end().end();
   };
