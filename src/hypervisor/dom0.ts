@@ -12,18 +12,12 @@ import { Domain } from "./domain.ts";
 import { allocUnbound, bindInterdomain, close, send, status } from "./event_channel.ts";
 import { type GrantMapping, mapGrant, unmapGrant } from "./grant_table.ts";
 import type { Hypervisor } from "./hypervisor.ts";
+import { Linger } from "./linger.ts";
 import { DOMAIN, HYPERVISOR_ROOT as ROOT } from "./objects.ts";
 
 const POLL_MS = 2;
 /** How often a guest that rings without pause is answered before the thread's other tasks have their turn. */
 const ROUNDS = 8;
-/**
- * After an event the thread looks for the next one for a while, turn by turn of its own loop, before it sleeps: a guest that waits for a disk or a peer rings again soon, and to
- * wake a thread that sleeps in Atomics.waitAsync costs 50 us on both sides. How long it looks follows from how long it slept: events that came soon after it had gone to
- * sleep double the time, those that came later halve it.
- */
-const LINGER_MS = { least: 0.05, most: 0.2 } as const;
-
 /** The guest's fault or state stands in the way: the errno or GNTST_* says which. */
 export class Dom0Refusal extends Error {
   override name = "Dom0Refusal";
@@ -52,16 +46,17 @@ export class Dom0 {
   #timer: ReturnType<typeof setInterval> | null = null;
 
   readonly #soon: ((task: () => void) => void) | null;
-  #lingerMs: number = LINGER_MS.least;
-  readonly #hasSpareCpu: boolean;
+  readonly #linger: Linger;
 
   /**
    * @param soon runs a task in the next turn of this thread's loop; without it the thread sleeps between events
    * @param nrCpus processors of the host
+   * @param idleMs see Host
    */
-  constructor(hv: Hypervisor, soon: ((task: () => void) => void) | null = null, nrCpus = 1) {
+  constructor(hv: Hypervisor, soon: ((task: () => void) => void) | null = null, nrCpus = 1, idleMs: (() => number | null) | null = null) {
     this.hv = hv;
-    this.#hasSpareCpu = nrCpus > hv.mm.nrPcpus;
+    this.#linger = new Linger(idleMs);
+    hv.store(ROOT.hasSpareCpu, hv.root, nrCpus > hv.mm.nrPcpus ? 1 : 0);
     this.#soon = soon;
     this.domain = hv.domain(0) ?? Domain.create(hv, { domid: 0, maxVcpus: 1, maxPages: 0, maxEvtchnPort: 4095 });
     this.#wait();
@@ -141,11 +136,14 @@ export class Dom0 {
       return;
     }
     let last = 0, asleepSinceMs = 0;
-    const linger = (untilMs: number): void => {
+    /** Look for the next event, turn by turn of this thread's own loop. */
+    const look = (sinceMs: number, forMs: number): void => {
       if (this.#closed) return;
-      if (Atomics.load(i32, word) !== last) return loop();
-      if (performance.now() < untilMs && this.#mayBurn()) return this.#soon!(() => linger(untilMs));
-      sleep();
+      const lookedMs = performance.now() - sinceMs, isRung = Atomics.load(i32, word) !== last;
+      if (!isRung && lookedMs < forMs && this.#mayBurn()) return this.#soon!(() => look(sinceMs, forMs));
+      this.#linger.looked(lookedMs);
+      if (isRung) loop();
+      else sleep();
     };
     const sleep = (): void => {
       asleepSinceMs = performance.now();
@@ -154,8 +152,7 @@ export class Dom0 {
       else loop();
     };
     const woken = (): void => {
-      const sleptMs = performance.now() - asleepSinceMs;
-      this.#lingerMs = sleptMs < LINGER_MS.most ? Math.min(LINGER_MS.most, Math.max(LINGER_MS.least, this.#lingerMs * 2)) : this.#lingerMs / 2;
+      this.#linger.woken(performance.now() - asleepSinceMs);
       loop();
     };
     const loop = (): void => {
@@ -164,16 +161,16 @@ export class Dom0 {
         last = Atomics.load(i32, word);
         this.poll();
         if (Atomics.load(i32, word) !== last) continue;
-        if (!this.#soon || this.#lingerMs < LINGER_MS.least || !this.#mayBurn()) return sleep();
-        const untilMs = performance.now() + this.#lingerMs;
-        return this.#soon(() => linger(untilMs));
+        const forMs = this.#linger.after(), sinceMs = performance.now();
+        if (!this.#soon || forMs === 0 || !this.#mayBurn()) return sleep();
+        return this.#soon(() => look(sinceMs, forMs));
       }
     };
     queueMicrotask(loop);
   }
 
   /** Is there a processor that would do nothing otherwise? */
-  #mayBurn(): boolean { return this.#hasSpareCpu || this.hv.load(ROOT.idlePcpus, this.hv.root) !== 0; }
+  #mayBurn(): boolean { return this.hv.load(ROOT.hasSpareCpu, this.hv.root) !== 0 || this.hv.load(ROOT.idlePcpus, this.hv.root) !== 0; }
 
   // Memory ---------------------------------------------------------------------
   /** Map a guest's frame by number. @returns its machine byte address; pinned until `unmap` */

@@ -71,6 +71,8 @@ export const HYPERVISOR_ROOT = struct(HYPERVISOR_BYTES, {
   busLock: i32(0x50),
   /** counts vCPUs that came to need a frame that is on its way: domain 0 looks at them when it changed */
   nrAwaits: u32(0x54),
+  /** not 0: the host has more processors than the machine has pCPUs, so that who waits may look for a while before it sleeps (linger.ts) */
+  hasSpareCpu: u32(0x58),
   /** addresses of all vCPUs, a slot each, 0 free */
   vcpus: bytes(0x1000, MAX_VCPUS_TOTAL * 4),
   /** addresses of domains by domid */

@@ -10,6 +10,7 @@ import type { Domain } from "./domain.ts";
 import { sendVcpuVirq } from "./event_channel.ts";
 import type { Hypervisor } from "./hypervisor.ts";
 import { lapicStart, lapicTimerFired } from "./lapic.ts";
+import { Linger } from "./linger.ts";
 import { DOMAIN, HYPERVISOR_ROOT as ROOT, PCPU, PCPU_REQUEST, PCPU_STATE, POOL, VCPU, VPF } from "./objects.ts";
 import { ALL_PCPUS, allowed, choose, DEFAULT_BUDGET_NS, DEFAULT_PERIOD_NS, DEFAULT_RATELIMIT_NS, DEFAULT_TSLICE_NS, DEFAULT_WEIGHT, SCHED_ID, sliceOf } from "./sched_policy.ts";
 import { Pool, poolsOf, VcpuUnit } from "./sched_unit.ts";
@@ -28,6 +29,8 @@ export const WATCHDOGS = ["watchdog1", "watchdog2"] as const;
 export class Scheduler {
   readonly #hv: Hypervisor;
   readonly #units = new Map<number, VcpuUnit>();
+  /** of this thread's pCPU */
+  readonly #linger = new Linger();
   readonly pools: readonly Pool[];
   constructor(hv: Hypervisor) {
     this.#hv = hv;
@@ -386,7 +389,12 @@ export class Scheduler {
         hv.or(ROOT.idlePcpus, hv.root, bit);        // a fence: who armed a nearer timer meanwhile and still saw the last keeper's word has not roused us
         timeoutMs = Math.min(timeoutMs, Math.max(0, (this.nextDeadline - hv.clock.now()) / 1e6));
       } else if (next < hv.get(ROOT.keeperDeadline, hv.root)) this.#rouse(keeper - 1);
-      if (timeoutMs > 0) Atomics.wait(hv.views.i32, word, seen, timeoutMs);
+      if (hv.load(ROOT.hasSpareCpu, hv.root) !== 0) {
+        const untilMs = start + Math.min(timeoutMs, this.#linger.after());
+        while (Atomics.load(hv.views.i32, word) === seen && performance.now() < untilMs);
+      }
+      const asleepSinceMs = performance.now(), sleepMs = timeoutMs - (asleepSinceMs - start);
+      if (sleepMs > 0 && Atomics.wait(hv.views.i32, word, seen, sleepMs) !== "not-equal") this.#linger.woken(performance.now() - asleepSinceMs);
       hv.set(PCPU.idleMs, at, hv.get(PCPU.idleMs, at) + performance.now() - start);
     }
     Atomics.compareExchange(hv.views.i32, (hv.root + ROOT.timerKeeper.at) >>> 2, pcpu + 1, 0);

@@ -1,4 +1,5 @@
 /** A host for machines under Node: pCPUs are worker_threads. */
+import { openSync, readSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { Worker } from "node:worker_threads";
 import type { Host, HostWorker } from "./host.ts";
@@ -10,6 +11,7 @@ export function nodeHost(): Host {
     name: "node",
     nrCpus: availableParallelism(),
     soon: (task) => { setImmediate(task); },
+    ...idleTime(),
     spawnPcpu(index) {
       const worker = new Worker(new URL("./pcpu-worker.node.ts", import.meta.url), { name: `pcpu${index}` });
       const handle: HostWorker = {
@@ -21,6 +23,19 @@ export function nodeHost(): Host {
       worker.on("message", (message: FromPcpu) => handle.onMessage(message));
       worker.on("error", (cause) => handle.onDeath(cause instanceof Error ? cause : new Error(String(cause))));
       return handle;
+    },
+  };
+}
+
+/** Linux's first line of /proc/stat: user, nice, system, idle, iowait in hundredths of a second (proc_stat(5)), of all processors. */
+function idleTime(): Pick<Host, "idleMs"> {
+  let fd = -1;
+  try { fd = openSync("/proc/stat", "r"); } catch { return {}; }
+  const line = Buffer.alloc(128);
+  return {
+    idleMs() {
+      const found = /^cpu +\d+ +\d+ +\d+ +(\d+) /.exec(line.toString("latin1", 0, readSync(fd, line, 0, line.length, 0)));
+      return found ? Number(found[1]) * 10 : null;
     },
   };
 }

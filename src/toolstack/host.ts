@@ -20,4 +20,6 @@ export interface Host {
   spawnPcpu(index: number): HostWorker;
   /** Run a task in the next turn of this thread's loop, after what input and output has come. */
   soon(task: () => void): void;
+  /** How long the computer's processors have had nothing to do since some time, all together, ms; null: not known. Absent where nobody can tell. */
+  idleMs?(): number | null;
 }
