@@ -5,13 +5,16 @@ import { Worker } from "node:worker_threads";
 import type { Host, HostWorker } from "./host.ts";
 import type { FromPcpu } from "./pcpu-messages.ts";
 
+/** One for all machines of the process: it keeps a file open. */
+let idle: Pick<Host, "idleMs"> | undefined;
+
 /** Make a host of this Node process. */
 export function nodeHost(): Host {
   return {
     name: "node",
     nrCpus: availableParallelism(),
     soon: (task) => { setImmediate(task); },
-    ...idleTime(),
+    ...(idle ??= idleTime()),
     spawnPcpu(index) {
       const worker = new Worker(new URL("./pcpu-worker.node.ts", import.meta.url), { name: `pcpu${index}` });
       const handle: HostWorker = {
