@@ -18,6 +18,7 @@ import { DOMAIN, HYPERVISOR_ROOT as ROOT } from "./objects.ts";
 const POLL_MS = 2;
 /** How often a guest that rings without pause is answered before the thread's other tasks have their turn. */
 const ROUNDS = 8;
+
 /** The guest's fault or state stands in the way: the errno or GNTST_* says which. */
 export class Dom0Refusal extends Error {
   override name = "Dom0Refusal";
@@ -53,7 +54,7 @@ export class Dom0 {
    * @param nrCpus processors of the host
    * @param idleMs see Host
    */
-  constructor(hv: Hypervisor, soon: ((task: () => void) => void) | null = null, nrCpus = 1, idleMs: (() => number | null) | null = null) {
+  constructor(hv: Hypervisor, soon: ((task: () => void) => void) | null = null, nrCpus = 1, idleMs?: () => number | null) {
     this.hv = hv;
     this.#linger = new Linger(idleMs);
     hv.store(ROOT.hasSpareCpu, hv.root, nrCpus > hv.mm.nrPcpus ? 1 : 0);

@@ -5,11 +5,11 @@ import { Linger } from "./linger.ts";
 /** A thread that is rung every `gapMs` and a computer of which `othersMs` a millisecond of one processor are somebody else's. @returns how long it has slept, and looked in vain, in `durationMs` */
 function life(gapMs: number, durationMs: number, othersMs: number | null): { slept: number; looked: number } {
   let now = 0, idle = 0;
-  const linger = new Linger(othersMs === null ? null : () => idle, () => now), pass = (ms: number): void => { now += ms; idle += ms * (1 - (othersMs ?? 0)); };
+  const linger = new Linger(() => (othersMs === null ? null : idle), () => now), pass = (ms: number): void => { now += ms; idle += ms * (1 - (othersMs ?? 0)); };
   let slept = 0, looked = 0;
   while (now < durationMs) {
     const forMs = linger.after(), lookedMs = Math.min(forMs, gapMs);
-    pass(lookedMs); idle -= lookedMs * (1 - (othersMs ?? 0)); looked += lookedMs; linger.looked(lookedMs);
+    now += lookedMs; looked += lookedMs; linger.looked(lookedMs);
     if (lookedMs === gapMs) continue;
     pass(gapMs - lookedMs); slept += gapMs - lookedMs;
     linger.woken(gapMs - lookedMs);

@@ -8,19 +8,19 @@ const LEAST_MS = 0.05, MOST_MS = { shared: 0.2, spare: 1 } as const;
 const WINDOW_MS = 100, SPARE = 0.75;
 
 export class Linger {
-  readonly #idleMs: (() => number | null) | null;
+  readonly #idleMs: () => number | null;
   readonly #now: () => number;
   #ms: number = LEAST_MS;
   #mostMs: number = MOST_MS.shared;
   #sinceMs: number;
-  #idleThen: number | null = null;
+  #idleThen: number | null;
   #lookedMs = 0;
 
   /** @param idleMs how long the computer's processors have had nothing to do, all together; null: not known */
-  constructor(idleMs: (() => number | null) | null = null, now: () => number = () => performance.now()) {
+  constructor(idleMs: () => number | null = () => null, now: () => number = () => performance.now()) {
     this.#idleMs = idleMs; this.#now = now;
     this.#sinceMs = now();
-    this.#idleThen = idleMs?.() ?? null;
+    this.#idleThen = idleMs();
   }
   /** How long to look after the event that has been dealt with now; 0: not at all. */
   after(): number {
@@ -35,7 +35,7 @@ export class Linger {
   }
   #lookAround(): void {
     const windowMs = this.#now() - this.#sinceMs;
-    if (!this.#idleMs || windowMs < WINDOW_MS) return;
+    if (windowMs < WINDOW_MS) return;
     const idle = this.#idleMs(), then = this.#idleThen;
     this.#mostMs = idle !== null && then !== null && idle - then + this.#lookedMs >= SPARE * windowMs ? MOST_MS.spare : MOST_MS.shared;
     this.#ms = Math.min(this.#ms, this.#mostMs);

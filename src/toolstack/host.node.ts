@@ -5,16 +5,13 @@ import { Worker } from "node:worker_threads";
 import type { Host, HostWorker } from "./host.ts";
 import type { FromPcpu } from "./pcpu-messages.ts";
 
-/** One for all machines of the process: it keeps a file open. */
-let idle: Pick<Host, "idleMs"> | undefined;
-
 /** Make a host of this Node process. */
 export function nodeHost(): Host {
   return {
     name: "node",
     nrCpus: availableParallelism(),
     soon: (task) => { setImmediate(task); },
-    ...(idle ??= idleTime()),
+    idleMs,
     spawnPcpu(index) {
       const worker = new Worker(new URL("./pcpu-worker.node.ts", import.meta.url), { name: `pcpu${index}` });
       const handle: HostWorker = {
@@ -30,15 +27,13 @@ export function nodeHost(): Host {
   };
 }
 
-/** Linux's first line of /proc/stat: user, nice, system, idle, iowait in hundredths of a second (proc_stat(5)), of all processors. */
-function idleTime(): Pick<Host, "idleMs"> {
-  let fd = -1;
-  try { fd = openSync("/proc/stat", "r"); } catch { return {}; }
-  const line = Buffer.alloc(128);
-  return {
-    idleMs() {
-      const found = /^cpu +\d+ +\d+ +\d+ +(\d+) /.exec(line.toString("latin1", 0, readSync(fd, line, 0, line.length, 0)));
-      return found ? Number(found[1]) * 10 : null;
-    },
-  };
+/** /proc/stat, open for all machines of the process; -1: there is none. */
+let statFd: number | undefined;
+const statLine = Buffer.alloc(128);
+/** Host.idleMs by Linux's first line of /proc/stat: user, nice, system, idle, iowait in hundredths of a second (proc_stat(5)), of all processors. */
+function idleMs(): number | null {
+  if (statFd === undefined) try { statFd = openSync("/proc/stat", "r"); } catch { statFd = -1; }
+  if (statFd < 0) return null;
+  const found = /^cpu +\d+ +\d+ +\d+ +(\d+) /.exec(statLine.toString("latin1", 0, readSync(statFd, statLine, 0, statLine.length, 0)));
+  return found ? Number(found[1]) * 10 : null;
 }

@@ -117,7 +117,7 @@ export class Machine implements AsyncDisposable {
     this.#code = CodeStore.of(this.hv.mm)!;
     if (flaw) this.log(`The code cache ${cache.name} is not used, ${flaw}; it is made anew`);
     else if (cache?.bytes) this.#code.load(cache.bytes, cache.engine);
-    this.dom0 = new Dom0(this.hv, config.host.soon, config.host.nrCpus, config.host.idleMs ?? null);
+    this.dom0 = new Dom0(this.hv, config.host.soon, config.host.nrCpus, config.host.idleMs);
     this.networks = new Networks(config.uplink, this.log);
     this.cpus = new Cpus(this);
     this.store = new Store({ hooks: { log: (sentence) => this.log(sentence) } });

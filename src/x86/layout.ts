@@ -40,7 +40,7 @@ export const CODE_AT = JUMPS_AT + (JUMPE.size << JUMP_BITS), CODE_BITS = 18, COD
  * all levels above agree on: PTE.US and RW as they stand, bit 0: NX, bits 3 and 4: the level (1: a table, else the entry itself); rights in the frame from bit 8.
  */
 export const WALKS_AT = CODE_AT + (CODEE.size << CODE_BITS), WALK_BITS = 8, WALKE = { size: 16, region: 0, epoch: 4, at: 8, bits: 12 } as const;
-/** How many refills of the TLB generated code has made by these, u32, for counters. */
+/** How many refills of the TLB generated code has made, u32, for counters. */
 export const REFILLS_AT = WALKS_AT + (WALKE.size << WALK_BITS);
 /** How many TLB entries, of all banks, let stores to a frame through, u16: a frame that turns into code is usually found without a search. */
 export const WRITERS_AT = REFILLS_AT + 64, FRAMES_MAX = 1 << 20;

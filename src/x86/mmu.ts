@@ -4,7 +4,8 @@
  * A walk reads the guest's tables as they stand (another thread may be writing them), checks everything, and only then sets A and D, by
  * compare-and-swap; if an entry has changed meanwhile it starts again. PAE's PDPTEs are checked when CR3 is loaded and read at each
  * walk, as processors with nested paging do. The tables of the
- * last level and entries of large pages are remembered (a paging-structure cache, SDM Vol. 3A 4.10.3), until anything is invalidated: there the plain case needs no walk, and is generated code's (refill.ts).
+ * last level and entries of large pages are remembered (a paging-structure cache, SDM Vol. 3A 4.10.3), until anything is invalidated. What sets no bit and is told to nobody is generated code's, with the same walk and the same
+ * memory of it (refill.ts).
  *
  * A TLB entry's write tag is set only where a store may go ahead with nothing else to do: writable, D already set, no decoded code in the frame, not to be reported (P2M_CLEAN).
  */
