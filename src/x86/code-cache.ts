@@ -3,10 +3,12 @@
  * moves; when its bytes are overwritten its handler becomes `stale`, and when the area is full everything is forgotten.
  */
 import type { Views } from "../base/views.ts";
+import type { MemorySpec } from "../wasm/writer.ts";
 import { ADDR, type Insn, KIND, TRAP_ROWS, Undecodable, decode, jmpRow, trapInsn, blank } from "./decode.ts";
-import { CODEE, CODE_AT, CODE_BITS, LENGTH_SHIFT, RECS_AT, RECS_BYTES, REC, WARM } from "./layout.ts";
+import { CODEE, CODE_AT, CODE_BITS, HEADS, LENGTH_SHIFT, MAX_RUN, NO_HEADS_AT, RECS_AT, RECS_BYTES, REC, RUN, RUN_AT, SHAPE, WARM } from "./layout.ts";
 import { RecordMap } from "./record-map.ts";
-import { HOW, SHAPE, Shapes } from "./shapes.ts";
+import { type Records, recordsModule } from "./records.ts";
+import { HOW, NOBODYS, Shapes } from "./shapes.ts";
 import { STALE, STRADDLE, codeSlot } from "./runtime.ts";
 import { CPU, MODE, gprAt, segAt, xmmAt } from "./state.ts";
 
@@ -36,30 +38,39 @@ export type CodeHooks = {
   /** A page of code was left to be continued at this linear address: its machine page, or throws GuestFault. */
   fetch(linear: number): number;
 };
-const MAX_RUN = 64;
 
 export class CodeCache {
   private readonly v: Views;
   private readonly base: number;
   private readonly hooks: CodeHooks;
-  private next: number;
   /** Nothing is deleted: what is overwritten again and again would leave a chain of deleted entries in the map, to be walked at each insertion. */
   private readonly pages = new Map<number, Page | null>();
   private readonly byFrame = new Map<number, Page[]>();
-  /** direct jumps within their page that the present run has */
-  private readonly jumps = new Int32Array(2 * (MAX_RUN + 4));
-  private nrJumps = 0;
+  /** of pages that were forgotten */
+  private readonly freeHeads: number[] = [];
+  /** descriptions of a run's last jump: legacy code's, 64-bit code's */
+  private readonly jumps: readonly [number, number];
   private readonly shapes: Shapes;
+  private readonly records: Records;
   counters = { records: 0, pages: 0, invalidations: 0, flushes: 0 };
 
-  constructor(v: Views, base: number, hooks: CodeHooks, shapes = new Shapes()) { this.v = v; this.base = base; this.hooks = hooks; this.shapes = shapes; this.next = base + RECS_AT; this.clearIndex(); }
+  constructor(memory: WebAssembly.Memory, spec: MemorySpec, v: Views, base: number, hooks: CodeHooks, shapes = new Shapes(v, base)) {
+    this.v = v; this.base = base; this.hooks = hooks; this.shapes = shapes;
+    this.records = new WebAssembly.Instance(new WebAssembly.Module(recordsModule(spec, base, hooks)), { e: { memory } }).exports as unknown as Records;
+    this.next = base + RECS_AT; this.jumps = [shapes.describe(), shapes.describe()];
+    RecordMap.clear(v, base + NO_HEADS_AT);
+    this.clearIndex();
+  }
 
+  /** Where the next record goes. */
+  private get next(): number { return this.v.u32[(this.base + RUN_AT + RUN.next) >>> 2]!; }
+  private set next(at: number) { this.v.u32[(this.base + RUN_AT + RUN.next) >>> 2] = at; }
   private clearIndex(): void { for (let i = 0; i < 1 << CODE_BITS; i++) this.v.i64[(this.base + CODE_AT + i * CODEE.size) >>> 3] = -1n; }
   /** Forget everything. */
   flush(): void {
     for (const [frame, list] of this.byFrame) if (list.length > 0) this.hooks.unprotect(frame);
     for (const p of this.pages.values()) for (const r of p?.regions ?? []) if (r.pages[0] === p) this.hooks.freeRegion(r.slot);
-    this.pages.clear(); this.byFrame.clear();
+    this.pages.clear(); this.byFrame.clear(); this.freeHeads.length = 0;
     this.next = this.base + RECS_AT; this.counters.flushes++;
     this.clearIndex();
     this.hooks.flushed();
@@ -70,7 +81,7 @@ export class CodeCache {
     let p = this.pages.get(key);
     if (p && p.generation !== generation) { this.drop(machine / 4096, p); p = null; }
     if (!p) {
-      p = { key, at: new RecordMap(this.base + RECS_AT), recs: [], piecesLo: 0, piecesHi: 0, generation, regions: null };
+      p = { key, at: new RecordMap(this.v, this.base), recs: [], piecesLo: 0, piecesHi: 0, generation, regions: null };
       this.pages.set(key, p); this.counters.pages++;
       this.own(machine, p);
     }
@@ -106,7 +117,7 @@ export class CodeCache {
     return rec;
   }
   /** With so many bytes taken, the next decoding may not have room. */
-  private isFull(bytes = 0): boolean { return this.next + bytes + (MAX_RUN + 4) * REC.size > this.base + RECS_AT + RECS_BYTES; }
+  private isFull(bytes = 0): boolean { return this.next + bytes + (MAX_RUN + 4) * REC.size + HEADS.bytes > this.base + RECS_AT + RECS_BYTES; }
   /** The record of an instruction of that page, decoded if need be; 0 where there is no room, or it goes on into the next page and was never met. */
   recordAt(p: Page, off: number): number {
     const machine = p.key % 2 ** 32, mode = Math.floor(p.key / 2 ** 32), known = p.at.get(off);
@@ -120,51 +131,36 @@ export class CodeCache {
     return rec;
   }
   private publish(p: Page, machine: number, off: number, rec: number): void {
-    const e = (this.base + CODE_AT + codeSlot(machine + off | 0) * CODEE.size) >>> 2;
-    this.v.i32[e] = machine + off; this.v.i32[e + 1] = p.key / 2 ** 32; this.v.i32[e + 2] = rec;
+    this.records.publish(machine + off, p.key / 2 ** 32, rec);
   }
-  /** Decode from `off` to where nothing falls through any more, over calls, whose returns find their records in the index then; 0 when the first instruction crosses the page's end. */
+  /** Decode from `off` to where nothing falls through any more (Records.run); 0 when the first instruction crosses the page's end. */
   private run(p: Page, machine: number, off: number, mode: number): number {
-    const { jumps, v } = this;
-    this.nrJumps = 0;
-    const first = this.decodeRun(p, machine, off, mode);
-    // within the page a jump need not come to the run loop to be told where it goes
-    if (this.hooks.linksAhead) for (let n = 0; n < this.nrJumps; n += 2) {
-      const to = p.at.get(jumps[n + 1]!);
-      if (to !== undefined) v.i32[(jumps[n]! + REC.link) >>> 2] = to;
+    const { base, records, shapes, v } = this, { i32, u8 } = v, state = (base + RUN_AT) >>> 2, { heads } = this.headed(p), first = this.next, jump = this.jumpOf(mode), root = shapes.rootOf(mode);
+    i32[state + (RUN.off >> 2)] = off; i32[state + (RUN.nr >> 2)] = i32[state + (RUN.isReturn >> 2)] = i32[state + (RUN.nrJumps >> 2)] = 0;
+    for (let shape = -1; records.run(heads, machine, mode & ~MODE.user, root, jump, shape) !== 0;) {
+      const at = i32[state + (RUN.off >> 2)]!, i = decodeOrTrap(u8, machine + at, machine + 4096, mode);
+      if (i === null && i32[state + (RUN.nr >> 2)] === 0) return 0;
+      shape = i === null ? jump : this.describe(i, at, i.shape === 0 ? NOBODYS : shapes.place(u8, machine + at, machine + at + i.shape, mode));
+      markPieces(p, at, at);        // of an instruction that only raises an exception there is nothing but this
     }
+    const end = i32[state + (RUN.off >> 2)]!;
+    if (end > off) markPieces(p, off, end - 1);
+    extend(p, first, this.next); this.counters.records += (this.next - first) / REC.size;
     return first;
   }
-  private decodeRun(p: Page, machine: number, off: number, mode: number): number {
-    const first = this.next, { linksAhead } = this.hooks, long = (mode & MODE.sizeMask) === MODE.code64;
-    for (let n = 0, returnsHere = false; ; n++) {
-      if (returnsHere && p.at.has(off)) { this.publish(p, machine, off, p.at.get(off)!); return first; }
-      if (off >= 4096 || n === MAX_RUN || p.at.has(off)) { this.write(p, jump(off, off, long), off); return first; }
-      const at = this.next, how = this.again(p, machine, off, mode) || this.decodeOne(p, machine, off, mode);
-      if (how === 0) { if (n === 0) return 0; this.write(p, jump(off, off, long), off); return first; }
-      p.at.set(off, at);
-      if (returnsHere) this.publish(p, machine, off, at);
-      const length = how & HOW.lengthMask;
-      markPieces(p, off, off + Math.max(length, 1) - 1);
-      returnsHere = linksAhead && (how & HOW.calls) !== 0;
-      if (how & HOW.ends && !returnsHere) return first;
-      off += length;
-    }
+  /** A page's map, with room for entries. */
+  private headed({ at }: Page): RecordMap {
+    if (!at.isEmpty) return at;
+    at.heads = this.freeHeads.pop() ?? this.next;
+    if (at.heads === this.next) this.next += HEADS.bytes;
+    RecordMap.clear(this.v, at.heads);
+    return at;
   }
-  /** Write the record of an instruction whose shape is known. @returns its HOW; 0: it is to be decoded */
-  private again(p: Page, machine: number, off: number, mode: number): number {
-    if (off > 4096 - 15) return 0;
-    const m = this.v.u8, { shapes } = this, at = machine + off, s = shapes.find(m, at, mode);
-    if (s === 0) return 0;
-    const w = shapes.words, how = w[s + SHAPE.how]!, length = how & HOW.lengthMask, immBytes = how >> HOW.immShift & HOW.numberMask, dispBytes = how >> HOW.dispShift & HOW.numberMask;
-    const imm = immBytes === 0 ? w[s + SHAPE.imm]! : signed(m, at + length - immBytes, immBytes), disp = dispBytes === 0 ? w[s + SHAPE.disp]! : signed(m, at + length - immBytes - dispBytes, dispBytes);
-    return this.put(p, s, off, imm, disp) ? how : 0;
-  }
-  /** Decode, write the record, and remember the shape. @returns its HOW; 0 where it goes on behind its page */
-  private decodeOne(p: Page, machine: number, off: number, mode: number): number {
-    const m = this.v.u8, i = decodeOrTrap(m, machine + off, machine + 4096, mode);
-    if (i === null) return 0;
-    return this.write(p, i, off, i.shape === 0 ? 0 : this.shapes.place(m, machine + off, machine + off + i.shape, mode));
+  /** The description of a run's last jump, in a mode. */
+  private jumpOf(mode: number): number {
+    const long = (mode & MODE.sizeMask) === MODE.code64, shape = this.jumps[long ? 1 : 0];
+    if (this.v.i32[this.shapes.wordsOf(shape) + (SHAPE.crossStub >> 2)] === 0) for (const off of [0, 4096]) this.describe(jump(off, off, long), off, shape);
+    return shape;
   }
   /**
    * An instruction on two pages: a record that looks whether the second page is mapped where it was when this was decoded, then the instruction's.
@@ -174,53 +170,37 @@ export class CodeCache {
     const off = linear & 4095, second = this.hooks.fetch(linear - off + 4096), long = (mode & MODE.sizeMask) === MODE.code64, { v } = this;
     const p = this.page(machine, mode), q = this.page(second, mode);         // either may be forgotten here, and `old` with it
     if (old !== 0 && v.i32[(old + REC.stub) >>> 2] === STRADDLE && v.u32[(old + REC.imm) >>> 2] === second) return old;
-    const i = decodeOrTrap(bytesAcross(v.u8, machine + off, v.u8, second), 0, ACROSS, mode)!, rec = this.next;       // never too few bytes
-    this.nrJumps = 0;
-    this.write(p, { ...blank(), long }, off); this.write(p, i, off); this.write(p, jump(off + i.len, off + i.len, long), off + i.len);
+    const i = decodeOrTrap(bytesAcross(v.u8, machine + off, v.u8, second), 0, ACROSS, mode)!, { next: rec } = (this.headed(p), this);       // never too few bytes
+    v.i32[(this.base + RUN_AT + RUN.nrJumps) >>> 2] = 0;
+    this.write({ ...blank(), long }, off); this.write(i, off); this.write(jump(off + i.len, off + i.len, long), off + i.len);
+    extend(p, rec, this.next); this.counters.records += 3;
     v.i32[rec >>> 2] = v.i32[(rec + REC.stub) >>> 2] = STRADDLE; v.u32[(rec + REC.imm) >>> 2] = second;
     markPieces(p, off, 4095); markPieces(q, 0, 0); extend(q, rec, rec + 2 * REC.size);
-    p.at.set(off, rec);
+    this.records.setRecord(p.at.heads, off, rec);
     return rec;
   }
-  /** Describe an instruction in the shapes' word s, or nobody's, and write its record. @returns its HOW */
-  private write(p: Page, i: Insn, off: number, s = 0): number {
-    const w = this.shapes.words, { flow } = i.row, isDirect = flow === "jcc" || flow === "jmp" || flow === "call", calls = flow === "call" || flow === "callind";
-    const how = i.len | i.dispBytes << HOW.dispShift | i.immBytes << HOW.immShift | (i.ripRel ? HOW.ripRel : 0) | (isDirect ? HOW.direct : 0) | (i.long ? 0 : HOW.far)
-      | (flow === "next" || flow === "jcc" || flow === "rep" ? 0 : HOW.ends) | (calls ? HOW.calls : 0);
-    if (s === 0) w[SHAPE.stub] = w[SHAPE.crossStub] = 0;
-    w[s + SHAPE.operands] = slotOf(i.dk, i.dn) | slotOf(i.sk, i.sn) << 16;
-    w[s + SHAPE.registers] = (i.ripRel ? CPU.ripBase.at : i.base < 0 ? CPU.zero.at : gprAt(i.base)) | (i.index < 0 ? CPU.zero.at : gprAt(i.index)) << 8 | (i.scale | i.len << LENGTH_SHIFT) << 16 | (i.seg < 0 ? CPU.zero.at : segAt(i.seg)) >>> 3 << 24;
-    w[s + SHAPE.imm] = i.imm;
-    // a segment's far selector or a second immediate shares the displacement's place, as a direct jump's link does
-    const disp = i.addr === ADDR.none ? i.imm2 : i.disp;
-    w[s + SHAPE.disp] = disp;
-    w[s + SHAPE.how] = how;
-    this.put(p, s, off, i.imm, disp, i);
-    return how;
+  /** Write the record of an instruction whose bytes do not lie together. */
+  private write(i: Insn, off: number): void {
+    const { v: { i32 } } = this, w = this.shapes.wordsOf(this.describe(i, off, NOBODYS));
+    this.records.put(NOBODYS, off, i32[w + (SHAPE.imm >> 2)]!, i32[w + (SHAPE.disp >> 2)]!);
   }
   /**
-   * Write the record of an instruction of shape s at that offset.
-   * @param i the instruction itself, if it was decoded. @returns whether it was written: what the shape does not say needs `i`
+   * Describe the instruction at an offset, which is decoded next, in a shape's words: by those its record is written. What the bytes do not say again in the same way (an instruction of no shape, or
+   * whose numbers want 64 bits) is said by words of nobody's, its numbers included.
    */
-  private put(p: Page, s: number, off: number, number: number, displacement: number, i: Insn | null = null): boolean {
-    const at = this.next, { v, shapes: { words: w } } = this, how = w[s + SHAPE.how]!, end = off + (how & HOW.lengthMask), target = end + number, isDirect = (how & HOW.direct) !== 0;
-    const cross = isDirect && (target < 0 || target > 4095 || (how & HOW.far) !== 0), imm = isDirect ? target : number, disp = isDirect ? 0 : how & HOW.ripRel ? displacement + end : displacement;
-    const big = (i !== null && (i.bigImm !== null || i.bigDisp !== null)) || imm !== (imm | 0) || disp !== (disp | 0), known = s + (cross ? SHAPE.crossStub : SHAPE.stub);
-    let stub = big ? 0 : w[known]!;
-    if (stub === 0) {
-      if (i === null) return false;
-      stub = this.hooks.stubOf(i, cross, big);
-      if (!big) w[known] = stub;
-    }
-    this.next += REC.size; this.counters.records++;
-    extend(p, at, this.next);
-    if (isDirect && !cross) { this.jumps[this.nrJumps++] = at; this.jumps[this.nrJumps++] = target; }
-    v.i32[at >>> 2] = v.i32[(at + REC.stub) >>> 2] = stub;
-    v.i32[(at + REC.heat) >>> 2] = this.hooks.warmAfter; v.i32[(at + REC.stay) >>> 2] = 0;
-    v.i32[(at + REC.d) >>> 2] = w[s + SHAPE.operands]!; v.i32[(at + REC.base) >>> 2] = w[s + SHAPE.registers]!; v.i32[(at + REC.off) >>> 2] = off;
-    v.i32[(at + REC.imm) >>> 2] = imm; v.i32[(at + REC.disp) >>> 2] = disp;
-    if (big) { v.dv.setBigInt64(at + REC.bigImm, i!.bigImm ?? BigInt(imm), true); v.dv.setBigInt64(at + REC.bigDisp, i!.bigDisp ?? BigInt(disp), true); }
-    return true;
+  private describe(i: Insn, off: number, shape: number): number {
+    const { next, shapes, v } = this, { flow } = i.row, isDirect = flow === "jcc" || flow === "jmp" || flow === "call", calls = flow === "call" || flow === "callind", end = off + i.len, target = end + i.imm;
+    const cross = isDirect && (target < 0 || target > 4095 || !i.long), number = displacementOf(i), imm = isDirect ? target : i.imm, disp = isDirect ? 0 : i.ripRel ? number + end : number;
+    const big = i.bigImm !== null || i.bigDisp !== null || imm !== (imm | 0) || disp !== (disp | 0), described = big ? NOBODYS : shape, w = shapes.wordsOf(described), stub = w + ((cross && !big ? SHAPE.crossStub : SHAPE.stub) >> 2);
+    if (described === NOBODYS) v.i32[w + (SHAPE.stub >> 2)] = v.i32[w + (SHAPE.crossStub >> 2)] = 0;
+    if (v.i32[stub] === 0) v.i32[stub] = this.hooks.stubOf(i, cross, big);
+    v.i32[w + (SHAPE.operands >> 2)] = slotOf(i.dk, i.dn) | slotOf(i.sk, i.sn) << 16;
+    v.i32[w + (SHAPE.registers >> 2)] = (i.ripRel ? CPU.ripBase.at : i.base < 0 ? CPU.zero.at : gprAt(i.base)) | (i.index < 0 ? CPU.zero.at : gprAt(i.index)) << 8 | (i.scale | i.len << LENGTH_SHIFT) << 16 | (i.seg < 0 ? CPU.zero.at : segAt(i.seg)) >>> 3 << 24;
+    v.i32[w + (SHAPE.imm >> 2)] = big ? imm : i.imm; v.i32[w + (SHAPE.disp >> 2)] = big ? disp : number;
+    v.i32[w + (SHAPE.how >> 2)] = i.len | (described === NOBODYS ? 0 : i.dispBytes << HOW.dispShift | i.immBytes << HOW.immShift) | (big ? 0 : (i.ripRel ? HOW.ripRel : 0) | (isDirect ? HOW.direct : 0) | (i.long ? 0 : HOW.far))
+      | (flow === "next" || flow === "jcc" || flow === "rep" ? 0 : HOW.ends) | (calls ? HOW.calls : 0);
+    if (big) { v.dv.setBigInt64(next + REC.bigImm, i.bigImm ?? BigInt(imm), true); v.dv.setBigInt64(next + REC.bigDisp, i.bigDisp ?? BigInt(disp), true); }
+    return described;
   }
 
   private drop(frame: number, p: Page): void {
@@ -270,6 +250,7 @@ export class CodeCache {
     for (const r of p.regions ?? []) this.endRegion(r);
     const machine = p.key % 2 ** 32;
     p.at.forEach((off) => { this.v.i64[(this.base + CODE_AT + codeSlot(machine + off | 0) * CODEE.size) >>> 3] = -1n; });
+    if (!p.at.isEmpty) this.freeHeads.push(p.at.heads);
     this.pages.set(p.key, null);
   }
 }
@@ -282,8 +263,6 @@ export function bytesAcross(first: Uint8Array, from: number, second: Uint8Array,
 }
 /** Records lie there that go with the page. */
 function extend({ recs }: Page, from: number, to: number): void { if (recs.at(-1) === from) recs[recs.length - 1] = to; else recs.push(from, to); }
-/** A number of 1, 2 or 4 bytes, with its sign. */
-const signed = (m: Uint8Array, at: number, size: number): number => (size === 1 ? m[at]! << 24 >> 24 : size === 2 ? (m[at]! | m[at + 1]! << 8) << 16 >> 16 : m[at]! | m[at + 1]! << 8 | m[at + 2]! << 16 | m[at + 3]! << 24);
 export function markPieces(p: Page, from: number, to: number): void {
   for (let b = from >> 6; b <= to >> 6 && b < 64; b++) if (b < 32) p.piecesLo |= 1 << b; else p.piecesHi |= 1 << (b & 31);
 }
@@ -300,5 +279,7 @@ function jump(off: number, to: number, long: boolean): Insn {
   i.row = jmpRow; i.w = long ? 64 : 32; i.sw = 64; i.long = long; i.imm = to - off;
   return i;
 }
+/** A segment's far selector or a second immediate shares the displacement's place, as a direct jump's link does. */
+const displacementOf = (i: Insn): number => (i.addr === ADDR.none ? i.imm2 : i.disp);
 /** Where in the CPU struct an operand lies; a number is itself. */
 const slotOf = (kind: number, n: number): number => (kind === KIND.hi ? gprAt(n) + 1 : kind === KIND.xmm ? xmmAt(n) : kind === KIND.mmx ? CPU.st.at + n * 16 : kind === KIND.num ? n : gprAt(n));

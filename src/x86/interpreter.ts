@@ -101,7 +101,7 @@ export class Interpreter implements Engine {
       stubOf: (i, cross, big) => this.stubOf(i, cross, big),
       fetch: linear => mmu.fillCode(linear),
     };
-    this.code = new CodeCache(this.v, at, hooks);
+    this.code = new CodeCache(memory, MEMORY, this.v, at, hooks);
     this.regions = new Regions(cpu, this.code, this.modules, { memory: MEMORY, tableSize: TABLE_SIZE, heat: options.translateAfter ?? 0, shape: options.shape });
     if (code?.lookBack) cpu.beforeForget = () => code.lookBack!();
     cpu.onCodeWrite = (machine, size) => {

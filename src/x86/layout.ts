@@ -44,7 +44,18 @@ export const WALKS_AT = CODE_AT + (CODEE.size << CODE_BITS), WALK_BITS = 8, WALK
 export const REFILLS_AT = WALKS_AT + (WALKE.size << WALK_BITS);
 /** How many TLB entries, of all banks, let stores to a frame through, u16: a frame that turns into code is usually found without a search. */
 export const WRITERS_AT = REFILLS_AT + 64, FRAMES_MAX = 1 << 20;
-export const RECS_AT = Math.ceil((WRITERS_AT + 2 * FRAMES_MAX) / 64) * 64;
+/**
+ * What instructions of each shape have in common (shapes.ts), in words: stubs for a direct jump that stays on its page and for one that leaves it (every other instruction has the first; 0: not known
+ * yet), REC's operands and registers as they are in the record, imm and disp where the bytes have none, and HOW.
+ */
+export const SHAPE = { size: 32, stub: 0, crossStub: 4, operands: 8, registers: 12, imm: 16, disp: 20, how: 24 } as const, SHAPES_AT = WRITERS_AT + 2 * FRAMES_MAX;
+/** The tree that finds them: nodes of a u16 for each byte. 0: nothing is known, below NODES_MAX: the next node, else NODES_MAX more than the shape's number. Guests choose the bytes: more than any program has are decoded anew each time. */
+export const NODE_BYTES = 512, NODES_MAX = 8192, SHAPES_MAX = 65536 - NODES_MAX, TREE_AT = SHAPES_AT + SHAPES_MAX * SHAPE.size;
+/** Instructions of a run at most. What records.ts and code-cache.ts know of the run that is being decoded: where the next record goes; offset of the next instruction, how many there were, does a call return to it; direct jumps within the page: record, offset. */
+export const MAX_RUN = 64, RUN = { next: 0, off: 4, nr: 8, isReturn: 12, nrJumps: 16, jumps: 32, jumpSize: 8, size: 32 + 8 * (MAX_RUN + 4) } as const, RUN_AT = TREE_AT + NODES_MAX * NODE_BYTES;
+/** A page's records by offset (record-map.ts): for each piece of so many bytes the first of a chain. Those of a page that has none yet. */
+export const HEADS = { pieceBits: 5, bytes: 4 * 4096 >> 5 } as const, NO_HEADS_AT = Math.ceil((RUN_AT + RUN.size) / 64) * 64;
+export const RECS_AT = NO_HEADS_AT + HEADS.bytes;
 /** A pCPU's whole area in bytes; multiple of 64 KiB. Pages never touched cost nothing. */
 export const PCPU_BYTES = 64 << 20;
 
@@ -55,11 +66,11 @@ export const RECS_BYTES = Math.floor((PCPU_BYTES - RECS_AT) / 2 / 64) * 64;
  * of operand slots in the CPU struct (or plain numbers, by form), base, index: of registers; seg: address of the segment / 8; scale: of the index | length << LENGTH_SHIFT; off: offset in its page, above 4095 for the jump behind the last one; block: 1 + the block of the
  * region that begins here, or 0; imm, disp: as numbers of 32 bits (a form that is `big` reads bigImm and bigDisp); imm of a direct jump: the page offset it goes to; link, in place of disp: the record
  * there; guess, in place of imm: where an indirect call went last; heat: arrivals left until it is worth translating; data: the region's data block. Behind RECS_BYTES, stub: its stub; stay: how much
- * longer, in long stays, until that region is worth making wide; where no region begins, whether the record is WARM.
+ * longer, in long stays, until that region is worth making wide; where no region begins, whether the record is WARM; more: the next in its page's chain (record-map.ts).
  */
 export const REC = {
   size: 32, handler: 0, d: 4, s: 6, base: 8, index: 9, scale: 10, seg: 11, off: 12, block: 14, imm: 16, guess: 16, disp: 20, link: 20, heat: 24, data: 28,
-  stub: RECS_BYTES, stay: RECS_BYTES + 4, bigImm: RECS_BYTES + 8, bigDisp: RECS_BYTES + 16,
+  stub: RECS_BYTES, stay: RECS_BYTES + 4, bigImm: RECS_BYTES + 8, bigDisp: RECS_BYTES + 16, more: RECS_BYTES + 24,
 } as const;
 /**
  * In a lean region's data block, a place where it is left: the record to go on with (u32; 0: none known), its position (i32), and LEAVES | the number of instructions done that nobody has counted

@@ -1,50 +1,73 @@
 /**
- * The records of a page of code by the offset they begin at: some hundred for each of thousands of pages. Four bytes an entry (offset and the record's number in the pCPU's
- * area) where a Map takes ten times that, and nothing for the garbage collector to walk.
+ * The records of a page of code by the offset they begin at: chains of those that begin in the same piece of the page. An entry is an offset and the record's number in the pCPU's area; the first of each
+ * chain lie together, the others behind the records themselves, so that generated code (records.ts) reads and adds to them and the garbage collector has nothing to walk.
  */
-import { REC } from "./layout.ts";
+import type { Views } from "../base/views.ts";
+import { Op } from "../wasm/opcodes.ts";
+import { type Code, I32 } from "../wasm/writer.ts";
+import { HEADS, NO_HEADS_AT, REC, RECS_AT } from "./layout.ts";
 
-const FREE = -1, OFFSET_BITS = 12, FIRST_SLOTS = 16;
+const FREE = -1, OFFSET_BITS = 12, OFFSET_MASK = (1 << OFFSET_BITS) - 1;
 /** More records than an entry can tell apart cannot be in an area. */
 export const RECORDS_MAX = 2 ** (32 - OFFSET_BITS);
 
 export class RecordMap {
-  /** byte address of record 0 */
+  readonly #v: Views;
   readonly #base: number;
-  #slots = new Int32Array(FIRST_SLOTS).fill(FREE);
-  #size = 0;
-  constructor(base: number) { this.#base = base; }
+  /** Address of the first entries; those of nobody until there is a record. */
+  heads: number;
+  /** @param base of the pCPU's area, where NO_HEADS_AT was cleared */
+  constructor(v: Views, base: number) { this.#v = v; this.#base = base; this.heads = base + NO_HEADS_AT; }
 
-  /** The slot of an offset, or the free one where it belongs. */
-  #slot(offset: number): number {
-    const slots = this.#slots, mask = slots.length - 1;
-    for (let i = Math.imul(offset, 0x9e3779b1) >>> 16; ; i++) {
-      const entry = slots[i & mask]!;
-      if (entry === FREE || (entry & 4095) === offset) return i & mask;
-    }
-  }
+  get isEmpty(): boolean { return this.heads === this.#base + NO_HEADS_AT; }
+  static clear(v: Views, heads: number): void { v.i32.fill(FREE, heads >>> 2, (heads + HEADS.bytes) >>> 2); }
+
+  #recordOf(entry: number): number { return this.#base + RECS_AT + (entry >>> OFFSET_BITS) * REC.size; }
   /** Byte address of the record at an offset in the page. */
   get(offset: number): number | undefined {
-    const entry = this.#slots[this.#slot(offset)]!;
-    return entry === FREE ? undefined : this.#base + (entry >>> OFFSET_BITS) * REC.size;
+    const { i32 } = this.#v;
+    let entry = i32[(this.heads >>> 2) + (offset >> HEADS.pieceBits)]!;
+    while (entry !== FREE && (entry & OFFSET_MASK) !== offset) entry = i32[(this.#recordOf(entry) + REC.more) >>> 2]!;
+    return entry === FREE ? undefined : this.#recordOf(entry);
   }
-  has(offset: number): boolean { return this.#slots[this.#slot(offset)] !== FREE; }
-  set(offset: number, record: number): void {
-    if (this.#size * 4 >= this.#slots.length * 3) {
-      const old = this.#slots;
-      this.#slots = new Int32Array(old.length * 2).fill(FREE);
-      for (const entry of old) if (entry !== FREE) this.#slots[this.#slot(entry & 4095)] = entry;
-    }
-    const at = this.#slot(offset);
-    if (this.#slots[at] === FREE) this.#size++;
-    this.#slots[at] = offset | (record - this.#base) / REC.size << OFFSET_BITS;
-  }
+  has(offset: number): boolean { return this.get(offset) !== undefined; }
   /** All offsets, in no order. */
-  forEach(f: (offset: number) => void): void { for (const entry of this.#slots) if (entry !== FREE) f(entry & 4095); }
+  forEach(f: (offset: number) => void): void {
+    const { i32 } = this.#v;
+    for (let piece = 0; piece < HEADS.bytes >> 2; piece++) for (let entry = i32[(this.heads >>> 2) + piece]!; entry !== FREE; entry = i32[(this.#recordOf(entry) + REC.more) >>> 2]!) f(entry & OFFSET_MASK);
+  }
   /** All offsets, ascending. */
   offsets(): number[] {
     const found: number[] = [];
     this.forEach((offset) => { found.push(offset); });
     return found.sort((a, b) => a - b);
   }
+}
+
+/** Emit the address of the entry of a chain's first: heads and offset are locals. */
+const head = (c: Code, heads: number, offset: number): Code => c.get(heads).get(offset).i32(HEADS.pieceBits).op(Op.i32_shr_u).i32(2).op(Op.i32_shl).op(Op.i32_add);
+/** Body of a function (heads, offset) -> the record's address, or 0. */
+export function emitRecordAt(c: Code, base: number): void {
+  const entry = c.local(I32), record = (): Code => c.get(entry).i32(OFFSET_BITS).op(Op.i32_shr_u).i32(Math.log2(REC.size)).op(Op.i32_shl).i32(base + RECS_AT).op(Op.i32_add);
+  head(c, 0, 1).mem(Op.i32_load, 0).set(entry);
+  const next = c.loop();
+  c.get(entry).i32(FREE).op(Op.i32_eq).if_(); c.i32(0).op(Op.return).end();
+  c.get(entry).i32(OFFSET_MASK).op(Op.i32_and).get(1).op(Op.i32_eq).if_(); record().op(Op.return).end();
+  record().mem(Op.i32_load, REC.more).set(entry);
+  c.br(next).end().op(Op.unreachable);
+}
+/** Body of a procedure (heads, offset, record): add a record at an offset, in place of one that is there. */
+export function emitSetRecord(c: Code, base: number): void {
+  const at = c.local(I32), entry = c.local(I32), mine = c.local(I32), record = (of: number): Code => c.get(of).i32(OFFSET_BITS).op(Op.i32_shr_u).i32(Math.log2(REC.size)).op(Op.i32_shl).i32(base + RECS_AT).op(Op.i32_add);
+  c.get(2).i32(base + RECS_AT).op(Op.i32_sub).i32(Math.log2(REC.size)).op(Op.i32_shr_u).i32(OFFSET_BITS).op(Op.i32_shl).get(1).op(Op.i32_or).set(mine);
+  head(c, 0, 1).set(at);
+  // whoever was there goes
+  const gone = c.block(), next = c.loop();
+  c.get(at).mem(Op.i32_load, 0).tee(entry).i32(FREE).op(Op.i32_eq).brIf(gone);
+  c.get(entry).i32(OFFSET_MASK).op(Op.i32_and).get(1).op(Op.i32_eq).if_();
+  c.get(at); record(entry).mem(Op.i32_load, REC.more).mem(Op.i32_store, 0); c.br(gone).end();
+  record(entry).i32(REC.more).op(Op.i32_add).set(at); c.br(next).end().end();
+  head(c, 0, 1).set(at);
+  c.get(2).get(at).mem(Op.i32_load, 0).mem(Op.i32_store, REC.more);
+  c.get(at).get(mine).mem(Op.i32_store, 0);
 }
