@@ -67,6 +67,7 @@ export class Pcpu {
   run(): void {
     allowWaiting();
     const { hv } = this;
+    this.engine.warmUp();
     hv.store(PCPU.state, this.#at, PCPU_STATE.running);
     while (!hv.stopped) this.turn();
     hv.store(PCPU.state, this.#at, PCPU_STATE.off);

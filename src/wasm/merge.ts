@@ -1,24 +1,10 @@
 /** Modules of one kind in one: an engine spends more on a module, and on each instance of it, than on the functions in it. */
 import { Op } from "./opcodes.ts";
+import { Reader } from "./reader.ts";
 import { Code, Module } from "./writer.ts";
 
 const SECTION = { custom: 0, import: 2, function: 3, export: 7, element: 9, code: 10 } as const;
 
-class Reader {
-  readonly bytes: Uint8Array;
-  at: number;
-  constructor(bytes: Uint8Array, at = 0) { this.bytes = bytes; this.at = at; }
-  get isAtEnd(): boolean { return this.at >= this.bytes.length; }
-  u8(): number { return this.bytes[this.at++] ?? 0; }
-  u32(): number {
-    for (let x = 0, scale = 1; ; scale *= 128) {
-      const b = this.u8();
-      x += (b & 0x7f) * scale;
-      if (b < 0x80) return x;
-    }
-  }
-  take(n: number): Uint8Array { return this.bytes.subarray(this.at, this.at += n); }
-}
 /** A function's body from elsewhere, its locals with it. */
 class Body extends Code { override locals(): void {} }
 type Parts = { head: Uint8Array; types: number[]; /** index of its first own function */ base: number; /** the global that says where in the table they lie */ from: number; bodies: Body[] };
@@ -65,7 +51,9 @@ function partsOf(wasm: Uint8Array): Parts | null {
 export function mergeModules(modules: readonly Uint8Array[]): Uint8Array<ArrayBuffer> | null {
   const all: Parts[] = [];
   for (const wasm of modules) {
-    const p = partsOf(wasm), first = all[0] ?? p;
+    let p: Parts | null = null;
+    try { p = partsOf(wasm); } catch (e) { if (!(e instanceof RangeError)) throw e; }
+    const first = all[0] ?? p;
     if (!p || !first || p.base !== first.base || p.from !== first.from || !isSame(p.head, first.head)) return null;
     all.push(p);
   }

@@ -52,7 +52,8 @@ export class CodeCache {
   private readonly jumps: readonly [number, number];
   private readonly shapes: Shapes;
   private readonly records: Records;
-  counters = { records: 0, pages: 0, invalidations: 0, flushes: 0 };
+  /** decoded: instructions of no shape that was known */
+  counters = { records: 0, decoded: 0, pages: 0, invalidations: 0, flushes: 0 };
 
   constructor(memory: WebAssembly.Memory, spec: MemorySpec, v: Views, base: number, hooks: CodeHooks, shapes = new Shapes(v, base)) {
     this.v = v; this.base = base; this.hooks = hooks; this.shapes = shapes;
@@ -189,6 +190,7 @@ export class CodeCache {
    * whose numbers want 64 bits) is said by words of nobody's, its numbers included.
    */
   private describe(i: Insn, off: number, shape: number): number {
+    this.counters.decoded++;
     const { next, shapes, v } = this, { flow } = i.row, isDirect = flow === "jcc" || flow === "jmp" || flow === "call", calls = flow === "call" || flow === "callind", end = off + i.len, target = end + i.imm;
     const cross = isDirect && (target < 0 || target > 4095 || !i.long), number = displacementOf(i), imm = isDirect ? target : i.imm, disp = isDirect ? 0 : i.ripRel ? number + end : number;
     const big = i.bigImm !== null || i.bigDisp !== null || imm !== (imm | 0) || disp !== (disp | 0), described = big ? NOBODYS : shape, w = shapes.wordsOf(described), stub = w + ((cross && !big ? SHAPE.crossStub : SHAPE.stub) >> 2);

@@ -1,6 +1,7 @@
 /**
  * WebAssembly modules that the pCPUs of a machine share, in machine memory: what one of them has translated the others take as it is, and V8, which knows modules by their bytes, has
  * compiled once for all. A module has members, its functions in order: each has keys, under which it is looked for, and bytes of whoever made it, which say what it is fit for.
+ * A module without code has members that are all there is (shared-shapes.ts).
  *
  *     0        STORE header, one page
  *     0x1000   heads of the chains of members, by hash of their keys: NR_HEADS words for each half
@@ -43,8 +44,8 @@ export type NewMember = { readonly keys: readonly number[]; readonly bytes: Uint
 
 /** A module in machine memory. */
 type Read = { readonly blob: Uint8Array; readonly wasm: Uint8Array; readonly members: readonly NewMember[] };
-/** Stubs and regions are modules apart (Interpreter.borrowStub takes all of one): is it of regions? Their keys are below 0. */
-const isOfRegions = ({ members }: Read): boolean => (members[0]?.keys[0] ?? 0) < 0;
+/** Stubs and regions are modules apart (Interpreter.borrowStub takes all of one): regions' keys are below 0. What has no code is neither. */
+const kindOf = ({ wasm, members }: Read): "data" | "regions" | "stubs" => (wasm.length === 0 ? "data" : (members[0]?.keys[0] ?? 0) < 0 ? "regions" : "stubs");
 
 export class CodeStore {
   private readonly v: Views;
@@ -155,13 +156,13 @@ export class CodeStore {
     const { dv } = this.v, out: Uint8Array[] = [];
     let group: Read[] = [], bytes = 0;
     const flush = (): void => {
-      const wasm = group.length > 1 ? mergeModules(group.map(m => m.wasm)) : null;
+      const [first] = group, wasm = !first || group.length === 1 ? null : kindOf(first) === "data" ? first.wasm : mergeModules(group.map(m => m.wasm));
       if (wasm) out.push(blobOf(wasm, group.flatMap(m => m.members))); else out.push(...group.map(m => m.blob));
       group = []; bytes = 0;
     };
     for (const half of halves) for (let at = this.bytesAt(half), end = at + HALF.used.get(dv, this.halfAt(half)); at < end; at += MODULE.size.get(dv, at)) {
       const m = this.read(at), [last] = group;
-      if (last && (bytes + m.wasm.length > MERGED_BYTES || isOfRegions(m) !== isOfRegions(last))) flush();
+      if (last && (bytes + m.wasm.length > MERGED_BYTES || kindOf(m) !== kindOf(last))) flush();
       group.push(m); bytes += m.wasm.length;
     }
     flush();

@@ -2,6 +2,7 @@
  * What a translated region is, apart from its function: which blocks may be entered, what its data block holds, and what it was made from. Images hold no address, so whoever meets the same
  * code takes them as they are: another pCPU, another domain, the next boot, a clone. As bytes they are what a member of the code store (code-store.ts) says of itself.
  */
+import { Reader } from "../wasm/reader.ts";
 import { Bytes } from "../wasm/writer.ts";
 import { MODE } from "./state.ts";
 
@@ -58,27 +59,7 @@ export function encodeImage({ shape, pages, entries, exits, sites, nrInsns }: Im
 /** The image, if `isHere` says so of each piece of code it was made from; else null. @throws RangeError where the bytes end too soon: they were overwritten meanwhile */
 export function fittingImage(bytes: Uint8Array, isHere: (piece: Piece) => boolean): Image | null {
   const r = new Reader(bytes);
-  for (let n = r.u32(); n > 0; n--) if (!isHere({ pos: r.s(), bytes: r.bytes() })) return null;
+  for (let n = r.u32(); n > 0; n--) if (!isHere({ pos: r.s(), bytes: r.take(r.u32()) })) return null;
   const shape = r.u8() === 1 ? "wide" : "lean", nrInsns = r.u32();
   return { shape, nrInsns, pages: r.list(() => r.s()), entries: r.list(() => ({ pos: r.s(), block: r.u32() })), exits: r.list(() => ({ pos: r.s(), isNeeded: r.u32() === 1 })), sites: r.list(() => ({ pos: r.s(), done: r.s(), how: r.u8(), rec: RECS[r.u8()] ?? "none" })) };
-}
-
-/** LEB128 numbers and bytes, as Bytes writes them. Reading on behind the end is a RangeError. */
-class Reader {
-  private at = 0;
-  private readonly b: Uint8Array;
-  constructor(b: Uint8Array) { this.b = b; }
-  u8(): number { if (this.at >= this.b.length) throw new RangeError("end"); return this.b[this.at++]!; }
-  u32(): number {
-    let x = 0;
-    for (let scale = 1; scale < 2 ** 35; scale *= 128) { const y = this.u8(); x += (y & 127) * scale; if (y < 128) return x; }
-    throw new RangeError("number");
-  }
-  s(): number {
-    let x = 0;
-    for (let scale = 1; scale < 2 ** 49; scale *= 128) { const y = this.u8(); x += (y & 127) * scale; if (y < 128) return y & 64 ? x - scale * 128 : x; }
-    throw new RangeError("number");
-  }
-  bytes(): Uint8Array { const n = this.u32(); if (n > this.b.length - this.at) throw new RangeError("end"); return this.b.subarray(this.at, this.at += n); }
-  list<T>(read: () => T): T[] { const n = this.u32(); if (n > this.b.length - this.at) throw new RangeError("end"); return Array.from({ length: n }, read); }
 }

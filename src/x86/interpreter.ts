@@ -20,6 +20,8 @@ import { RUNTIME_IMPORTS, STRADDLE, runtimeModule } from "./runtime.ts";
 import { ATTR, CPU, CS, EFLAGS, EXIT, MODE, RSP, SEG, SS, VECTOR, segAt } from "./state.ts";
 import { bulkMovs, bulkStos } from "./strings.ts";
 import { type Form, formKey, formOf, stubModule, StubSlots } from "./stubs.ts";
+import { SharedShapes } from "./shared-shapes.ts";
+import { Shapes } from "./shapes.ts";
 import { callSys } from "./system.ts";
 import type { TlbTurn } from "./tlb.ts";
 
@@ -47,6 +49,7 @@ export class Interpreter implements Engine {
   private isRetrying = false;
   private readonly settle: () => void;
   private readonly regions: Regions;
+  private readonly shared: SharedShapes | null;
   /** Called with linear rip before each instruction when set: every instruction is stepped. */
   onStep: ((rip: bigint) => void) | null = null;
   /** Called at each exception and interrupt that is delivered. */
@@ -101,7 +104,9 @@ export class Interpreter implements Engine {
       stubOf: (i, cross, big) => this.stubOf(i, cross, big),
       fetch: linear => mmu.fillCode(linear),
     };
-    this.code = new CodeCache(memory, MEMORY, this.v, at, hooks);
+    const shapes = new Shapes(this.v, at);
+    this.code = new CodeCache(memory, MEMORY, this.v, at, hooks, shapes);
+    this.shared = options.store ? new SharedShapes(shapes, this.v.i32, options.store, { keyOf: slot => this.modules.keyOf(slot), slotOf: key => this.stubs.get(key) ?? this.borrowStub(key) ?? 0 }) : null;
     this.regions = new Regions(cpu, this.code, this.modules, { memory: MEMORY, tableSize: TABLE_SIZE, heat: options.translateAfter ?? 0, shape: options.shape });
     if (code?.lookBack) cpu.beforeForget = () => code.lookBack!();
     cpu.onCodeWrite = (machine, size) => {
@@ -127,7 +132,7 @@ export class Interpreter implements Engine {
     const { store } = this.modules, member = store?.find(key)[0], slot = member ? this.modules.slotOf(member) : 0;
     if (!member || slot === 0) return undefined;
     this.modules.use(slot);
-    for (const [k, at] of this.modules.around(slot)) if (!this.stubs.has(k)) this.stubs.set(k, at);
+    for (const [k, at] of this.modules.around(slot)) if (this.stubs.get(k) === undefined) this.stubs.set(k, at);
     return slot;
   }
   /** Stubs asked for since the last time, in one module. */
@@ -152,6 +157,7 @@ export class Interpreter implements Engine {
 
   contextChanged(turn?: TlbTurn): void { this.cpu.mmu.tlb.take(turn); this.cpu.setMode(); this.cpu.mmu.setWatch(); }
   forbidWrites(isForbidden: (frame: number) => boolean): number[] { return this.cpu.mmu.tlb.forbidFrames(isForbidden); }
+  warmUp(): void { this.shared?.takeIn(); }
   prepare(places: readonly (readonly [machine: number, mode: number])[]): void {
     for (const [machine, mode] of places) {
       const rec = this.code.prepare(machine, mode);
@@ -190,7 +196,8 @@ export class Interpreter implements Engine {
   run(budgetJumps: number): number {
     const { cpu, v } = this, w = this.at >>> 2, FAULT = w + (CPU.fault.at >> 2), EXIT_ = w + (CPU.exit.at >> 2), BUDGET = w + (CPU.budget.at >> 2), SHADOW = w + (CPU.shadow.at >> 2), LINK = w + (CPU.link.at >> 2),
       EFL = w + (CPU.eflags.at >> 2), HOT = w + (CPU.hot.at >> 2), STAYED = w + (CPU.stayed.at >> 2), IRQ = w + (CPU.irqPending.at >> 2), NMI_MASKED = w + (CPU.nmiMasked.at >> 2), { i32 } = v, { platform } = cpu, ASKED = platform.requestWord ? platform.requestWord >>> 2 : w + (CPU.zero.at >> 2);
-    this.regions.tick();
+    this.makeStubs();        // of what was decoded ahead of time
+    this.regions.tick(); this.shared?.tick();
     // records are this pCPU's own: what another one left in the context names nothing here
     i32[EXIT_] = EXIT.none; Atomics.store(i32, BUDGET, budgetJumps); i32[LINK] = 0; i32[HOT] = 0; i32[STAYED] = 0;
     platform.entered?.();

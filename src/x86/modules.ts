@@ -76,6 +76,8 @@ export class Modules {
   }
   /** All functions of the module that a slot is of: the first key of each, and its slot. */
   around(slot: number): (readonly [key: number, slot: number])[] { const { first, keys } = this.bySlot.get(slot)!; return keys.map((key, n) => [key, first + n] as const); }
+  /** The first key of the function in a slot. */
+  keyOf(slot: number): number { const { first, keys } = this.bySlot.get(slot)!; return keys[slot - first]!; }
   /** A function of a module is in use once more. */
   use(slot: number): void { const r = this.bySlot.get(slot)!; if (r.nrUsed++ === 0) this.spare.delete(r); }
   /** And once less. */

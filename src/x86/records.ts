@@ -9,8 +9,6 @@ import { emitRecordAt, emitSetRecord } from "./record-map.ts";
 import { CODE_MIX } from "./runtime.ts";
 import { HOW } from "./shapes.ts";
 
-/** Longest instruction. */
-const BYTES_MAX = 15;
 export type Records = {
   /**
    * Decode from RUN.off to where nothing falls through any more, over calls, whose returns find their records in the index then; or to what is not known.
@@ -73,7 +71,8 @@ export function recordsModule(memory: MemorySpec, base: number, { linksAhead, wa
   });
   define("run", 6, true, c => {
     const HEADS_ = 0, MACHINE = 1, MODE_ = 2, ROOT = 3, JUMP = 4, SHAPE_ = 5;
-    const off = c.local(I32), nr = c.local(I32), isReturn = c.local(I32), rec = c.local(I32), from = c.local(I32), d = c.local(I32), how = c.local(I32), imm = c.local(I32), disp = c.local(I32), size = c.local(I32);
+    const off = c.local(I32), nr = c.local(I32), isReturn = c.local(I32), rec = c.local(I32), from = c.local(I32), d = c.local(I32), how = c.local(I32), imm = c.local(I32), disp = c.local(I32), size = c.local(I32), end = c.local(I32);
+    c.get(MACHINE).i32(4096).op(Op.i32_add).set(end);
     state(c, RUN.off).set(off); state(c, RUN.nr).set(nr); state(c, RUN.isReturn).set(isReturn);
     const known = (): Code => c.get(HEADS_).get(off).call(own("recordAt")), publish = (): void => { c.get(MACHINE).get(off).op(Op.i32_add).get(MODE_).get(rec).call(own("publish")); };
     const isOver = c.block(), isUnknown = c.block(), next = c.loop();
@@ -82,9 +81,9 @@ export function recordsModule(memory: MemorySpec, base: number, { linksAhead, wa
     c.get(rec).i32(0).op(Op.i32_ne).get(isReturn).op(Op.i32_and).if_(); publish(); c.br(isOver).end();
     c.get(rec).i32(0).op(Op.i32_ne).get(off).i32(4096).op(Op.i32_ge_u).op(Op.i32_or).get(nr).i32(MAX_RUN).op(Op.i32_eq).op(Op.i32_or).if_();
     c.get(JUMP).set(SHAPE_); c.else_();
-    c.get(off).i32(4096 - BYTES_MAX).op(Op.i32_gt_u).brIf(isUnknown);
     c.get(MACHINE).get(off).op(Op.i32_add).set(from).get(ROOT).set(SHAPE_);
     const down = c.loop();
+    c.get(from).get(end).op(Op.i32_eq).brIf(isUnknown);
     c.get(SHAPE_).i32(Math.log2(NODE_BYTES)).op(Op.i32_shl).get(from).mem(Op.i32_load8_u, 0).i32(1).op(Op.i32_shl).op(Op.i32_add).mem(Op.i32_load16_u, base + TREE_AT).set(SHAPE_);
     c.get(from).i32(1).op(Op.i32_add).set(from);
     c.get(SHAPE_).i32(1).op(Op.i32_sub).i32(NODES_MAX - 1).op(Op.i32_lt_u).brIf(down).end();
@@ -92,7 +91,7 @@ export function recordsModule(memory: MemorySpec, base: number, { linksAhead, wa
     c.get(SHAPE_).i32(NODES_MAX).op(Op.i32_sub).set(SHAPE_).end().end();
     // its numbers
     description(c, SHAPE_).tee(d).mem(Op.i32_load, SHAPE.how).set(how);
-    c.get(MACHINE).get(off).op(Op.i32_add); has(c, how, HOW.lengthMask).op(Op.i32_add).set(from);
+    c.get(MACHINE).get(off).op(Op.i32_add); has(c, how, HOW.lengthMask).op(Op.i32_add).tee(from).get(MACHINE).op(Op.i32_sub).i32(4096).op(Op.i32_gt_u).brIf(isUnknown);        // it goes on behind its page
     for (const [number, shift, word] of [[imm, HOW.immShift, SHAPE.imm], [disp, HOW.dispShift, SHAPE.disp]] as const) {
       c.get(how).i32(shift).op(Op.i32_shr_u).i32(HOW.numberMask).op(Op.i32_and).tee(size).op(Op.i32_eqz).if_(); c.get(d).mem(Op.i32_load, word).set(number);
       c.else_().get(from).get(size).op(Op.i32_sub).set(from);

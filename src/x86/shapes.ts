@@ -12,7 +12,12 @@ export const HOW = { lengthMask: 15, dispShift: 4, immShift: 7, numberMask: 7, n
 /** The description of no shape: for an instruction that can have none, until the next one. */
 export const NOBODYS = 0;
 
+/** A shape that nobody has told of before: its mode and bytes. */
+export type NewShape = { readonly shape: number; readonly mode: number; readonly bytes: Uint8Array };
+
 export class Shapes {
+  /** New ones, for whoever wants to know and takes them from here. */
+  fresh: NewShape[] | null = null;
   protected readonly v: Views;
   private readonly base: number;
   private nrShapes = 1;
@@ -38,11 +43,12 @@ export class Shapes {
   describe(): number { return this.nrShapes === SHAPES_MAX ? NOBODYS : this.nrShapes++; }
   /** The number of the shape m[at..end), of at most 15 bytes, which may be new: all 0 then. NOBODYS where there are enough. */
   place(m: Uint8Array, at: number, end: number, mode: number): number {
-    const { u16 } = this.v, entry = (node: number, byte: number): number => (this.base + TREE_AT + node * NODE_BYTES + byte * 2) >>> 1;
+    const { u16 } = this.v, tree = (this.base + TREE_AT) >>> 1;
+    const from = at;
     let node = this.rootOf(mode);
     if (node === 0) return NOBODYS;
     for (; at < end - 1; at++) {
-      const e = entry(node, m[at]!);
+      const e = tree + node * (NODE_BYTES >> 1) + m[at]!;
       let next = u16[e]!;
       if (next === 0) {
         next = this.node();
@@ -52,10 +58,12 @@ export class Shapes {
       if (next >= NODES_MAX) return NOBODYS;       // no shape is another's beginning
       node = next;
     }
-    const e = entry(node, m[at]!), known = u16[e]!;
+    const e = tree + node * (NODE_BYTES >> 1) + m[at]!, known = u16[e]!;
     if (known >= NODES_MAX) return known - NODES_MAX;
     const shape = known > 0 ? NOBODYS : this.describe();
-    if (shape !== NOBODYS) u16[e] = NODES_MAX + shape;
+    if (shape === NOBODYS) return NOBODYS;
+    u16[e] = NODES_MAX + shape;
+    this.fresh?.push({ shape, mode: mode & ~MODE.user, bytes: m.slice(from, end) });
     return shape;
   }
 }

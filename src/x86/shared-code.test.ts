@@ -23,8 +23,9 @@ function runCode(store: CodeStore, bytes: Uint8Array, end: number, { gpa = 0x10_
   const m = new FlatMachine(8 << 20, (memory, at, platform, options) => (heat === null ? makeInterpreter(memory, at, platform, { ...options, store }) : makeTranslator(memory, at, platform, { ...options, translateAfter: heat, store, ...(shape ? { shape } : {}) }))), { cpu } = m.engine;
   m.write(gpa, bytes);
   m.map(LINEAR, gpa); m.map(LINEAR + 4096, gpa + 4096); m.map(0x60_0000, 0x20_0000);
+  m.engine.warmUp();
   cpu.setGpr(4, 0x60_0800n); cpu.set(CPU.rip, BigInt(LINEAR));
-  for (let n = 0; n < 100_000 && cpu.rip !== BigInt(LINEAR + end); n++) m.engine.run(10_000);
+  for (let n = 0; n < 100_000 && cpu.rip !== BigInt(LINEAR + end); n++) m.engine.run(2_000);
   return { rax: cpu.gpr(RAX), counters: m.engine.counters };
 }
 const expected = (by: number): bigint => { let a = 0; for (let n = 100_000; n > 0; n--) { a = a + n | 0; a = a << by | a >>> 32 - by; } return BigInt(a >>> 0); };
@@ -50,6 +51,22 @@ test("code that differs in one byte is another's", () => {
   const second = run(store, { by: 5 });
   assert.equal(second.rax, expected(5));
   assert.ok(second.counters.regions! > 0, JSON.stringify(second.counters));
+});
+test("instructions of shapes that one engine has met are decoded by no other, from a file too; with stubs that are gone they are", () => {
+  const store = newStore(), first = run(store), back = newStore(), cut = newStore();
+  assert.ok(first.counters.decoded! > 8);
+  for (let n = 0; n < 3; n++) run(store);
+  back.load(store.encode("e"), "e");
+  const again = [run(store), run(back), run(back, { heat: null, gpa: 0x18_2000 })];
+  assert.deepEqual(again.map(({ rax, counters: { decoded, records } }) => [rax, decoded! <= 2, records! > 8]), again.map(() => [expected(3), true, true]), JSON.stringify(again.map(({ counters }) => counters)));
+  // the same with the shapes alone
+  const [shapes] = store.find(2 ** 53 + 2);
+  cut.add(new Uint8Array(0), [{ keys: [2 ** 53 + 2], bytes: shapes!.bytes.slice() }]);
+  const bare = run(cut);
+  assert.equal(bare.rax, expected(3));
+  assert.ok(bare.counters.decoded! > 8 && bare.counters.stubs! > 8, JSON.stringify(bare.counters));
+  cut.add(new Uint8Array(0), [{ keys: [2 ** 53 + 2], bytes: shapes!.bytes.slice(0, -3) }]);
+  assert.equal(run(cut).rax, expected(3));
 });
 test("who only interprets takes stubs and no regions", () => {
   const store = newStore();

@@ -34,7 +34,7 @@ export const formKey = (f: Form): number => f.row.index * ROW_KEYS + keyInRow(f,
 export class StubSlots {
   readonly #byRow: (Map<number, number> | undefined)[] = [];
   of(i: Insn, cross: boolean, big: boolean): number | undefined { return this.#byRow[i.row.index]?.get(keyInRow(i, knownOf(i), cross, big)); }
-  has(key: number): boolean { return this.#byRow[Math.floor(key / ROW_KEYS)]?.has(key % ROW_KEYS) ?? false; }
+  get(key: number): number | undefined { return this.#byRow[Math.floor(key / ROW_KEYS)]?.get(key % ROW_KEYS); }
   set(key: number, slot: number): void { (this.#byRow[Math.floor(key / ROW_KEYS)] ??= new Map()).set(key % ROW_KEYS, slot); }
 }
 /** Sixteen bytes where a memory operand waits for a helper. */
