@@ -30,7 +30,7 @@ export const HELPERS = {
   mulhu: [[I64, I64], [I64]], mulhs: [[I64, I64], [I64]], divu128: [[I64, I64, I64], [I64]], divs128: [[I64, I64, I64], [I64]], remu128: [[I64, I64, I64], [I64]], rems128: [[I64, I64, I64], [I64]],
   lookup: [[I64, I32], [I32]], isMapped: [[I64, I32, I32], [I32]], tsc: [[], [I64]], segCheck: [[I32, I64, I32], []], sys: [[I32, I64, I64], [I64]],
   sse: [[I32, I32, I32, I32], []], x87Reg: [[I32], [I32]], x87Load: [[I32, I64, I32], [I32]], x87Store: [[I32], []], x87StoreDone: [[I32], []], bulk: [[I32, I32], [I32]], flagRes: [[I32, I64, I64], [I64]], flagAux: [[I32, I64, I64], [I64]],
-  leaveTo: [[I64, I32, I32, I32, I32], [I32]], leaveToStub: [[I64, I32, I32, I32, I32], [I32]], leave: [[I64, I32, I32, I32], [I32]], leaveAt: [[I32, I32, I32], [I32]], leaveFor: [[I64, I32, I32], [I32]],
+  leaveTo: [[I64, I32, I32, I32, I32], [I32]], leaveToStub: [[I64, I32, I32, I32, I32], [I32]], leave: [[I64, I32, I32, I32], [I32]], leaveAt: [[I32, I32, I32], [I32]], leaveFor: [[I64, I32, I32], [I32]], asked: [[], [I32]],
 } as const satisfies Record<string, readonly [readonly Ty[], readonly Ty[]]>;
 export type Helper = keyof typeof HELPERS;
 const HELPER_NAMES = Object.keys(HELPERS) as Helper[];

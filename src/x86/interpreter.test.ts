@@ -12,8 +12,8 @@ const test = (what: string, body: () => void): void => {
 };
 const CODE = 0x400000, DATA = 0x600000;
 /** A machine with `code` (hex) at CODE, two code pages and three data pages, the last of them read-only; the next page is not there. */
-function machine(code: string, at = CODE): FlatMachine {
-  const m = new FlatMachine(8 << 20, (memory, base, platform, o) => makeInterpreter(memory, base, platform, { ...o, ...options }));
+function machine(code: string, at = CODE, Kind = FlatMachine): FlatMachine {
+  const m = new Kind(8 << 20, (memory, base, platform, o) => makeInterpreter(memory, base, platform, { ...o, ...options }));
   for (let i = 0; i < 2; i++) m.map(CODE + i * 4096, 0x10000 + i * 4096);
   for (let i = 0; i < 3; i++) m.map(DATA + i * 4096, 0x20000 + i * 4096, { writable: i < 2 });
   m.write(0x10000 + at - CODE, Uint8Array.from(code.replaceAll(" ", "").match(/../g) ?? [], x => Number.parseInt(x, 16)));
@@ -53,6 +53,16 @@ test("SERIALIZE goes on with everything as it was; with a prefix it is no instru
   run(m);
   assert.deepEqual([cpu.gpr(RAX), cpu.gpr(RBX)], [0n, 6n]);
   for (const prefix of ["66", "f2", "f0"]) assert.equal(run(machine(`${prefix} 0f 01 e8`)).vector, VECTOR.UD, prefix);
+});
+test("after SERIALIZE this pCPU's attention is given to whoever has asked for it", () => {
+  // add eax,1 ; serialize ; mov dword [rdi],1 ; add eax,1 ; serialize ; add eax,1 ; int3
+  const m = machine(`83 c0 01  0f 01 e8  c7 07 01 00 00 00  83 c0 01  0f 01 e8  83 c0 01  ${CC}`, CODE, class extends FlatMachine { get requestWord(): number { return this.ram + 0x20000; } }), { cpu } = m.engine;
+  cpu.setGpr(RDI, BigInt(DATA));
+  assert.equal(m.engine.run(1000), EXIT.slice);
+  assert.deepEqual([cpu.gpr(RAX), cpu.rip], [2n, BigInt(CODE + 18)]);
+  m.v.u32[(m.ram + 0x20000) >>> 2] = 0;
+  run(m);
+  assert.equal(cpu.gpr(RAX), 3n);
 });
 test("a loop that patches itself takes each new byte", () => {
   // mov ecx,5 ; L: inc byte [rip+1] ; add al, 0 (imm patched) ; dec ecx ; jnz L ; int3

@@ -37,6 +37,7 @@ export class Interpreter implements Engine {
   readonly code: CodeCache;
   private readonly v: Views;
   private readonly at: number;
+  private readonly askedWord: number;
   private readonly table: WebAssembly.Table;
   private readonly modules: Modules;
   private readonly rt: Runtime;
@@ -60,7 +61,7 @@ export class Interpreter implements Engine {
   constructor(memory: WebAssembly.Memory, at: number, platform: Platform, options: EngineOptions) {
     this.v = new Views(memory.buffer as unknown as SharedArrayBuffer); this.at = at;
     this.table = new WebAssembly.Table({ element: "anyfunc", initial: TABLE_SIZE });
-    this.cpu = new Cpu(this.v, at, platform);
+    this.cpu = new Cpu(this.v, at, platform); this.askedWord = platform.requestWord || at + CPU.zero.at;
     const { cpu } = this, { mmu } = cpu, { code } = options;
     this.settle = () => code?.settle?.();
     const guarded = (f: () => void): void => { try { f(); } catch (e) { if (!(e instanceof GuestFault)) throw e; cpu.record(e); } };
@@ -76,7 +77,7 @@ export class Interpreter implements Engine {
     };
     const load = (bytes: Uint8Array<ArrayBuffer>, e: Record<string, WebAssembly.ImportValue>) => new WebAssembly.Instance(new WebAssembly.Module(bytes), { e }).exports;
     const shared = { memory, table: this.table };
-    const rt = load(runtimeModule(MEMORY, TABLE_SIZE, at, platform.tscWord), { ...byHand as Record<string, WebAssembly.ImportValue>, ...shared });
+    const rt = load(runtimeModule(MEMORY, TABLE_SIZE, at, platform.tscWord, this.askedWord), { ...byHand as Record<string, WebAssembly.ImportValue>, ...shared });
     this.rt = rt as never; cpu.bulk = this.rt;
     const wide = (hi: bigint, lo: bigint, d: bigint, signed: boolean, rem: boolean) => {
       const n = signed ? hi << 64n | BigInt.asUintN(64, lo) : BigInt.asUintN(64, hi) << 64n | BigInt.asUintN(64, lo), dd = signed ? d : BigInt.asUintN(64, d);
@@ -195,7 +196,7 @@ export class Interpreter implements Engine {
 
   run(budgetJumps: number): number {
     const { cpu, v } = this, w = this.at >>> 2, FAULT = w + (CPU.fault.at >> 2), EXIT_ = w + (CPU.exit.at >> 2), BUDGET = w + (CPU.budget.at >> 2), SHADOW = w + (CPU.shadow.at >> 2), LINK = w + (CPU.link.at >> 2),
-      EFL = w + (CPU.eflags.at >> 2), HOT = w + (CPU.hot.at >> 2), STAYED = w + (CPU.stayed.at >> 2), IRQ = w + (CPU.irqPending.at >> 2), NMI_MASKED = w + (CPU.nmiMasked.at >> 2), { i32 } = v, { platform } = cpu, ASKED = platform.requestWord ? platform.requestWord >>> 2 : w + (CPU.zero.at >> 2);
+      EFL = w + (CPU.eflags.at >> 2), HOT = w + (CPU.hot.at >> 2), STAYED = w + (CPU.stayed.at >> 2), IRQ = w + (CPU.irqPending.at >> 2), NMI_MASKED = w + (CPU.nmiMasked.at >> 2), { i32 } = v, { platform } = cpu, ASKED = this.askedWord >>> 2;
     this.makeStubs();        // of what was decoded ahead of time
     this.regions.tick(); this.shared?.tick();
     // records are this pCPU's own: what another one left in the context names nothing here

@@ -16,7 +16,8 @@ export const RUNTIME_IMPORTS = {
 export const CODE_MIX = 15;
 export const codeSlot = (machine: number): number => (machine ^ machine >>> CODE_MIX) & ((1 << CODE_BITS) - 1);
 
-export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number, tscWord: number): Uint8Array<ArrayBuffer> {
+/** @param tscWord @param askedWord as Platform has them */
+export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number, tscWord: number, askedWord: number): Uint8Array<ArrayBuffer> {
   const m = new Module(), names = Object.keys(RUNTIME_IMPORTS);
   for (const [name, [p, r]] of Object.entries(RUNTIME_IMPORTS)) m.imports.push({ name, type: m.type(p, r) });
   m.imports.push({ name: "memory", memory }, { name: "table", table: tableSize });
@@ -197,6 +198,8 @@ export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number
     }
     c.get(t);
   });
+  /** Does somebody want something of this pCPU, such as to look at code again? */
+  define("asked", [], [I32], c => { c.i32(askedWord).mem(Op.i32_load, 0); });
   const stub = m.type(...STUB_TYPE);
   /** interpret(record): until a stub returns 0; counts instructions. */
   define("interpret", [I32], [], c => {

@@ -51,6 +51,8 @@ export const xchg: Semantics = g => { const b = g.let(g.src()), a = g.rmw(); g.p
 export const nop: Semantics = () => {};
 /** MFENCE: what was written before is seen by all before what comes after is read. LFENCE and SFENCE ask for nothing that a processor with this memory order does not do. */
 export const mfence: Semantics = g => { g.code.op(Op.atomic_fence).u8(0); };
+/** SERIALIZE: whoever waits for it wants to see what others have written; where that may be code the run loop is told. */
+export const serialize: Semantics = g => { mfence(g, g.w); g.rare(g.ne(32, g.help("asked"), g.k(32, 0)), () => g.end()); };
 /** CLFLUSH: nothing to do, but the byte must be readable. */
 export const clflush: Semantics = g => { g.load(8, g.ea(1, false)); };
 export const ud: Semantics = g => g.trap(VECTOR.UD);

@@ -11,7 +11,7 @@ import { KINDS, WIDTHS, arithOf, auxOf, ccOf, flagsOf, resOf, withCF, withCO, wo
 import { LENGTH_SHIFT, REC, SCALE_MASK } from "./layout.ts";
 import type { Row } from "./rows.ts";
 import { CPU, RCX, SEG, gprAt, segAt } from "./state.ts";
-import { SYS_NAMES } from "./system.ts";
+import { GO_ON, SYS_NAMES } from "./system.ts";
 
 /** What makes two instructions share a stub. */
 export type Form = { row: Row; w: W; sw: W; aw: 16 | 32 | 64; long: boolean; lock: boolean; dk: number; sk: number; addr: number; known: number; cross: boolean; big: boolean };
@@ -283,7 +283,13 @@ export class StubGen extends Gen {
   sys(name: string, a?: Val, b?: Val): Val { return this.callSys(name, a, b); }
   private leaveNext(): void { this.leaveAt(() => this.code.get(CPU_).mem(Op.i64_load, CPU.nextRip.at), false); }
   sysDone(name: string, a?: Val, b?: Val): void { this.callSys(name, a, b); this.leaveNext(); }
-  sysEnd(name: string, a?: Val, b?: Val): void { this.ended = true; this.callSys(name, a, b); this.commit(); this.leaveNext(); }
+  sysEnd(name: string, a?: Val, b?: Val): void {
+    this.ended = true;
+    const r = this.callSys(name, a, b), c = this.code;
+    this.commit();
+    this.emit(this.ne(64, r, this.k(64, Number(GO_ON)))); c.if_(); this.leaveNext(); c.end();
+    c.get(CPU_).mem(Op.i64_load, CPU.nextRip.at).get(CPU_).call(helperIndex("lookup")).op(Op.return);
+  }
   end(): void { this.ended = true; this.commit(); this.leaveAt(() => this.emitNext(), false); }
   rare(cond: Val, arm: () => void): void {
     const { writes, fl, words, off } = this;

@@ -16,6 +16,11 @@ import { CPU, CR4, EFLAGS, EXIT, FS, GS, RAX, RBP, RBX, RCX, RDX, VECTOR } from 
 import { farCall, farJump, farRet, flagMask, iret, syscall, sysenter, sysexit, sysret } from "./transfer.ts";
 import { fxrstor, fxsave, xgetbv, xrstor, xsave, xsetbv } from "./xsave.ts";
 
+/**
+ * What a row after which everything may have changed (Gen.sysEnd) says when there is nothing for the run loop to look at all the same: no exit, no interrupt that may come now. The next instruction is
+ * looked for at once.
+ */
+export const GO_ON = 1n;
 /** A result that is a bigint goes back to the caller; anything else is 0. */
 export type SysRow = (cpu: Cpu, a: bigint, b: bigint) => unknown;
 
@@ -113,14 +118,14 @@ export const SYS = {
 
   // Control. a: register number, b: value
   readCr: (cpu, a) => readCr(cpu, Number(a)),
-  writeCr: (cpu, a, b) => writeCr(cpu, Number(a), u64(b)),
+  writeCr: (cpu, a, b) => { writeCr(cpu, Number(a), u64(b)); return a === 3n ? GO_ON : 0n; },
   readDr: (cpu, a) => readDr(cpu, Number(a)),
   writeDr: (cpu, a, b) => writeDr(cpu, Number(a), u64(b)),
   clts,
   /** a: machine status word */
   lmsw: (cpu, a) => lmsw(cpu, u16(a)),
   /** a: linear address */
-  invlpg: (cpu, a) => { needCpl0(cpu); if (BigInt.asIntN(48, a) === BigInt.asIntN(64, a)) cpu.mmu.tlb.invlpg(Number(BigInt.asIntN(64, a))); },
+  invlpg: (cpu, a) => { needCpl0(cpu); if (BigInt.asIntN(48, a) === BigInt.asIntN(64, a)) cpu.mmu.tlb.invlpg(Number(BigInt.asIntN(64, a))); return GO_ON; },
   invd: needCpl0,
   wbinvd: needCpl0,
   rdmsr: (cpu) => { needCpl0(cpu); putEdxEax(cpu, readMsr(cpu, cpu.gpr32(RCX))); },
@@ -151,7 +156,11 @@ export const SYS = {
 
   // Transfers
   /** a: operand width */
-  iret: (cpu, a) => iret(cpu, width(a)),
+  iret: (cpu, a) => {
+    const wasMasked = cpu.get(CPU.nmiMasked) !== 0;
+    iret(cpu, width(a));
+    return !cpu.is64 || wasMasked || cpu.eflags & (EFLAGS.TF | EFLAGS.RF) || cpu.eflags & EFLAGS.IF && cpu.get(CPU.irqPending) ? 0n : GO_ON;
+  },
   /** a: vector */
   int: (cpu, a) => enter(cpu, width(a), -1, "int"),
   int3: (cpu) => enter(cpu, VECTOR.BP, -1, "int3"),
@@ -184,11 +193,11 @@ export const SYS = {
   // Extended state. a: linear address, b: 64 with REX.W
   xgetbv,
   xsetbv,
-  fxsave: (cpu, a, b) => fxsave(cpu, linear(cpu, a), width(b) === 64),
-  fxrstor: (cpu, a, b) => fxrstor(cpu, linear(cpu, a), width(b) === 64),
-  xsave: (cpu, a, b) => xsave(cpu, linear(cpu, a), width(b) === 64),
-  xrstor: (cpu, a, b) => xrstor(cpu, linear(cpu, a), width(b) === 64),
-  xsaveopt: (cpu, a, b) => xsave(cpu, linear(cpu, a), width(b) === 64),
+  fxsave: (cpu, a, b) => { fxsave(cpu, linear(cpu, a), width(b) === 64); return GO_ON; },
+  fxrstor: (cpu, a, b) => { fxrstor(cpu, linear(cpu, a), width(b) === 64); return GO_ON; },
+  xsave: (cpu, a, b) => { xsave(cpu, linear(cpu, a), width(b) === 64); return GO_ON; },
+  xrstor: (cpu, a, b) => { xrstor(cpu, linear(cpu, a), width(b) === 64); return GO_ON; },
+  xsaveopt: (cpu, a, b) => { xsave(cpu, linear(cpu, a), width(b) === 64); return GO_ON; },
 
   // Ports. size: bytes
   /** a: port, b: size; result: the value */
@@ -209,6 +218,7 @@ export const SYS = {
     const reg = (r: number): bigint => u64(cpu.gpr(r)), want = [reg(RAX), reg(RDX)] as const, found = cpu.mmu.cas16(cpu.linear(a), want, [reg(RBX), reg(RCX)]), same = found[0] === want[0] && found[1] === want[1];
     cpu.setGpr(RAX, found[0]); cpu.setGpr(RDX, found[1]);
     setFlags(cpu, same ? EFLAGS.ZF : 0, EFLAGS.ZF);
+    return GO_ON;
   },
   /** a loop has waited for another processor for long */
   pause: (cpu) => { cpu.set(CPU.pauses, PAUSES); cpu.platform.paused?.(); },

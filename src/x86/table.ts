@@ -91,8 +91,7 @@ row(0x100, "Ew", "verr", y.verr, { ext: 4 }); row(0x100, "Ew", "verw", y.verw, {
 for (const [ext, rm, name] of [[0, 1, "vmcall"], [2, 0, "xgetbv"], [2, 1, "xsetbv"], [3, 1, "vmmcall"], [1, 0, "monitor"], [1, 1, "mwait"]] as const)
   row(0x101, "Eb", name, name === "xgetbv" ? y.quiet(name) : y.plain(name), { ext, rm, mod: "r", pfx: "np", ...sys });
 for (const [rm, name] of [[2, "clac"], [3, "stac"]] as const) row(0x101, "Eb", name, y.setAc(name), { ext: 1, rm, mod: "r", pfx: "np" });
-// whoever waits for it wants to see what others have written: the run loop is told of that, so it goes there
-row(0x101, "Eb", "serialize", s.mfence, { ext: 5, rm: 0, mod: "r", pfx: "np", ...sys });
+row(0x101, "Eb", "serialize", s.serialize, { ext: 5, rm: 0, mod: "r", pfx: "np" });
 row(0x101, "Eb", "rdtscp", y.readTsc("rdtscp"), { ext: 7, rm: 1, mod: "r", pfx: "np" });
 row(0x101, "Eb", "swapgs", y.swapgs, { ext: 7, rm: 0, mod: "r", pfx: "np", mode: 64 });
 row(0x101, "M", "sgdt", y.sgdt, { ext: 0, mod: "m" }); row(0x101, "M", "sidt", y.sidt, { ext: 1, mod: "m" }); row(0x101, "M", "lgdt", y.lgdt, { ext: 2, mod: "m" }); row(0x101, "M", "lidt", y.lidt, { ext: 3, mod: "m" });

@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { Fixture } from "./fixture.ts";
 import { getFlags } from "./flags.ts";
 import { ATTR, CPU, CR0, CS, DS, EFER, EFLAGS, ES, FS, LDTR, MODE, RAX, RCX, RDX, RSP, SS, TR } from "./state.ts";
-import { callSys, type SysName, sysIndex } from "./system.ts";
+import { callSys, GO_ON, type SysName, sysIndex } from "./system.ts";
 
 const GDT = 0x8000, TSS = 0xa000;
 /** Run a row; the fault as [vector, error code], or its result. */
@@ -65,8 +65,17 @@ test("without a breakpoint that it could hold off RF is not restored", () => {
   const x = long(), { cpu } = x;
   push(x, 0x23, 0x7fff0001, EFLAGS.IF | EFLAGS.RF | EFLAGS.ZF | 2, 0x2b, 0x401000);
   cpu.setDr(7, 0x400n);
-  assert.equal(sys(x, "iret", 64), 0n);
+  assert.equal(sys(x, "iret", 64), GO_ON);
   assert.equal(getFlags(cpu), EFLAGS.IF | EFLAGS.ZF | 2);
+});
+test("after IRET the run loop is asked where something may come now: an interrupt, an NMI, a trap, or what it held off", () => {
+  const back = (flags: number, change: (x: ReturnType<typeof long>) => void = () => {}): unknown => { const x = long(); push(x, 0x23, 0x7fff0000, flags | 2, 0x2b, 0x401000); change(x); return sys(x, "iret", 64); };
+  assert.equal(back(EFLAGS.IF), GO_ON);
+  assert.equal(back(0, ({ cpu }) => { cpu.set(CPU.irqPending, 1); }), GO_ON);
+  assert.equal(back(EFLAGS.IF, ({ cpu }) => { cpu.set(CPU.irqPending, 1); }), 0n);
+  assert.equal(back(EFLAGS.IF, ({ cpu }) => { cpu.set(CPU.nmiMasked, 1); }), 0n);
+  assert.equal(back(EFLAGS.IF | EFLAGS.TF), 0n);
+  assert.equal(back(EFLAGS.RF, ({ cpu }) => { cpu.setDr(7, 0x402n); }), 0n);
 });
 test("IRETQ within ring 0 pops the stack too, a null SS included", () => {
   const x = long(), { cpu } = x;
