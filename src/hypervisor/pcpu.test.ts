@@ -20,7 +20,7 @@ function machine(script: (p: Pcpu, v: Vcpu, slice: number) => number) {
   const mm = MachineMemory.create({ bytes: 16 << 20, nrPcpus: 2, pcpuBytes: 1 << 20 });
   const p: Pcpu = new Pcpu(mm, 0, () => ({
     run: () => { const { v } = p.platform; diary.push(`run d${v.domain.domid}v${v.id}`); return script(p, v, slice++); },
-    warmUp: () => {}, contextChanged: () => { diary.push("switch"); }, flushTlb: () => { diary.push("flush"); }, forbidWrites: () => { diary.push("look"); return []; },
+    warmUp: () => false, contextChanged: () => { diary.push("switch"); }, flushTlb: () => { diary.push("flush"); }, forbidWrites: () => { diary.push("look"); return []; },
     readLinear: () => false, writeLinear: () => false, counters: {}, onDeliver: null, onStep: null,
   }) as unknown as Engine);
   const start = (maxVcpus = 1, flags: number = EFLAGS.IF): Domain => {

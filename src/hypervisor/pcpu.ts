@@ -67,7 +67,6 @@ export class Pcpu {
   run(): void {
     allowWaiting();
     const { hv } = this;
-    this.engine.warmUp();
     hv.store(PCPU.state, this.#at, PCPU_STATE.running);
     while (!hv.stopped) this.turn();
     hv.store(PCPU.state, this.#at, PCPU_STATE.off);
@@ -79,7 +78,7 @@ export class Pcpu {
     hv.scheduler.expireTimers();
     const v = hv.scheduler.pick(this.index);
     if (v) this.#serve(v);
-    else if (!prepareNext(hv, this.#at, this.engine)) hv.scheduler.idle(this.index);
+    else if (!prepareNext(hv, this.#at, this.engine) && !this.engine.warmUp()) hv.scheduler.idle(this.index);
   }
 
   #serve(v: Vcpu): void {

@@ -18,7 +18,7 @@ function machine(run: (budget: number, p: Pcpu) => { jumps: number; exit: number
       CPU.budget.set(dv, p.platform.cpu, budget - jumps);
       return exit;
     },
-    warmUp: () => {}, contextChanged: () => {}, flushTlb: () => {}, readLinear: () => false, writeLinear: () => false, counters: { misses: 7 }, onDeliver: null, onStep: null,
+    warmUp: () => false, contextChanged: () => {}, flushTlb: () => {}, readLinear: () => false, writeLinear: () => false, counters: { misses: 7 }, onDeliver: null, onStep: null,
   } as unknown as Engine;
   const p: Pcpu = new Pcpu(mm, 0, () => engine, { profile }), d = Domain.create(p.hv, { maxVcpus: 1, maxPages: 10 });
   d.vcpu(0)!.setContext(pvhContext(0x1000, 0x2000));

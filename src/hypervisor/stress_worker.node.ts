@@ -21,7 +21,7 @@ class RandomEngine {
   readonly #at: number;
   constructor(at: number, platform: PvhPlatform) { this.#at = at; this.#platform = platform; }
   get #memory(): GuestMemory { return this.#platform.d.memory; }
-  warmUp(): void {}
+  warmUp(): boolean { return false; }
   contextChanged(): void {}
   flushTlb(): void {}
   readLinear(at: bigint, bytes: Uint8Array): boolean { return this.#memory.tryRead(Number(at), bytes) === bytes.length; }

@@ -14,8 +14,8 @@ export interface Engine {
   contextChanged(turn?: TlbTurn): void;
   /** Frames have become code elsewhere: stores to them must be told of from now on. @returns those that this pCPU may have written to unseen */
   forbidWrites(isForbidden: (frame: number) => boolean): number[];
-  /** Take in what others have found out, while there is nothing to run. */
-  warmUp(): void;
+  /** Take in a piece of what others have found out before this engine was made, while there is nothing to run. @returns false: there is no more */
+  warmUp(): boolean;
   /** Decode what begins at these machine addresses for these modes (MODE bits but user), ahead of time; where there is no room, not all of it. */
   prepare(places: readonly (readonly [machine: number, mode: number])[]): void;
   /** The p2m changed, or a remote asked: also for vCPUs that ran here and may come back. */

@@ -158,7 +158,7 @@ export class Interpreter implements Engine {
 
   contextChanged(turn?: TlbTurn): void { this.cpu.mmu.tlb.take(turn); this.cpu.setMode(); this.cpu.mmu.setWatch(); }
   forbidWrites(isForbidden: (frame: number) => boolean): number[] { return this.cpu.mmu.tlb.forbidFrames(isForbidden); }
-  warmUp(): void { this.shared?.takeIn(); }
+  warmUp(): boolean { return this.shared?.takeIn(1) ?? false; }
   prepare(places: readonly (readonly [machine: number, mode: number])[]): void {
     for (const [machine, mode] of places) {
       const rec = this.code.prepare(machine, mode);

@@ -16,16 +16,16 @@ function code(by: number): Uint8Array {
   return c;
 }
 /** heat: null: nothing is translated */
-type How = { by?: number; gpa?: number; shape?: Shape; heat?: number | null };
+type How = { budget?: number; by?: number; gpa?: number; shape?: Shape; heat?: number | null };
 const run = (store: CodeStore, how: How = {}) => runCode(store, code(how.by ?? 3), 0x12, how);
 /** Two pages of code, until it comes to `end`. */
-function runCode(store: CodeStore, bytes: Uint8Array, end: number, { gpa = 0x10_0000, shape, heat = HEAT }: How) {
+function runCode(store: CodeStore, bytes: Uint8Array, end: number, { budget = 2_000, gpa = 0x10_0000, shape, heat = HEAT }: How) {
   const m = new FlatMachine(8 << 20, (memory, at, platform, options) => (heat === null ? makeInterpreter(memory, at, platform, { ...options, store }) : makeTranslator(memory, at, platform, { ...options, translateAfter: heat, store, ...(shape ? { shape } : {}) }))), { cpu } = m.engine;
   m.write(gpa, bytes);
   m.map(LINEAR, gpa); m.map(LINEAR + 4096, gpa + 4096); m.map(0x60_0000, 0x20_0000);
-  m.engine.warmUp();
+  while (m.engine.warmUp());
   cpu.setGpr(4, 0x60_0800n); cpu.set(CPU.rip, BigInt(LINEAR));
-  for (let n = 0; n < 100_000 && cpu.rip !== BigInt(LINEAR + end); n++) m.engine.run(2_000);
+  for (let n = 0; n < 100_000 && cpu.rip !== BigInt(LINEAR + end); n++) m.engine.run(budget);
   return { rax: cpu.gpr(RAX), counters: m.engine.counters };
 }
 const expected = (by: number): bigint => { let a = 0; for (let n = 100_000; n > 0; n--) { a = a + n | 0; a = a << by | a >>> 32 - by; } return BigInt(a >>> 0); };
@@ -59,8 +59,19 @@ test("instructions of shapes that one engine has met are decoded by no other, fr
   back.load(store.encode("e"), "e");
   const again = [run(store), run(back), run(back, { heat: null, gpa: 0x18_2000 })];
   assert.deepEqual(again.map(({ rax, counters: { decoded, records } }) => [rax, decoded! <= 2, records! > 8]), again.map(() => [expected(3), true, true]), JSON.stringify(again.map(({ counters }) => counters)));
+  // in a file, what was told one after the other is one module
+  const [shapes] = store.find(2 ** 53 + 2), apart = newStore(), together = newStore(), dv = new DataView(shapes!.bytes.slice().buffer), nrShapes = dv.getUint32(4, true), TOLD = 44, from = 8 + dv.getUint32(0, true) * 8;
+  run(apart, { budget: 10_000_000 });        // too short a time to tell of shapes
+  assert.deepEqual(apart.find(2 ** 53 + 2), []);
+  for (const [first, last] of [[0, 3], [3, nrShapes]] as const) {
+    const part = Uint8Array.from([...shapes!.bytes.subarray(0, from), ...shapes!.bytes.subarray(from + first * TOLD, from + last * TOLD)]);
+    new DataView(part.buffer).setUint32(4, last - first, true);
+    apart.add(new Uint8Array(0), [{ keys: [2 ** 53 + 2], bytes: part }]);
+  }
+  together.load(apart.encode("e"), "e");
+  assert.equal(new Set(together.find(2 ** 53 + 2).map(({ module }) => module)).size, 1);
+  assert.ok(run(together).counters.decoded! <= 2);
   // the same with the shapes alone
-  const [shapes] = store.find(2 ** 53 + 2);
   cut.add(new Uint8Array(0), [{ keys: [2 ** 53 + 2], bytes: shapes!.bytes.slice() }]);
   const bare = run(cut);
   assert.equal(bare.rax, expected(3));

@@ -3,7 +3,7 @@
  * of their stubs, as table slots are each engine's own.
  */
 import { bytes, struct, u32, u8 } from "../base/struct.ts";
-import type { CodeStore } from "./code-store.ts";
+import type { CodeStore, Member } from "./code-store.ts";
 import { SHAPE } from "./layout.ts";
 import { type NewShape, NOBODYS, type Shapes } from "./shapes.ts";
 
@@ -27,21 +27,31 @@ export class SharedShapes {
   private readonly stubs: Stubs;
   /** modules that are ours, or were taken in */
   private readonly seen = new Set<number>();
+  /** what is to be taken in yet, the newest first */
+  private readonly news: Member[] = [];
+  /** CodeStore.nrAdded when it was looked at */
+  private nrLooked = -1;
   private waited = 0;
 
   constructor(shapes: Shapes, i32: Int32Array, store: CodeStore, stubs: Stubs) { this.shapes = shapes; this.i32 = i32; this.store = store; this.stubs = stubs; shapes.fresh = []; }
 
-  /** Take in what others have told since the last time. */
-  takeIn(): void {
-    const own = this.shapes.fresh;
+  /** Take in what others have told since the last time, or that much of it. @returns whether there was anything */
+  takeIn(most = Infinity): boolean {
+    const own = this.shapes.fresh, { nrAdded } = this.store;
+    if (nrAdded !== this.nrLooked) {
+      this.nrLooked = nrAdded;
+      const news = this.store.find(SHAPES_KEY).filter(({ module }) => !this.seen.has(module));
+      this.news.unshift(...news);        // the oldest comes last
+      for (const { module } of news) this.seen.add(module);
+    }
+    if (this.news.length === 0) return false;
     this.shapes.fresh = null;
-    for (const { module, bytes } of this.store.find(SHAPES_KEY).reverse()) {
-      if (this.seen.has(module)) continue;
-      this.seen.add(module);
-      const told = bytes.slice();
+    for (let n = 0; n < most && this.news.length > 0; n++) {
+      const { module, bytes } = this.news.pop()!, told = bytes.slice();
       if (this.store.isCurrent(module)) this.learn(told);        // else it was overwritten meanwhile
     }
     this.shapes.fresh = own;
+    return true;
   }
   private learn(told: Uint8Array): void {
     if (told.length < HEADER.sizeof) return;

@@ -131,7 +131,7 @@ export class LockstepEngine implements Engine {
   get counters(): Readonly<Record<string, number>> { return this.tester.counters; }
   contextChanged(turn?: TlbTurn): void { this.tester.contextChanged(turn); }
   forbidWrites(isForbidden: (frame: number) => boolean): number[] { return this.tester.forbidWrites(isForbidden); }
-  warmUp(): void { this.tester.warmUp(); }
+  warmUp(): boolean { return this.tester.warmUp(); }
   prepare(places: readonly (readonly [machine: number, mode: number])[]): void { this.tester.prepare(places); }
   flushTlb(): void { this.tester.flushTlb(); }
   readLinear(linear: bigint, bytes: Uint8Array): boolean { return this.tester.readLinear(linear, bytes); }
