@@ -11,7 +11,7 @@ import type { Domain, DomainEnd } from "../toolstack/domain.ts";
 import { parseForward } from "../network/nat/forward.ts";
 import { IPV6_CHOICES, type Ipv6Choice } from "../network/nat/ipv6-choice.ts";
 import { nodeHost } from "../toolstack/host.node.ts";
-import { createMachine, type Machine } from "../toolstack/machine.ts";
+import { beginMachine, type Machine } from "../toolstack/machine.ts";
 import { ENGINES, type EngineName } from "../toolstack/pcpu-messages.ts";
 import { type ProfileReport, profileReport, profileText } from "../toolstack/profile.ts";
 import { DEFAULT_BRIDGE } from "../toolstack/networks.ts";
@@ -167,7 +167,7 @@ export async function runDomains(given: readonly Runnable[], options: RunOptions
   const routers = options.net === "none" ? null : natUplinks({ hostAccess: options.hostAccess, ipv6: options.ipv6, rules: options.netRules, log: told });
   const makeUplink = routers && typeof options.net === "object" ? tapUplinks(options.net, routers, told) : routers;
   const host = nodeHost();
-  const making = createMachine({
+  await using machine = beginMachine({
     host, engine: options.engine, trace: options.trace, profile: symbols !== null, memoryMiB: configs.reduce((sum, c) => sum + c.maxmemMiB, 0), nrDomains: configs.length,
     uplink: (bridge) => {
       captures?.begin(bridge);
@@ -176,10 +176,7 @@ export async function runDomains(given: readonly Runnable[], options: RunOptions
     },
     pcpus: options.pcpus ?? Math.min(host.nrCpus, 32, pcpusFor(configs)), ...(options.translateAfter === undefined ? {} : { translateAfter: options.translateAfter }), ...(options.codeCache === undefined ? {} : { codeCache: openCodeCache(options.codeCache) }), ...(options.quiet ? {} : { log: printLine }),
   });
-  making.catch(() => {});
-  const plan = await planned().then(() => null, (e: unknown) => ({ e }));        // while the pCPUs' threads read their code
-  await using machine = await making;
-  if (plan) throw plan.e;
+  await planned();        // while the pCPUs' threads read their code
   await using _served = options.xenstore === undefined ? null : await serveStore(machine.store, options.xenstore, options.quiet ? undefined : printLine);
   await using _outside = { [Symbol.asyncDispose]: async () => {       // also when a domain cannot be made: what was captured until then is worth reading
     await links?.close();

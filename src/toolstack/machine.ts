@@ -123,10 +123,15 @@ export class Machine implements AsyncDisposable {
     this.store = new Store({ hooks: { log: (sentence) => this.log(sentence) } });
     this.xs = new Client(this.store);
     this.xs.writeAll(hostEntries());
+    this.ready = this.#start();
+    this.ready.catch(() => {});        // whoever builds a domain is told
   }
 
+  /** When the pCPU threads are there; domains can be built before that. Rejected when one cannot be had. */
+  readonly ready: Promise<void>;
+
   /** Start the pCPU threads. */
-  async start(): Promise<void> {
+  async #start(): Promise<void> {
     const begun = performance.now();
     this.dom0.onDomainChange(() => { for (const d of this.#domains) void d.poll().catch((e) => this.#fail(e)); });
     await Promise.all(Array.from({ length: this.hv.mm.nrPcpus }, (_, index) => new Promise<void>((resolve, reject) => {
@@ -182,6 +187,7 @@ export class Machine implements AsyncDisposable {
   }
   async #make(build: () => Promise<Domain>, { signal, paused }: CreateOptions): Promise<Domain> {
     const domain = await build();
+    await this.ready.catch(() => {});
     if (this.#failure) throw this.#failure;
     if (this.#destroyed) {        // meanwhile; it waits for us
       await domain.destroy();
@@ -253,13 +259,15 @@ export class Machine implements AsyncDisposable {
 }
 
 /**
- * Make a machine and start its pCPUs.
+ * Make a machine, whose pCPUs start meanwhile.
  * @throws UserError when the host refuses its memory or the options are no good
  */
+export const beginMachine = (config: MachineConfig): Machine => new Machine(config);
+/** The same, once its pCPUs run. */
 export async function createMachine(config: MachineConfig): Promise<Machine> {
   const machine = new Machine(config);
   try {
-    await machine.start();
+    await machine.ready;
     return machine;
   } catch (e) {
     await machine.destroy();
