@@ -23,7 +23,7 @@ import { logConsole, serveChannel } from "./consoles.ts";
 import { openCodeCache } from "./code-cache.ts";
 import { openDisks } from "./disks.ts";
 import { pathOf } from "./paths.ts";
-import { TRANSLATE_AFTER } from "../x86/engine.ts";
+import { TRANSLATE_AFTER } from "../x86/translate-after.ts";
 import { findShares, parseShare, withShares } from "./shares.ts";
 import { attachConsole, copyOut, type Ending, endings, flush, linePrefixer, printLine } from "./terminal.ts";
 import { Captures, Links, natUplinks, type NetChoice, parseLink, parseNet, tapUplinks } from "./uplink.ts";

@@ -1,6 +1,6 @@
 /** What the pCPUs' profilers counted, put together by domains and functions, and as text. */
 import type { SymbolTable } from "../builder/symbols.ts";
-import { HYPERCALLS } from "../hypervisor/hypercalls.ts";
+import { hypercallName } from "../hypervisor/names.ts";
 import { NR_HYPERCALLS, type PcpuProfile, type Place } from "../hypervisor/profile.ts";
 import { PFERR, VECTOR } from "../x86/state.ts";
 import type { DomainReport } from "./domain.ts";
@@ -94,7 +94,7 @@ function domainProfile(name: string, lives: readonly DomainReport[], profiles: r
       if (place.isMasked) s.nrMasked += samplesOf(place);
     }
     for (const { nr, count, ms } of t.hypercalls) {
-      const call = hypercalls[HYPERCALLS[nr]?.name ?? (nr < NR_HYPERCALLS ? `hypercall ${nr}` : "unknown")] ??= { count: 0, ms: 0 };
+      const call = hypercalls[nr < NR_HYPERCALLS ? hypercallName(nr) : "unknown"] ??= { count: 0, ms: 0 };
       call.count += count;
       call.ms += ms;
     }

@@ -5,6 +5,7 @@ import type { Shape } from "./image.ts";
 import { Interpreter } from "./interpreter.ts";
 import type { Platform } from "./platform.ts";
 import type { TlbTurn } from "./tlb.ts";
+import { TRANSLATE_AFTER } from "./translate-after.ts";
 
 export interface Engine {
   readonly cpu: Cpu;
@@ -56,10 +57,5 @@ export type EngineOptions = {
 };
 type MakeEngine = (memory: WebAssembly.Memory, at: number, platform: Platform, options?: EngineOptions) => Engine;
 export const makeInterpreter: MakeEngine = (memory, at, platform, options = {}) => new Interpreter(memory, at, platform, options);
-/**
- * Arrivals at a block before it pays to translate it: measured on a boot, on fork + exec, Python's start and a compilation, see docs/translator.md. Code that runs less often than V8 takes to
- * optimise it is better off in the interpreter: V8's first tier is slower than that where code is in no cache.
- */
-export const TRANSLATE_AFTER = 10_000;
 /** The interpreter, with hot code translated. */
 export const makeTranslator: MakeEngine = (memory, at, platform, options = {}) => new Interpreter(memory, at, platform, { translateAfter: TRANSLATE_AFTER, ...options });
