@@ -2,9 +2,11 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Views } from "../base/views.ts";
 import { CodeCache } from "./code-cache.ts";
+import { CodeStore } from "./code-store.ts";
 import { random as xorshift } from "./fixture.ts";
-import { PCPU_BYTES, REC, RECS_AT } from "./layout.ts";
+import { PCPU_BYTES, REC, RECS_AT, SHAPE } from "./layout.ts";
 import { Shapes } from "./shapes.ts";
+import { SharedShapes } from "./shared-shapes.ts";
 import { MODE } from "./state.ts";
 import { formKey, formOf } from "./stubs.ts";
 
@@ -62,4 +64,30 @@ test("more shapes than are remembered are decoded each time", () => {
   assert.ok(nrPlaced > 1000 && nrPlaced < 1 << 17, `${nrPlaced} were remembered`);
   bytes.fill(0xcc);
   assert.equal(shapes.place(bytes, 0, 15, MODE.code16), 0);
+});
+test("shapes are told and learned, but not by who has little room left", () => {
+  const store = new CodeStore(new Views(new SharedArrayBuffer(1 << 20)), 0, 1 << 20), engine = () => {
+    const v = new Views(new SharedArrayBuffer(PCPU_BYTES)), shapes = new Shapes(v, 0);
+    return { v, shapes, shared: new SharedShapes(shapes, v.i32, store, { keyOf: (slot) => slot * 10, slotOf: (key) => key / 10 + 1000 }) };
+  };
+  const bytes = (n: number): Uint8Array => Uint8Array.of(0x0f, n >> 8, n & 255), first = engine(), second = engine(), crowded = engine();
+  for (let n = 0; n < 300; n++) {
+    const w = first.shapes.wordsOf(first.shapes.place(bytes(n), 0, 3, MODE.code64));
+    for (const [field, value] of [[SHAPE.stub, 2 + n % 7], [SHAPE.crossStub, n % 3 ? 0 : 9], [SHAPE.operands, n], [SHAPE.registers, ~n], [SHAPE.imm, 1], [SHAPE.disp, -1], [SHAPE.how, 3]] as const) first.v.i32[w + (field >> 2)] = value;
+  }
+  first.shared.tick();
+  assert.deepEqual([first.shapes.fresh, first.shared.takeIn()], [[], false]);
+  assert.deepEqual([second.shared.takeIn(1), second.shared.takeIn(1)], [true, false]);
+  for (const n of [0, 1, 299]) {
+    const w = second.shapes.wordsOf(second.shapes.place(bytes(n), 0, 3, MODE.code64));
+    assert.deepEqual([...second.v.i32.subarray(w, w + 7)], [1002 + n % 7, n % 3 ? 0 : 1009, n, ~n, 1, -1, 3]);
+  }
+  assert.deepEqual(second.shapes.fresh, [], "what was learned is not told again");
+  for (let n = 0; n < 65536 && !crowded.shapes.isCrowded; n++) crowded.shapes.place(bytes(n), 0, 3, MODE.code32);
+  for (let n = 0; n < 65536 && !crowded.shapes.isCrowded; n++) crowded.shapes.place(Uint8Array.of(1, n >> 8, n & 255, 1), 0, 4, MODE.code32);
+  assert.ok(crowded.shapes.isCrowded);
+  const nrOwn = crowded.shapes.fresh!.length;
+  crowded.shared.takeIn();
+  crowded.shapes.place(bytes(5), 0, 3, MODE.code64);
+  assert.equal(crowded.shapes.fresh!.length, nrOwn + 1, "it is new here");
 });

@@ -35,6 +35,8 @@ export class Shapes {
     if (root === undefined) this.roots.set(m, root = this.node());
     return root;
   }
+  /** Little room is left: what there is, is for code that is met here. */
+  get isCrowded(): boolean { return this.nrShapes > SHAPES_MAX * 3 / 4 || this.nrNodes > NODES_MAX * 3 / 4; }
   /** A new node, or 0 where there are enough. */
   private node(): number { return this.nrNodes === NODES_MAX ? 0 : this.nrNodes++; }
   /** Index in Views.i32 of a description. */

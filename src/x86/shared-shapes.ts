@@ -48,7 +48,7 @@ export class SharedShapes {
     this.shapes.fresh = null;
     for (let n = 0; n < most && this.news.length > 0; n++) {
       const { module, bytes } = this.news.pop()!, told = bytes.slice();
-      if (this.store.isCurrent(module)) this.learn(told);        // else it was overwritten meanwhile
+      if (!this.shapes.isCrowded && this.store.isCurrent(module)) this.learn(told);        // else it was overwritten meanwhile
     }
     this.shapes.fresh = own;
     return true;
