@@ -13,7 +13,7 @@ import { crashText } from "./crash.ts";
 import { nodeHost } from "./host.node.ts";
 import type { Host, HostWorker } from "./host.ts";
 import { planDomain } from "./create.ts";
-import { createMachine, type Machine } from "./machine.ts";
+import { beginMachine, createMachine, type Machine } from "./machine.ts";
 import type { Uplink } from "./networks.ts";
 
 /** Threads that never run anything: the control domain's half alone is under test. */
@@ -29,6 +29,12 @@ const idleHost: Host = {
 const config = (change: Partial<DomainConfig> = {}): DomainConfig => ({ name: "tiny", kernel: tinyKernel(), memoryMiB: 16, cmdline: "hello", ...change });
 const freeFrames = (m: Machine): number => m.hv.mm.frames.nrFree;
 
+test("whoever has a domain built while the threads start is told that there will be none", async () => {
+  const host: Host = { ...idleHost, spawnPcpu: () => { throw new Error("no more threads"); } };
+  await assert.rejects(createMachine({ host, memoryMiB: 64 }), /no more threads/);
+  await using machine = beginMachine({ host, memoryMiB: 64 });
+  await assert.rejects(machine.createDomain(config()), /no more threads/);
+});
 test("what a kernel was unpacked into is given back when the last domain that is built from it has it", async () => {
   await using machine = await createMachine({ host: idleHost, memoryMiB: 128, nrDomains: 4 });
   const kernel = gzipSync(tinyKernel()), one = checkConfig(config({ kernel, name: "one" })), two = checkConfig(config({ kernel, name: "two" })), plan = await planDomain(one);

@@ -187,7 +187,7 @@ export class Machine implements AsyncDisposable {
   }
   async #make(build: () => Promise<Domain>, { signal, paused }: CreateOptions): Promise<Domain> {
     const domain = await build();
-    await this.ready.catch(() => {});
+    await this.ready;
     if (this.#failure) throw this.#failure;
     if (this.#destroyed) {        // meanwhile; it waits for us
       await domain.destroy();
