@@ -46,9 +46,11 @@ export class RecordMap {
 
 /** Emit the address of the entry of a chain's first: heads and offset are locals. */
 const head = (c: Code, heads: number, offset: number): Code => c.get(heads).get(offset).i32(HEADS.pieceBits).op(Op.i32_shr_u).i32(2).op(Op.i32_shl).op(Op.i32_add);
+/** Emit the address of an entry's record. */
+const recordOf = (c: Code, entry: number, base: number): Code => c.get(entry).i32(OFFSET_BITS).op(Op.i32_shr_u).i32(Math.log2(REC.size)).op(Op.i32_shl).i32(base + RECS_AT).op(Op.i32_add);
 /** Body of a function (heads, offset) -> the record's address, or 0. */
 export function emitRecordAt(c: Code, base: number): void {
-  const entry = c.local(I32), record = (): Code => c.get(entry).i32(OFFSET_BITS).op(Op.i32_shr_u).i32(Math.log2(REC.size)).op(Op.i32_shl).i32(base + RECS_AT).op(Op.i32_add);
+  const entry = c.local(I32), record = (): Code => recordOf(c, entry, base);
   head(c, 0, 1).mem(Op.i32_load, 0).set(entry);
   const next = c.loop();
   c.get(entry).i32(FREE).op(Op.i32_eq).if_(); c.i32(0).op(Op.return).end();
@@ -58,15 +60,15 @@ export function emitRecordAt(c: Code, base: number): void {
 }
 /** Body of a procedure (heads, offset, record): add a record at an offset, in place of one that is there. */
 export function emitSetRecord(c: Code, base: number): void {
-  const at = c.local(I32), entry = c.local(I32), mine = c.local(I32), record = (of: number): Code => c.get(of).i32(OFFSET_BITS).op(Op.i32_shr_u).i32(Math.log2(REC.size)).op(Op.i32_shl).i32(base + RECS_AT).op(Op.i32_add);
+  const at = c.local(I32), entry = c.local(I32), mine = c.local(I32), record = (): Code => recordOf(c, entry, base);
   c.get(2).i32(base + RECS_AT).op(Op.i32_sub).i32(Math.log2(REC.size)).op(Op.i32_shr_u).i32(OFFSET_BITS).op(Op.i32_shl).get(1).op(Op.i32_or).set(mine);
   head(c, 0, 1).set(at);
   // whoever was there goes
   const gone = c.block(), next = c.loop();
   c.get(at).mem(Op.i32_load, 0).tee(entry).i32(FREE).op(Op.i32_eq).brIf(gone);
   c.get(entry).i32(OFFSET_MASK).op(Op.i32_and).get(1).op(Op.i32_eq).if_();
-  c.get(at); record(entry).mem(Op.i32_load, REC.more).mem(Op.i32_store, 0); c.br(gone).end();
-  record(entry).i32(REC.more).op(Op.i32_add).set(at); c.br(next).end().end();
+  c.get(at); record().mem(Op.i32_load, REC.more).mem(Op.i32_store, 0); c.br(gone).end();
+  record().i32(REC.more).op(Op.i32_add).set(at); c.br(next).end().end();
   head(c, 0, 1).set(at);
   c.get(2).get(at).mem(Op.i32_load, 0).mem(Op.i32_store, REC.more);
   c.get(at).get(mine).mem(Op.i32_store, 0);

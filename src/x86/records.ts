@@ -4,9 +4,9 @@
  */
 import { Op } from "../wasm/opcodes.ts";
 import { Code, I32, I64, type MemorySpec, Module } from "../wasm/writer.ts";
-import { CODEE, CODE_AT, CODE_BITS, MAX_RUN, NODES_MAX, NODE_BYTES, REC, RUN, RUN_AT, SHAPE, SHAPES_AT, TREE_AT } from "./layout.ts";
+import { CODEE, CODE_AT, MAX_RUN, NODES_MAX, NODE_BYTES, REC, RUN, RUN_AT, SHAPE, SHAPES_AT, TREE_AT } from "./layout.ts";
 import { emitRecordAt, emitSetRecord } from "./record-map.ts";
-import { CODE_MIX } from "./runtime.ts";
+import { emitCodeEntry } from "./runtime.ts";
 import { HOW } from "./shapes.ts";
 
 export type Records = {
@@ -41,7 +41,7 @@ export function recordsModule(memory: MemorySpec, base: number, { linksAhead, wa
   define("setRecord", 3, false, c => { emitSetRecord(c, base); });
   define("publish", 3, false, c => {
     const e = c.local(I32);
-    c.get(0).get(0).i32(CODE_MIX).op(Op.i32_shr_u).op(Op.i32_xor).i32((1 << CODE_BITS) - 1).op(Op.i32_and).i32(Math.log2(CODEE.size)).op(Op.i32_shl).i32(base + CODE_AT).op(Op.i32_add).tee(e);
+    emitCodeEntry(c.get(0), 0).i32(base + CODE_AT).op(Op.i32_add).tee(e);
     c.get(0).op(Op.i64_extend_i32_u).get(1).op(Op.i64_extend_i32_u).i64(32).op(Op.i64_shl).op(Op.i64_or).mem(Op.i64_store, CODEE.key).get(e).get(2).mem(Op.i32_store, CODEE.rec);
   });
   define("put", 4, true, c => {

@@ -12,8 +12,9 @@ export const RUNTIME_IMPORTS = {
   ticks: [[], [F64]],
 } as const;
 
-/** Hash of an instruction's key in the code index; the same in TypeScript: codeSlot. */
-export const CODE_MIX = 15;
+/** Hash of an instruction's key in the code index, in TypeScript, and emitted as the entry's distance from CODE_AT: a machine address lies on the stack and in a local. */
+const CODE_MIX = 15;
+export const emitCodeEntry = (c: Code, machine: number): Code => c.get(machine).i32(CODE_MIX).op(Op.i32_shr_u).op(Op.i32_xor).i32((1 << CODE_BITS) - 1).op(Op.i32_and).i32(Math.log2(CODEE.size)).op(Op.i32_shl);
 export const codeSlot = (machine: number): number => (machine ^ machine >>> CODE_MIX) & ((1 << CODE_BITS) - 1);
 
 /** @param tscWord @param askedWord as Platform has them */
@@ -155,7 +156,7 @@ export function runtimeModule(memory: MemorySpec, tableSize: number, cpu: number
     itlbEntry(c, lin, t).get(cpu).mem(Op.i32_load, CPU.bank.at).op(Op.i32_add).tee(e).mem(Op.i64_load, ITLB_IN_BANK + ITLBE.tag);
     c.get(lin).i64(-4096).op(Op.i64_and).get(cpu).mem(Op.i64_load32_u, CPU.mode.at).op(Op.i64_or).op(Op.i64_ne).unlikely().brIf(miss);
     c.get(e).mem(Op.i64_load, ITLB_IN_BANK + ITLBE.key).get(lin).i64(4095).op(Op.i64_and).op(Op.i64_or).tee(key);
-    c.op(Op.i32_wrap_i64).tee(t).get(t).i32(CODE_MIX).op(Op.i32_shr_u).op(Op.i32_xor).i32((1 << CODE_BITS) - 1).op(Op.i32_and).i32(4).op(Op.i32_shl).get(cpu).op(Op.i32_add).tee(e).mem(Op.i64_load, CODE_AT + CODEE.key);
+    emitCodeEntry(c.op(Op.i32_wrap_i64).tee(t), t).get(cpu).op(Op.i32_add).tee(e).mem(Op.i64_load, CODE_AT + CODEE.key);
     c.get(key).op(Op.i64_ne).unlikely().brIf(miss);
     c.get(e).mem(Op.i32_load, CODE_AT + CODEE.rec).set(out); regionOf(c, out).set(region);
     c.get(jump).get(tag).mem(Op.i64_store, JUMPS_AT + JUMPE.key).get(jump).get(out).mem(Op.i32_store, JUMPS_AT + JUMPE.rec);

@@ -18,7 +18,7 @@ export type NewShape = { readonly shape: number; readonly mode: number; readonly
 export class Shapes {
   /** New ones, for whoever wants to know and takes them from here. */
   fresh: NewShape[] | null = null;
-  protected readonly v: Views;
+  private readonly v: Views;
   private readonly base: number;
   private nrShapes = 1;
   /** node 0 knows nothing */

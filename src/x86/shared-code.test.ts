@@ -5,6 +5,7 @@ import { CodeStore } from "./code-store.ts";
 import { makeInterpreter, makeTranslator } from "./engine.ts";
 import { FlatMachine, int32 } from "./flat-machine.ts";
 import type { Shape } from "./image.ts";
+import { SHAPES_KEY } from "./shared-shapes.ts";
 import { CPU, RAX } from "./state.ts";
 
 const LINEAR = 0x40_0000, HEAT = 160, STORE_BYTES = 1 << 20;
@@ -60,23 +61,23 @@ test("instructions of shapes that one engine has met are decoded by no other, fr
   const again = [run(store), run(back), run(back, { heat: null, gpa: 0x18_2000 })];
   assert.deepEqual(again.map(({ rax, counters: { decoded, records } }) => [rax, decoded! <= 2, records! > 8]), again.map(() => [expected(3), true, true]), JSON.stringify(again.map(({ counters }) => counters)));
   // in a file, what was told one after the other is one module
-  const [shapes] = store.find(2 ** 53 + 2), apart = newStore(), together = newStore(), dv = new DataView(shapes!.bytes.slice().buffer), nrShapes = dv.getUint32(4, true), TOLD = 44, from = 8 + dv.getUint32(0, true) * 8;
+  const [shapes] = store.find(SHAPES_KEY), apart = newStore(), together = newStore(), dv = new DataView(shapes!.bytes.slice().buffer), nrShapes = dv.getUint32(4, true), TOLD = 44, from = 8 + dv.getUint32(0, true) * 8;
   run(apart, { budget: 10_000_000 });        // too short a time to tell of shapes
-  assert.deepEqual(apart.find(2 ** 53 + 2), []);
+  assert.deepEqual(apart.find(SHAPES_KEY), []);
   for (const [first, last] of [[0, 3], [3, nrShapes]] as const) {
     const part = Uint8Array.from([...shapes!.bytes.subarray(0, from), ...shapes!.bytes.subarray(from + first * TOLD, from + last * TOLD)]);
     new DataView(part.buffer).setUint32(4, last - first, true);
-    apart.add(new Uint8Array(0), [{ keys: [2 ** 53 + 2], bytes: part }]);
+    apart.add(new Uint8Array(0), [{ keys: [SHAPES_KEY], bytes: part }]);
   }
   together.load(apart.encode("e"), "e");
-  assert.equal(new Set(together.find(2 ** 53 + 2).map(({ module }) => module)).size, 1);
+  assert.equal(new Set(together.find(SHAPES_KEY).map(({ module }) => module)).size, 1);
   assert.ok(run(together).counters.decoded! <= 2);
   // the same with the shapes alone
-  cut.add(new Uint8Array(0), [{ keys: [2 ** 53 + 2], bytes: shapes!.bytes.slice() }]);
+  cut.add(new Uint8Array(0), [{ keys: [SHAPES_KEY], bytes: shapes!.bytes.slice() }]);
   const bare = run(cut);
   assert.equal(bare.rax, expected(3));
   assert.ok(bare.counters.decoded! > 8 && bare.counters.stubs! > 8, JSON.stringify(bare.counters));
-  cut.add(new Uint8Array(0), [{ keys: [2 ** 53 + 2], bytes: shapes!.bytes.slice(0, -3) }]);
+  cut.add(new Uint8Array(0), [{ keys: [SHAPES_KEY], bytes: shapes!.bytes.slice(0, -3) }]);
   assert.equal(run(cut).rax, expected(3));
 });
 test("who only interprets takes stubs and no regions", () => {

@@ -10,7 +10,8 @@ import { type NewShape, NOBODYS, type Shapes } from "./shapes.ts";
 /** An engine's stubs: the form of one (formKey), and the slot of a form's, 0 where there is none yet. */
 export type Stubs = { keyOf(slot: number): number; slotOf(key: number): number };
 /** No form's and no region's. */
-const SHAPES_KEY = 2 ** 53 + 2, NOTHING = new Uint8Array(0);
+export const SHAPES_KEY = 2 ** 53 + 2;
+const NOTHING = new Uint8Array(0);
 /** New shapes are told of when there are so many, or have waited for so many slices. */
 const BATCH = { shapes: 256, ticks: 64 };
 /** The words that are equal everywhere, and the others. */

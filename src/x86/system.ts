@@ -98,7 +98,8 @@ function enterFrame(cpu: Cpu, bytes: number, level: number, w: number): void {
   stack.commit();
   if (size === 8) cpu.setGprNumber(RBP, frame); else if (size === 4) cpu.setGpr32(RBP, frame); else cpu.setGpr16(RBP, frame);
 }
-const linear = (cpu: Cpu, a: bigint): number => cpu.linear(a);
+/** Extended state goes to or comes from memory. a: linear address, b: 64 with REX.W */
+const image = (move: (cpu: Cpu, linear: number, is64: boolean) => void): SysRow => (cpu, a, b) => { move(cpu, cpu.linear(a), width(b) === 64); return GO_ON; };
 
 export const SYS = {
   // Segments and tables. a: selector
@@ -190,14 +191,14 @@ export const SYS = {
   wrfsbase: (cpu, a) => wrBase(cpu, FS, a),
   wrgsbase: (cpu, a) => wrBase(cpu, GS, a),
 
-  // Extended state. a: linear address, b: 64 with REX.W
+  // Extended state
   xgetbv,
   xsetbv,
-  fxsave: (cpu, a, b) => { fxsave(cpu, linear(cpu, a), width(b) === 64); return GO_ON; },
-  fxrstor: (cpu, a, b) => { fxrstor(cpu, linear(cpu, a), width(b) === 64); return GO_ON; },
-  xsave: (cpu, a, b) => { xsave(cpu, linear(cpu, a), width(b) === 64); return GO_ON; },
-  xrstor: (cpu, a, b) => { xrstor(cpu, linear(cpu, a), width(b) === 64); return GO_ON; },
-  xsaveopt: (cpu, a, b) => { xsave(cpu, linear(cpu, a), width(b) === 64); return GO_ON; },
+  fxsave: image(fxsave),
+  fxrstor: image(fxrstor),
+  xsave: image(xsave),
+  xrstor: image(xrstor),
+  xsaveopt: image(xsave),
 
   // Ports. size: bytes
   /** a: port, b: size; result: the value */
