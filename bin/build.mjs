@@ -1,10 +1,10 @@
 /**
  * Makes few files of the programs of src/bin and all that they read, for this machine: reading two hundred sources takes Node 0.2 s for each process that runs guests, and half of the time of a word
- * of xl. What comes out lies in var/built under a name for these very sources and this place; launch.sh takes it, or the sources where there is none. Plain JavaScript, as it is part of setting up.
+ * of xl. Each program's are its own: what one file takes from another it takes by a getter, which V8 is slow to see through. load.cjs stands for each program. What comes out lies in var/built under a name for these very sources and this place; launch.sh takes it, or the sources where there is none. Plain JavaScript, as it is part of setting up.
  */
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, statSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { copyFileSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { root } from "./fit-node.mjs";
 
@@ -20,13 +20,19 @@ async function build() {
   const to = execFileSync("sh", [join(root, "bin/launch.sh"), "--built"], { encoding: "utf8" }).trim(), folder = dirname(to);
   if (to === "" || existsSync(to)) return;
   const { rolldown } = await import("rolldown"), next = join(folder, `.${process.pid}`);
-  mkdirSync(folder, { recursive: true });
-  const bundle = await rolldown({
-    input: PROGRAMS.map((name) => join(root, `src/${name}.node.ts`)), platform: "node", cwd: root, logLevel: "warn",
-    // a program finds its files from where its source is, and its threads beside it
-    plugins: [{ name: "places", transform: (code, id) => (code.includes("import.meta.url") ? { code: code.replaceAll(THREAD, 'new URL("./$1.js", import.meta["url"])').replaceAll("import.meta.url", JSON.stringify(pathToFileURL(id).href)) } : null) }],
-  });
-  try { await bundle.write({ dir: next, format: "esm" }); } catch (e) { rmSync(next, { recursive: true, force: true }); throw e; }
+  mkdirSync(next, { recursive: true });
+  try {
+    for (const path of PROGRAMS) {
+      const bundle = await rolldown({
+        input: join(root, `src/${path}.node.ts`), platform: "node", cwd: root, logLevel: "warn",
+        // a program finds its files from where its source is, and its threads beside it
+        plugins: [{ name: "places", transform: (code, id) => (code.includes("import.meta.url") ? { code: code.replaceAll(THREAD, 'new URL("../$1.js", process.getBuiltinModule("node:url").pathToFileURL(__filename))').replaceAll("import.meta.url", JSON.stringify(pathToFileURL(id).href)) } : null) }],
+      });
+      await bundle.write({ dir: join(next, "code"), format: "cjs", entryFileNames: "[name].js", chunkFileNames: `${basename(path)}-[name]-[hash].js` });
+      copyFileSync(join(root, "bin/load.cjs"), join(next, `${basename(path)}.node.js`));
+    }
+    writeFileSync(join(next, "package.json"), '{ "type": "commonjs" }\n');
+  } catch (e) { rmSync(next, { recursive: true, force: true }); throw e; }
   for (const name of readdirSync(folder)) if (Date.now() - (statSync(join(folder, name), { throwIfNoEntry: false })?.mtimeMs ?? 0) > KEPT_MS) rmSync(join(folder, name), { recursive: true, force: true });
   try { renameSync(next, to); } catch (e) { rmSync(next, { recursive: true }); if (!existsSync(to)) throw e; }        // somebody was faster
 }

@@ -1,7 +1,7 @@
 /** Which program a launcher becomes: what was built of these very sources, at this place, or the sources. */
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { cpSync, existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, renameSync, rmSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
@@ -49,4 +49,27 @@ test("what is built runs, and finds its files", { skip: process.platform !== "li
   const built = execFileSync("sh", [join(root, "bin/launch.sh"), "--built"], { encoding: "utf8" }).trim();
   for (const name of ["domus", "domusd", "machined", "pcpu-worker", "xenstore", "xl"]) assert.ok(existsSync(join(built, `${name}.node.js`)), name);
   assert.match(execFileSync(process.execPath, [join(built, "domus.node.js"), "--version"], { encoding: "utf8" }), /^domus \d+\.\d+\.\d+\n$/);
+});
+
+test("a built program keeps what V8 made of it, and takes nothing else for it", { skip: process.platform !== "linux" }, () => {
+  const built = join(base, "built");
+  cpSync(execFileSync("sh", [join(root, "bin/launch.sh"), "--built"], { encoding: "utf8" }).trim(), built, { recursive: true, filter: (path) => !path.includes("bytecode-") });
+  const run = (...flags: string[]): string => execFileSync(process.execPath, [...flags, join(built, "domus.node.js"), "help"], { encoding: "utf8" }), said = run();
+  const [folder, ...others] = readdirSync(built).filter((name) => name.startsWith("bytecode-"));
+  assert.ok(folder);
+  assert.deepEqual(others, []);
+  const file = join(built, folder, "domus.node.js"), first = readFileSync(file), timesOf = (bytes: Buffer): number => bytes.readUInt32LE(4);
+  assert.equal(timesOf(first), 1);
+  // functions that the first run called are in it: none of them is compiled again
+  const log = join(base, "v8.log"), lazy = (): number => { assert.equal(run("--log-function-events", "--no-logfile-per-isolate", `--logfile=${log}`), said); return readFileSync(log, "latin1").split("\n").filter((line) => line.startsWith("function,parse-function") && line.endsWith(",main")).length; };
+  assert.deepEqual([lazy(), lazy()], [1, 0]);
+  for (let n = 2; n < 12; n++) run();
+  assert.equal(timesOf(readFileSync(file)), 8);
+  // a file that is broken is nobody's
+  for (const broken of [first.subarray(0, 5), first.map((x, i) => (i === 1000 ? x ^ 1 : x)), Buffer.concat([first.subarray(0, 8), Buffer.from("no bytecode")])]) {
+    writeFileSync(file, broken);
+    assert.equal(run(), said);
+    assert.equal(timesOf(readFileSync(file)), 1);
+  }
+  assert.deepEqual(readdirSync(join(built, folder)), ["domus.node.js"]);
 });

@@ -59,4 +59,5 @@ function leave(code: number): void {
   process.exit(code);
 }
 process.on("uncaughtException", (e) => leave(report(e)));
-leave(await main(process.argv.slice(2)).catch(report));
+process.exitCode = 70;        // unless somebody says how it ended
+void main(process.argv.slice(2)).catch(report).then(leave);

@@ -127,9 +127,10 @@ async function main(args: string[]): Promise<number> {
   }
 }
 process.on("unhandledRejection", (e) => log("error", `A promise was left to itself: ${(e as Error)?.message ?? e}`, { stack: (e as Error)?.stack }));
-process.exit(await main(process.argv.slice(2)).catch((e) => {
+process.exitCode = 70;        // unless somebody says how it ended
+void main(process.argv.slice(2)).catch((e) => {
   reportReady(`failed: ${faultOf(e).message}\n`);
   process.stderr.write(`domusd: ${faultOf(e).message}\n`);
   if (!(e instanceof UserError)) log("error", (e as Error).message, { stack: (e as Error).stack });
   return e instanceof UserError ? 2 : 70;
-}));
+}).then((code) => process.exit(code));

@@ -70,7 +70,7 @@ async function main(args: string[]): Promise<void> {
   reportReady("ready\n");
 }
 process.on("unhandledRejection", (e) => log("error", `A promise was left to itself: ${(e as Error)?.message ?? e}`, { stack: (e as Error)?.stack }));
-await main(process.argv.slice(2)).catch((e) => {
+void main(process.argv.slice(2)).catch((e) => {
   log("error", (e as Error).message, { stack: (e as Error).stack });
   reportReady(`failed: ${(e as Error).message}\n`);
   process.exit(70);

@@ -15,7 +15,8 @@ function put(fd: number, bytes: Uint8Array): void {
     }
   }
 }
-process.exitCode = await xenstoreTool(process.argv.slice(2), {
+process.exitCode = 70;        // unless the tool says how it ended
+void xenstoreTool(process.argv.slice(2), {
   env: process.env, out: (text) => put(1, Buffer.from(text, "latin1")), err: (line) => put(2, Buffer.from(`${line}\n`)),
   ...(process.stdout.isTTY ? { columns: process.stdout.columns } : {}),
-});
+}).then((code) => { process.exitCode = code; });

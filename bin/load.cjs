@@ -1,0 +1,48 @@
+/**
+ * What build.mjs puts in place of each program and thread: loads the code of that name, with the bytecode that V8 made of it when it ran before. Node's own cache (NODE_COMPILE_CACHE) is written when
+ * a file has just been compiled, and knows none of the functions that V8 compiles when they are called first, which is most of them: 0.1 s of a boot in each thread. Here the bytecode is kept when
+ * the program ends, by who runs it: a few times, as no two runs call the same. What cannot be read or written costs time, and nothing else.
+ */
+"use strict";
+const { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } = require("node:fs"), { basename, join } = require("node:path"), { createRequire } = require("node:module"), { isMainThread, threadId } = require("node:worker_threads"), { crc32 } = require("node:zlib"), vm = require("node:vm");
+
+/** How often a file's bytecode is kept, and where: V8 takes none that was made by other flags. */
+const TIMES = 8, folder = join(__dirname, "code"), keptIn = join(__dirname, `bytecode-${require("node:v8").cachedDataVersionTag()}`);
+/** Before V8's own data: its checksum, how often it was kept (u32 each). */
+const HEADER = 8;
+const modules = new Map(), unsettled = [], requireOther = createRequire(join(folder, "any.js"));
+
+/** @returns {{ times: number, bytes?: Buffer }} */
+function kept(file) {
+  try {
+    const all = readFileSync(file), bytes = all.subarray(HEADER);
+    if (all.length > HEADER && all.readUInt32LE(0) === crc32(bytes)) return { times: all.readUInt32LE(4), bytes };
+  } catch { /* none yet */ }
+  return { times: 0 };
+}
+function load(name) {
+  const known = modules.get(name);
+  if (known) return known.exports;
+  const module = { exports: {} }, filename = join(folder, name), keptAs = join(keptIn, name), { times, bytes } = kept(keptAs);
+  modules.set(name, module);
+  const script = new vm.Script(`(function (exports, require, module, __filename) {${readFileSync(filename, "utf8")}\n})`, { filename, cachedData: bytes, importModuleDynamically: vm.constants.USE_MAIN_CONTEXT_DEFAULT_LOADER });
+  if (!bytes || script.cachedDataRejected) unsettled.push({ script, keptAs, times: 0, length: 0 });
+  else if (times < TIMES) unsettled.push({ script, keptAs, times, length: bytes.length });
+  script.runInThisContext()(module.exports, (other) => (other.startsWith("./") ? load(other.slice(2)) : requireOther(other)), module, filename);
+  return module.exports;
+}
+function keep() {
+  for (const { script, keptAs, times, length } of unsettled.splice(0)) {
+    const next = `${keptAs}.${process.pid}.${threadId}`;
+    try {
+      const bytes = script.createCachedData(), header = Buffer.alloc(HEADER);
+      if (bytes.length < length) continue;        // V8 drops what was not called for long
+      header.writeUInt32LE(crc32(bytes), 0); header.writeUInt32LE(times + 1, 4);
+      mkdirSync(keptIn, { recursive: true });
+      writeFileSync(next, Buffer.concat([header, bytes])); renameSync(next, keptAs);
+    } catch { try { rmSync(next, { force: true }); } catch { /* as above */ } }
+  }
+}
+// a thread is ended by who made it, and says before when it has nothing left to do
+process.once(isMainThread ? "exit" : "domus:done", keep);
+load(basename(__filename));
