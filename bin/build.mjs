@@ -6,7 +6,7 @@ import { execFileSync } from "node:child_process";
 import { copyFileSync, existsSync, mkdirSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { pathToFileURL } from "node:url";
-import { root } from "./fit-node.mjs";
+import { LATER_FLAGS, root } from "./fit-node.mjs";
 
 const PROGRAMS = ["bin/domus", "bin/domusd", "bin/machined", "bin/xenstore", "bin/xl", "toolstack/pcpu-worker"];
 
@@ -20,6 +20,8 @@ async function build() {
   const to = execFileSync("sh", [join(root, "bin/launch.sh"), "--built"], { encoding: "utf8" }).trim(), folder = dirname(to);
   if (to === "" || existsSync(to)) return;
   const { rolldown } = await import("rolldown"), next = join(folder, `.${process.pid}`);
+  /** for load.cjs: V8's flags; by name, which of Node's modules each program uses, and what it loads by a word */
+  const about = { flags: LATER_FLAGS, needs: {} };
   mkdirSync(next, { recursive: true });
   try {
     for (const path of PROGRAMS) {
@@ -28,9 +30,11 @@ async function build() {
         // a program finds its files from where its source is, and its threads beside it
         plugins: [{ name: "places", transform: (code, id) => (code.includes("import.meta.url") ? { code: code.replaceAll(THREAD, 'new URL("../$1.js", process.getBuiltinModule("node:url").pathToFileURL(__filename))').replaceAll("import.meta.url", JSON.stringify(pathToFileURL(id).href)) } : null) }],
       });
-      await bundle.write({ dir: join(next, "code"), format: "cjs", entryFileNames: "[name].js", chunkFileNames: `${basename(path)}-[name]-[hash].js` });
+      const { output } = await bundle.write({ dir: join(next, "code"), format: "cjs", entryFileNames: "[name].js", chunkFileNames: `${basename(path)}-[name]-[hash].js` });
+      for (const { name, imports } of output) about.needs[name] = imports?.filter((of) => of.startsWith("node:"));
       copyFileSync(join(root, "bin/load.cjs"), join(next, `${basename(path)}.node.js`));
     }
+    writeFileSync(join(next, "about.json"), JSON.stringify(about));
     writeFileSync(join(next, "package.json"), '{ "type": "commonjs" }\n');
   } catch (e) { rmSync(next, { recursive: true, force: true }); throw e; }
   for (const name of readdirSync(folder)) if (Date.now() - (statSync(join(folder, name), { throwIfNoEntry: false })?.mtimeMs ?? 0) > KEPT_MS) rmSync(join(folder, name), { recursive: true, force: true });

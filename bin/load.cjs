@@ -4,19 +4,26 @@
  * the program ends, by who runs it: a few times, as no two runs call the same. What cannot be read or written costs time, and nothing else.
  */
 "use strict";
-const { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } = require("node:fs"), { basename, join } = require("node:path"), { createRequire } = require("node:module"), { isMainThread, threadId } = require("node:worker_threads"), { crc32 } = require("node:zlib"), vm = require("node:vm");
+const { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } = require("node:fs"), { basename, join } = require("node:path"), { createRequire } = require("node:module"), { isMainThread, threadId } = require("node:worker_threads"), { cachedDataVersionTag, setFlagsFromString } = require("node:v8"), vm = require("node:vm");
 
+const folder = join(__dirname, "code"), name = basename(__filename, ".js"), { flags, needs } = JSON.parse(readFileSync(join(__dirname, "about.json"), "utf8"));
+// V8's flags are a process's: threads find them set. With them V8 takes nothing any more of what Node has compiled of its own modules (fit-node.mjs)
+if (isMainThread && !flags.every((flag) => process.execArgv.includes(flag))) {
+  for (const need of [...(needs[name] ?? []), ...(needs[process.argv[2]] ?? [])]) require(need);
+  for (const flag of flags) setFlagsFromString(flag);
+  process.execArgv.push(...flags);        // for programs that this one starts
+}
 /** How often a file's bytecode is kept, and where: V8 takes none that was made by other flags. */
-const TIMES = 8, folder = join(__dirname, "code"), keptIn = join(__dirname, `bytecode-${require("node:v8").cachedDataVersionTag()}`);
-/** Before V8's own data: its checksum, how often it was kept (u32 each). */
+const TIMES = 8, keptIn = join(__dirname, `bytecode-${cachedDataVersionTag()}`);
+/** Before V8's own data, which is there twice, as V8 itself does not see what is damaged: how often it was kept (u32). */
 const HEADER = 8;
 const modules = new Map(), unsettled = [], requireOther = createRequire(join(folder, "any.js"));
 
 /** @returns {{ times: number, bytes?: Buffer }} */
 function kept(file) {
   try {
-    const all = readFileSync(file), bytes = all.subarray(HEADER);
-    if (all.length > HEADER && all.readUInt32LE(0) === crc32(bytes)) return { times: all.readUInt32LE(4), bytes };
+    const all = readFileSync(file), middle = (all.length + HEADER) / 2, bytes = all.subarray(HEADER, middle);
+    if (bytes.length > 0 && bytes.equals(all.subarray(middle))) return { times: all.readUInt32LE(0), bytes };
   } catch { /* none yet */ }
   return { times: 0 };
 }
@@ -37,12 +44,12 @@ function keep() {
     try {
       const bytes = script.createCachedData(), header = Buffer.alloc(HEADER);
       if (bytes.length < length) continue;        // V8 drops what was not called for long
-      header.writeUInt32LE(crc32(bytes), 0); header.writeUInt32LE(times + 1, 4);
+      header.writeUInt32LE(times + 1, 0);
       mkdirSync(keptIn, { recursive: true });
-      writeFileSync(next, Buffer.concat([header, bytes])); renameSync(next, keptAs);
+      writeFileSync(next, Buffer.concat([header, bytes, bytes])); renameSync(next, keptAs);
     } catch { try { rmSync(next, { force: true }); } catch { /* as above */ } }
   }
 }
 // a thread is ended by who made it, and says before when it has nothing left to do
 process.once(isMainThread ? "exit" : "domus:done", keep);
-load(basename(__filename));
+load(`${name}.js`);
