@@ -156,7 +156,7 @@ export async function runDomains(given: readonly Runnable[], options: RunOptions
   const configs = withShares(withForwards(given.map((g) => g.config), options.forwards), options.shares);
   const names = configs.map((c) => c.name), twice = names.find((n, i) => names.indexOf(n) !== i);
   if (twice !== undefined) throw new UserError(`Two domains are named "${twice}"; names are unique on a machine`);
-  const planned = async (): Promise<void> => { for (const c of configs) await planDomain(c).catch((e) => { throw e instanceof UserError ? new UserError(`${c.name}: ${e.message}`) : e; }); };
+  const planned = async (within?: Machine): Promise<void> => { for (const c of configs) await planDomain(c, within).catch((e) => { throw e instanceof UserError ? new UserError(`${c.name}: ${e.message}`) : e; }); };
   const symbols = options.profile === undefined ? null : await planned().then(() => readSymbols(configs, options.symbols));
   if (options.profile) write(options.profile, "", "profile");      // told now, not when the guest has run
   if (options.json) write(options.json, "", "report");
@@ -176,7 +176,7 @@ export async function runDomains(given: readonly Runnable[], options: RunOptions
     },
     pcpus: options.pcpus ?? Math.min(host.nrCpus, 32, pcpusFor(configs)), ...(options.translateAfter === undefined ? {} : { translateAfter: options.translateAfter }), ...(options.codeCache === undefined ? {} : { codeCache: openCodeCache(options.codeCache) }), ...(options.quiet ? {} : { log: printLine }),
   });
-  await planned();        // while the pCPUs' threads read their code
+  await planned(machine);        // while the pCPUs' threads read their code
   await using _served = options.xenstore === undefined ? null : await serveStore(machine.store, options.xenstore, options.quiet ? undefined : printLine);
   await using _outside = { [Symbol.asyncDispose]: async () => {       // also when a domain cannot be made: what was captured until then is worth reading
     await links?.close();

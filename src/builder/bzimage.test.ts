@@ -3,25 +3,11 @@ import { test } from "node:test";
 import { gzipSync, zstdCompressSync } from "node:zlib";
 import { UserError } from "../base/errors.ts";
 import { readKernel } from "./bzimage.ts";
+import type { MakePlace } from "./decompress/output.ts";
+import { bzImage, lz4, withSize } from "./golden/bzimage.ts";
 import { makeElf } from "./golden/elf.ts";
 
 const ELF = makeElf({ bits: 64, entry: 7, segments: [{ paddr: 0x100000, bytes: new Uint8Array(3000).fill(5) }] });
-const join = (...parts: Uint8Array[]): Uint8Array => Uint8Array.from(parts.flatMap((p) => [...p]));
-const withSize = (packed: Uint8Array, size: number): Uint8Array => join(packed, new Uint8Array(Uint32Array.of(size).buffer));
-/** A bzImage around a payload: two setup sectors, then the payload 64 bytes into the rest. */
-function bzImage(payload: Uint8Array, version = 0x20f): Uint8Array {
-  const b = new Uint8Array(3 * 512 + 64 + payload.length + 100), view = new DataView(b.buffer);
-  view.setUint8(0x1f1, 2);
-  view.setUint16(0x1fe, 0xaa55, true);
-  b.set(new TextEncoder().encode("HdrS"), 0x202);
-  view.setUint16(0x206, version, true);
-  view.setUint16(0x20e, 0x100, true);
-  b.set(new TextEncoder().encode("6.1 test\0"), 0x300);
-  view.setUint32(0x248, 64, true);
-  view.setUint32(0x24c, payload.length, true);
-  b.set(payload, 3 * 512 + 64);
-  return b;
-}
 const refuses = (b: Uint8Array, message: RegExp): void => assert.throws(() => readKernel(b, "vmlinuz"), { name: "UserError", message });
 
 test("an ELF file, a compressed one and a bzImage with any payload give the same kernel", () => {
@@ -46,6 +32,26 @@ test("what is no kernel is called by its name", () => {
   refuses(bzImage(new Uint8Array(100)), /payload that begins with 00 00/);
   refuses(bzImage(ELF, 0x207), /boot protocol 2.07; PVH needs 2.08/);
   refuses(bzImage(withSize(zstdCompressSync(ELF), ELF.length + 1)), /unpacks to \d+ bytes instead of/);
+});
+
+test("a kernel packed with LZ4 is unpacked into a place that is given, and nothing lies before or far behind it; one that is longer than it says is refused", () => {
+  const memory = new WebAssembly.Memory({ initial: 2, maximum: 65536, shared: true }), u8 = new Uint8Array(memory.buffer), at = 8192, file = bzImage(withSize(lz4(ELF), ELF.length));
+  let end = 0;
+  u8.fill(0xee);
+  const place: MakePlace = (sizeBytes, behindBytes) => {
+    assert.equal(sizeBytes, ELF.length);
+    end = at + sizeBytes + behindBytes;
+    return { memory, bytes: u8.subarray(at, at + sizeBytes) };
+  };
+  const { image, unpacked } = readKernel(file, "vmlinuz", place);
+  assert.equal(unpacked, memory.buffer);
+  assert.deepEqual([...u8.subarray(at, at + ELF.length)], [...ELF]);
+  assert.deepEqual([...image.segments[0]!.bytes], Array(3000).fill(5));
+  assert.ok(end > at + ELF.length && u8.subarray(0, at).every((x) => x === 0xee) && u8.subarray(end).every((x) => x === 0xee));
+  assert.deepEqual(readKernel(file, "vmlinuz", () => null).image, readKernel(ELF, "vmlinux").image);
+  assert.throws(() => readKernel(bzImage(withSize(lz4(ELF), ELF.length - 1)), "vmlinuz", (sizeBytes) => ({ memory, bytes: u8.subarray(at, at + sizeBytes) })), { name: "UserError", message: /LZ4: more than the \d+ bytes that it is said to have/ });
+  // what others unpack copies within its result, which is no good in shared memory
+  readKernel(bzImage(gzipSync(ELF)), "vmlinuz", () => assert.fail());
 });
 
 test("a bzImage cut off at any length is refused", () => {

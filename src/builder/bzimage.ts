@@ -5,6 +5,7 @@
 import { UserError } from "../base/errors.ts";
 import { struct, u16, u32, u8 } from "../base/struct.ts";
 import { type Compression, compressionOf, decompress } from "./decompress/decompress.ts";
+import type { MakePlace } from "./decompress/output.ts";
 import { type ElfImage, isElf, parseElf } from "./elf.ts";
 
 /** struct setup_header's fields that matter here, by their offset in the file. */
@@ -22,19 +23,19 @@ export type Kernel = {
   readonly compression?: Compression;
   /** a bzImage's version text, such as "6.1.0-56-cloud-amd64 (...) #1 SMP ..." */
   readonly version?: string;
-  /** memory that the file was unpacked into, where it was packed; it is the reader's to give back (ArrayBuffer.transfer) when nothing of `image` is needed any more */
-  readonly unpacked?: ArrayBuffer;
+  /** memory that the file was unpacked into, where it was packed; unless it is the reader's own (`place`), it is the reader's to give back (ArrayBuffer.transfer) when nothing of `image` is needed any more */
+  readonly unpacked?: ArrayBufferLike;
 };
 
-/** @param name what messages call the file */
-export function readKernel(file: Uint8Array, name: string): Kernel {
+/** @param name what messages call the file @param place for what a bzImage unpacks to */
+export function readKernel(file: Uint8Array, name: string, place?: MakePlace): Kernel {
   if (isElf(file)) return { image: parseElf(file, name), format: "ELF" };
-  if (isBzImage(file)) return readBzImage(file, name);
+  if (isBzImage(file)) return readBzImage(file, name, place);
   const compression = compressionOf(file);
   if (compression === undefined) throw new UserError(`${name}: ${guess(file)}; give a Linux bzImage (vmlinuz) or an ELF kernel`);
   const inner = decompress(compression, file, { name });
-  if (isElf(inner)) return { image: parseElf(inner, name), format: "ELF", compression, unpacked: inner.buffer as ArrayBuffer };
-  if (isBzImage(inner)) return readBzImage(inner, name);
+  if (isElf(inner)) return { image: parseElf(inner, name), format: "ELF", compression, unpacked: inner.buffer };
+  if (isBzImage(inner)) return readBzImage(inner, name, place);
   throw new UserError(`${name}: ${compression} data without a kernel in them (${guess(inner)}); give a Linux bzImage (vmlinuz) or an ELF kernel`);
 }
 
@@ -46,7 +47,7 @@ function isBzImage(file: Uint8Array): boolean {
   return SetupHeader.boot_flag.get(view, 0) === BOOT_FLAG && SetupHeader.header.get(view, 0) === HDRS;
 }
 
-function readBzImage(file: Uint8Array, name: string): Kernel {
+function readBzImage(file: Uint8Array, name: string, place?: MakePlace): Kernel {
   const view = viewOf(file), version = SetupHeader.version.get(view, 0);
   if (version < PAYLOAD_SINCE)
     throw new UserError(`${name}: boot protocol ${version >> 8}.${(version & 255).toString().padStart(2, "0")}; PVH needs 2.08 (Linux 2.6.24) or later, or the kernel as ELF (vmlinux)`);
@@ -60,10 +61,10 @@ function readBzImage(file: Uint8Array, name: string): Kernel {
     throw new UserError(`${name}: a payload that begins with ${hex(payload.subarray(0, 6))}, which is no compression known here; rebuild the kernel with gzip, bzip2, LZMA, XZ, LZO, LZ4 or zstd`);
   // Linux's build puts the size of the result behind the data; gzip has it there by itself
   const size = new DataView(payload.buffer, payload.byteOffset + n - 4).getUint32(0, true);
-  const vmlinux = decompress(compression, compression === "gzip" ? payload : payload.subarray(0, n - 4), { name, sizeHint: size });
+  const vmlinux = decompress(compression, compression === "gzip" ? payload : payload.subarray(0, n - 4), { name, sizeHint: size, ...(compression === "LZ4" ? { place } : {}) });
   if (vmlinux.length !== size) throw new UserError(`${name}: the payload is damaged: it unpacks to ${vmlinux.length} bytes instead of ${size}; fetch or build the file again`);
   if (!isElf(vmlinux)) throw new UserError(`${name}: the payload is not an ELF file (${guess(vmlinux)}); give a stock kernel`);
-  return { image: parseElf(vmlinux, name), compression, ...about, unpacked: vmlinux.buffer as ArrayBuffer };
+  return { image: parseElf(vmlinux, name), compression, ...about, unpacked: vmlinux.buffer };
 }
 
 function versionText(file: Uint8Array, view: DataView): string | undefined {

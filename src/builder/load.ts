@@ -2,6 +2,7 @@
 import type { PvhPlan } from "./pvh.ts";
 
 export { readKernel } from "./bzimage.ts";
+export type { Place } from "./decompress/output.ts";
 export { planPvh, type E820Entry, type GfnRange, type NamedBytes, type PvhConfig, type PvhPlan, type PvhRegisters, type SegmentRegister } from "./pvh.ts";
 
 /** A way into a guest's memory. Ranges lie in frames of `plan.populate`, but may cross page boundaries. */

@@ -8,6 +8,7 @@ import { HvmMemmapTableEntry, HvmModlistEntry, HvmStartInfo, XEN_HVM_MEMMAP_TYPE
 import { UserError } from "../base/errors.ts";
 import { buildAcpi, lapicId } from "./acpi.ts";
 import { type Kernel, readKernel } from "./bzimage.ts";
+import type { MakePlace } from "./decompress/output.ts";
 import { type ElfImage, hasFeature, noteNumber, noteText, PF } from "./elf.ts";
 
 const PAGE = 4096, GiB = 2 ** 30, MiB = 2 ** 20;
@@ -35,6 +36,8 @@ export type PvhConfig = {
   readonly nrVcpus: number;
   /** of vCPU 0, 1, ...; twice the number, as libxl, where not given. CPUID must tell the same ones. */
   readonly apicIds?: readonly number[];
+  /** for the unpacked kernel, as readKernel has it */
+  readonly place?: MakePlace | undefined;
 };
 
 /** A range of the guest's physical addresses. */
@@ -75,7 +78,7 @@ const FLAT_CODE = 0xc9b, FLAT_DATA = 0xc93, BUSY_TSS32 = 0x8b, UNUSABLE = 0x1000
 export function planPvh(config: PvhConfig): PvhPlan {
   const nrRamPages = checkMemory(config.memoryBytes), memory = nrRamPages * PAGE, apicIds = checkVcpus(config);
   const cmdline = checkCmdline(config.cmdline ?? "");
-  const kernel = readKernel(config.kernel.bytes, config.kernel.name), { image } = kernel;
+  const kernel = readKernel(config.kernel.bytes, config.kernel.name, config.place), { image } = kernel;
   const entry = pvhEntry(image, config.kernel.name);
   const lowEnd = Math.min(memory, ACPI_GPA), highSize = memory - lowEnd;
   const first = image.segments[0], last = image.segments.at(-1);

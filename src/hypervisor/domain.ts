@@ -140,6 +140,18 @@ export class Domain {
     if (replaced === null) throw new UserError(`Domain ${this.domid} may have ${this.maxPages} pages, not ${this.totPages + nrFrames}`);
     assert(replaced.length === 0, `gfns from ${gfn} are populated already`);
   }
+  /** Give it frames that the caller has, one after the other, their references with them, at gfn, gfn + 1 ... where it has none. @throws MachineMemoryExhausted RangeError what has been given then is the domain's */
+  adopt(gfn: number, mfn: number, nrFrames: number): void {
+    this.hv.withLock(DOMAIN.p2mLock, this.at, () => {
+      assert(this.totPages + nrFrames <= this.maxPages, `domain ${this.domid} is given more than it may have`);
+      for (let i = 0; i < nrFrames; i++) {
+        const old = this.p2m.set(gfn + i, mfn + i, P2M_RW | P2M_TYPE.ram);
+        assert(old === 0, `gfn ${gfn + i} is populated already`);
+        this.hv.mm.frames.hand(mfn + i, this.domid);
+        this.hv.add(DOMAIN.totPages, this.at, 1);
+      }
+    });
+  }
   /**
    * Put zeroed frames at gfn, gfn + 1 ... whatever is there.
    * @returns the entries that were there, now out of the p2m but perhaps in TLBs (see p2mGen) and still counted; null when the limit forbids it

@@ -85,6 +85,23 @@ export class Frames {
     }
   }
 
+  /** Take `count` frames that follow each other and that nobody has used yet, zeros. @returns the first, or 0 where there are not so many */
+  allocRun(count: number, owner: number, flags: number): number {
+    const { i32, u32 } = this.#views, bumpAt = MACHINE.bump.at >>> 2;
+    lock(i32, MACHINE.frameLock.at);
+    const first = u32[bumpAt] as number, isThere = count <= this.nrFrames - first;
+    if (isThere) {
+      u32[bumpAt] = first + count;
+      Atomics.sub(u32, MACHINE.nrFree.at >>> 2, count);
+    }
+    unlock(i32, MACHINE.frameLock.at);
+    if (!isThere) return 0;
+    for (let mfn = first; mfn < first + count; mfn++) this.#claim(mfn, owner, flags);
+    return first;
+  }
+  /** Its one reference, and so the frame, is somebody else's from now on. */
+  hand(mfn: number, owner: number): void { this.#claim(mfn, owner, 0); }
+
   /** The free list's link lies in the frame's table entry, not in the frame: giving back memory that was never used must not touch it. 16 bits in `owner`, 8 in the upper half of `flags`. */
   #next(mfn: number): number { const { u16 } = this.#views, at = this.entryAt(mfn) >>> 1; return (u16[at] as number) | (u16[at + 1] as number) >>> 8 << 16; }
   #setNext(mfn: number, next: number): void { const { u16 } = this.#views, at = this.entryAt(mfn) >>> 1; u16[at] = next & 0xffff; u16[at + 1] = next >>> 16 << 8; }

@@ -35,6 +35,19 @@ test("allocation is all or nothing and says when the machine is full", () => {
   assert.equal(n, free);
   assert.throws(() => mm.frames.alloc(1), MachineMemoryExhausted);
 });
+test("a run is of frames that follow each other and were never used, or is not had at all", () => {
+  const mm = make(), used = mm.frames.alloc(1), free = mm.frames.nrFree;
+  mm.frames.put(used);
+  const first = mm.frames.allocRun(5, 3, 0);
+  assert.ok(first > used);
+  for (let i = 0; i < 5; i++) assert.deepEqual([mm.frames.owner(first + i), mm.frames.refcount(first + i)], [3, 1]);
+  assert.equal(mm.frames.nrFree, free + 1 - 5);
+  assert.equal(mm.frames.allocRun(free + 1 - 5, 3, 0), 0, "one of the free ones was used");
+  assert.equal(mm.frames.nrFree, free + 1 - 5);
+  assert.equal(mm.frames.allocRun(free - 5, 3, 0), first + 5);
+  assert.equal(mm.frames.alloc(1), used);
+  assert.equal(mm.frames.nrFree, 0);
+});
 test("a reference is refused to a frame that is free or another's", () => {
   const mm = make(), mfn = mm.frames.alloc(3);
   assert.equal(mm.frames.get(mfn, 4), false);

@@ -17,37 +17,41 @@ import { Devices } from "./devices.ts";
 import { Domain, type DomainParts, type RingPair } from "./domain.ts";
 import { attachVif } from "./vif.ts";
 import { attachShare } from "./share.ts";
+import { KernelFrames } from "./kernel-frames.ts";
 import type { Machine } from "./machine.ts";
 
 /** What a domain costs the machine beyond its memory: p2m, ACPI and special pages, event channels, grant frames; generously. */
 export const DOMAIN_OVERHEAD_MIB = 8;
 
-type Planned = { readonly key: string; readonly plan: Promise<PvhPlan>; /** domains that are being built from it */ nrUsers: number };
+type Planned = { readonly key: string; readonly plan: Promise<PvhPlan>; /** where its kernel is, if that is machine memory */ readonly frames: KernelFrames | null; /** domains that are being built from it */ nrUsers: number };
 const plans = new WeakMap<Uint8Array, Planned>();
 
 /**
  * Check a domain's image and lay it out, without a machine. Kept until the domain is built from it: a plan holds the unpacked kernel (64 MiB for Debian's), which is given back
  * then, at once; the main thread of an idle machine makes no garbage, so a collector would not come by. A restart plans anew.
+ * @param within the machine that the domain will certainly be built in: the kernel is unpacked into its memory, where there is room, and given back by being built from
  * @throws UserError
  */
-export const planDomain = (config: CheckedConfig): Promise<PvhPlan> => planned(config).plan;
-function planned(config: CheckedConfig): Planned {
+export const planDomain = (config: CheckedConfig, within: Machine | null = null): Promise<PvhPlan> => planned(config, within).plan;
+function planned(config: CheckedConfig, within: Machine | null): Planned {
   const key = JSON.stringify([config.memoryMiB, config.maxvcpus, config.cmdline, config.ramdisk?.length ?? -1]);
   const known = plans.get(config.kernel);
   if (known?.key === key) return known;
-  const plan = (async () => planPvh({
+  const frames = within && new KernelFrames(within.hv.mm), plan = (async () => planPvh({
     kernel: { name: config.kernelName, bytes: config.kernel }, ramdisks: config.ramdisk ? [{ name: config.ramdiskName, bytes: config.ramdisk }] : [],
-    cmdline: config.cmdline, memoryBytes: config.memoryMiB * 2 ** 20, nrVcpus: config.maxvcpus,
+    cmdline: config.cmdline, memoryBytes: config.memoryMiB * 2 ** 20, nrVcpus: config.maxvcpus, place: frames?.place,
   }))();
-  plan.catch(() => {});
-  const made = { key, plan, nrUsers: 0 };
+  plan.catch(() => frames?.release());
+  const made = { key, plan, frames, nrUsers: 0 };
   plans.set(config.kernel, made);
   return made;
 }
 /** One domain less is built from it. */
 function letGo(config: CheckedConfig, used: Planned, plan: PvhPlan): void {
   if (plans.get(config.kernel) === used) plans.delete(config.kernel);
-  if (--used.nrUsers === 0 && plan.kernel.unpacked?.byteLength) plan.kernel.unpacked.transfer(0);
+  if (--used.nrUsers > 0) return;
+  used.frames?.release();
+  if (plan.kernel.unpacked instanceof ArrayBuffer && plan.kernel.unpacked.byteLength) plan.kernel.unpacked.transfer(0);
 }
 
 /** Sixteen bytes of a UUID's text. */
@@ -69,7 +73,7 @@ export const withDomid = (domid: number | undefined): { readonly domid?: number 
 
 /** Build a domain, paused. @throws UserError with nothing left behind */
 export async function buildDomain(machine: Machine, config: CheckedConfig): Promise<Domain> {
-  const used = planned(config), { hv } = machine;
+  const used = planned(config, machine), { hv } = machine;
   used.nrUsers++;       // before anything is waited for: another domain may be built from it meanwhile
   const plan = await used.plan.catch((e) => {
     used.nrUsers--;
@@ -87,9 +91,12 @@ export async function buildDomain(machine: Machine, config: CheckedConfig): Prom
     const hd = HvDomain.create(hv, { ...withDomid(machine.freshDomid()), maxVcpus: config.maxvcpus, maxPages, handle: uuidBytes(config.uuid) });
     undo.push(() => hd.destroy());
     machine.cpus.place(hd, config);
-    for (const { gfn, count } of plan.populate) hd.populate(gfn, count);
     hd.setMemoryMap(plan.e820);
-    writePvh(plan, { write: (gpa, bytes) => hd.memory.write(gpa, bytes) });
+    const isAlone = used.nrUsers === 1;        // else somebody will still read what is there
+    if (isAlone && plans.get(config.kernel) === used) plans.delete(config.kernel);
+    const { populate, writes } = isAlone && used.frames ? used.frames.give(plan, hd) : plan;
+    for (const { gfn, count } of populate) hd.populate(gfn, count);
+    writePvh({ ...plan, writes }, { write: (gpa, bytes) => hd.memory.write(gpa, bytes) });
     dropPlan();
 
     const parts = await connectDomain(machine, config, hd, {

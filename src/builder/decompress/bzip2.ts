@@ -16,7 +16,7 @@ const crcTable = Int32Array.from({ length: 256 }, (_, i) => {
 });
 
 /** Unpack all streams of a bzip2 file. */
-export function bunzip2(input: Uint8Array, options: Options = {}): Uint8Array<ArrayBuffer> {
+export function bunzip2(input: Uint8Array, options: Options = {}): Uint8Array {
   const out = new Output("bzip2", input, options), bits = new Bits(input, out);
   do {
     if (bits.read(24) !== 0x425a68) out.fail("no magic");

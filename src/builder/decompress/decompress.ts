@@ -16,7 +16,7 @@ const MAGIC: readonly (readonly [Compression, readonly number[]])[] = [
   ["gzip", [0x1f, 0x8b]], ["bzip2", [0x42, 0x5a, 0x68]], ["LZMA", [0x5d, 0, 0]], ["XZ", [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0]],
   ["LZO", [0x89, 0x4c, 0x5a, 0x4f]], ["LZ4", [0x02, 0x21, 0x4c, 0x18]], ["zstd", [0x28, 0xb5, 0x2f, 0xfd]],
 ];
-const DECOMPRESSORS: Readonly<Record<Compression, (input: Uint8Array, options?: Options) => Uint8Array<ArrayBuffer>>> = {
+const DECOMPRESSORS: Readonly<Record<Compression, (input: Uint8Array, options?: Options) => Uint8Array>> = {
   gzip: gunzip, bzip2: bunzip2, LZMA: unlzma, XZ: unxz, LZO: unlzop, LZ4: unlz4, zstd: unzstd,
 };
 
@@ -24,4 +24,4 @@ const DECOMPRESSORS: Readonly<Record<Compression, (input: Uint8Array, options?: 
 export const compressionOf = (input: Uint8Array): Compression | undefined => MAGIC.find(([, magic]) => magic.every((b, i) => input[i] === b))?.[0];
 
 /** @throws UserError when the data are damaged or unpack to more than the limit */
-export const decompress = (compression: Compression, input: Uint8Array, options?: Options): Uint8Array<ArrayBuffer> => DECOMPRESSORS[compression](input, options);
+export const decompress = (compression: Compression, input: Uint8Array, options?: Options): Uint8Array => DECOMPRESSORS[compression](input, options);

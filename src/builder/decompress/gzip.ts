@@ -17,7 +17,7 @@ const DISTANCE_BASE = Uint16Array.from(DISTANCE_EXTRA, (_, i) => DISTANCE_EXTRA.
 const ORDER = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15] as const;
 
 /** All members of a gzip file. Zero bytes behind them are padding. */
-export function gunzip(input: Uint8Array, options: Options = {}): Uint8Array<ArrayBuffer> {
+export function gunzip(input: Uint8Array, options: Options = {}): Uint8Array {
   const out = new Output("gzip", input, options), view = new DataView(input.buffer, input.byteOffset, input.length);
   let at = 0;
   do {

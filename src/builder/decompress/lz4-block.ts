@@ -5,8 +5,10 @@
 import { Op } from "../../wasm/opcodes.ts";
 import { Code, I32, Module } from "../../wasm/writer.ts";
 
+/** What is wrong with a block that gives more than it may, which is so much at most. */
+export const TOO_LONG = "a block gives more than 8 MiB";
 /** What is wrong with a block, by the negated value that `unpack` gives. */
-export const FLAWS = ["", "it ends in a literal length", "literals reach past their block", "a block gives more than 8 MiB", "it ends in an offset", "a match reaches back to before its block", "it ends in a match length"] as const;
+export const FLAWS = ["", "it ends in a literal length", "literals reach past their block", TOO_LONG, "it ends in an offset", "a match reaches back to before its block", "it ends in a match length"] as const;
 const CUT_LITERALS = -1, LONG_LITERALS = -2, TOO_MUCH = -3, CUT_OFFSET = -4, BAD_OFFSET = -5, CUT_MATCH = -6;
 /** No length that makes sense; sums of two stay below 2^32. */
 const LENGTH_MAX = 1 << 30;
@@ -17,7 +19,7 @@ const SHORT = 128;
 
 type Block = { /** @returns bytes written from `to` on, or what is wrong, see FLAWS @param most bytes to be written */ unpack(from: number, end: number, to: number, most: number): number };
 
-function blockModule(): Uint8Array<ArrayBuffer> {
+function blockModule(shared: boolean): Uint8Array<ArrayBuffer> {
   const m = new Module(), c = new Code(4), FROM = 0, END = 1, START = 2, MOST = 3, to = c.local(I32), token = c.local(I32), n = c.local(I32), x = c.local(I32), stop = c.local(I32);
   const fail = (flaw: number): void => { c.unlikely().if_(); c.i32(flaw).op(Op.return).end(); };
   const byte = (): void => { c.get(FROM).mem(Op.i32_load8_u, 0).set(x).get(FROM).i32(1).op(Op.i32_add).set(FROM); };
@@ -66,10 +68,13 @@ function blockModule(): Uint8Array<ArrayBuffer> {
   c.end().end().end();
   c.br(next).end().end();
   c.get(to).get(START).op(Op.i32_sub);
-  m.imports.push({ name: "memory", memory: { min: 1, max: 65536, shared: false } });
+  m.imports.push({ name: "memory", memory: { min: 1, max: 65536, shared } });
   m.funcs.push({ type: m.type([I32, I32, I32, I32], [I32]), code: c, export: "unpack" });
   return m.encode();
 }
-let compiled: WebAssembly.Module | undefined;
-/** @param memory at most 65,536 pages, that input and output lie in */
-export const lz4Block = (memory: WebAssembly.Memory): Block => new WebAssembly.Instance(compiled ??= new WebAssembly.Module(blockModule()), { e: { memory } }).exports as unknown as Block;
+const compiled: WebAssembly.Module[] = [];
+/** @param memory at most 65,536 pages, shared or not, that input and output lie in */
+export function lz4Block(memory: WebAssembly.Memory): Block {
+  const shared = !(memory.buffer instanceof ArrayBuffer);
+  return new WebAssembly.Instance(compiled[Number(shared)] ??= new WebAssembly.Module(blockModule(shared)), { e: { memory } }).exports as unknown as Block;
+}

@@ -213,7 +213,7 @@ export class LzmaDecoder {
 }
 
 /** An .lzma file ("LZMA alone"): properties, dictionary size, output size or -1 for "until the end marker". */
-export function unlzma(input: Uint8Array, options: Options = {}): Uint8Array<ArrayBuffer> {
+export function unlzma(input: Uint8Array, options: Options = {}): Uint8Array {
   const out = new Output("LZMA", input, options);
   if (input.length < 13) out.fail("it ends in its header");
   const size = new DataView(input.buffer, input.byteOffset + 5, 8).getBigUint64(0, true), isOpen = size === 0xffffffffffffffffn;

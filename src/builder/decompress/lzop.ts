@@ -11,7 +11,7 @@ const FLAG = { ADLER32_D: 1, ADLER32_C: 2, H_EXTRA_FIELD: 0x40, CRC32_D: 0x100, 
 const MAX_BLOCK = 64 << 20;
 
 /** Unpack all parts of an lzop file. */
-export function unlzop(input: Uint8Array, options: Options = {}): Uint8Array<ArrayBuffer> {
+export function unlzop(input: Uint8Array, options: Options = {}): Uint8Array {
   const out = new Output("LZO", input, options), view = new DataView(input.buffer, input.byteOffset, input.length);
   let at = 0;
   const take = (n: number): number => {

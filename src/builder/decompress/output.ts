@@ -4,37 +4,48 @@ import { UserError } from "../../base/errors.ts";
 /** No kernel or archive of ours unpacks to more; a file that does is taken for an attack. */
 export const DEFAULT_LIMIT = 1 << 29;
 
+/** A place for a result in WebAssembly's memory, zeros; behind `bytes` the decompressor may use, and leave anything in, as much as it asked for. */
+export type Place = { readonly bytes: Uint8Array; readonly memory: WebAssembly.Memory };
+/** Gives a place for a result that has been announced to have so many bytes; null where there is none. The result lies in it unless it turned out longer. */
+export type MakePlace = (sizeBytes: number, behindBytes: number) => Place | null;
 /** What every decompressor takes besides its input. */
 export type Options = {
   /** most bytes the result may have */
   limit?: number;
   /** expected size of the result; a hint only, it need not be true */
   sizeHint?: number;
+  /** for LZ4; what the others do within their result V8 does slowly in shared memory */
+  place?: MakePlace | undefined;
   /** what the input is called in messages */
   name?: string;
 };
 
 /** The result so far. Failures are told in the name of the input. */
 export class Output {
-  bytes: Uint8Array<ArrayBuffer>;
+  bytes: Uint8Array;
   /** over `bytes` */
-  view: DataView<ArrayBuffer>;
+  view: DataView;
   length = 0;
   readonly limit: number;
   readonly format: string;
   readonly name: string;
 
-  constructor(format: string, input: Uint8Array, options: Options) {
+  /** what `bytes` lie in, where they were not made here */
+  readonly place: Place | null;
+
+  /** @param behindBytes what the decompressor can use behind the result (Place) */
+  constructor(format: string, input: Uint8Array, options: Options, behindBytes = 0) {
     this.format = format;
     this.name = options.name ?? "The compressed data";
     this.limit = options.limit ?? DEFAULT_LIMIT;
-    const hint = options.sizeHint ?? 0;
-    this.bytes = new Uint8Array(hint > 0 && hint <= this.limit ? hint : Math.min(this.limit, Math.max(4096, input.length * 4)));
-    this.view = new DataView(this.bytes.buffer);
+    const hint = options.sizeHint ?? 0, isHinted = hint > 0 && hint <= this.limit;
+    this.place = isHinted ? options.place?.(hint, behindBytes) ?? null : null;
+    this.bytes = this.place?.bytes ?? new Uint8Array(isHinted ? hint : Math.min(this.limit, Math.max(4096, input.length * 4)));
+    this.view = new DataView(this.bytes.buffer, this.bytes.byteOffset, this.bytes.length);
   }
 
   /** Make room for `n` more bytes; call before each write. @returns the buffer, which may be a new one */
-  room(n: number): Uint8Array<ArrayBuffer> {
+  room(n: number): Uint8Array {
     const need = this.length + n;
     if (need > this.bytes.length) {
       if (need > this.limit)
@@ -56,7 +67,7 @@ export class Output {
     throw damaged(this.name, this.format, what);
   }
 
-  done(): Uint8Array<ArrayBuffer> {
+  done(): Uint8Array {
     return this.bytes.subarray(0, this.length);
   }
 }

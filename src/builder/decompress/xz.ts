@@ -16,7 +16,7 @@ const MAGIC = [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0] as const, FOOTER_MAGIC = 0x595a;
 type Undo = (b: Uint8Array, from: number, to: number) => void;
 
 /** Unpack all streams of an XZ file. */
-export function unxz(input: Uint8Array, options: Options = {}): Uint8Array<ArrayBuffer> {
+export function unxz(input: Uint8Array, options: Options = {}): Uint8Array {
   const xz = new Xz(input, options);
   let at = xz.stream(0);
   while (at < input.length) {

@@ -26,7 +26,7 @@ const ML_DEFAULT = fseTable(Int16Array.of(1, 4, 3, 2, 2, 2, 2, 2, 2, 1, 1, 1, 1,
 const OF_DEFAULT = fseTable(Int16Array.of(1, 1, 1, 1, 1, 1, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1), 5, never);
 
 /** Unpack all frames of a zstd file. */
-export function unzstd(input: Uint8Array, options: Options = {}): Uint8Array<ArrayBuffer> {
+export function unzstd(input: Uint8Array, options: Options = {}): Uint8Array {
   const out = new Output("zstd", input, options), view = new DataView(input.buffer, input.byteOffset, input.length);
   let at = 0;
   do {
