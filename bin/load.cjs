@@ -9,7 +9,10 @@ const { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } = require("
 const folder = join(__dirname, "code"), name = basename(__filename, ".js"), { flags, needs } = JSON.parse(readFileSync(join(__dirname, "about.json"), "utf8"));
 // V8's flags are a process's: threads find them set. With them V8 takes nothing any more of what Node has compiled of its own modules (fit-node.mjs)
 if (isMainThread && !flags.every((flag) => process.execArgv.includes(flag))) {
-  for (const need of [...(needs[name] ?? []), ...(needs[process.argv[2]] ?? [])]) require(need);
+  const needed = [...(needs[name] ?? []), ...(needs[process.argv[2]] ?? [])];
+  for (const need of needed) require(need);
+  // globals whose modules are read when they are first asked for; who has threads runs a machine
+  if (needed.includes("node:worker_threads")) for (const lazy of ["crypto", "performance", "ReadableStream", "WritableStream", "TransformStream"]) void globalThis[lazy];
   for (const flag of flags) setFlagsFromString(flag);
   process.execArgv.push(...flags);        // for programs that this one starts
 }

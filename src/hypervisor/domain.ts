@@ -144,12 +144,9 @@ export class Domain {
   adopt(gfn: number, mfn: number, nrFrames: number): void {
     this.hv.withLock(DOMAIN.p2mLock, this.at, () => {
       assert(this.totPages + nrFrames <= this.maxPages, `domain ${this.domid} is given more than it may have`);
-      for (let i = 0; i < nrFrames; i++) {
-        const old = this.p2m.set(gfn + i, mfn + i, P2M_RW | P2M_TYPE.ram);
-        assert(old === 0, `gfn ${gfn + i} is populated already`);
-        this.hv.mm.frames.hand(mfn + i, this.domid);
-        this.hv.add(DOMAIN.totPages, this.at, 1);
-      }
+      const replaced: number[] = [];
+      this.#put(gfn, mfn, nrFrames, replaced, (from, nr) => this.hv.mm.frames.hand(from, nr, this.domid));
+      assert(replaced.length === 0, `gfns from ${gfn} are populated already`);
     });
   }
   /**
@@ -159,23 +156,27 @@ export class Domain {
    */
   replace(gfn: number, nrFrames: number): number[] | null {
     return this.hv.withLock(DOMAIN.p2mLock, this.at, () => {
-      const replaced: number[] = [];
+      const replaced: number[] = [], runs: [first: number, nr: number][] = [], { frames } = this.hv.mm;
       if (this.totPages + nrFrames > this.maxPages) return null;
-      const mfns = new Uint32Array(nrFrames);
-      let got = 0, set = 0;
-      this.hv.mm.frames.allocEach(nrFrames, this.domid, (mfn) => { mfns[got++] = mfn; });
+      frames.allocRuns(nrFrames, this.domid, (first, nr) => { runs.push([first, nr]); });
+      let at = gfn;
       try {
-        for (; set < nrFrames; set++) {
-          const old = this.p2m.set(gfn + set, mfns[set] as number, P2M_RW | P2M_TYPE.ram);
-          if (old !== 0) replaced.push(old);
-        }
+        for (const run of runs) this.#put(at, run[0], run[1], replaced, (from, nr) => { run[0] = from + nr; run[1] -= nr; at += nr; });
       } finally { /* without room for the p2m's own tables, what is set stays and the rest goes back */
-        for (let i = set; i < nrFrames; i++) this.hv.mm.frames.put(mfns[i] as number);
-        this.hv.add(DOMAIN.totPages, this.at, set);
+        for (const [first, nr] of runs) for (let i = 0; i < nr; i++) frames.put(first + i);
         if (replaced.length) this.hv.add(DOMAIN.p2mGen, this.at, 1);
       }
       return replaced;
     });
+  }
+  /** Put frames that follow each other into the p2m. @param done told of those that are there, piece by piece */
+  #put(gfn: number, mfn: number, nrFrames: number, replaced: number[], done: (from: number, nr: number) => void): void {
+    for (let at = 0; at < nrFrames;) {
+      const nr = this.p2m.setRun(gfn + at, mfn + at, nrFrames - at, P2M_RW | P2M_TYPE.ram, replaced);
+      this.hv.add(DOMAIN.totPages, this.at, nr);
+      done(mfn + at, nr);
+      at += nr;
+    }
   }
   /** Take the frame at `gfn` out of the p2m of a domain that has never run: no TLB knows it. @returns the entry that was there, its reference the caller's; 0 for none of its own */
   takePage(gfn: number): number {

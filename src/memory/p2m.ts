@@ -48,11 +48,26 @@ export class P2m {
 
   /** Set an entry; the caller holds the domain's p2m lock. @returns the old entry @throws MachineMemoryExhausted RangeError for a gfn beyond the tree */
   set(gfn: number, mfn: number, bits: number): number {
-    if (!(gfn >= 0 && gfn < GFN_LIMIT)) throw new RangeError(`gfn ${gfn} is beyond the p2m`);
-    const leaf = this.#next(this.#next(this.root, gfn >>> 20), (gfn >>> 10) & 1023), word = (leaf >>> 2) + (gfn & 1023);
-    const old = this.#u32[word] as number;
+    const word = this.#wordOf(gfn), old = this.#u32[word] as number;
     Atomics.store(this.#u32, word, ((mfn << 12) | bits) >>> 0);
     return old;
+  }
+  /**
+   * Set the entries of gfn, gfn + 1 ... to frames that follow each other, as far as one table goes.
+   * @param replaced gets the old entries @returns how many were set, at least 1 @throws as `set`, with none set
+   */
+  setRun(gfn: number, mfn: number, nr: number, bits: number, replaced: number[]): number {
+    const u32 = this.#u32, word = this.#wordOf(gfn), count = Math.min(nr, 1024 - (gfn & 1023));
+    for (let i = 0; i < count; i++) {
+      const old = u32[word + i] as number;
+      if (old !== 0) replaced.push(old);
+      u32[word + i] = (((mfn + i) << 12) | bits) >>> 0;        // a word of its own each, so that who looks meanwhile sees the old or the new
+    }
+    return count;
+  }
+  #wordOf(gfn: number): number {
+    if (!(gfn >= 0 && gfn < GFN_LIMIT)) throw new RangeError(`gfn ${gfn} is beyond the p2m`);
+    return (this.#next(this.#next(this.root, gfn >>> 20), (gfn >>> 10) & 1023) >>> 2) + (gfn & 1023);
   }
   #next(table: number, i: number): number {
     const word = (table >>> 2) + i;
