@@ -132,13 +132,13 @@ export class PvhPlatform implements Platform, Call {
     generation: (mfn: number): number => this.hv.mm.frames.codeGen(mfn),
     /** This pCPU's guest wrote to the frame. */
     wrote: (mfn: number): void => {
-      if (this.#written.at(-1) !== mfn) this.#written.push(mfn);
+      if (this.#nrWritten === 0 || this.#written[this.#nrWritten - 1] !== mfn) this.#written[this.#nrWritten++] = mfn;
     },
     /* after the store: who decodes later finds the new bytes, and who decoded before has his mark there. The exchange is the fence between the store and the look */
     settle: (): void => {
-      if (this.#written.length === 0) return;
-      for (const mfn of this.#written) this.#tell(mfn);
-      this.#written.length = 0;
+      const nr = this.#nrWritten;
+      this.#nrWritten = 0;        // V8 takes a microsecond to shorten an array
+      for (let i = 0; i < nr; i++) this.#tell(this.#written[i]!);
     },
     lookBack: (): void => {
       if (!this.#isShared) return;
@@ -160,6 +160,7 @@ export class PvhPlatform implements Platform, Call {
   }
   /** frames with code that this pCPU is writing to */
   readonly #written: number[] = [];
+  #nrWritten = 0;
   /** Is a vCPU on this pCPU? Without one, code is decoded ahead (warm.ts), and `d` may be a domain that is gone, its struct another's page. */
   get #isServing(): boolean { return this.hv.load(PCPU.vcpu, this.hv.pcpuAt(this.pcpu)) !== 0; }
   /** Is there one, and may others of its domain run elsewhere? */

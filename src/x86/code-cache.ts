@@ -39,12 +39,17 @@ export type CodeHooks = {
   fetch(linear: number): number;
 };
 
+/** Pages that are found without a Map. */
+const RECENT = 256;
+
 export class CodeCache {
   private readonly v: Views;
   private readonly base: number;
   private readonly hooks: CodeHooks;
   /** Nothing is deleted: what is overwritten again and again would leave a chain of deleted entries in the map, to be walked at each insertion. */
   private readonly pages = new Map<number, Page | null>();
+  /** of `pages`, those that were asked for last, by their frames' low bits: a Map is slow to find numbers of more than 31 bits */
+  private readonly recent: (Page | null)[] = Array<Page | null>(RECENT).fill(null);
   private readonly byFrame = new Map<number, Page[]>();
   /** of pages that were forgotten */
   private readonly freeHeads: number[] = [];
@@ -66,19 +71,19 @@ export class CodeCache {
   /** Where the next record goes. */
   private get next(): number { return this.v.u32[(this.base + RUN_AT + RUN.next) >>> 2]!; }
   private set next(at: number) { this.v.u32[(this.base + RUN_AT + RUN.next) >>> 2] = at; }
-  private clearIndex(): void { for (let i = 0; i < 1 << CODE_BITS; i++) this.v.i64[(this.base + CODE_AT + i * CODEE.size) >>> 3] = -1n; }
+  private clearIndex(): void { this.v.i64.fill(-1n, (this.base + CODE_AT) >>> 3, (this.base + CODE_AT + (CODEE.size << CODE_BITS)) >>> 3); }
   /** Forget everything. */
   flush(): void {
     for (const [frame, list] of this.byFrame) if (list.length > 0) this.hooks.unprotect(frame);
     for (const p of this.pages.values()) for (const r of p?.regions ?? []) if (r.pages[0] === p) this.hooks.freeRegion(r.slot);
-    this.pages.clear(); this.byFrame.clear(); this.freeHeads.length = 0;
+    this.pages.clear(); this.recent.fill(null); this.byFrame.clear(); this.freeHeads.length = 0;
     this.next = this.base + RECS_AT; this.counters.flushes++;
     this.clearIndex();
     this.hooks.flushed();
   }
   page(machine: number, mode: number): Page {
-    const key = machine + (mode & ~MODE.user) * 2 ** 32;
-    const generation = this.hooks.generation(machine / 4096);
+    const key = machine + (mode & ~MODE.user) * 2 ** 32, generation = this.hooks.generation(machine / 4096), slot = (machine >>> 12) % RECENT, recent = this.recent[slot]!;
+    if (recent !== null && recent.key === key && recent.generation === generation) return recent;
     let p = this.pages.get(key);
     if (p && p.generation !== generation) { this.drop(machine / 4096, p); p = null; }
     if (!p) {
@@ -86,7 +91,7 @@ export class CodeCache {
       this.pages.set(key, p); this.counters.pages++;
       this.own(machine, p);
     }
-    return p;
+    return this.recent[slot] = p;
   }
   /** The page, if it has been decoded and nobody else has written to it since. */
   known(machine: number, mode: number): Page | null {
@@ -253,7 +258,7 @@ export class CodeCache {
     const machine = p.key % 2 ** 32;
     p.at.forEach((off) => { this.v.i64[(this.base + CODE_AT + codeSlot(machine + off | 0) * CODEE.size) >>> 3] = -1n; });
     if (!p.at.isEmpty) this.freeHeads.push(p.at.heads);
-    this.pages.set(p.key, null);
+    this.pages.set(p.key, null); this.recent[(machine >>> 12) % RECENT] = null;
   }
 }
 /** Enough for any instruction: the bytes from a place to its page's end, then those of the page that follows in linear addresses, which begins at `at`. */
