@@ -16,12 +16,12 @@ export const MIN_MAJOR = 26;
  * through when they are 15 % more than last time, instead of twice as many. Accesses to WebAssembly's memory are
  * not looked after: V8 keeps a load that may trap even where nobody wants its value or where an operation has taken it in, so that each probe of the TLB, each operand and each sign loaded
  * twice (loops of gbench 0.8 to 0.9, wasm functions 4 % smaller). What lies beyond the memory is unmapped all the same (test/flags.test.ts): an access there ends the process, and reads nothing. The stack is not looked after either:
- * generated code calls by tail calls only.
+ * generated code calls by tail calls only. With a function's bytecode V8 keeps how soon to optimise it, by how that went in another run: a boot is 2 % faster without.
  * With the later ones V8 takes none of the bytecode that Node brings for its own modules (20 ms of a word of xl, 45 of a boot), so that programs that were built set them themselves, when they have what
  * they need of Node (load.cjs); --no-wasm-inlining-call-indirect is what V8 concludes from --no-wasm-inlining when it starts, and only then.
  */
 export const START_FLAGS = [`--v8-pool-size=${Math.max(1, Math.min(4, availableParallelism() - 1))}`, "--max-semi-space-size=2"];
-export const LATER_FLAGS = ["--no-wasm-inlining", "--no-wasm-inlining-call-indirect", "--wasm-tiering-budget=1000000", "--heap-growing-percent=15", "--no-wasm-bounds-checks", "--no-wasm-stack-checks"];
+export const LATER_FLAGS = ["--no-wasm-inlining", "--no-wasm-inlining-call-indirect", "--wasm-tiering-budget=1000000", "--heap-growing-percent=15", "--no-wasm-bounds-checks", "--no-wasm-stack-checks", "--no-profile-guided-optimization"];
 export const V8_FLAGS = [...START_FLAGS, ...LATER_FLAGS];
 /** Where Node keeps what it makes of the sources (types stripped, bytecode), so that the next process need not: nearly half of the time of a word of xl, and 0.3 s of a boot. */
 process.env.NODE_COMPILE_CACHE ??= `${root}var/compiled`;

@@ -19,6 +19,6 @@ pool=$(($(nproc 2>/dev/null || echo 2) - 1))
 [ $pool -gt 4 ] && pool=4
 export NODE_COMPILE_CACHE="${NODE_COMPILE_CACHE-$root/var/compiled}"
 program=; later=; folder=$(built) && program=$folder/$name.node.js
-[ -f "$program" ] || { program=$root/src/bin/$name.node.ts; later="--no-wasm-inlining --no-wasm-inlining-call-indirect --wasm-tiering-budget=1000000 --heap-growing-percent=15 --no-wasm-bounds-checks --no-wasm-stack-checks"; }
+[ -f "$program" ] || { program=$root/src/bin/$name.node.ts; later="--no-wasm-inlining --no-wasm-inlining-call-indirect --wasm-tiering-budget=1000000 --heap-growing-percent=15 --no-wasm-bounds-checks --no-wasm-stack-checks --no-profile-guided-optimization"; }
 [ "$name" = xenstore ] && set -- "${given##*/}" "$@"
 exec "$node" --v8-pool-size=$pool --max-semi-space-size=2 $later "$program" "$@"

@@ -15,12 +15,15 @@ export type EntryTable = {
 export const displacementOf = (t: { displacements: Uint8Array }, pos: number): number => t.displacements[pos & (t.displacements.length - 1)]!;
 export const slotOf = (t: EntryTable, pos: number): number => (Math.imul(pos, t.mult) >>> t.shift ^ displacementOf(t, pos)) & (t.nrSlots - 1);
 
+const MULT = 0x9e3779b1 | 0;
 /** @param positions distinct; an entry is the index of its position */
 export function entryTable(positions: readonly number[]): EntryTable {
   const shift = 15;
   let bits = 1;
   while (2 ** bits < positions.length * 1.5) bits++;
-  for (let mult = 0x9e3779b1 | 0, tries = 0; ; mult = Math.imul(mult, 0x85ebca6b) + 0x3c6ef372 | 1, tries++) {
+  // most regions have one entry
+  if (positions.length === 1) return { displacements: new Uint8Array(2), nrSlots: 2, mult: MULT, shift, slots: [[Math.imul(positions[0]!, MULT) >>> shift & 1, 0]] };
+  for (let mult = MULT, tries = 0; ; mult = Math.imul(mult, 0x85ebca6b) + 0x3c6ef372 | 1, tries++) {
     if (tries === 24) { bits++; tries = 0; }
     const nrSlots = 2 ** bits, displacements = new Uint8Array(Math.max(2, nrSlots >> 1)), buckets: number[][] = Array.from(displacements, () => []), used = new Uint8Array(nrSlots);
     positions.forEach((p, n) => buckets[p & (displacements.length - 1)]!.push(n));

@@ -124,7 +124,9 @@ export class Regions {
     };
     const isHere = ({ pos, bytes }: Piece): boolean => {
       const m = machineAt(pageOf(pos)) + (pos & 4095);
-      return m >= 4096 && bytes.every((x, i) => u8[m + i] === x);
+      if (m < 4096) return false;
+      for (let i = 0; i < bytes.length; i++) if (u8[m + i] !== bytes[i]) return false;
+      return true;
     };
     let isDone = false;
     for (const member of store.find(key)) {
