@@ -4,12 +4,12 @@
  * the program ends, by who runs it: a few times, as no two runs call the same. What cannot be read or written costs time, and nothing else.
  */
 "use strict";
-const { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } = require("node:fs"), { basename, join } = require("node:path"), { createRequire } = require("node:module"), { isMainThread, threadId } = require("node:worker_threads"), { cachedDataVersionTag, setFlagsFromString } = require("node:v8"), vm = require("node:vm");
+const { closeSync, mkdirSync, openSync, readFileSync, renameSync, rmSync, writeFileSync, writeSync } = require("node:fs"), { basename, join } = require("node:path"), { createRequire } = require("node:module"), { isMainThread, threadId } = require("node:worker_threads"), { cachedDataVersionTag, setFlagsFromString } = require("node:v8"), vm = require("node:vm");
 
 const folder = join(__dirname, "code"), name = basename(__filename, ".js"), { flags, needs } = JSON.parse(readFileSync(join(__dirname, "about.json"), "utf8"));
 // V8's flags are a process's: threads find them set. With them V8 takes nothing any more of what Node has compiled of its own modules (fit-node.mjs)
 if (isMainThread && !flags.every((flag) => process.execArgv.includes(flag))) {
-  const needed = [...(needs[name] ?? []), ...(needs[process.argv[2]] ?? [])];
+  const needed = [name, process.argv[2]].flatMap((word) => (Object.hasOwn(needs, word) ? needs[word] : []));
   for (const need of needed) require(need);
   // globals whose modules are read when they are first asked for; who has threads runs a machine
   if (needed.includes("node:worker_threads")) for (const lazy of ["crypto", "performance", "ReadableStream", "WritableStream", "TransformStream"]) void globalThis[lazy];
@@ -46,8 +46,12 @@ function keep() {
     const next = `${keptAs}.${process.pid}.${threadId}`;
     try {
       const bytes = script.createCachedData(), header = Buffer.alloc(HEADER);
-      if (bytes.length < length) continue;        // V8 drops what was not called for long
       header.writeUInt32LE(times + 1, 0);
+      if (bytes.length < length) {        // V8 drops what was not called for long
+        const fd = openSync(keptAs, "r+");
+        try { writeSync(fd, header, 0, HEADER, 0); } finally { closeSync(fd); }
+        continue;
+      }
       mkdirSync(keptIn, { recursive: true });
       writeFileSync(next, Buffer.concat([header, bytes, bytes])); renameSync(next, keptAs);
     } catch { try { rmSync(next, { force: true }); } catch { /* as above */ } }

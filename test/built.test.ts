@@ -1,6 +1,6 @@
 /** Which program a launcher becomes: what was built of these very sources, at this place, or the sources. */
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, renameSync, rmSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -49,6 +49,7 @@ test("what is built runs, and finds its files", { skip: process.platform !== "li
   const built = execFileSync("sh", [join(root, "bin/launch.sh"), "--built"], { encoding: "utf8" }).trim();
   for (const name of ["domus", "domusd", "machined", "pcpu-worker", "xenstore", "xl"]) assert.ok(existsSync(join(built, `${name}.node.js`)), name);
   assert.match(execFileSync(process.execPath, [join(built, "domus.node.js"), "--version"], { encoding: "utf8" }), /^domus \d+\.\d+\.\d+\n$/);
+  for (const word of ["constructor", "__proto__"]) assert.match(spawnSync(process.execPath, [join(built, "domus.node.js"), word], { encoding: "utf8" }).stderr, /^domus: Unknown command/);
 });
 
 test("a built program keeps what V8 made of it, and takes nothing else for it", { skip: process.platform !== "linux" }, () => {

@@ -108,7 +108,7 @@ function readNotes(b: Uint8Array, align: number, notes: Map<number, Uint8Array>,
     const nameAt = at + Nhdr.sizeof, descAt = at + padded(Nhdr.sizeof + namesz);
     if (namesz > b.length - nameAt || descsz > b.length - descAt) damaged("a note reaches past its segment's end");
     const isXen = namesz === 4 && b[nameAt] === 0x58 && b[nameAt + 1] === 0x65 && b[nameAt + 2] === 0x6e && b[nameAt + 3] === 0;
-    if (isXen && !notes.has(type)) notes.set(type, b.subarray(descAt, descAt + descsz));
+    if (isXen && !notes.has(type)) notes.set(type, b.slice(descAt, descAt + descsz));        // not shared memory, of which browsers decode no text
     at = descAt + padded(descsz);
   }
 }

@@ -52,6 +52,7 @@ test("a kernel that is unpacked into the machine becomes the domain's; of two at
   const { frames } = machine.hv.mm, free = frames.nrFree, packed = bzImage(withSize(lz4(tinyKernel()), tinyKernel().length)), config = (name: string) => checkConfig({ name, kernel: packed, memoryMiB: 16 });
   const alone = config("alone"), { kernel } = await planDomain(alone, machine), at = kernel.image.segments[0]!.bytes.byteOffset;
   assert.equal(kernel.unpacked, machine.hv.mm.memory.buffer);
+  for (const note of kernel.image.notes.values()) assert.ok(note.buffer instanceof ArrayBuffer, "browsers decode no text in shared memory");
   assert.ok(frames.nrFree < free);
   const first = await machine.createDomain(alone), memory = machine.hv.domain(first.domid)!.memory;
   assert.equal(memory.machineAddress(0x100000), at, "as it lies there");
