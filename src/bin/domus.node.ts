@@ -26,7 +26,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<(args: string[]) => Promis
 const ALIASES: Readonly<Record<string, string>> = { "--help": "help", "-h": "help", "--version": "version", "-V": "version" };
 
 async function main(args: string[]): Promise<number> {
-  const word = args[0] ?? "help", command = ALIASES[word] ?? word;
+  const word = args[0] ?? "help", command = Object.hasOwn(ALIASES, word) ? ALIASES[word]! : word;
   if (command === "help") {
     process.stdout.write(HELP);
     return args.length ? 0 : 2;
