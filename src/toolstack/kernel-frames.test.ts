@@ -1,10 +1,12 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { tinyKernel } from "../../test/tiny-kernel.ts";
+import { DOMID } from "../abi/xen.ts";
 import type { GfnRange } from "../builder/load.ts";
 import { bzImage, lz4, withSize } from "../builder/golden/bzimage.ts";
 import { Domain } from "../hypervisor/domain.ts";
 import { Hypervisor } from "../hypervisor/hypervisor.ts";
+import { MachineMemoryExhausted } from "../memory/frames.ts";
 import { MachineMemory } from "../memory/machine.ts";
 import { checkConfig } from "./config.ts";
 import { planDomain } from "./create.ts";
@@ -45,6 +47,19 @@ test("whatever lies how in the machine's memory, a domain gets the bytes that a 
     assert.equal(frames.nrFree, free, `round ${round}`);
   }
   assert.ok(nrAdopted > 50, `${nrAdopted}`);
+});
+
+test("a machine that has no frame left for the domain's tables gives each frame back once", async () => {
+  const hv = new Hypervisor(MachineMemory.create({ bytes: 16 << 20, nrPcpus: 1, pcpuBytes: 1 << 20 })), { frames } = hv.mm, free = frames.nrFree;
+  const kernel = new KernelFrames(hv.mm), { bytes } = kernel.place(8 * 4096, 0)!, d = Domain.create(hv, { maxVcpus: 1, maxPages: 100, handle: new Uint8Array(16) }), others: number[] = [];
+  frames.allocEach(frames.nrFree - 2, DOMID.XEN, (mfn) => { others.push(mfn); });
+  // one table of entries can be had, and the table of tables
+  assert.throws(() => kernel.give({ populate: [], writes: [{ gpa: 1020 * 4096, bytes }] }, d), MachineMemoryExhausted);
+  assert.equal(d.totPages, 4);
+  kernel.release();
+  await d.destroy();
+  for (const mfn of others) frames.put(mfn);
+  assert.equal(frames.nrFree, free);
 });
 
 test("a kernel that is unpacked into the machine becomes the domain's; of two at once both have it, and everything is given back, also where nothing can be made of it", async () => {

@@ -58,9 +58,10 @@ export class KernelFrames {
     pages.fill(2);      // spoken for: two segments may be of the same bytes
     return { gfn, mfn, count };
   }
-  /** Everything that nobody was given goes back to the machine. */
+  /** Everything that nobody was given goes back to the machine. A domain that could be given a part only has that part. */
   release(): void {
-    this.#gone.forEach((how, i) => { if (how !== 1) this.#mm.frames.put(this.#first + i); });
+    const { frames } = this.#mm;
+    this.#gone.forEach((how, i) => { if (how !== 1 && frames.owner(this.#first + i) === DOMID.XEN) frames.put(this.#first + i); });
     this.#first = 0; this.#gone = new Uint8Array(0);
   }
 }
