@@ -92,9 +92,8 @@ export async function buildDomain(machine: Machine, config: CheckedConfig): Prom
     undo.push(() => hd.destroy());
     machine.cpus.place(hd, config);
     hd.setMemoryMap(plan.e820);
-    const isAlone = used.nrUsers === 1;        // else somebody will still read what is there
-    if (isAlone && plans.get(config.kernel) === used) plans.delete(config.kernel);
-    const { populate, writes } = isAlone && used.frames ? used.frames.give(plan, hd) : plan;
+    const frames = used.nrUsers === 1 ? used.frames : null;        // else somebody will still read what is there; until the plan is let go of, nobody else comes between
+    const { populate, writes } = frames?.give(plan, hd) ?? plan;
     for (const { gfn, count } of populate) hd.populate(gfn, count);
     writePvh({ ...plan, writes }, { write: (gpa, bytes) => hd.memory.write(gpa, bytes) });
     dropPlan();

@@ -15,8 +15,8 @@ export class KernelFrames {
   readonly #mm: MachineMemory;
   readonly #u8: Uint8Array;
   #first = 0;
-  /** of the frames from #first on, those that are not ours any more */
-  #gone = new Uint8Array(0);
+  /** of the frames from #first on, those that are spoken for: two segments may be of the same bytes */
+  #taken = new Uint8Array(0);
 
   constructor(mm: MachineMemory) { this.#mm = mm; this.#u8 = new Uint8Array(mm.memory.buffer); }
 
@@ -24,7 +24,7 @@ export class KernelFrames {
   readonly place = (sizeBytes: number, behindBytes: number): Place | null => {
     const count = Math.ceil((sizeBytes + behindBytes) / PAGE), first = this.#first ? 0 : this.#mm.frames.allocRun(count, DOMID.XEN, FRAME_FLAG.heap);
     if (first === 0) return null;
-    this.#first = first; this.#gone = new Uint8Array(count);
+    this.#first = first; this.#taken = new Uint8Array(count);
     return { bytes: this.#u8.subarray(first * PAGE, first * PAGE + sizeBytes), memory: this.#mm.memory };
   };
 
@@ -42,10 +42,7 @@ export class KernelFrames {
       const before = piece.gfn * PAGE - w.gpa, behind = before + piece.count * PAGE;
       for (const [gpa, bytes] of [[w.gpa, w.bytes.slice(0, before)], [w.gpa + behind, w.bytes.slice(behind)]] as const) if (bytes.length > 0) writes.push({ gpa, bytes });
     }
-    for (const { gfn, mfn, count } of pieces) {
-      to.adopt(gfn, mfn, count);
-      this.#gone.fill(1, mfn - this.#first, mfn - this.#first + count);
-    }
+    for (const { gfn, mfn, count } of pieces) to.adopt(gfn, mfn, count);
     this.release();
     return { populate: plan.populate.flatMap((range) => without(range, pieces)), writes };
   }
@@ -53,16 +50,16 @@ export class KernelFrames {
   #wholePages({ gpa, bytes }: Write): Piece | null {
     const at = bytes.byteOffset, gfn = Math.ceil(gpa / PAGE), count = Math.floor((gpa + bytes.length) / PAGE) - gfn, mfn = (at + gfn * PAGE - gpa) / PAGE;
     if (count <= 0 || !Number.isInteger(mfn)) return null;
-    const from = mfn - this.#first, pages = this.#gone.subarray(from, from + count);
+    const from = mfn - this.#first, pages = this.#taken.subarray(from, from + count);
     if (pages.length !== count || pages.some((x) => x !== 0)) return null;
-    pages.fill(2);      // spoken for: two segments may be of the same bytes
+    pages.fill(1);
     return { gfn, mfn, count };
   }
-  /** Everything that nobody was given goes back to the machine. A domain that could be given a part only has that part. */
+  /** Everything that nobody was given, and is Xen's still, goes back to the machine. */
   release(): void {
-    const { frames } = this.#mm;
-    this.#gone.forEach((how, i) => { if (how !== 1 && frames.owner(this.#first + i) === DOMID.XEN) frames.put(this.#first + i); });
-    this.#first = 0; this.#gone = new Uint8Array(0);
+    const { frames } = this.#mm, first = this.#first, end = first + this.#taken.length;
+    this.#first = 0; this.#taken = new Uint8Array(0);
+    for (let mfn = first; mfn < end; mfn++) if (frames.owner(mfn) === DOMID.XEN) frames.put(mfn);
   }
 }
 /** What of a range no piece covers; pieces by ascending gfn. */

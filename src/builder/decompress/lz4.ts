@@ -25,7 +25,7 @@ export function unlz4(input: Uint8Array, options: Options = {}): Uint8Array {
     if (size > input.length - at) out.fail(`a block of ${size} bytes where ${input.length - at} are left`);
     u8.set(input.subarray(at, at + size), inputAt);
     const most = place ? Math.min(LEGACY_BLOCK, place.bytes.length - out.length) : LEGACY_BLOCK, n = unpack(inputAt, inputAt + size, place ? place.bytes.byteOffset + out.length : 0, most);
-    if (n < 0) out.fail(-n === FLAWS.indexOf(TOO_LONG) && most < LEGACY_BLOCK ? `more than the ${out.bytes.length} bytes that it is said to have` : FLAWS[-n] as string);
+    if (n < 0) out.fail(FLAWS[-n] === TOO_LONG && most < LEGACY_BLOCK ? `more than the ${out.bytes.length} bytes that it is said to have` : FLAWS[-n] as string);
     if (place) out.length += n; else out.append(u8.subarray(0, n));
     at += size;
   }

@@ -6,7 +6,7 @@ export const DEFAULT_LIMIT = 1 << 29;
 
 /** A place for a result in WebAssembly's memory, zeros; behind `bytes` the decompressor may use, and leave anything in, as much as it asked for. */
 export type Place = { readonly bytes: Uint8Array; readonly memory: WebAssembly.Memory };
-/** Gives a place for a result that has been announced to have so many bytes; null where there is none. The result lies in it unless it turned out longer. */
+/** Gives a place for a result that has been announced to have so many bytes; null where there is none. The result lies in it, or is refused for being longer. */
 export type MakePlace = (sizeBytes: number, behindBytes: number) => Place | null;
 /** What every decompressor takes besides its input. */
 export type Options = {
